@@ -1,0 +1,64 @@
+"""The engine protocol: generation requests with *embeddings* in, rollouts out.
+
+Builds on nothing but torch's tensor type. The policy is (frozen backbone + soft prompt as input embeddings), so an
+engine never needs a weight sync: a memory is only another prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt, sampled ``n`` times.
+
+    Attributes:
+        ids: token ids of the prompt, shape [T].
+        soft_prompt: float32 [K, d] prepended to the embeddings of ``ids``, or None for the plain model.
+        n: number of rollouts.
+        temperature: 0 means greedy; log-probs are always of the distribution sampled from (greedy: T = 1).
+        top_p: nucleus mass in (0, 1].
+        max_tokens: most new tokens per rollout.
+        seeds: one per rollout (ignored when greedy). A rollout's draws depend on its own seed alone, so whatever else
+            shares the batch changes nothing.
+        stop: strings that end a rollout; the text is cut before the first of them.
+    """
+
+    ids: torch.Tensor
+    soft_prompt: torch.Tensor | None = None
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 64
+    seeds: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled continuation.
+
+    Attributes:
+        token_ids: generated ids, the end token included where one was drawn.
+        logprobs: natural-log probability of each token under the distribution it was drawn from.
+        text: decoded continuation without special tokens.
+        finish: "stop" (end token or stop string) or "length".
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish: str
+
+
+class Engine(Protocol):
+    """Anything that turns requests into rollouts, many at a time."""
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
+        """Serve all requests, batched as the engine sees fit; rollouts in the order of the requests and seeds."""
+        ...
