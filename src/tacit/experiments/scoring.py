@@ -1,0 +1,98 @@
+"""Marking: the one module that reads a problem's gold answer, and the builder of the result rows that hold the marks.
+
+Builds on answers (equivalence, votes) and problems. Everything that learns, recalls or routes works on
+``Problem.blind()``; the runner hands the full problem to a ``Grader`` after the fact and writes down what comes back.
+A test walks the syntax trees of all other modules and fails if one of them touches ``.gold``.
+
+Every arm of a row has the same shape, so that a baseline is compared with nothing but its answers changed:
+``answer`` is the vote over the samples, ``correct`` the share of samples that are right (the unbiased estimate of the
+accuracy of one sampled answer), ``rights`` the marks sample by sample, ``greedy_answer`` and ``greedy_correct`` the
+answer at temperature 0, ``majority_correct`` whether the vote is right. Marks are None for a problem without gold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tacit.answers import correct, vote_answers
+from tacit.problems import Problem
+
+
+def score(answers: Sequence[str | None], gold: str) -> list[bool]:
+    """Whether each answer is equivalent to ``gold``; no answer is wrong. Equal strings are compared once."""
+    distinct = sorted({answer for answer in answers if answer is not None})
+    marks = dict(zip(distinct, correct(distinct, gold), strict=True)) if distinct else {}
+    return [answer is not None and marks[answer] for answer in answers]
+
+
+def as_line(problem: Problem) -> dict[str, Any]:
+    """The problem as one object of a problem file: ``{id, problem, answer, family}``."""
+    return {"id": problem.id, "problem": problem.text, "answer": problem.gold, "family": problem.family}
+
+
+class Grader:
+    """Marks all that was answered on one problem and builds the parts of its result row."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._marks: dict[str, bool] = {}
+
+    def rights(self, answers: Sequence[str | None]) -> list[bool] | None:
+        """One mark per answer, or None if the problem has no gold answer. Marks are kept: arms share most answers."""
+        gold = self._problem.gold
+        if gold is None:
+            return None
+        new = sorted({answer for answer in answers if answer is not None and answer not in self._marks})
+        self._marks.update(zip(new, score(new, gold), strict=True))
+        return [answer is not None and self._marks[answer] for answer in answers]
+
+    def right(self, answer: str | None) -> bool | None:
+        """The mark of one answer, or None if the problem has no gold answer."""
+        marks = self.rights([answer])
+        return None if marks is None else marks[0]
+
+    def head(self, position: int) -> dict[str, Any]:
+        """The fields that open a row: which problem it is, at which place of the stream (from 0)."""
+        problem = self._problem
+        return {
+            "id": problem.id,
+            "position": position,
+            "family": problem.family,
+            "problem": problem.text,
+            "gold": problem.gold,
+        }
+
+    def arm(self, answers: Sequence[str | None], greedy: str | None, *, tokens: int, **extra: Any) -> dict[str, Any]:
+        """One way of answering: ``answers`` sampled at T = 1, ``greedy`` the answer at T = 0.
+
+        Args:
+            answers: extracted answers, one per sample, None where none was found.
+            greedy: extracted greedy answer.
+            tokens: tokens generated for this arm.
+            extra: further fields of the arm (``memory_id``, ``similarity``, ``route``, ...), stored as they are.
+        """
+        marks = self.rights(answers)
+        answer = vote_answers(answers).answer if answers else None
+        return {
+            "answer": answer,
+            "correct": sum(marks) / len(marks) if marks else None,
+            "greedy_answer": greedy,
+            "greedy_correct": self.right(greedy),
+            "answers": list(answers),
+            "rights": marks,
+            "majority_correct": self.right(answer),
+            "tokens": tokens,
+            **extra,
+        }
+
+    def majority(self, answers: Sequence[str | None], *, tokens: int) -> dict[str, Any]:
+        """The equal-compute baseline: one vote over as many zero-shot rollouts as Tacit spent on the problem."""
+        answer = vote_answers(answers).answer if answers else None
+        mark = self.right(answer)
+        return {
+            "answer": answer,
+            "correct": None if mark is None else int(mark),
+            "n": len(answers),
+            "tokens": tokens,
+        }
