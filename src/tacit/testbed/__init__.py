@@ -1,0 +1,9 @@
+"""The testbed: problem families and a small model trained from scratch, on which the method can be seen to work.
+
+Builds on errors alone and is a room below ``tacit.problems``. Importing it loads neither torch nor transformers.
+"""
+
+from tacit.testbed.families import Item, problems
+from tacit.testbed.weights import model_path, reward_model_path
+
+__all__ = ["Item", "model_path", "problems", "reward_model_path"]
