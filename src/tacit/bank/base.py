@@ -1,0 +1,195 @@
+"""The Bank protocol: what the rest of Tacit may ask of a store of memories, whichever database stands behind it.
+
+Builds on memory and errors. The contract in words, held by one test suite for every implementation:
+
+- An acknowledged write (the call, or the outermost ``transaction``, has returned) survives kill -9 and power loss.
+- ``add`` never overwrites. Ids are unique within their namespace, and an id of another namespace looks missing.
+- ``search`` is exact: the top k by cosine computed in float64, ties in the order in which memories were stored.
+  It sees every *committed* write of every process as of the moment of the call, and nothing that is uncommitted,
+  not even the calling thread's own open transaction.
+- All methods may be called from several threads, and several processes may have the same bank open. After a fork
+  the child has to open the bank again.
+
+Any method may raise BankError when the database cannot be read or written; nothing is half-written then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tacit.memory import Memory, State
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One search result.
+
+    Attributes:
+        memory_id: id of the memory within the namespace searched.
+        problem_id: the problem that it was learned on.
+        similarity: cosine in [-1, 1], computed in float64.
+    """
+
+    memory_id: str
+    problem_id: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class MemoryInfo:
+    """A memory without its tensors and provenance, cheap to list by the ten thousand.
+
+    ``position`` is the order of storing, across the bank. ``label``, ``share`` and ``margin`` are taken from the
+    provenance where it has them. The other fields are those of ``Memory``.
+    """
+
+    id: str
+    namespace: str
+    problem_id: str
+    problem: str
+    key_kind: str
+    fingerprint: str
+    state: State
+    reason: str
+    sha256: str
+    label: str | None
+    share: float | None
+    margin: float | None
+    created: float
+    position: int
+    uses: int
+    agreed: int
+    helped: int
+    hurt: int
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """One step of a memory's life; ``old`` is None for the first. ``time`` is unix seconds."""
+
+    time: float
+    old: State | None
+    new: State
+    reason: str
+
+
+class Bank(Protocol):
+    """A store of memories. See the module's docstring for the promises common to all methods."""
+
+    @property
+    def url(self) -> str:
+        """The address that ``open_bank`` opens this bank by."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All writes of this thread inside commit as one or not at all.
+
+        A nested transaction joins the outer one: its writes become final with the outer one's, and if it fails, its
+        own writes are undone even when the caller catches the exception. A call outside is its own transaction.
+        """
+        ...
+
+    def add(self, memory: Memory) -> bool:
+        """Store ``memory``; True if stored, False if its namespace already has that id (nothing is overwritten).
+
+        Raises:
+            FingerprintError: the namespace belongs to another backbone.
+            BankError: its key's dimension differs from that of the namespace's other keys of that kind.
+        """
+        ...
+
+    def bind(self, namespace: str, fingerprint: str, model: str) -> None:
+        """Tie ``namespace`` to a backbone; the first ``add`` does so too. FingerprintError if tied to another one."""
+        ...
+
+    def get(self, id: str, namespace: str) -> Memory:
+        """The whole memory. MemoryNotFound where the namespace has none of that id; BankError if it is damaged."""
+        ...
+
+    def find(
+        self, namespace: str, *, states: Collection[State] | None = None, problem_id: str | None = None
+    ) -> list[MemoryInfo]:
+        """Light rows of a namespace in the order of storing; ``states=None`` means all states."""
+        ...
+
+    def search(
+        self,
+        key: np.ndarray,
+        *,
+        namespace: str,
+        fingerprint: str,
+        key_kind: str,
+        k: int = 1,
+        floor: float = -1.0,
+        states: Collection[State] = (State.ACTIVE,),
+    ) -> list[Hit]:
+        """The ``k`` memories most similar to ``key`` (float [D], any non-zero norm) with similarity >= ``floor``.
+
+        Sorted by similarity, falling; equal ones in the order of storing. Empty when nothing qualifies.
+
+        Raises:
+            FingerprintError: the namespace belongs to another backbone.
+            BankError: the key has another dimension than the stored ones, is not finite, or is zero.
+            ConfigError: ``k`` < 1 or ``floor`` is not a number.
+        """
+        ...
+
+    def search_many(
+        self,
+        keys: np.ndarray,
+        *,
+        namespace: str,
+        fingerprint: str,
+        key_kind: str,
+        k: int = 1,
+        floor: float = -1.0,
+        states: Collection[State] = (State.ACTIVE,),
+    ) -> list[list[Hit]]:
+        """``search`` for each row of ``keys`` [N, D], all against the same state of the bank."""
+        ...
+
+    def set_state(self, id: str, namespace: str, state: State, reason: str) -> None:
+        """Move a memory to ``state`` and record when and why. MemoryNotFound where there is none."""
+        ...
+
+    def history(self, id: str, namespace: str) -> list[StateChange]:
+        """All states of a memory, oldest first. MemoryNotFound where there is none."""
+        ...
+
+    def count(self, id: str, namespace: str, *, uses: int = 0, agreed: int = 0, helped: int = 0, hurt: int = 0) -> None:
+        """Add to a memory's counters, never losing another writer's. MemoryNotFound where there is none."""
+        ...
+
+    def delete(self, id: str, namespace: str) -> None:
+        """Remove a memory with its history and counters. MemoryNotFound where there is none."""
+        ...
+
+    def mark(self, namespace: str, name: str, value: str) -> None:
+        """Write ``value`` under ``name`` in the namespace's ledger, in the same transaction as everything else."""
+        ...
+
+    def marked(self, namespace: str, name: str) -> str | None:
+        """What ``mark`` last wrote there, or None."""
+        ...
+
+    def revision(self) -> int:
+        """A number that every committed write raises, by whichever process. Equal numbers mean nothing has changed."""
+        ...
+
+    def snapshot(self, path: str | Path) -> None:
+        """A consistent, verified copy at ``path`` while the bank stays in use. BankError if ``path`` exists."""
+        ...
+
+    def check(self) -> None:
+        """Read everything and verify it; BankError names what is damaged."""
+        ...
+
+    def close(self) -> None:
+        """Release files and connections. Any later call raises BankError; closing twice does nothing."""
+        ...

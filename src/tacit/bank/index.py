@@ -1,0 +1,219 @@
+"""Exact nearest keys in memory: the matrix that search scans, and the proof that what it returns is exact.
+
+Builds on numpy. A bank keeps one ``KeyMatrix`` per group of comparable keys and brings it up to date from the
+database. A search runs in two stages. The scan computes every dot product in float32, where each result is within
+``scan_error(D)`` of the true cosine; whatever could be among the best k under that bound is then computed again in
+float64. So the answer is the exact one, ties included, although the scan's last bits depend on how it was blocked.
+
+The scan uses numpy's own loops (einsum) on the bank's own threads, not BLAS: BLAS's thread count is set per process
+for the sake of the model, and a scan is bound by memory bandwidth anyway.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from tacit.memory import UNIT_TOLERANCE
+
+DELETED = 255
+"""State code of a row whose memory is gone; no search admits it."""
+
+_FIRST_ROWS = 256
+_SEGMENT_BYTES = 64 << 20
+_CHUNK_BYTES = 8 << 20
+_INLINE_BYTES = 2 << 20
+_RESCORE_BYTES = 32 << 20
+_QUERY_BLOCK = 32
+
+
+def scan_error(dim: int) -> float:
+    """Bound on |float32 dot product - cosine| for keys of ``dim`` values whose norm is 1 within UNIT_TOLERANCE.
+
+    Summing n products in float32 in any order errs by at most n u / (1 - n u) |x| |q| with u = 2^-24; rounding the
+    query adds u, the key's norm UNIT_TOLERANCE. The factor covers second-order terms.
+    """
+    n_u = (dim + 2) * 2.0**-24
+    return 1.01 * (n_u / (1.0 - n_u) + UNIT_TOLERANCE) + 1e-7 if n_u < 0.5 else 2.0
+
+
+@dataclass(frozen=True)
+class View:
+    """The matrix as of one revision. Rows are only ever appended, so a view stays right while newer ones are made.
+
+    Attributes:
+        rows: number of keys.
+        states: uint8 [rows], the state code of each.
+        segments: float32 [capacity, D] blocks that hold the rows in order.
+        ids, problem_ids: of each row (may be longer than ``rows``).
+    """
+
+    rows: int
+    states: np.ndarray
+    segments: tuple[np.ndarray, ...]
+    ids: Sequence[str]
+    problem_ids: Sequence[str]
+
+
+class KeyMatrix:
+    """Keys of one group in the order of storing. Not thread-safe: its owner locks; the views it hands out are."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self._positions: list[int] = []
+        self._ids: list[str] = []
+        self._problem_ids: list[str] = []
+        self._states = np.empty(0, dtype=np.uint8)
+        self._segments: list[np.ndarray] = []
+        self._free = 0  # unused rows in the last segment
+
+    @property
+    def last(self) -> int:
+        """Position of the newest memory held, 0 for none."""
+        return self._positions[-1] if self._positions else 0
+
+    def view(self) -> View:
+        """What a search may read without a lock."""
+        return View(len(self._positions), self._states, tuple(self._segments), self._ids, self._problem_ids)
+
+    def append(
+        self,
+        positions: Sequence[int],
+        ids: Sequence[str],
+        problem_ids: Sequence[str],
+        states: Sequence[int],
+        keys: np.ndarray,
+    ) -> None:
+        """Add rows, ``keys`` float32 [n, D], whose positions are above ``last`` and rising."""
+        done = 0
+        while done < len(keys):
+            if not self._free:
+                self._grow(len(keys) - done)
+            segment = self._segments[-1]
+            start = len(segment) - self._free
+            take = min(self._free, len(keys) - done)
+            segment[start : start + take] = keys[done : done + take]
+            self._free -= take
+            done += take
+        self._positions.extend(positions)
+        self._ids.extend(ids)
+        self._problem_ids.extend(problem_ids)
+        self._states = np.concatenate([self._states, np.asarray(states, dtype=np.uint8)])
+
+    def change(self, states: Iterable[tuple[int, int]]) -> None:
+        """Set the state codes of (position, code) pairs; positions not held are passed over."""
+        fresh = self._states.copy()  # views keep the old array, so no search sees half of a transaction
+        for position, code in states:
+            row = bisect_left(self._positions, position)
+            if row < len(self._positions) and self._positions[row] == position:
+                fresh[row] = code
+        self._states = fresh
+
+    def mostly_deleted(self) -> bool:
+        """Whether loading anew would free more than half of the rows (and enough of them to matter)."""
+        dead = int(np.count_nonzero(self._states == DELETED))
+        return dead > 1024 and dead * 2 > len(self._positions)
+
+    def _grow(self, wanted: int) -> None:
+        most = max(1, _SEGMENT_BYTES // (4 * self.dim))
+        # Doubling the whole, in segments that stay where they are: growing copies nothing.
+        rows = min(most, max(_FIRST_ROWS, wanted, sum(len(s) for s in self._segments)))
+        self._segments.append(np.empty((rows, self.dim), dtype=np.float32))
+        self._free = rows
+
+
+def unit_queries(keys: np.ndarray) -> np.ndarray | None:
+    """Queries [N, D] as float64 of norm 1, or None if one is zero or not finite."""
+    queries = np.array(keys, dtype=np.float64)
+    if not np.isfinite(queries).all():
+        return None
+    # Scaling by the largest value first keeps the squares of tiny or huge queries within range.
+    largest = np.abs(queries).max(axis=1, keepdims=True)
+    if not largest.all():
+        return None
+    queries /= largest
+    queries /= np.sqrt((queries * queries).sum(axis=1, keepdims=True))
+    return queries
+
+
+def nearest(
+    view: View, queries: np.ndarray, *, k: int, floor: float, codes: Sequence[int], pool: Executor | None
+) -> list[list[tuple[int, float]]]:
+    """For each of ``queries`` (float64 [N, D], norm 1) the exact best ``k`` rows as (row, cosine).
+
+    Best first, equal ones by row; only rows whose state is in ``codes`` and whose cosine is at least ``floor``.
+    """
+    table = np.zeros(256, dtype=bool)
+    table[list(codes)] = True
+    banned = ~table[view.states]
+    results: list[list[tuple[int, float]]] = []
+    for start in range(0, len(queries), _QUERY_BLOCK):
+        block = queries[start : start + _QUERY_BLOCK]
+        scores = _scan(view, block.astype(np.float32), pool)
+        scores[:, banned] = -np.inf
+        results += [_best(view, query, row, k, floor) for query, row in zip(block, scores, strict=True)]
+    return results
+
+
+def _scan(view: View, queries: np.ndarray, pool: Executor | None) -> np.ndarray:
+    """float32 [N, rows] dot products, each within ``scan_error`` of the cosine."""
+    scores = np.empty((len(queries), view.rows), dtype=np.float32)
+    dim = queries.shape[1]
+    chunk = max(1, _CHUNK_BYTES // (4 * dim))
+    tasks: list[tuple[np.ndarray, np.ndarray]] = []
+    row = 0
+    for segment in view.segments:
+        used = segment[: max(0, view.rows - row)]
+        for start in range(0, len(used), chunk):
+            part = used[start : start + chunk]
+            tasks.append((part, scores[:, row : row + len(part)]))
+            row += len(part)
+
+    def run(task: tuple[np.ndarray, np.ndarray]) -> None:
+        part, out = task
+        if len(queries) == 1:
+            np.einsum("nd,d->n", part, queries[0], out=out[0])
+        else:
+            out[:] = queries @ part.T
+
+    # Several queries at once are bound by arithmetic: there BLAS, and its own threads, are the better tool.
+    if pool is None or len(queries) > 1 or view.rows * dim * 4 < _INLINE_BYTES:
+        for task in tasks:
+            run(task)
+    else:
+        list(pool.map(run, tasks))
+    return scores
+
+
+def _best(view: View, query: np.ndarray, scores: np.ndarray, k: int, floor: float) -> list[tuple[int, float]]:
+    error = scan_error(len(query))
+    cut = floor - error
+    if k < len(scores):
+        # The k best of the scan are truly at least kth - error, so a true winner scans at least kth - 2 error.
+        kth = float(np.partition(scores, len(scores) - k)[len(scores) - k])
+        cut = max(cut, kth - 2.0 * error)
+    # The cut is rounded down to float32 for the comparison; -inf marks rows that are not allowed.
+    rows = np.flatnonzero((scores >= np.nextafter(np.float32(cut), np.float32(-np.inf))) & (scores > -np.inf))
+    cosines = exact_cosines(view, rows, query)
+    order = np.lexsort((rows, -cosines))[:k]
+    return [(int(rows[i]), float(cosines[i])) for i in order if cosines[i] >= floor]
+
+
+def exact_cosines(view: View, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """float64 [len(rows)] cosines of the keys at ``rows`` (rising) with ``query`` (float64 [D], norm 1)."""
+    cosines = np.empty(len(rows), dtype=np.float64)
+    block = max(1, _RESCORE_BYTES // (8 * len(query)))
+    first = 0
+    for segment in view.segments:
+        low, high = np.searchsorted(rows, (first, first + len(segment)))
+        for start in range(low, high, block):
+            stop = min(high, start + block)
+            keys = segment[rows[start:stop] - first].astype(np.float64)
+            # Row by row in one fixed order, so that equal keys have equal cosines wherever they lie.
+            cosines[start:stop] = (keys * query).sum(axis=1) / np.sqrt((keys * keys).sum(axis=1))
+        first += len(segment)
+    return np.clip(cosines, -1.0, 1.0)

@@ -1,0 +1,355 @@
+"""What a bank does, in SQL statements.
+
+Builds on base (the promises), schema (the tables), transactions, matrices (search) and memory. ``SQLBank`` knows no database in
+particular; a subclass opens one, says how its errors read, and how it is copied. See ``sqlite``.
+
+Two rules carry the concurrency. Writers are serialised by the database (a write transaction locks from its first
+statement), so positions and revisions rise in the order of commits. And every write raises the bank's one revision
+number: a reader whose matrix is of that revision is up to date, any other asks for the rows that changed since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from abc import abstractmethod
+from collections.abc import Collection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import safetensors.numpy
+from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select, update
+
+from tacit.bank import schema
+from tacit.bank.base import Hit, MemoryInfo, StateChange
+from tacit.bank.matrices import Matrices, dimension, refuse_other
+from tacit.bank.transactions import Transactions
+from tacit.errors import BankError, MemoryFormatError, MemoryNotFound
+from tacit.memory import Memory, State, check_name, from_record, parse_json, prompt_bytes, read_tensors, record
+
+_COUNTERS = ("uses", "agreed", "helped", "hurt")
+_m = schema.memories.c
+_INFO = select(
+    *(_m[name] for name in MemoryInfo.__dataclass_fields__ if name not in _COUNTERS),
+    *(schema.counters.c[name] for name in _COUNTERS),
+).join_from(schema.memories, schema.counters)
+_WHOLE = (
+    select(
+        schema.memories,
+        schema.keys.c.key,
+        schema.payloads.c.digest,
+        schema.payloads.c.provenance,
+        schema.payloads.c.prompt,
+        *(schema.counters.c[name] for name in _COUNTERS),
+    )
+    .join_from(schema.memories, schema.keys)
+    .join(schema.payloads, schema.payloads.c.position == _m.position)
+    .join(schema.counters, schema.counters.c.position == _m.position)
+)
+
+
+class SQLBank(Transactions):
+    """A bank in an SQL database; implements the ``Bank`` protocol."""
+
+    def __init__(self, url: str, where: str, engine: Engine, lock_timeout: float, search_threads: int | None) -> None:
+        """``where`` names the bank in errors; ``lock_timeout`` is in seconds."""
+        super().__init__(engine, where, lock_timeout)
+        self._url = url
+        self._matrices = Matrices(self._fresh_reading, where, search_threads)
+
+    @property
+    def url(self) -> str:
+        """The address that ``open_bank`` opens this bank by."""
+        return self._url
+
+    @abstractmethod
+    def snapshot(self, path: str | Path) -> None:
+        """See ``Bank.snapshot``."""
+
+    @abstractmethod
+    def _check_files(self) -> None:
+        """The database's own integrity check; BankError when it finds damage."""
+
+    # Writes.
+
+    def bind(self, namespace: str, fingerprint: str, model: str) -> None:
+        """See ``Bank.bind``."""
+        check_name("namespace", namespace)
+        check_name("fingerprint", fingerprint)
+        with self._writing() as connection:
+            self._bind(connection, namespace, fingerprint, model)
+
+    def _bind(self, connection: Connection, namespace: str, fingerprint: str, model: str | None) -> None:
+        table = schema.namespaces
+        row = connection.execute(select(table).where(table.c.namespace == namespace)).one_or_none()
+        if row is None:
+            self._raise_revision(connection)
+            connection.execute(insert(table).values(namespace=namespace, fingerprint=fingerprint, model=model or ""))
+            return
+        refuse_other(namespace, row.fingerprint, fingerprint, self._where)
+        if model is not None and model != row.model:
+            self._raise_revision(connection)
+            connection.execute(update(table).where(table.c.namespace == namespace).values(model=model))
+
+    def add(self, memory: Memory) -> bool:
+        """See ``Bank.add``."""
+        with self._writing() as connection:
+            self._bind(connection, memory.namespace, memory.fingerprint, None)
+            if self._position(connection, memory.id, memory.namespace) is not None:
+                return False
+            stored = dimension(connection, memory.namespace, memory.key_kind)
+            if stored is not None and stored != len(memory.key):
+                raise BankError(
+                    f"the key of memory {memory.id!r} has {len(memory.key)} dimensions, but keys of kind "
+                    f"{memory.key_kind!r} in namespace {memory.namespace!r} of {self._where} have {stored}"
+                )
+            self._insert(connection, memory)
+            return True
+
+    def _insert(self, connection: Connection, memory: Memory) -> None:
+        row = record(memory)
+        count = {name: row.pop(name) for name in _COUNTERS}
+        provenance = row.pop("provenance")
+        label, share, margin = (provenance.get(name) for name in ("label", "share", "margin"))
+        text = json.dumps(provenance, ensure_ascii=False, allow_nan=False)
+        position = connection.execute(
+            insert(schema.memories)
+            .values(
+                **row,
+                sha256=memory.sha256,
+                label=None if label is None else str(label),
+                share=_real(share),
+                margin=_real(margin),
+                revision=self._raise_revision(connection),
+            )
+            .returning(_m.position)
+        ).scalar_one()
+        key = prompt_bytes(memory.key)
+        connection.execute(insert(schema.keys).values(position=position, dim=len(memory.key), key=key))
+        connection.execute(
+            insert(schema.payloads).values(
+                position=position,
+                digest=_digest(row, text, memory.sha256, key),
+                provenance=text,
+                prompt=safetensors.numpy.save({"prompt": np.ascontiguousarray(memory.prompt)}),
+            )
+        )
+        connection.execute(insert(schema.counters).values(position=position, **count))
+        step = StateChange(memory.created, None, memory.state, memory.reason)
+        self._remember(connection, position, step)
+
+    def set_state(self, id: str, namespace: str, state: State, reason: str) -> None:
+        """See ``Bank.set_state``."""
+        with self._writing() as connection:
+            position = self._found(connection, id, namespace)
+            old = connection.execute(select(_m.state).where(_m.position == position)).scalar_one()
+            revision = self._raise_revision(connection)
+            connection.execute(
+                update(schema.memories)
+                .where(_m.position == position)
+                .values(state=State(state).value, reason=reason, revision=revision)
+            )
+            self._remember(connection, position, StateChange(time.time(), State(old), State(state), reason))
+
+    def count(self, id: str, namespace: str, *, uses: int = 0, agreed: int = 0, helped: int = 0, hurt: int = 0) -> None:
+        """See ``Bank.count``."""
+        steps = {"uses": uses, "agreed": agreed, "helped": helped, "hurt": hurt}
+        if any(step < 0 for step in steps.values()):
+            raise BankError(f"counters only grow; cannot add {steps}")
+        with self._writing() as connection:
+            position = self._found(connection, id, namespace)
+            table = schema.counters
+            self._raise_revision(connection)
+            connection.execute(
+                update(table)
+                .where(table.c.position == position)
+                .values({name: table.c[name] + step for name, step in steps.items()})
+            )
+
+    def delete(self, id: str, namespace: str) -> None:
+        """See ``Bank.delete``."""
+        with self._writing() as connection:
+            position = self._found(connection, id, namespace)
+            revision = self._raise_revision(connection)
+            connection.execute(delete(schema.memories).where(_m.position == position))
+            connection.execute(
+                insert(schema.deletions).values(revision=revision, namespace=namespace, position=position)
+            )
+
+    def mark(self, namespace: str, name: str, value: str) -> None:
+        """See ``Bank.mark``."""
+        check_name("namespace", namespace)
+        check_name("mark", name)
+        table = schema.marks
+        with self._writing() as connection:
+            self._raise_revision(connection)
+            here = (table.c.namespace == namespace) & (table.c.name == name)
+            if not connection.execute(update(table).where(here).values(value=value)).rowcount:
+                connection.execute(insert(table).values(namespace=namespace, name=name, value=value))
+
+    def _raise_revision(self, connection: Connection) -> int:
+        table = schema.bank
+        statement = update(table).values(revision=table.c.revision + 1).returning(table.c.revision)
+        return int(connection.execute(statement).scalar_one())
+
+    def _remember(self, connection: Connection, position: int, step: StateChange) -> None:
+        old = None if step.old is None else step.old.value
+        values = {"position": position, "time": step.time, "old": old, "new": step.new.value, "reason": step.reason}
+        connection.execute(insert(schema.history).values(values))
+
+    # Reads.
+
+    def get(self, id: str, namespace: str) -> Memory:
+        """See ``Bank.get``."""
+        with self._reading() as connection:
+            here = (_m.namespace == namespace) & (_m.id == id)
+            row = connection.execute(_WHOLE.where(here)).mappings().one_or_none()
+            if row is None:
+                self._found(connection, id, namespace)  # raises, unless a part of the memory is missing
+                raise BankError(f"memory {id!r} in {self._where} lacks a part; restore a snapshot")
+        try:
+            return memory_of(row)
+        except MemoryFormatError as error:
+            raise BankError(f"memory {id!r} in {self._where} is damaged ({error}); restore a snapshot") from error
+
+    def find(
+        self, namespace: str, *, states: Collection[State] | None = None, problem_id: str | None = None
+    ) -> list[MemoryInfo]:
+        """See ``Bank.find``."""
+        statement = _INFO.where(_m.namespace == namespace).order_by(_m.position)
+        if states is not None:
+            statement = statement.where(_m.state.in_([State(state).value for state in states]))
+        if problem_id is not None:
+            statement = statement.where(_m.problem_id == problem_id)
+        with self._reading() as connection:
+            rows = connection.execute(statement).mappings().all()
+        return [MemoryInfo(**{**row, "state": State(row["state"])}) for row in rows]
+
+    def search(
+        self,
+        key: np.ndarray,
+        *,
+        namespace: str,
+        fingerprint: str,
+        key_kind: str,
+        k: int = 1,
+        floor: float = -1.0,
+        states: Collection[State] = (State.ACTIVE,),
+    ) -> list[Hit]:
+        """See ``Bank.search``."""
+        return self.search_many(
+            np.asarray(key)[None], namespace=namespace, fingerprint=fingerprint, key_kind=key_kind, k=k, floor=floor,
+            states=states,
+        )[0]  # fmt: skip
+
+    def search_many(
+        self,
+        keys: np.ndarray,
+        *,
+        namespace: str,
+        fingerprint: str,
+        key_kind: str,
+        k: int = 1,
+        floor: float = -1.0,
+        states: Collection[State] = (State.ACTIVE,),
+    ) -> list[list[Hit]]:
+        """See ``Bank.search_many``."""
+        self._check_usable()
+        return self._matrices.search(
+            keys, namespace=namespace, fingerprint=fingerprint, key_kind=key_kind, k=k, floor=floor, states=states
+        )
+
+    def history(self, id: str, namespace: str) -> list[StateChange]:
+        """See ``Bank.history``."""
+        table = schema.history
+        with self._reading() as connection:
+            position = self._found(connection, id, namespace)
+            rows = connection.execute(select(table).where(table.c.position == position).order_by(table.c.step)).all()
+        return [StateChange(r.time, None if r.old is None else State(r.old), State(r.new), r.reason) for r in rows]
+
+    def marked(self, namespace: str, name: str) -> str | None:
+        """See ``Bank.marked``."""
+        table = schema.marks
+        statement = select(table.c.value).where(table.c.namespace == namespace, table.c.name == name)
+        with self._reading() as connection:
+            found: str | None = connection.execute(statement).scalar_one_or_none()
+            return found
+
+    def revision(self) -> int:
+        """See ``Bank.revision``."""
+        with self._reading() as connection:
+            return int(connection.execute(select(schema.bank.c.revision)).scalar_one())
+
+    def check(self) -> None:
+        """See ``Bank.check``."""
+        self._check_files()
+        damaged: list[str] = []
+        with self._fresh_reading() as connection:
+            names = {row.position: row.id for row in connection.execute(select(_m.position, _m.id))}
+            rows = connection.execution_options(yield_per=64).execute(_WHOLE).mappings()
+            for row in rows:
+                del names[row["position"]]
+                try:
+                    memory_of(row)
+                except MemoryFormatError as error:
+                    damaged.append(f"memory {row['id']!r}: {error}")
+        damaged += [f"memory {id!r}: a part of it is missing" for id in names.values()]
+        if damaged:
+            more = f" (and {len(damaged) - 3} more)" if len(damaged) > 3 else ""
+            raise BankError(f"{self._where} is damaged: {'; '.join(damaged[:3])}{more}; restore a snapshot")
+
+    def _position(self, connection: Connection, id: str, namespace: str) -> int | None:
+        statement = select(_m.position).where(_m.namespace == namespace, _m.id == id)
+        found: int | None = connection.execute(statement).scalar_one_or_none()
+        return found
+
+    def _found(self, connection: Connection, id: str, namespace: str) -> int:
+        position = self._position(connection, id, namespace)
+        if position is None:
+            raise MemoryNotFound(f"namespace {namespace!r} has no memory {id!r}")
+        return position
+
+    def close(self) -> None:
+        """See ``Bank.close``."""
+        if not self._closed:
+            self._matrices.close()
+            self._dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def memory_of(row: RowMapping) -> Memory:
+    """The memory in a row of everything; MemoryFormatError when what was stored is not what is there."""
+    fields: dict[str, Any] = {name: row[name] for name in Memory.__dataclass_fields__ if name in row}
+    fields["provenance"] = parse_json(row["provenance"], "its provenance")
+    prompt = read_tensors(row["prompt"])[0].get("prompt")
+    if prompt is None or len(row["key"]) % 4:
+        raise MemoryFormatError("its tensors are not what was stored")
+    memory = from_record(
+        {k: v for k, v in fields.items() if k not in ("prompt", "key")}, prompt, np.frombuffer(row["key"], dtype="<f4")
+    )
+    if memory.sha256 != row["sha256"]:
+        raise MemoryFormatError("its soft prompt does not have the SHA-256 that was recorded")
+    if _digest(row, row["provenance"], row["sha256"], row["key"]) != row["digest"]:
+        raise MemoryFormatError("its record or key does not have the SHA-256 that was recorded")
+    return memory
+
+
+def _digest(row: Any, provenance: str, sha256: str, key: bytes) -> str:
+    """SHA-256 over what never changes in a memory: identity, problem, provenance, key, and the prompt's own hash."""
+    names = ("id", "namespace", "problem_id", "problem", "key_kind", "fingerprint")
+    whole = json.dumps([*(row[name] for name in names), repr(float(row["created"])), provenance, sha256, key.hex()])
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _real(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,342 @@
+"""A bank in one SQLite file: opening it safely, its errors in plain words, snapshots, restore.
+
+Builds on sql (everything that is not particular to SQLite). The file is in write-ahead-log mode with
+synchronous=FULL: readers and a writer do not block each other, and a commit returns only when it is on the disk.
+``application_id`` marks the file as a bank, ``user_version`` is the number of migrations applied to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from tacit.bank.schema import MIGRATIONS
+from tacit.bank.sql import SQLBank
+from tacit.errors import BankError, ConfigError
+
+APPLICATION_ID = 0x54616369
+"""Marks an SQLite file as a memory bank ("Taci" in ASCII)."""
+
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for another process's write by default."""
+
+_MAGIC = b"SQLite format 3\x00"
+_TYPES = {
+    "serial": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "blob": "BLOB",
+    "real": "DOUBLE",
+    "random": "lower(hex(randomblob(16)))",
+}
+
+
+class SQLiteBank(SQLBank):
+    """A bank in the SQLite file ``path``; implements the ``Bank`` protocol."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        create: bool = True,
+        busy_timeout: float = BUSY_TIMEOUT,
+        search_threads: int | None = None,
+    ) -> None:
+        """Open the bank, making it (and its folder) if there is none and ``create`` is true.
+
+        Args:
+            path: the file.
+            create: False refuses to make a new bank.
+            busy_timeout: seconds to wait for another process's write before giving up.
+            search_threads: threads of a scan; None for at most two.
+
+        Raises:
+            BankError: not a bank, a newer one, locked, or a place that cannot be read or written.
+            ConfigError: a negative ``busy_timeout`` or fewer than one search thread.
+        """
+        if not busy_timeout >= 0:
+            raise ConfigError(f"the busy timeout must be at least 0 seconds, not {busy_timeout}")
+        self.path = Path(path).absolute()
+        self._busy_timeout = busy_timeout
+        with plainly(self.path, busy_timeout):
+            prepare(self.path, create, busy_timeout)
+        engine = create_engine(
+            "sqlite://", creator=lambda: connect(self.path, busy_timeout), poolclass=QueuePool, max_overflow=-1
+        )
+        event.listen(engine, "begin", _begin)
+        super().__init__(url_of(self.path), f"bank {self.path}", engine, busy_timeout, search_threads)
+
+    def snapshot(self, path: str | Path) -> None:
+        """See ``Bank.snapshot``: one SQLite file, complete in itself."""
+        self._check_usable()
+        target = Path(path).absolute()
+        with plainly(self.path, self._busy_timeout), contextlib.closing(connect(self.path, self._busy_timeout)) as ours:
+            copy(ours, target)
+
+    def _check_files(self) -> None:
+        with self._fresh_reading() as connection:
+            found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
+            orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        if found != ["ok"]:
+            raise BankError(f"{self._where} is damaged: {'; '.join(found)[:300]}; restore a snapshot")
+        if orphans:
+            raise BankError(
+                f"{self._where} is damaged: {len(orphans)} rows (the first in table {orphans[0][0]!r}) belong to "
+                "memories that are gone; restore a snapshot"
+            )
+
+    def _explain(self, error: SQLAlchemyError) -> BankError:
+        if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
+            return explain(error.orig, self.path, self._busy_timeout)
+        return BankError(f"{self._where} cannot be used: {error}")
+
+    def _is_open(self, connection: Connection) -> bool:
+        raw = connection.connection.dbapi_connection
+        return isinstance(raw, sqlite3.Connection) and raw.in_transaction
+
+
+def _begin(connection: Connection) -> None:
+    # A write transaction takes the lock at once: one that starts reading and then writes could find itself behind
+    # another writer, and would have to be thrown away however long it waited.
+    immediate = connection.get_execution_options().get("tacit_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def url_of(path: Path) -> str:
+    """The URL of an SQLite bank at an absolute path."""
+    return f"sqlite:///{path}"
+
+
+def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
+    """A connection to an existing file with this module's settings; transactions are begun by hand."""
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=rw", uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(path: Path, create: bool, busy_timeout: float) -> None:
+    """See that ``path`` is a bank of the latest schema: refuse what is not a bank, make or migrate what may be.
+
+    Nothing is written to a file that is not a bank. Several processes may do this at once.
+    """
+    exists = _look(path)
+    if not exists and not create:
+        raise BankError(f"there is no bank at {path}; check the address, or create one there first")
+    if not exists:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
+    with contextlib.closing(connect(path, busy_timeout)) as connection:
+        version = _version(connection, path, create)
+        # Asked even of a bank of the right version, since a rollback-journal copy may have been put in its place.
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            _retry_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"), busy_timeout)
+        if version < len(MIGRATIONS):
+            migrate(connection, path, create)
+
+
+def _look(path: Path) -> bool:
+    """Whether there is a file that may be a bank, judged by its first bytes; BankError where it cannot be one."""
+    if path.is_dir():
+        raise BankError(f"{path} is a folder, not a bank; give the path of a file in it, such as {path / 'bank.db'}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        return False
+    if head and not head.startswith(_MAGIC):
+        raise BankError(f"{path} is not a memory bank (not an SQLite file); give another path, nothing was changed")
+    marked = int.from_bytes(head[68:72], "big")
+    # 0 may be a bank whose first transaction is still in its write-ahead log; SQLite itself tells, in a moment.
+    if marked not in (0, APPLICATION_ID):
+        raise _foreign(path)
+    return True
+
+
+def _foreign(path: Path) -> BankError:
+    return BankError(f"{path} is an SQLite database of another application, not a memory bank; give another path")
+
+
+def _version(connection: sqlite3.Connection, path: Path, create: bool) -> int:
+    """Number of migrations applied; BankError for a foreign database or a bank of a newer version."""
+    marked = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if marked == 0 and version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        if not create:
+            raise BankError(f"{path} is an empty file, not a bank; check the address, or create a bank there first")
+        return 0
+    if marked != APPLICATION_ID:
+        raise _foreign(path)
+    if version > len(MIGRATIONS):
+        raise BankError(
+            f"bank {path} was written by a newer Tacit (schema {version}, this one knows {len(MIGRATIONS)}); "
+            "update Tacit to open it"
+        )
+    return version
+
+
+def migrate(connection: sqlite3.Connection, path: Path, create: bool, target: int = len(MIGRATIONS)) -> None:
+    """Apply the migrations that ``connection``'s bank lacks, up to number ``target``, as one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        done = _version(connection, path, create)  # again, under the lock: another process may have been faster
+        for migration in MIGRATIONS[done:target]:
+            for statement in migration.statements:
+                connection.execute(statement.format(**_TYPES))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {max(done, target)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _retry_locked(action: Any, busy_timeout: float) -> None:
+    # Changing the journal mode does not wait for locks as other statements do.
+    deadline = time.monotonic() + busy_timeout
+    while True:
+        try:
+            action()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def explain(error: sqlite3.Error, path: Path, busy_timeout: float) -> BankError:
+    """An SQLite error as one sentence: what is wrong, where, and what to do."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return BankError(
+            f"bank {path} has been locked by another process for more than {busy_timeout:g} s; "
+            "wait for that process, end it, or raise the busy timeout"
+        )
+    known = {
+        sqlite3.SQLITE_FULL: "cannot grow: the disk is full; free some space, nothing of this write was stored",
+        sqlite3.SQLITE_IOERR: "cannot be read or written (disk full, over a limit, or failing); check the disk",
+        sqlite3.SQLITE_READONLY: "cannot be written; check the permissions of the file and its folder",
+        sqlite3.SQLITE_PERM: "cannot be opened; check the permissions of the file and its folder",
+        sqlite3.SQLITE_CANTOPEN: "cannot be opened; check that its folder exists and can be written",
+        sqlite3.SQLITE_CORRUPT: "is damaged; restore a snapshot",
+        sqlite3.SQLITE_NOTADB: "is not a memory bank or its first page is damaged; restore a snapshot",
+    }
+    return BankError(f"bank {path} {known.get(code, 'cannot be used')} ({error})")
+
+
+@contextlib.contextmanager
+def plainly(path: Path, busy_timeout: float) -> Iterator[None]:
+    """Turn SQLite's and the file system's errors inside into BankError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise explain(error, path, busy_timeout) from error
+    except OSError as error:
+        raise BankError(
+            f"bank {path} cannot be read or written ({error.strerror or error}); check the path and its permissions"
+        ) from error
+
+
+def copy(source: sqlite3.Connection, target: Path, *, new_epoch: bool = False) -> None:
+    """Copy the bank behind ``source`` into the new file ``target``, whole or not at all; BankError if it exists."""
+    if os.path.lexists(target):
+        raise BankError(f"{target} exists already; give a path where there is nothing yet")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        with plainly(partial, 0.0), contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as made:
+            source.backup(made)
+            # Out of WAL mode, so that the copy is this one file and nothing beside it.
+            made.execute("PRAGMA journal_mode = DELETE")
+            if new_epoch:
+                made.execute("UPDATE bank SET epoch = lower(hex(randomblob(16)))")
+            found = made.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if found != "ok":
+                raise BankError(
+                    f"the copy for {target} came out damaged ({found}); the bank itself may be, so check it"
+                )
+        _flush(partial)
+        try:
+            os.link(partial, target)  # unlike a rename, this fails where another process has put something meanwhile
+        except FileExistsError:
+            raise BankError(f"{target} exists already; give a path where there is nothing yet") from None
+        _flush(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def restore_file(snapshot: Path, target: Path, *, force: bool, busy_timeout: float = BUSY_TIMEOUT) -> Path | None:
+    """See ``tacit.bank.restore``."""
+    with plainly(snapshot, busy_timeout):
+        if not _look(snapshot):
+            raise BankError(f"there is no snapshot at {snapshot}")
+    if os.path.lexists(target) and not force:
+        raise BankError(f"there is a bank at {target} already; restore elsewhere, or force it (the old one is kept)")
+    if target.exists() and target.samefile(snapshot):
+        raise BankError(f"{target} is the snapshot itself; restore to another path")
+    # The snapshot is only ever read: what gets migrated and verified is a private copy, which then takes its place.
+    fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.restoring")
+    try:
+        with plainly(snapshot, busy_timeout), contextlib.closing(connect(snapshot, busy_timeout)) as source:
+            if not _version(source, snapshot, create=False):
+                raise _foreign(snapshot)
+            copy(source, fresh, new_epoch=True)
+        with SQLiteBank(fresh, create=False) as verified:
+            verified.check()
+        with plainly(target, busy_timeout):
+            return _put(fresh, target, busy_timeout)
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+
+
+def _put(fresh: Path, target: Path, busy_timeout: float) -> Path | None:
+    """Make ``target`` hold what ``fresh`` holds; what was there is kept under the path returned."""
+    if not os.path.lexists(target):
+        with contextlib.closing(connect(fresh, busy_timeout)) as source:
+            copy(source, target)
+        return None
+    aside = target.with_name(f"{target.name}.before-restore-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}")
+    try:
+        # Into the living file, as one transaction: whoever has the bank open goes on with the restored content.
+        with contextlib.closing(connect(target, busy_timeout)) as old:
+            if not _version(old, target, create=False):
+                raise _foreign(target)
+            copy(old, aside)
+            with contextlib.closing(connect(fresh, busy_timeout)) as source:
+                source.backup(old)
+    except (sqlite3.DatabaseError, BankError) as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise  # locked or full: the old bank is well, so leave it where it is
+        # What is there cannot be read as a bank: put it out of the way as it is, with the files that belong to it.
+        aside.unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm", ""):
+            beside = target.with_name(target.name + suffix)
+            if beside.exists():
+                beside.rename(aside.with_name(aside.name + suffix))
+        with contextlib.closing(connect(fresh, busy_timeout)) as source:
+            copy(source, target)
+    return aside

@@ -1,0 +1,264 @@
+"""The record of one latent memory: soft prompt, key, provenance, state; and its portable file.
+
+A memory is what one problem leaves behind (Dorovatas, Kalaj, Aljundi, arXiv 2606.17803): a soft prompt trained on
+the problem's own rollouts, a key under which later problems find it, and an account of how it came to be. The
+portable file is safetensors (two tensors and JSON metadata), never pickle, because memories travel between people.
+
+Builds on errors, numpy and safetensors. Knows nothing of torch, of models or of where memories are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from tacit.errors import MemoryFormatError
+
+FORMAT = "tacit-memory-1"
+"""Name of the portable format; a file that says anything else is refused."""
+
+UNIT_TOLERANCE = 1e-5
+"""How far a key's norm may be from 1. float32 normalisation errs by about 1e-7; search's error bound counts on it."""
+
+MAX_ROW_NORM = 1e4
+"""Sanity limit on the norm of a soft-prompt vector. Embeddings of real models have norms of about 0.5 to 100."""
+
+MAX_NAME = 400
+"""Longest id, namespace, problem id, fingerprint or key kind, in characters."""
+
+
+class State(StrEnum):
+    """Where a memory is in its life. Only ACTIVE ones are recalled by default; every change can be undone."""
+
+    CANDIDATE = "candidate"
+    ACTIVE = "active"
+    QUARANTINED = "quarantined"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """One latent memory. Checked on construction: MemoryFormatError says what is wrong.
+
+    Attributes:
+        id: deterministic, given by the creator (see ``memory_id``); unique within its namespace.
+        namespace: whose memory it is; nothing crosses namespaces.
+        problem_id: id of the problem that it was learned on.
+        problem: text of that problem.
+        prompt: float32 [K, d], the soft prompt, one row per virtual token.
+        key: float32 [D], unit norm, contiguous.
+        key_kind: how the key was made, e.g. "input", "hidden:2", "kv". Keys of different kinds never meet.
+        fingerprint: of the backbone that the soft prompt belongs to.
+        state: see ``State``.
+        reason: why it is in that state, one sentence.
+        provenance: JSON object: label, share, margin, why, per-step records, seed, configuration, trace, run ...
+        created: unix time in seconds.
+        uses: times it was recalled.
+        agreed: times its answer agreed with the zero-shot one.
+        helped: times it turned a worse answer into the one returned.
+        hurt: times its answer was judged worse.
+    """
+
+    id: str
+    namespace: str
+    problem_id: str
+    problem: str
+    prompt: np.ndarray
+    key: np.ndarray
+    key_kind: str
+    fingerprint: str
+    state: State
+    reason: str
+    provenance: dict[str, Any]
+    created: float
+    uses: int = 0
+    agreed: int = 0
+    helped: int = 0
+    hurt: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("id", "namespace", "problem_id", "key_kind", "fingerprint"):
+            check_name(name, getattr(self, name))
+        for name in ("problem", "reason"):
+            _check_text(name, getattr(self, name))
+        # The arrays become read-only copies: a record shared by several threads must not change under one of them.
+        object.__setattr__(self, "prompt", _checked_prompt(self.prompt))
+        object.__setattr__(self, "key", _checked_key(self.key))
+        try:
+            object.__setattr__(self, "state", State(self.state))
+        except ValueError:
+            raise MemoryFormatError(
+                f"memory {self.id!r} has the unknown state {self.state!r}; known: {', '.join(State)}"
+            ) from None
+        object.__setattr__(self, "provenance", _checked_provenance(self.provenance))
+        object.__setattr__(self, "created", _checked_time(self.created))
+        for name in ("uses", "agreed", "helped", "hurt"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+                raise MemoryFormatError(f"memory counter {name!r} must be a whole number of at least 0, not {value!r}")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the soft prompt's float32 little-endian bytes in row order."""
+        return hashlib.sha256(prompt_bytes(self.prompt)).hexdigest()
+
+
+def memory_id(fingerprint: str, namespace: str, problem_id: str, seed: int, config_digest: str) -> str:
+    """Deterministic id: the same problem learned the same way by the same backbone has the same id (24 hex digits)."""
+    whole = json.dumps([fingerprint, namespace, problem_id, seed, config_digest], ensure_ascii=True)
+    return hashlib.sha256(whole.encode()).hexdigest()[:24]
+
+
+def prompt_bytes(array: np.ndarray) -> bytes:
+    """The float32 little-endian bytes of ``array`` in row order, whatever the machine's own byte order."""
+    return np.ascontiguousarray(array, dtype="<f4").tobytes()
+
+
+def record(memory: Memory) -> dict[str, Any]:
+    """Everything about ``memory`` but its tensors, as a JSON object."""
+    return {f.name: getattr(memory, f.name) for f in fields(memory) if f.name not in ("prompt", "key")}
+
+
+def from_record(values: Mapping[str, Any], prompt: np.ndarray, key: np.ndarray) -> Memory:
+    """Build a memory from a ``record`` and its tensors; MemoryFormatError when a field is missing or unknown."""
+    expected = {f.name for f in fields(Memory)} - {"prompt", "key"}
+    if not isinstance(values, Mapping) or set(values) != expected:
+        found = set(values) if isinstance(values, Mapping) else set()
+        wrong = ", ".join(sorted(expected ^ found))
+        raise MemoryFormatError(f"the memory's record has missing or unknown fields: {wrong}")
+    return Memory(prompt=prompt, key=key, **values)
+
+
+def to_safetensors(memory: Memory) -> bytes:
+    """The portable file: tensors "prompt" [K, d] and "key" [D], float32; the record as JSON in the metadata."""
+    text = json.dumps(record(memory), ensure_ascii=False, allow_nan=False, sort_keys=True)
+    tensors = {"prompt": np.ascontiguousarray(memory.prompt), "key": np.ascontiguousarray(memory.key)}
+    return safetensors.numpy.save(tensors, metadata={"format": FORMAT, "record": text})
+
+
+def from_safetensors(data: bytes, *, trusted: bool = False, namespace: str | None = None) -> Memory:
+    """Read a portable memory file and check everything in it.
+
+    A file from elsewhere is treated like untrusted code: the memory becomes a candidate with empty counters, so that
+    it has to prove itself here. ``trusted=True`` keeps state, reason and counters as recorded (an exact round trip).
+    ``namespace`` replaces the recorded one.
+
+    Raises:
+        MemoryFormatError: not safetensors, not this format, tensors of wrong shape, dtype or norm, or not finite.
+    """
+    tensors, metadata = read_tensors(data)
+    if metadata.get("format") != FORMAT or set(tensors) != {"prompt", "key"}:
+        raise MemoryFormatError(f"this is a safetensors file, but not a memory of the format {FORMAT}")
+    memory = from_record(
+        parse_json(metadata.get("record", ""), "the memory's record"), tensors["prompt"], tensors["key"]
+    )
+    if namespace is not None:
+        memory = replace(memory, namespace=namespace)
+    return memory if trusted else as_candidate(memory)
+
+
+def as_candidate(memory: Memory) -> Memory:
+    """``memory`` as it enters from elsewhere: a candidate with empty counters whose reason says what it was."""
+    reason = f"imported; it was {memory.state.value} where it came from"
+    return replace(memory, state=State.CANDIDATE, reason=reason, uses=0, agreed=0, helped=0, hurt=0)
+
+
+def read_tensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors and metadata of safetensors bytes; MemoryFormatError when they are not safetensors."""
+    try:
+        tensors = safetensors.numpy.load(data)
+        # The library has validated the header by now; its numpy API just does not hand the metadata out.
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return tensors, header.get("__metadata__") or {}
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise MemoryFormatError(f"these {len(data)} bytes are not a safetensors file: {error}") from None
+
+
+def parse_json(text: str | bytes, what: str) -> Any:
+    """JSON text as a value; MemoryFormatError naming ``what`` when it is not JSON or nested beyond reason."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MemoryFormatError(f"{what} is not JSON: {error}") from None
+
+
+def check_name(what: str, value: object) -> None:
+    """MemoryFormatError unless ``value`` can serve as an identifier: 1 to ``MAX_NAME`` printable characters."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
+        raise MemoryFormatError(f"{what} must be 1 to {MAX_NAME} printable characters, not {str(value)[:60]!r}")
+    _check_text(what, value)
+
+
+def _check_text(what: str, value: object) -> None:
+    # NUL and lone surrogates are what databases cannot keep; better refused here than mangled there.
+    if not isinstance(value, str):
+        raise MemoryFormatError(f"{what} must be text, not {type(value).__name__}")
+    if "\x00" in value:
+        raise MemoryFormatError(f"{what} contains a NUL character, which a bank cannot keep")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise MemoryFormatError(f"{what} contains half a surrogate pair, which is no valid text") from None
+
+
+def _checked_prompt(prompt: object) -> np.ndarray:
+    if not isinstance(prompt, np.ndarray) or prompt.dtype.newbyteorder("=") != np.float32 or prompt.ndim != 2:
+        raise MemoryFormatError(f"a soft prompt must be a float32 array of shape [tokens, width], not {_kind(prompt)}")
+    if 0 in prompt.shape:
+        raise MemoryFormatError(f"a soft prompt must not be empty; its shape is {list(prompt.shape)}")
+    if not np.isfinite(prompt).all():
+        raise MemoryFormatError("the soft prompt holds values that are not finite")
+    largest = float(np.linalg.norm(prompt.astype(np.float64), axis=1).max())
+    if largest > MAX_ROW_NORM:
+        raise MemoryFormatError(f"a soft-prompt vector has norm {largest:.3g}, above the limit of {MAX_ROW_NORM:g}")
+    return _frozen(prompt)
+
+
+def _checked_key(key: object) -> np.ndarray:
+    if not isinstance(key, np.ndarray) or key.dtype.newbyteorder("=") != np.float32 or key.ndim != 1 or not key.size:
+        raise MemoryFormatError(f"a key must be a float32 array of shape [D], not {_kind(key)}")
+    if not np.isfinite(key).all():
+        raise MemoryFormatError("the key holds values that are not finite")
+    norm = float(np.linalg.norm(key.astype(np.float64)))
+    if abs(norm - 1.0) > UNIT_TOLERANCE:
+        raise MemoryFormatError(f"a key must have norm 1 within {UNIT_TOLERANCE:g}; this one has {norm:.6g}")
+    return _frozen(key)
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    copy = np.array(array, dtype=np.float32, order="C")
+    copy.setflags(write=False)
+    return copy
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def _checked_provenance(provenance: object) -> dict[str, Any]:
+    if not isinstance(provenance, dict):
+        raise MemoryFormatError(f"provenance must be a JSON object, not {type(provenance).__name__}")
+    try:
+        # Through JSON and back: what is held in memory is then exactly what a bank or a file returns.
+        text = json.dumps(provenance, allow_nan=False, ensure_ascii=False)
+        text.encode()
+        clean: dict[str, Any] = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MemoryFormatError(f"provenance is not plain finite JSON: {error}") from None
+    return clean
+
+
+def _checked_time(created: object) -> float:
+    if not isinstance(created, int | float) or isinstance(created, bool) or not math.isfinite(created) or created < 0:
+        raise MemoryFormatError(f"created must be unix seconds, not {created!r}")
+    return float(created)
