@@ -90,7 +90,7 @@ class Memory:
         for name in ("id", "namespace", "problem_id", "key_kind", "fingerprint"):
             check_name(name, getattr(self, name))
         for name in ("problem", "reason"):
-            _check_text(name, getattr(self, name))
+            check_text(name, getattr(self, name))
         # The arrays become read-only copies: a record shared by several threads must not change under one of them.
         object.__setattr__(self, "prompt", _checked_prompt(self.prompt))
         object.__setattr__(self, "key", _checked_key(self.key))
@@ -140,10 +140,14 @@ def from_record(values: Mapping[str, Any], prompt: np.ndarray, key: np.ndarray) 
 
 
 def to_safetensors(memory: Memory) -> bytes:
-    """The portable file: tensors "prompt" [K, d] and "key" [D], float32; the record as JSON in the metadata."""
-    text = json.dumps(record(memory), ensure_ascii=False, allow_nan=False, sort_keys=True)
+    """The portable file: tensors "prompt" [K, d] and "key" [D], float32; the record as JSON in the metadata.
+
+    The same memory gives the same bytes.
+    """
+    whole = {"format": FORMAT, "record": record(memory)}
+    text = json.dumps(whole, ensure_ascii=False, allow_nan=False, sort_keys=True)
     tensors = {"prompt": np.ascontiguousarray(memory.prompt), "key": np.ascontiguousarray(memory.key)}
-    return safetensors.numpy.save(tensors, metadata={"format": FORMAT, "record": text})
+    return safetensors.numpy.save(tensors, metadata={"tacit": text})  # one entry: their order is not fixed
 
 
 def from_safetensors(data: bytes, *, trusted: bool = False, namespace: str | None = None) -> Memory:
@@ -157,11 +161,12 @@ def from_safetensors(data: bytes, *, trusted: bool = False, namespace: str | Non
         MemoryFormatError: not safetensors, not this format, tensors of wrong shape, dtype or norm, or not finite.
     """
     tensors, metadata = read_tensors(data)
-    if metadata.get("format") != FORMAT or set(tensors) != {"prompt", "key"}:
-        raise MemoryFormatError(f"this is a safetensors file, but not a memory of the format {FORMAT}")
-    memory = from_record(
-        parse_json(metadata.get("record", ""), "the memory's record"), tensors["prompt"], tensors["key"]
-    )
+    if "tacit" not in metadata or set(tensors) != {"prompt", "key"}:
+        raise MemoryFormatError("this is a safetensors file, but not a memory")
+    whole = parse_json(metadata["tacit"], "the memory's record")
+    if not isinstance(whole, dict) or whole.get("format") != FORMAT:
+        raise MemoryFormatError(f"this is not a memory of the format {FORMAT}")
+    memory = from_record(whole.get("record", {}), tensors["prompt"], tensors["key"])
     if namespace is not None:
         memory = replace(memory, namespace=namespace)
     return memory if trusted else as_candidate(memory)
@@ -196,10 +201,11 @@ def check_name(what: str, value: object) -> None:
     """MemoryFormatError unless ``value`` can serve as an identifier: 1 to ``MAX_NAME`` printable characters."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
         raise MemoryFormatError(f"{what} must be 1 to {MAX_NAME} printable characters, not {str(value)[:60]!r}")
-    _check_text(what, value)
+    check_text(what, value)
 
 
-def _check_text(what: str, value: object) -> None:
+def check_text(what: str, value: object) -> None:
+    """MemoryFormatError unless ``value`` is text that every database can keep."""
     # NUL and lone surrogates are what databases cannot keep; better refused here than mangled there.
     if not isinstance(value, str):
         raise MemoryFormatError(f"{what} must be text, not {type(value).__name__}")

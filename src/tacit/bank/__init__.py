@@ -10,10 +10,21 @@ import re
 from pathlib import Path
 
 from tacit.bank.base import Bank, Hit, MemoryInfo, StateChange
+from tacit.bank.peft_adapter import export_peft, import_peft
 from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank, restore_file
 from tacit.errors import ConfigError
 
-__all__ = ["Bank", "Hit", "MemoryInfo", "SQLiteBank", "StateChange", "open_bank", "restore"]
+__all__ = [
+    "Bank",
+    "Hit",
+    "MemoryInfo",
+    "SQLiteBank",
+    "StateChange",
+    "export_peft",
+    "import_peft",
+    "open_bank",
+    "restore",
+]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: "C:" is a drive
 

@@ -1,7 +1,7 @@
 """What a bank does, in SQL statements.
 
-Builds on base (the promises), schema (the tables), transactions, matrices (search) and memory. ``SQLBank`` knows no database in
-particular; a subclass opens one, says how its errors read, and how it is copied. See ``sqlite``.
+Builds on base (the promises), schema (the tables), transactions, matrices (search) and memory. ``SQLBank`` knows no
+database in particular; a subclass opens one, says how its errors read, and how it is copied. See ``sqlite``.
 
 Two rules carry the concurrency. Writers are serialised by the database (a write transaction locks from its first
 statement), so positions and revisions rise in the order of commits. And every write raises the bank's one revision
@@ -28,7 +28,17 @@ from tacit.bank.base import Hit, MemoryInfo, StateChange
 from tacit.bank.matrices import Matrices, dimension, refuse_other
 from tacit.bank.transactions import Transactions
 from tacit.errors import BankError, MemoryFormatError, MemoryNotFound
-from tacit.memory import Memory, State, check_name, from_record, parse_json, prompt_bytes, read_tensors, record
+from tacit.memory import (
+    Memory,
+    State,
+    check_name,
+    check_text,
+    from_record,
+    parse_json,
+    prompt_bytes,
+    read_tensors,
+    record,
+)
 
 _COUNTERS = ("uses", "agreed", "helped", "hurt")
 _m = schema.memories.c
@@ -143,6 +153,7 @@ class SQLBank(Transactions):
 
     def set_state(self, id: str, namespace: str, state: State, reason: str) -> None:
         """See ``Bank.set_state``."""
+        check_text("reason", reason)
         with self._writing() as connection:
             position = self._found(connection, id, namespace)
             old = connection.execute(select(_m.state).where(_m.position == position)).scalar_one()
@@ -183,6 +194,7 @@ class SQLBank(Transactions):
         """See ``Bank.mark``."""
         check_name("namespace", namespace)
         check_name("mark", name)
+        check_text("value of a mark", value)
         table = schema.marks
         with self._writing() as connection:
             self._raise_revision(connection)
