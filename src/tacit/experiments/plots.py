@@ -24,7 +24,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "memory": {"label": "memory", "color": "#E69F00", "linestyle": "--"},
     "routed": {"label": "routed (Tacit)", "color": "#0072B2", "linestyle": "-", "linewidth": 2.4},
     "icl": {"label": "ICL, one raw trace", "color": "#009E73", "linestyle": "-."},
-    "majority": {"label": "majority vote", "color": "#CC79A7", "linestyle": ":"},
+    "majority": {"label": "majority vote, equal compute", "color": "#CC79A7", "linestyle": ":"},
     "zero_shot_majority": {"label": "vote of zero-shot samples", "color": "#8a8d91", "linestyle": (0, (1, 1))},
     "routed_majority": {"label": "vote of routed samples", "color": "#56B4E9", "linestyle": (0, (6, 2))},
 }

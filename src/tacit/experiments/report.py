@@ -23,6 +23,9 @@ from tacit.errors import DataError
 from tacit.experiments.metrics import Row, summarise
 from tacit.experiments.plots import STYLES, draw_all
 
+ORDER = ("zero_shot", "icl", "random", "memory", "routed", "zero_shot_majority", "majority", "routed_majority")
+"""Arms in the order of the table: answers first, then votes."""
+
 SHOWN_PROBLEMS = 300
 """Most problems listed on the page; results.jsonl has all."""
 
@@ -47,7 +50,7 @@ CAPTIONS = {
     ),
     "families": ("By family of problems", "Accuracy of one sampled answer, ordered by gain."),
     "similarity": (
-        "Does similarity tell?",
+        "Similarity and gain",
         "Each dot is a problem: how much the recalled memory changed the share of right answers, against how similar "
         "the problem it was learned on is. Dots are spread a little vertically.",
     ),
@@ -154,7 +157,13 @@ def render(summary: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[st
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"percent": _percent, "points": _points, "clip": _clip, "count": _count}
+    environment.filters |= {
+        "percent": _percent,
+        "share": _share,
+        "points": _points,
+        "clip": _clip,
+        "count": _count,
+    }
     shown = [
         {
             "title": CAPTIONS[name][0],
@@ -166,7 +175,7 @@ def render(summary: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[st
     return environment.get_template("report.html.jinja").render(
         s=summary,
         labels={arm: style["label"] for arm, style in STYLES.items()} | {"random": "random memory (control)"},
-        order=[arm for arm in (*STYLES, "random") if arm in summary["arms"]],
+        order=[arm for arm in ORDER if arm in summary["arms"]],
         pictures=shown,
         problems=[_entry(row) for row in rows[:SHOWN_PROBLEMS]],
         total=len(rows),
@@ -202,6 +211,10 @@ def _verdict(before: float | None, after: float | None) -> str:
 
 def _percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _points(value: float | None) -> str:

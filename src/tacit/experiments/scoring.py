@@ -26,11 +26,6 @@ def score(answers: Sequence[str | None], gold: str) -> list[bool]:
     return [answer is not None and marks[answer] for answer in answers]
 
 
-def as_line(problem: Problem) -> dict[str, Any]:
-    """The problem as one object of a problem file: ``{id, problem, answer, family}``."""
-    return {"id": problem.id, "problem": problem.text, "answer": problem.gold, "family": problem.family}
-
-
 class Grader:
     """Marks all that was answered on one problem and builds the parts of its result row."""
 
