@@ -179,7 +179,7 @@ class Matrices:
             matrix.append(positions, ids, problem_ids, [_CODES[State(state)] for state in states], keys)
 
     def _keys(self, blobs: tuple[bytes, ...], ids: tuple[str, ...], namespace: str, dim: int) -> np.ndarray:
-        bad = next((i for i, blob in enumerate(blobs) if len(blob) != 4 * dim), None)
+        bad = next((i for i, blob in enumerate(blobs) if not isinstance(blob, bytes) or len(blob) != 4 * dim), None)
         if bad is None:
             keys = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), dim)
             norms = np.sqrt(np.einsum("nd,nd->n", keys, keys))

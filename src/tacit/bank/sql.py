@@ -344,7 +344,7 @@ def memory_of(row: RowMapping) -> Memory:
     fields: dict[str, Any] = {name: row[name] for name in Memory.__dataclass_fields__ if name in row}
     fields["provenance"] = parse_json(row["provenance"], "its provenance")
     prompt = read_tensors(row["prompt"])[0].get("prompt")
-    if prompt is None or len(row["key"]) % 4:
+    if prompt is None or not isinstance(row["key"], bytes) or len(row["key"]) % 4:
         raise MemoryFormatError("its tensors are not what was stored")
     memory = from_record(
         {k: v for k, v in fields.items() if k not in ("prompt", "key")}, prompt, np.frombuffer(row["key"], dtype="<f4")

@@ -120,6 +120,8 @@ def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode=rw", uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False
     )
+    # Text whose bytes are damaged is still handed out, so that the check can name the memory it belongs to.
+    connection.text_factory = lambda data: data.decode(errors="replace")
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
