@@ -7,6 +7,7 @@ style, the steps, the answer. Parts are joined by ``SEPARATOR``, which is how th
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -117,3 +118,21 @@ def write(family: Family, numbers: Numbers, style: str, temper: str, rng: random
     parts = [*steps, f"Answer: {answer}"]
     parts[0] = heading(style, temper) + parts[0]
     return Solution(tuple(parts), marks(parts, exact_parts(family, numbers, temper)), style, temper)
+
+
+def answer(text: str) -> str | None:
+    """The answer a solution text ends with, or None if it ends with none."""
+    found = re.search(r"Answer: (\d+)$", text.strip())
+    return found[1] if found else None
+
+
+def split(text: str) -> list[str]:
+    """The parts of a solution text."""
+    return [part.strip() for part in text.split(SEPARATOR) if part.strip()]
+
+
+def judge(family: Family, numbers: Numbers, text: str) -> tuple[list[str], tuple[bool, ...]]:
+    """The parts of any solution text, each marked right or wrong against the exact work in its own temper."""
+    parts = split(text)
+    temper = next((temper for temper, word in TEMPERS.items() if text.startswith(word)), family.temper)
+    return parts, marks(parts, exact_parts(family, numbers, temper))
