@@ -20,10 +20,8 @@ from tacit.problems import Problem
 
 
 def score(answers: Sequence[str | None], gold: str) -> list[bool]:
-    """Whether each answer is equivalent to ``gold``; no answer is wrong. Equal strings are compared once."""
-    distinct = sorted({answer for answer in answers if answer is not None})
-    marks = dict(zip(distinct, correct(distinct, gold), strict=True)) if distinct else {}
-    return [answer is not None and marks[answer] for answer in answers]
+    """Whether each answer is equivalent to ``gold``; no answer is wrong."""
+    return correct(answers, gold)
 
 
 class Grader:

@@ -1,0 +1,100 @@
+"""The command line: ``tacit demo | run | ask | report | memories | testbed | doctor``.
+
+Builds on everything, but imports it late: ``tacit --help`` must not wait for torch. The commands are thin (parse, call,
+print) and live in ``cli_run``, ``cli_memories``, ``cli_testbed`` and ``cli_doctor``; this file holds the entry point
+and what becomes of errors. A user's error is one line on stderr and exit code 2; anything else that escapes is a bug
+and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from tacit import cli_doctor, cli_memories, cli_testbed
+from tacit.cli_common import Interrupted, emit, one_line, show_summary, version
+from tacit.errors import TacitError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+# typer carries its own copy of click since 0.26 or so; the base of its errors is found without naming either.
+_UsageError = cast(
+    "type[Exception]", next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+)
+
+app = typer.Typer(
+    name="tacit",
+    help="A frozen language model that learns from its own experience.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(cli_memories.app, name="memories")
+app.add_typer(cli_testbed.app, name="testbed")
+app.command("doctor")(cli_doctor.doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        emit(f"tacit {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """A frozen language model that learns from its own experience: latent memories, no labels, no weight updates."""
+
+
+@app.command("report")
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
+    """Write summary.json, report.html and the plots of a run again from its results."""
+    from tacit.experiments.report import write_report
+
+    show_summary(write_report(folder))
+    emit(f"{folder / 'report.html'}")
+
+
+def main() -> None:
+    """Entry point of the ``tacit`` command; exits with 0, 1 (doctor found something), 2 (user error) or 130."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        code = app(standalone_mode=False)
+        # Output may still be in the buffer: a reader that went away or a full disk is met here, not at exit.
+        sys.stdout.flush()
+    except TacitError as error:
+        return _fail(str(error))
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            return 2
+        return _fail(error.format_message())  # type: ignore[attr-defined]
+    except Interrupted as error:
+        sys.stderr.write(f"{error}\n")
+        return INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # `tacit ... | head`: the reader has enough. What is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if code == INTERRUPTED:
+        sys.stderr.write("interrupted\n")
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"error: {one_line(message)}\n")
+    return 2

@@ -1,0 +1,168 @@
+"""What the commands share: printing, JSON, options of the same name and meaning, the table of a run's figures.
+
+Builds on errors, typer and rich (both imported late where they are slow). Results go to stdout, progress to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tacit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tacit.bank import Bank
+
+DEFAULT_NAMESPACE = "default"
+
+
+class Interrupted(Exception):
+    """Ctrl-C during something that can be continued; the message says how."""
+
+
+BankOption = Annotated[
+    str,
+    typer.Option(
+        "--bank", metavar="URL", envvar="TACIT_BANK", help="Memory bank: sqlite:///FILE or the path of the file."
+    ),
+]
+NamespaceOption = Annotated[
+    str, typer.Option("--namespace", metavar="NAME", help="Whose memories; nothing crosses namespaces.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def version() -> str:
+    """Version of the installed package."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("tacit")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"
+
+
+def emit(text: str) -> None:
+    """One line (or more) on stdout; what the terminal's encoding lacks is replaced."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
+
+
+def emit_json(value: Any, *, indent: int | None = 2) -> None:
+    """``value`` as JSON on stdout. Without indent it is one line, for JSONL."""
+    emit(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
+
+
+def one_line(text: str) -> str:
+    """``text`` with every run of white space as one blank: an error is one line, wherever its words came from."""
+    return " ".join(text.split())
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console that takes text as it is: no markup, no emoji, no highlighting of what models wrote."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    # Piped output has no width: tables then get as much as they want.
+    width = None if stream.isatty() else 160
+    return Console(file=stream, markup=False, emoji=False, highlight=False, width=width)
+
+
+def at_least(name: str, value: int | None, least: int) -> None:
+    """ConfigError unless ``value`` is None or at least ``least``."""
+    if value is not None and value < least:
+        raise ConfigError(f"{name} must be at least {least}, not {value}.")
+
+
+@contextmanager
+def opened_bank(url: str, *, create: bool = False) -> Iterator[Bank]:
+    """The bank at ``url``, closed at the end. By default it must exist: looking at memories makes no bank."""
+    from tacit.bank import open_bank
+
+    bank = open_bank(url, create=create)
+    try:
+        yield bank
+    finally:
+        bank.close()
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage, "-" for None."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def points(value: Mapping[str, Any] | None) -> str:
+    """A gain with its interval in percentage points."""
+    if not value or value.get("mean") is None:
+        return "-"
+    return f"{100 * value['mean']:+.1f}  [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]"
+
+
+LABELS = {
+    "zero_shot": "zero-shot",
+    "icl": "ICL, one raw trace",
+    "random": "random memory (control)",
+    "memory": "memory",
+    "routed": "routed (Tacit)",
+    "majority": "majority vote, equal compute",
+    "routed_majority": "vote of routed samples",
+}
+
+
+def show_summary(summary: Mapping[str, Any]) -> None:
+    """The figures of a run as a table on stdout."""
+    from rich.table import Table
+
+    out = console()
+    if not summary["scored"]:
+        out.print(f"{summary['problems']} problems, none with a reference answer: no accuracy to report.")
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("answers")
+        for name in ("sampled, T = 1", "95 % interval", "greedy", "problems", "tokens"):
+            table.add_column(name, justify="right")
+        for arm, label in LABELS.items():
+            figures = summary["arms"].get(arm)
+            if figures and figures["n"]:
+                table.add_row(
+                    label,
+                    percent(figures["accuracy"]),
+                    f"{percent(figures['low'])} - {percent(figures['high'])}",
+                    percent(figures["greedy"]),
+                    str(figures["n"]),
+                    f"{figures['tokens']:,}",
+                    style="bold" if arm == "routed" else None,
+                )
+        out.print(table)
+        gains = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("gain in points, 95 % interval", "sampled", "greedy"):
+            gains.add_column(name, justify="left" if name.startswith("gain") else "right")
+        gains.add_row("routed over zero-shot", points(summary["gain"]), points(summary["gain_greedy"]), style="bold")
+        gains.add_row("routed over ICL", points(summary["gain_over_icl"]), points(summary["gain_over_icl_greedy"]))
+        gains.add_row("vote, at equal compute", points(summary["gain_over_majority"]), "-")
+        if "random" in summary["gains"]:
+            control = summary["gains"]["random"]
+            gains.add_row("random memory over zero-shot", points(control["sampled"]), points(control["greedy"]))
+        out.print()
+        out.print(gains)
+        changes = summary["changes"]["routed"]
+        out.print()
+        out.print(
+            f"problems learned {changes['learned']}, sharpened {changes['sharpened']}, "
+            f"corrupted {changes['corrupted']} of {changes['n']}"
+        )
+    states = ", ".join(f"{count} {state}" for state, count in sorted(summary["memories_by_state"].items()))
+    out.print(
+        f"memories {summary['memories']}{f' ({states})' if states else ''}; {summary['tokens']:,} tokens, "
+        f"{summary['seconds']:.0f} s"
+    )
+    if summary.get("model") == "testbed":
+        out.print("The testbed shows the mechanism; it is not evidence about 7B models.")
