@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ class Backbone:
         """Of the weights (soft prompts are float32 always, and cast on the way in)."""
         return self.embedding_matrix.dtype
 
-    @property
+    @cached_property
     def end_ids(self) -> frozenset[int]:
         """Token ids that end a rollout."""
         configured = getattr(self.model.generation_config, "eos_token_id", None)

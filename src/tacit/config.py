@@ -1,0 +1,184 @@
+"""Settings, each with its default, its unit and, where the default was measured, where to read about it.
+
+Builds on errors. Plain frozen dataclasses: every setting can be given in Python, most by a flag of the same name.
+``digest`` enters a memory's id, so the same problem learned with other settings is another memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from tacit.errors import ConfigError
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise ConfigError(message)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    _require(value in allowed, f"{name} is {value!r}; use one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are sampled.
+
+    Attributes:
+        samples: answers sampled per arm and problem at ``temperature`` (the vote and the sampled accuracy).
+        temperature: of those samples; the greedy answer is always drawn as well.
+        top_p: nucleus mass in (0, 1].
+        max_tokens: most new tokens per answer.
+    """
+
+    samples: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        _require(self.samples >= 1, f"samples is {self.samples}; it must be at least 1")
+        _require(self.temperature > 0, f"temperature is {self.temperature}; it must be above 0 (greedy comes besides)")
+        _require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be in (0, 1]")
+        _require(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """How a memory is learned (method.md, "Creation"; paper: 20 tokens, 10 steps, 8 rollouts).
+
+    Attributes:
+        tokens: K, rows of the soft prompt.
+        steps: policy-gradient steps, one group of rollouts each.
+        rollouts: group size G.
+        lr: Adam's learning rate.
+        clip: largest gradient norm of one memory's soft prompt.
+        init: "gaussian" (at the embedding scale), "vocabulary" (rows of random tokens), "text" (rows of
+            ``init_text``'s tokens, repeated), or "nearest" (the recalled memory, else gaussian).
+        init_text: for init "text".
+        label: "zero-shot" (the vote of the rollouts without memory, once) or "renewed" (the vote of each step's own
+            group).
+        reward: name of a registered reward.
+        normalise_advantage: divide a group's advantages by their standard deviation.
+        min_votes, min_lead: the vote gate, for 8 responses and scaled to other numbers: fewer votes, or a smaller
+            lead over the runner-up, and the problem is not learned from (after SCRL, arXiv 2603.19880).
+        norm_cap: largest norm of a soft-prompt row, in mean embedding norms.
+        keep: "last" prompt, or the "best" by the mean reward of its own rollouts.
+        admit: least mean reward over the last ``admit_steps`` steps for a memory to become active.
+        admit_steps: see ``admit``.
+        batch: problems learned at once; changes speed, never a memory.
+    """
+
+    tokens: int = 20
+    steps: int = 10
+    rollouts: int = 8
+    lr: float = 0.02
+    clip: float = 1.0
+    init: str = "gaussian"
+    init_text: str = "Let us think step by step and check every step."
+    label: str = "zero-shot"
+    reward: str = "majority"
+    normalise_advantage: bool = False
+    min_votes: int = 3
+    min_lead: int = 2
+    norm_cap: float = 3.0
+    keep: str = "last"
+    admit: float = 0.5
+    admit_steps: int = 3
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "steps", "rollouts", "admit_steps", "batch"):
+            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
+        _require(self.rollouts >= 2, "rollouts is 1; a group needs at least 2 to have advantages")
+        _require(self.lr > 0, f"lr is {self.lr}; it must be above 0")
+        _require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
+        _require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
+        _require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
+        _one_of("init", self.init, ("gaussian", "vocabulary", "text", "nearest"))
+        _one_of("label", self.label, ("zero-shot", "renewed"))
+        _one_of("keep", self.keep, ("last", "best"))
+
+    def digest(self) -> str:
+        """Short hash of all settings that change a memory (``batch`` does not)."""
+        values = {name: value for name, value in dataclasses.asdict(self).items() if name != "batch"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class RecallConfig:
+    """How memories are found.
+
+    Attributes:
+        key: "input" (mean input embedding), "hidden" (pooled hidden state), "hidden:L" (of layer L) or "kv" (key and
+            value activations of every layer).
+        floor: least cosine similarity; below it the problem is answered without a memory.
+    """
+
+    key: str = "input"
+    floor: float = 0.5
+
+    def __post_init__(self) -> None:
+        kind, _, layer = self.key.partition(":")
+        _one_of("key", kind, ("input", "hidden", "kv"))
+        _require(not layer or (kind == "hidden" and layer.isdigit()),
+                 f"key is {self.key!r}; only hidden takes a layer, as in hidden:12")
+        _require(-1 <= self.floor <= 1, f"floor is {self.floor}; a cosine similarity lies between -1 and 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One online run over a stream of problems.
+
+    Attributes:
+        model: "testbed", a folder, or a Hub id.
+        data: "testbed", "testbed:A", "testbed:B", a JSONL file, or "hub:NAME".
+        out: run folder.
+        bank: bank URL or path; None for ``out/bank.sqlite``.
+        seed: of everything.
+        limit: problems to do; None for all (endless sources need one).
+        window: problems answered before their memories are learned together and become available; 1 is the strict
+            protocol of the paper.
+        namespace: whose memories.
+        verifier: "reward-model", "vote", "logprob" or "none" (always the memory's answer); None: the best available.
+        reward_model: "testbed", folder or Hub id of a process reward model; None: the testbed's for the testbed.
+        baselines: controls run beside: "icl", "random", "majority", "verified".
+        device, dtype, threads: where and how the model runs; threads None for 1 per process on CPU.
+    """
+
+    model: str = "testbed"
+    data: str = "testbed"
+    out: str = "runs/run"
+    bank: str | None = None
+    seed: int = 0
+    limit: int | None = None
+    window: int = 1
+    namespace: str = "default"
+    verifier: str | None = None
+    reward_model: str | None = None
+    baselines: tuple[str, ...] = ("icl", "majority")
+    device: str = "auto"
+    dtype: str = "float32"
+    threads: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    recall: RecallConfig = field(default_factory=RecallConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.limit is None or self.limit >= 1, f"limit is {self.limit}; it must be at least 1")
+        _require(self.window >= 1, f"window is {self.window}; it must be at least 1")
+        _require(self.threads is None or self.threads >= 1, f"threads is {self.threads}; it must be at least 1")
+        _require(self.seed >= 0, f"seed is {self.seed}; it must be 0 or more")
+        for name in self.baselines:
+            _one_of("baseline", name, ("icl", "random", "majority", "verified"))
+        if self.verifier is not None:
+            _one_of("verifier", self.verifier, ("reward-model", "vote", "logprob", "none"))
+
+    def settings(self) -> dict[str, Any]:
+        """As JSON-ready values, for run.json."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values

@@ -1,0 +1,285 @@
+"""Learning: concurrent GRPO on soft prompts, many memories in one batch. The heart of the method.
+
+Builds on backbone, cache, the engine, answers and rewards. For every problem (method.md, "Creation"): sample a group of
+rollouts under its soft prompt, reward those that give the label, and take one policy-gradient step on the soft prompt
+alone,
+
+    loss = - 1/N sum_i sum_t A_i log pi(y_it | prompt, y_i<t),    A_i = r_i - mean(r),    N = tokens of the group.
+
+One step per group of fresh rollouts keeps it on-policy: the importance ratio is 1, so there is no old policy, no
+clipping (whose bias has passed for learning, arXiv 2506.10947), and no division by the deviation unless asked for.
+The backbone has no gradients. Every memory has its own prompt, Adam state, gradient clip and random numbers, so what
+else is in the batch changes nothing; the group's prompt is computed once and its gradient summed in the cache.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit import rewards
+from tacit.answers import Vote, extract, vote_answers
+from tacit.backbone import Backbone
+from tacit.cache import RaggedCache, round_up
+from tacit.config import LearnConfig, Sampling
+from tacit.engines.base import Engine, Request, Rollout
+from tacit.engines.local import prefill, prompt_embeddings
+from tacit.problems import Problem
+from tacit.seeds import derive, generator
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem to learn from.
+
+    Attributes:
+        problem: blind.
+        vote: the vote over its zero-shot answers: gate and, for fixed labels, the label.
+        start: soft prompt [K, d] of the recalled memory, for init "nearest"; None if there is none.
+    """
+
+    problem: Problem
+    vote: Vote
+    start: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What learning one problem gave.
+
+    Attributes:
+        prompt: float32 [K, d], or None if the problem was skipped.
+        admitted: whether it passed the admission rule.
+        reason: why it was admitted, rejected or skipped, in one sentence.
+        label: what the last step rewarded.
+        steps: per step: reward (mean of the group), label, share, norm (mean row norm in embedding norms), grad_norm,
+            updated, tokens, seconds.
+        tokens: tokens generated in all.
+    """
+
+    problem: Problem
+    prompt: np.ndarray | None
+    admitted: bool
+    reason: str
+    label: str | None
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    tokens: int = 0
+
+
+@dataclass(eq=False)
+class _Live:
+    """A memory being learned."""
+
+    task: Task
+    ids: Tensor
+    prompt: Tensor
+    optimizer: torch.optim.Adam
+    label: str
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    best: tuple[float, Tensor] | None = None
+    tokens: int = 0
+
+
+class Learner:
+    """Learns memories for problems, in batches.
+
+    Args:
+        backbone: the frozen model; gradients reach soft prompts only.
+        engine: samples the rollouts, from the same model.
+        config: see LearnConfig.
+        sampling: temperature, top_p and max_tokens of the rollouts. The gradient is that of the distribution
+            sampled from (temperature included; top_p must be 1).
+        seed: with the problem's id, decides every random number.
+        row_tokens: most completion tokens (padding included) in one gradient pass; bounds its memory.
+    """
+
+    def __init__(self, backbone: Backbone, engine: Engine, config: LearnConfig, sampling: Sampling, *, seed: int,
+                 row_tokens: int = 16384) -> None:
+        self.backbone, self.engine, self.config, self.sampling = backbone, engine, config, sampling
+        self.seed = seed
+        self.row_tokens = row_tokens
+        self.reward = rewards.get(config.reward)
+
+    def learn(self, tasks: Sequence[Task]) -> list[Learned]:
+        """Learn every task; the result of each is the same alone and together. Order is kept."""
+        results: list[Learned | None] = [None] * len(tasks)
+        todo: list[int] = []
+        for number, task in enumerate(tasks):
+            refusal = self.gate(task.vote)
+            if refusal:
+                results[number] = Learned(task.problem, None, False, refusal, task.vote.answer)
+            else:
+                todo.append(number)
+        for at in range(0, len(todo), self.config.batch):
+            chosen = todo[at:at + self.config.batch]
+            live = [self._begin(tasks[number]) for number in chosen]
+            for step in range(self.config.steps):
+                self._step(live, step)
+            for number, memory in zip(chosen, live, strict=True):
+                results[number] = self._finish(memory)
+        return [result for result in results if result is not None]
+
+    def gate(self, vote: Vote) -> str | None:
+        """Why a vote is too weak to learn from, or None if it is strong enough."""
+        if vote.answer is None:
+            return "no response gave an answer"
+        total = len(vote.agrees)
+        if vote.votes * 8 < self.config.min_votes * total:
+            return f"weak vote: {vote.why}"
+        if vote.lead * 8 < self.config.min_lead * total:
+            return f"small lead: {vote.why}"
+        return None
+
+    def _begin(self, task: Task) -> _Live:
+        prompt = self._initial(task).to(self.backbone.device).requires_grad_(True)
+        optimizer = torch.optim.Adam([prompt], lr=self.config.lr)
+        assert task.vote.answer is not None
+        return _Live(task, self.backbone.encode(task.problem.text), prompt, optimizer, task.vote.answer)
+
+    def _initial(self, task: Task) -> Tensor:
+        config, backbone = self.config, self.backbone
+        rng = generator(self.seed, task.problem.id, "init")
+        if config.init == "nearest" and task.start is not None:
+            return torch.tensor(task.start, dtype=torch.float32)
+        if config.init in ("gaussian", "nearest"):
+            noise = rng.standard_normal((config.tokens, backbone.hidden_size), dtype=np.float32)
+            return torch.from_numpy(noise) * backbone.embedding_std
+        if config.init == "vocabulary":
+            ids = torch.from_numpy(rng.integers(0, len(backbone.tokenizer), config.tokens))
+        else:
+            text = torch.tensor(backbone.tokenizer(config.init_text, add_special_tokens=False)["input_ids"])
+            ids = text.repeat(-(-config.tokens // len(text)))[:config.tokens]
+        return backbone.embed(ids).detach().float().cpu().clone()
+
+    def _step(self, live: list[_Live], step: int) -> None:
+        began = time.perf_counter()
+        groups = self.engine.generate([self._request(memory, step) for memory in live])
+        updates: list[tuple[_Live, list[Rollout], list[float]]] = []
+        for memory, group in zip(live, groups, strict=True):
+            record, advantages = self._judge(memory, group, step)
+            memory.steps.append(record)
+            if advantages is not None:
+                updates.append((memory, group, advantages))
+        self._gradients(updates)
+        for memory, _, _ in updates:
+            assert memory.prompt.grad is not None
+            norm = torch.nn.utils.clip_grad_norm_([memory.prompt], self.config.clip)
+            memory.optimizer.step()
+            memory.optimizer.zero_grad()
+            self._cap(memory.prompt)
+            memory.steps[-1]["grad_norm"] = float(norm)
+        seconds = (time.perf_counter() - began) / len(live)
+        for memory in live:
+            norms = memory.prompt.detach().norm(dim=1)
+            memory.steps[-1].update(norm=float(norms.mean()) / self.backbone.embedding_norm, seconds=seconds)
+
+    def _request(self, memory: _Live, step: int) -> Request:
+        seeds = tuple(derive(self.seed, memory.task.problem.id, "learn", step, g) for g in range(self.config.rollouts))
+        return Request(memory.ids, memory.prompt.detach(), self.config.rollouts, self.sampling.temperature, 1.0,
+                       self.sampling.max_tokens, seeds)
+
+    def _judge(self, memory: _Live, group: list[Rollout], step: int) -> tuple[dict[str, Any], list[float] | None]:
+        """Reward a group; advantages are None where they would be zero or mean nothing."""
+        answers = [extract(rollout.text) for rollout in group]
+        vote = vote_answers(answers)
+        weak = None
+        if self.config.label == "renewed":
+            weak = self.gate(vote)
+            memory.label = vote.answer or memory.label
+        rng = generator(self.seed, memory.task.problem.id, "reward", step)
+        scores = self.reward(answers, memory.label, rng)
+        mean = sum(scores) / len(scores)
+        tokens = sum(len(rollout.token_ids) for rollout in group)
+        memory.tokens += tokens
+        if memory.best is None or mean >= memory.best[0]:
+            memory.best = (mean, memory.prompt.detach().clone())
+        advantages = [score - mean for score in scores]
+        signal = weak is None and max(scores) > min(scores)
+        if signal and self.config.normalise_advantage:
+            deviation = float(np.std(scores))
+            advantages = [advantage / deviation for advantage in advantages]
+        record = {"reward": mean, "label": memory.label, "share": vote.share, "updated": signal, "grad_norm": 0.0,
+                  "tokens": tokens}
+        return record, advantages if signal else None
+
+    def _gradients(self, updates: list[tuple[_Live, list[Rollout], list[float]]]) -> None:
+        """Add d(loss)/d(soft prompt) to every memory's gradient, in passes that fit ``row_tokens``."""
+        updates = sorted(updates, key=lambda update: max(len(rollout.token_ids) for rollout in update[1]))
+        start = 0
+        while start < len(updates):
+            stop = start + 1
+            while stop < len(updates) and self._padded(updates[start:stop + 1]) <= self.row_tokens:
+                stop += 1
+            self._gradient_pass(updates[start:stop])
+            start = stop
+
+    def _padded(self, updates: list[tuple[_Live, list[Rollout], list[float]]]) -> int:
+        longest = max(len(rollout.token_ids) for _, group, _ in updates for rollout in group)
+        return longest * sum(len(group) for _, group, _ in updates)
+
+    def _gradient_pass(self, updates: list[tuple[_Live, list[Rollout], list[float]]]) -> None:
+        backbone = self.backbone
+        prompts = [prompt_embeddings(backbone, memory.ids[:-1], memory.prompt) for memory, _, _ in updates]
+        prefix = prefill(backbone, prompts)
+        owner = [place for place, (_, group, _) in enumerate(updates) for _ in group]
+        tokens, weights, positions = _completions(updates, [len(prompt) for prompt in prompts], backbone.device)
+        cache: RaggedCache = prefix.take(torch.tensor(owner, device=backbone.device))
+        cache.reserve(int(positions.max()) + 1)
+        logits = backbone.forward(backbone.embed(tokens[:, :-1]), positions, cache).float()
+        logprobs = torch.log_softmax(logits / self.sampling.temperature, dim=-1)
+        chosen = logprobs.gather(2, tokens[:, 1:, None])[:, :, 0]
+        loss = -(chosen * weights).sum()
+        gradients = torch.autograd.grad(loss, [memory.prompt for memory, _, _ in updates])
+        for (memory, _, _), gradient in zip(updates, gradients, strict=True):
+            memory.prompt.grad = gradient
+
+    @torch.no_grad()
+    def _cap(self, prompt: Tensor) -> None:
+        largest = self.config.norm_cap * self.backbone.embedding_norm
+        prompt.mul_((largest / prompt.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0))
+
+    def _finish(self, memory: _Live) -> Learned:
+        config = self.config
+        assert memory.best is not None
+        prompt = memory.best[1] if config.keep == "best" else memory.prompt.detach()
+        recent = [record["reward"] for record in memory.steps[-config.admit_steps:]]
+        mean = sum(recent) / len(recent)
+        seen = any(record["reward"] > 0 for record in memory.steps)
+        moved = any(record["updated"] for record in memory.steps)
+        admitted = seen and moved and mean >= config.admit
+        if not seen:
+            reason = "it never saw a reward"
+        elif not moved:
+            reason = "its rollouts never differed in reward, so there was nothing to learn"
+        else:
+            reason = f"mean reward {mean:.2f} over its last {len(recent)} steps, {config.admit:.2f} needed"
+        return Learned(memory.task.problem, prompt.cpu().numpy().astype(np.float32, copy=True), admitted, reason,
+                       memory.label, memory.steps, memory.tokens)
+
+
+def _completions(updates: list[tuple[_Live, list[Rollout], list[float]]], lengths: list[int],
+                 device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Rollouts as padded rows, each led by its prompt's last token.
+
+    Returns:
+        tokens [R, T + 1] int64; weights [R, T] float32, advantage / tokens of the group, 0 at padding; positions [R, T].
+    """
+    # A multiple of 8 keeps matrix shapes, and with them the order of sums, from depending on the batch (cache.py).
+    width = round_up(max(len(rollout.token_ids) for _, group, _ in updates for rollout in group), 8)
+    tokens, weights, positions = [], [], []
+    for (memory, group, advantages), length in zip(updates, lengths, strict=True):
+        total = sum(len(rollout.token_ids) for rollout in group)
+        for rollout, advantage in zip(group, advantages, strict=True):
+            ids = list(rollout.token_ids)
+            padding = width - len(ids)
+            tokens.append([int(memory.ids[-1]), *ids, *[0] * padding])
+            weights.append([advantage / total] * len(ids) + [0.0] * padding)
+            positions.append(range(length, length + width))
+    return (torch.tensor(tokens, device=device), torch.tensor(weights, device=device),
+            torch.tensor([list(row) for row in positions], device=device))
