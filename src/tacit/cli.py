@@ -16,7 +16,7 @@ from typing import Annotated, cast
 import typer
 
 from tacit import cli_doctor, cli_memories, cli_testbed
-from tacit.cli_common import Interrupted, emit, one_line, show_summary, version
+from tacit.cli_common import Interrupted, ReaderGone, emit, one_line, show_summary, version, writing
 from tacit.errors import TacitError
 
 INTERRUPTED = 130
@@ -72,8 +72,8 @@ def main() -> None:
 def _exit_code() -> int:
     try:
         code = app(standalone_mode=False)
-        # Output may still be in the buffer: a reader that went away or a full disk is met here, not at exit.
-        sys.stdout.flush()
+        with writing():  # output may still be in the buffer: trouble is to be met here, not at exit
+            sys.stdout.flush()
     except TacitError as error:
         return _fail(str(error))
     except _UsageError as error:
@@ -86,15 +86,23 @@ def _exit_code() -> int:
         return INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except BrokenPipeError:
-        # `tacit ... | head`: the reader has enough. What is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except ReaderGone:
+        _forget_output()
+        return 141  # what a shell says of a program that SIGPIPE ended
     if code == INTERRUPTED:
         sys.stderr.write("interrupted\n")
     return code if isinstance(code, int) else 0
 
 
 def _fail(message: str) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_output()
     sys.stderr.write(f"error: {one_line(message)}\n")
     return 2
+
+
+def _forget_output() -> None:
+    """What is still buffered for a stdout that cannot be written must not fail once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

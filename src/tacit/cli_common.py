@@ -5,15 +5,16 @@ Builds on errors, typer and rich (both imported late where they are slow). Resul
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from tacit.errors import ConfigError
+from tacit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,10 +51,31 @@ def version() -> str:
         return "unknown"
 
 
+class ReaderGone(Exception):
+    """Whoever read stdout has closed it."""
+
+
 def emit(text: str) -> None:
-    """One line (or more) on stdout; what the terminal's encoding lacks is replaced."""
+    """One line (or more) on stdout; what the terminal's encoding lacks is replaced.
+
+    Raises:
+        ReaderGone: nobody reads stdout any more (``tacit ... | head``).
+        DataError: stdout cannot be written, a full disk for instance.
+    """
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
+    with writing():
+        sys.stdout.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Turns what can go wrong in writing to stdout into ReaderGone and DataError."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
+    except OSError as error:
+        raise DataError(f"The output cannot be written: {error.strerror or error}.") from None
 
 
 def emit_json(value: Any, *, indent: int | None = 2) -> None:
@@ -62,18 +84,32 @@ def emit_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def one_line(text: str) -> str:
-    """``text`` with every run of white space as one blank: an error is one line, wherever its words came from."""
-    return " ".join(text.split())
+    """``text`` on one line and harmless to a terminal, wherever it came from: white space becomes single blanks, and
+    control characters, which could move the cursor or worse, become question marks."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A rich console that takes text as it is: no markup, no emoji, no highlighting of what models wrote."""
+def console(stream: TextIO | None = None, *, like: TextIO | None = None) -> Console:
+    """A rich console on ``stream`` (stderr) that takes text as it is: no markup, no emoji, no highlighting.
+
+    ``like`` is the stream whose terminal it imitates, if not ``stream`` itself.
+    """
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
+    stream = stream or sys.stderr
+    terminal = (like or stream).isatty()
     # Piped output has no width: tables then get as much as they want.
-    width = None if stream.isatty() else 160
-    return Console(file=stream, markup=False, emoji=False, highlight=False, width=width)
+    width = None if terminal else 160
+    return Console(file=stream, markup=False, emoji=False, highlight=False, width=width, force_terminal=terminal)
+
+
+def show(*things: Any) -> None:
+    """Print rich tables and texts on stdout."""
+    buffer = io.StringIO()
+    screen = console(buffer, like=sys.stdout)
+    for thing in things:
+        screen.print(thing, soft_wrap=isinstance(thing, str))
+    emit(buffer.getvalue().rstrip("\n"))
 
 
 def at_least(name: str, value: int | None, least: int) -> None:
@@ -121,9 +157,9 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     """The figures of a run as a table on stdout."""
     from rich.table import Table
 
-    out = console()
+    things: list[Any] = []
     if not summary["scored"]:
-        out.print(f"{summary['problems']} problems, none with a reference answer: no accuracy to report.")
+        things.append(f"{summary['problems']} problems, none with a reference answer: no accuracy to report.")
     else:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("answers")
@@ -141,7 +177,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
                     f"{figures['tokens']:,}",
                     style="bold" if arm == "routed" else None,
                 )
-        out.print(table)
+        things.append(table)
         gains = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("gain in points, 95 % interval", "sampled", "greedy"):
             gains.add_column(name, justify="left" if name.startswith("gain") else "right")
@@ -151,18 +187,19 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         if "random" in summary["gains"]:
             control = summary["gains"]["random"]
             gains.add_row("random memory over zero-shot", points(control["sampled"]), points(control["greedy"]))
-        out.print()
-        out.print(gains)
+        things.append("")
+        things.append(gains)
         changes = summary["changes"]["routed"]
-        out.print()
-        out.print(
+        things.append("")
+        things.append(
             f"problems learned {changes['learned']}, sharpened {changes['sharpened']}, "
             f"corrupted {changes['corrupted']} of {changes['n']}"
         )
     states = ", ".join(f"{count} {state}" for state, count in sorted(summary["memories_by_state"].items()))
-    out.print(
+    things.append(
         f"memories {summary['memories']}{f' ({states})' if states else ''}; {summary['tokens']:,} tokens, "
         f"{summary['seconds']:.0f} s"
     )
     if summary.get("model") == "testbed":
-        out.print("The testbed shows the mechanism; it is not evidence about 7B models.")
+        things.append("The testbed shows the mechanism; it is not evidence about 7B models.")
+    show(*things)

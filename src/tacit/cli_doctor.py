@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from tacit.cli_common import JsonOption, console, emit_json, one_line, opened_bank, version
+from tacit.cli_common import JsonOption, emit_json, one_line, opened_bank, show, version
 from tacit.errors import TacitError
 
 PACKAGES = ("torch", "transformers", "safetensors", "numpy", "math-verify", "peft", "sqlalchemy")
@@ -44,11 +44,12 @@ def doctor(
     if json:
         emit_json({"ok": healthy, "checks": [asdict(check) for check in checks]})
     else:
-        out = console()
+        from rich.text import Text
+
         width = max(len(check.name) for check in checks)
         for check in checks:
-            mark, style = {None: (" ", None), True: ("✓", "green"), False: ("✗", "bold red")}[check.ok]
-            out.print(f"{mark} {check.name:<{width}}  {check.value}", style=style, soft_wrap=True)
+            mark, style = {None: (" ", ""), True: ("✓", "green"), False: ("✗", "bold red")}[check.ok]
+            show(Text(f"{mark} {check.name:<{width}}  {check.value}", style=style))
     if not healthy:
         raise typer.Exit(1)
 

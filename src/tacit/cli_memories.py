@@ -16,11 +16,11 @@ from tacit.cli_common import (
     BankOption,
     JsonOption,
     NamespaceOption,
-    console,
     emit,
     emit_json,
     one_line,
     opened_bank,
+    show,
 )
 from tacit.errors import BankError, ConfigError, MemoryFormatError, MemoryNotFound
 
@@ -73,14 +73,11 @@ def list_(
         label = one_line(info.label or "-")[:24]
         problem = one_line(info.problem)[:60]
         table.add_row(info.id, info.state.value, *counters, Text(label), share, _when(info.created), Text(problem))
-    out = console()
-    if infos:
-        out.print(table)
-    out.print(f"{len(infos)} memories in namespace {namespace!r}")
+    show(*([table] if infos else []), f"{len(infos)} memories in namespace {namespace!r}")
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_(
     id: IdArgument, bank: BankOption, namespace: NamespaceOption = DEFAULT_NAMESPACE, json: JsonOption = False
 ) -> None:
     """Show one memory: where it came from, what it learned from, how it fared."""

@@ -79,7 +79,7 @@ class Progress:
         self._tally = Tally()
         self._start = time.monotonic()
         self._last_line = self._start
-        self._console = console(stderr=True)
+        self._console = console()
         self._live: Live | None = None
 
     def __enter__(self) -> Self:

@@ -71,7 +71,7 @@ def train(
 
 def _progress(what: str) -> Progress:
     """A line on stderr every few seconds: step, loss, time left."""
-    err = console(stderr=True)
+    err = console()
     pause = 2.0 if err.is_terminal else 10.0
     last = time.monotonic()
 
