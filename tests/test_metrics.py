@@ -194,6 +194,17 @@ def test_retrieval_precision_knows_what_it_cannot_know() -> None:
     assert metrics.retrieval_precision(rows) == {"recalled": 3, "known": 2, "same_family": 1, "precision": 0.5}
 
 
+def test_reasons_for_no_memory_are_counted_without_their_particulars() -> None:
+    rows = [
+        {"learned": {"memory_id": None, "reason": "weak vote: 2 of 8 say 4"}},
+        {"learned": {"memory_id": None, "reason": "weak vote: 1 of 8 says 5"}},
+        {"learned": {"memory_id": "a", "state": "active", "reason": "mean reward: .8"}},
+        {"learned": None},
+    ]
+    counts = metrics.memory_counts(rows)
+    assert counts == {"memories": 1, "memories_by_state": {"active": 1}, "not_learned": {"weak vote": 2, "unknown": 1}}
+
+
 def test_labels_by_margin_hold_every_label_once() -> None:
     rows = synthetic_rows(100)
     labels = metrics.label_accuracy(rows)

@@ -147,6 +147,7 @@ LABELS = {
     "icl": "ICL, one raw trace",
     "random": "random memory (control)",
     "memory": "memory",
+    "verified": "verified choice (control)",
     "routed": "routed (Tacit)",
     "majority": "majority vote, equal compute",
     "routed_majority": "vote of routed samples",

@@ -24,8 +24,11 @@ Row = Mapping[str, Any]
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 10_000
-FALLBACK_ARMS = ("memory", "routed", "icl", "random")
+FALLBACK_ARMS = ("memory", "routed", "icl", "random", "verified")
 """Arms that answer like zero-shot where they had nothing to go on."""
+
+CONTROLS = ("random", "verified")
+"""Arms that are shown only if they were run; the others are always in the summary, with n = 0 if need be."""
 
 _CHUNK = 2_000_000  # resampled indices held at once: 16 MB
 
@@ -133,7 +136,7 @@ def arm_tokens(rows: Sequence[Row], arm: str) -> npt.NDArray[np.int64]:
 
 def _columns(rows: Sequence[Row]) -> tuple[dict[str, Floats], dict[str, Floats]]:
     """Sampled and greedy marks of every arm that has any."""
-    arms = ["zero_shot", "memory", "routed", "icl", "majority", "random"]
+    arms = ["zero_shot", "memory", "routed", "icl", "majority", *CONTROLS]
     sampled = {arm: column(rows, arm) for arm in arms}
     greedy = {arm: column(rows, arm, "greedy_correct") for arm in arms if arm != "majority"}
     sampled["zero_shot_majority"] = column(rows, "zero_shot", "majority_correct")
@@ -147,8 +150,8 @@ def _arms(
     arms: dict[str, dict[str, Any]] = {}
     for arm, values in sampled.items():
         stats = mean_interval(values, seed=seed, resamples=resamples)
-        if arm == "random" and not stats["n"]:
-            continue  # a control that was not run is not shown; the named arms always are
+        if arm in CONTROLS and not stats["n"]:
+            continue
         low_temperature = mean_interval(greedy[arm], seed=seed, resamples=resamples) if arm in greedy else None
         source = arm.removesuffix("_majority")
         arms[arm] = {
@@ -203,8 +206,8 @@ def summarise(
             "sampled": paired(sampled[arm], sampled["zero_shot"]),
             "greedy": paired(greedy[arm], greedy["zero_shot"]) if arm in greedy else None,
         }
-        for arm in ("routed", "memory", "icl", "random", "majority")
-        if arm != "random" or not np.isnan(sampled["random"]).all()
+        for arm in ("routed", "memory", "icl", "majority", *CONTROLS)
+        if arm not in CONTROLS or not np.isnan(sampled[arm]).all()
     }
     half = len(marked) // 2
     summary = {
@@ -392,5 +395,6 @@ def memory_counts(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "memories": len(stored),
         "memories_by_state": dict(Counter(str(record.get("state")) for record in stored)),
-        "not_learned": dict(Counter(str((record or {}).get("reason") or "no signal") for record in others)),
+        # A reason may go on, after a colon, with the particulars of its problem.
+        "not_learned": dict(Counter(str((record or {}).get("reason") or "unknown").split(":")[0] for record in others)),
     }

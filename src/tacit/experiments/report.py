@@ -23,7 +23,19 @@ from tacit.errors import DataError
 from tacit.experiments.metrics import Row, summarise
 from tacit.experiments.plots import STYLES, draw_all
 
-ORDER = ("zero_shot", "icl", "random", "memory", "routed", "zero_shot_majority", "majority", "routed_majority")
+CONTROL_LABELS = {"random": "random memory (control)", "verified": "verified choice (control)"}
+
+ORDER = (
+    "zero_shot",
+    "icl",
+    "random",
+    "memory",
+    "verified",
+    "routed",
+    "zero_shot_majority",
+    "majority",
+    "routed_majority",
+)
 """Arms in the order of the table: answers first, then votes."""
 
 SHOWN_PROBLEMS = 300
@@ -174,7 +186,7 @@ def render(summary: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[st
     ]
     return environment.get_template("report.html.jinja").render(
         s=summary,
-        labels={arm: style["label"] for arm, style in STYLES.items()} | {"random": "random memory (control)"},
+        labels={arm: style["label"] for arm, style in STYLES.items()} | CONTROL_LABELS,
         order=[arm for arm in ORDER if arm in summary["arms"]],
         pictures=shown,
         problems=[_entry(row) for row in rows[:SHOWN_PROBLEMS]],
