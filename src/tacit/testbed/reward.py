@@ -144,8 +144,8 @@ def train(
         id2label={0: "wrong", 1: "right"},
         label2id={"wrong": 0, "right": 1},
         classifier_dropout=0.0,
-        step_separator=solutions.SEPARATOR,
     )
+    config.step_separator = solutions.SEPARATOR
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForTokenClassification(config)  # type: ignore[no-untyped-call]
