@@ -79,6 +79,7 @@ class Progress:
         self._tally = Tally()
         self._start = time.monotonic()
         self._last_line = self._start
+        self._told = 0  # problems done when the last line was written
         self._console = console()
         self._live: Live | None = None
 
@@ -96,7 +97,7 @@ class Progress:
     ) -> None:
         if self._live is not None:
             self._live.stop()
-        if self._done:
+        if self._done > self._told:
             self._console.print(self.line(), soft_wrap=True)
 
     def __call__(self, row: Mapping[str, Any], done: int, total: int) -> None:
@@ -107,7 +108,7 @@ class Progress:
         self._tally.add(row)
         now = time.monotonic()
         if self._live is None and now - self._last_line >= PAUSE:
-            self._last_line = now
+            self._last_line, self._told = now, done
             self._console.print(self.line(), soft_wrap=True)
 
     def line(self) -> str:

@@ -1,0 +1,82 @@
+"""Live progress: its figures are those of the summary, and it says them in one plain line without a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from tacit import cli_progress
+from tacit.cli_progress import Progress, Tally
+from tacit.experiments.metrics import summarise
+from test_metrics_rows import synthetic_rows
+
+
+def test_running_figures_are_those_of_the_summary() -> None:
+    rows = synthetic_rows(70)
+    tally = Tally()
+    assert tally.mean("routed") is None and tally.recent("routed") is None
+    for row in rows:
+        tally.add(row)
+    summary = summarise(rows, resamples=10)
+    for arm in ("zero_shot", "memory", "routed"):
+        assert tally.mean(arm) == pytest.approx(summary["arms"][arm]["accuracy"])
+        assert tally.mean(arm, "greedy_correct") == pytest.approx(summary["arms"][arm]["greedy"])
+    last = summarise(rows[-cli_progress.RECENT :], resamples=10)
+    assert tally.recent("zero_shot") == pytest.approx(last["arms"]["zero_shot"]["accuracy"])
+    assert tally.tokens == summary["tokens"]
+    assert dict(tally.states) == summary["memories_by_state"]
+
+
+def test_rows_without_gold_give_no_figures_and_no_error() -> None:
+    row = synthetic_rows(1)[0]
+    for arm in ("zero_shot", "routed"):
+        row[arm] |= {"correct": None, "greedy_correct": None}
+    tally = Tally()
+    tally.add(row)
+    assert tally.mean("routed") is None and tally.tokens == row["tokens"]
+
+
+def test_without_a_terminal_there_are_plain_lines_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(cli_progress.time, "monotonic", lambda: clock[0])
+    with Progress("a run", 12) as progress:
+        for done, row in enumerate(synthetic_rows(12), start=1):
+            clock[0] += 4.0
+            progress(row, done, 12)
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == "" and "\x1b" not in err
+    assert [line.split(" problems")[0] for line in lines] == ["3 of 12", "6 of 12", "9 of 12", "12 of 12"]
+    assert "about 0:36 left" in lines[0] and "zero-shot" in lines[0] and "memories" in lines[0]
+
+
+def test_a_continued_run_counts_only_its_own_problems_in_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(cli_progress.time, "monotonic", lambda: clock[0])
+    rows = synthetic_rows(52)
+    progress = Progress("a run", 60)
+    for done in (51, 52):
+        clock[0] += 10.0
+        progress(rows[done - 1], done, 60)
+    assert "about 1:20 left" in progress.line()
+
+
+def test_the_terminal_block_renders_and_an_error_leaves_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        cli_progress, "console", lambda: Console(file=screen, force_terminal=True, width=100, color_system=None)
+    )
+    with pytest.raises(RuntimeError), Progress("a run", 5) as progress:
+        progress(synthetic_rows(1)[0], 1, 5)
+        screen.write(progress.line())
+        raise RuntimeError
+    text = screen.getvalue()
+    assert "\x1b[?25l" in text and text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # hidden, then shown again
+    plain = io.StringIO()
+    Console(file=plain, width=100).print(progress.render())
+    assert "1 / 5" in plain.getvalue() and "routed" in plain.getvalue()
