@@ -50,7 +50,7 @@ def build() -> PreTrainedTokenizerFast:
             decoders.Fuse(),
             decoders.Replace(Regex("(?<=[0-9]) (?=[0-9])"), ""),
             decoders.Replace(Regex(r" (?=[?.,;:])"), ""),
-            decoders.Strip(" ", 0, 1),
+            decoders.Replace(Regex(" $"), ""),
         ]
     )
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
