@@ -383,3 +383,14 @@ def test_doctor_exits_1_on_a_bank_that_does_not_open(cli: Tacit, tmp_path: Path)
     code, out, _ = cli("doctor", "--bank", "bad.db", "--json")
     assert code == 1 and json.loads(out)["ok"] is False
     assert [check["name"] for check in json.loads(out)["checks"] if check["ok"] is False] == ["bank"]
+
+
+def test_a_locked_bank_is_said_and_loses_nothing(cli: Tacit, bank: str) -> None:
+    other = sqlite3.connect(bank.removeprefix("sqlite:///"))
+    other.execute("begin immediate")
+    try:
+        one_error(cli("memories", "rm", "0000abcd", "--bank", bank), "busy")
+    finally:
+        other.rollback()
+        other.close()
+    assert len(json.loads(cli("memories", "list", "--bank", bank, "--json")[1])) == 3
