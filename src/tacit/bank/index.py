@@ -12,8 +12,9 @@ for the sake of the model, and a scan is bound by memory bandwidth anyway.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,8 @@ DELETED = 255
 
 _FIRST_ROWS = 256
 _SEGMENT_BYTES = 64 << 20
-_CHUNK_BYTES = 8 << 20
-_INLINE_BYTES = 2 << 20
+_CHUNK_BYTES = 2 << 20
+_SHARED_BYTES = 64 << 20  # below this a scan is over before a second thread is of use
 _RESCORE_BYTES = 32 << 20
 _QUERY_BLOCK = 32
 
@@ -126,6 +127,24 @@ class KeyMatrix:
         self._free = rows
 
 
+class Helpers:
+    """Threads that share the scan of one query with the thread that asks. Thread-safe."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="tacit-bank-search")
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Have every helper do ``work`` as well; none does when they have been stopped meanwhile."""
+        with suppress(RuntimeError):
+            for _ in range(self._count):
+                self._pool.submit(work)
+
+    def stop(self) -> None:
+        """End the threads when they have done what they are at."""
+        self._pool.shutdown()
+
+
 def unit_queries(keys: np.ndarray) -> np.ndarray | None:
     """Queries [N, D] as float64 of norm 1, or None if one is zero or not finite."""
     queries = np.array(keys, dtype=np.float64)
@@ -141,7 +160,7 @@ def unit_queries(keys: np.ndarray) -> np.ndarray | None:
 
 
 def nearest(
-    view: View, queries: np.ndarray, *, k: int, floor: float, codes: Sequence[int], pool: Executor | None
+    view: View, queries: np.ndarray, *, k: int, floor: float, codes: Sequence[int], helpers: Helpers | None
 ) -> list[list[tuple[int, float]]]:
     """For each of ``queries`` (float64 [N, D], norm 1) the exact best ``k`` rows as (row, cosine).
 
@@ -153,40 +172,42 @@ def nearest(
     results: list[list[tuple[int, float]]] = []
     for start in range(0, len(queries), _QUERY_BLOCK):
         block = queries[start : start + _QUERY_BLOCK]
-        scores = _scan(view, block.astype(np.float32), pool)
+        scores = _scan(view, block.astype(np.float32), helpers)
         scores[:, banned] = -np.inf
         results += [_best(view, query, row, k, floor) for query, row in zip(block, scores, strict=True)]
     return results
 
 
-def _scan(view: View, queries: np.ndarray, pool: Executor | None) -> np.ndarray:
+def _scan(view: View, queries: np.ndarray, helpers: Helpers | None) -> np.ndarray:
     """float32 [N, rows] dot products, each within ``scan_error`` of the cosine."""
-    scores = np.empty((len(queries), view.rows), dtype=np.float32)
     dim = queries.shape[1]
     chunk = max(1, _CHUNK_BYTES // (4 * dim))
-    tasks: list[tuple[np.ndarray, np.ndarray]] = []
+    parts: list[np.ndarray] = []
     row = 0
     for segment in view.segments:
         used = segment[: max(0, view.rows - row)]
-        for start in range(0, len(used), chunk):
-            part = used[start : start + chunk]
-            tasks.append((part, scores[:, row : row + len(part)]))
-            row += len(part)
-
-    def run(task: tuple[np.ndarray, np.ndarray]) -> None:
-        part, out = task
-        if len(queries) == 1:
-            np.einsum("nd,d->n", part, queries[0], out=out[0])
-        else:
-            out[:] = queries @ part.T
-
+        parts += [used[start : start + chunk] for start in range(0, len(used), chunk)]
+        row += len(used)
     # Several queries at once are bound by arithmetic: there BLAS, and its own threads, are the better tool.
-    if pool is None or len(queries) > 1 or view.rows * dim * 4 < _INLINE_BYTES:
-        for task in tasks:
-            run(task)
-    else:
-        list(pool.map(run, tasks))
-    return scores
+    if len(queries) > 1:
+        return np.concatenate([queries @ part.T for part in parts], axis=1)
+
+    done: list[np.ndarray | None] = [None] * len(parts)
+    left = list(range(len(parts)))
+
+    def work() -> None:
+        with suppress(IndexError):  # of an empty ``left``: all taken
+            while True:
+                i = left.pop()
+                done[i] = np.einsum("nd,d->n", parts[i], queries[0])
+
+    # The caller works too and waits for no one: a part that a helper took and has not finished (it may have lost its
+    # core to another process) is simply done again. So on a busy machine a search is no slower than on one thread.
+    if helpers is not None and view.rows * dim * 4 >= _SHARED_BYTES:
+        helpers.start(work)
+    work()
+    scores = [np.einsum("nd,d->n", parts[i], queries[0]) if part is None else part for i, part in enumerate(done)]
+    return np.concatenate(scores)[None]
 
 
 def _best(view: View, query: np.ndarray, scores: np.ndarray, k: int, floor: float) -> list[tuple[int, float]]:

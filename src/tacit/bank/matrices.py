@@ -11,16 +11,15 @@ import math
 import os
 import threading
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from tacit.bank import schema
 from tacit.bank.base import Hit
-from tacit.bank.index import DELETED, KeyMatrix, View, nearest, unit_queries
+from tacit.bank.index import DELETED, Helpers, KeyMatrix, View, nearest, unit_queries
 from tacit.errors import BankError, ConfigError, FingerprintError
 from tacit.memory import UNIT_TOLERANCE, State
 
@@ -30,6 +29,12 @@ _ROWS_PER_READ = 2048
 # Built once: composing a statement anew costs more than running it. The statement of every search comes first.
 _NOW = select(schema.bank.c.epoch, schema.bank.c.revision)
 _m, _k = schema.memories.c, schema.keys.c
+_DIMENSION = (
+    select(_k.dim)
+    .join_from(schema.memories, schema.keys)
+    .where(_m.namespace == bindparam("namespace"), _m.key_kind == bindparam("key_kind"))
+    .limit(1)
+)
 
 
 @dataclass
@@ -59,7 +64,7 @@ class Matrices:
         self._reading = reading
         self._where = where
         self._threads = threads or default_threads()
-        self._pool: ThreadPoolExecutor | None = None
+        self._helpers: Helpers | None = None
         self._lock = threading.Lock()
         self._epoch = ""
         self._groups: dict[tuple[str, str, int], _Group] = {}
@@ -68,9 +73,9 @@ class Matrices:
     def close(self) -> None:
         """Stop the threads and forget the matrices."""
         with self._lock:
-            if self._pool is not None:
-                self._pool.shutdown()
-                self._pool = None
+            if self._helpers is not None:
+                self._helpers.stop()
+                self._helpers = None
             self._groups.clear()
 
     def search(
@@ -99,13 +104,13 @@ class Matrices:
         if not view.rows:
             return [[] for _ in keys]
         codes = [_CODES[State(state)] for state in states]
-        found = nearest(view, queries, k=k, floor=floor, codes=codes, pool=self._pool)
+        found = nearest(view, queries, k=k, floor=floor, codes=codes, helpers=self._helpers)
         return [[Hit(view.ids[row], view.problem_ids[row], cosine) for row, cosine in rows] for rows in found]
 
     def _current(self, namespace: str, fingerprint: str, key_kind: str, dim: int) -> View:
         with self._lock, self._reading() as connection:
-            if self._pool is None and self._threads > 1:
-                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tacit-bank-search")
+            if self._helpers is None and self._threads > 1:
+                self._helpers = Helpers(self._threads - 1)
             epoch, revision = connection.execute(_NOW).one()
             if epoch != self._epoch:
                 self._groups.clear()
@@ -196,13 +201,8 @@ class Matrices:
 
 def dimension(connection: Connection, namespace: str, key_kind: str) -> int | None:
     """Dimension of the keys of that kind in that namespace, None where there are none."""
-    statement = (
-        select(_k.dim)
-        .join_from(schema.memories, schema.keys)
-        .where(_m.namespace == namespace, _m.key_kind == key_kind)
-        .limit(1)
-    )
-    found: int | None = connection.execute(statement).scalar_one_or_none()
+    values = {"namespace": namespace, "key_kind": key_kind}
+    found: int | None = connection.execute(_DIMENSION, values).scalar_one_or_none()
     return found
 
 

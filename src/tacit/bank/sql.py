@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import numpy as np
 import safetensors.numpy
-from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, insert, select, update
 
 from tacit.bank import schema
 from tacit.bank.base import Hit, MemoryInfo, StateChange
@@ -42,6 +42,14 @@ from tacit.memory import (
 
 _COUNTERS = ("uses", "agreed", "helped", "hurt")
 _m = schema.memories.c
+
+# The statements of every add are built once: composing one costs more than running it.
+_NAMESPACE = select(schema.namespaces).where(schema.namespaces.c.namespace == bindparam("namespace"))
+_POSITION = select(_m.position).where(_m.namespace == bindparam("namespace"), _m.id == bindparam("id"))
+_RAISE = update(schema.bank).values(revision=schema.bank.c.revision + 1).returning(schema.bank.c.revision)
+_ADD_MEMORY = insert(schema.memories).returning(_m.position)
+_ADD_KEY, _ADD_PAYLOAD, _ADD_COUNTERS = insert(schema.keys), insert(schema.payloads), insert(schema.counters)
+_ADD_STEP = insert(schema.history)
 _INFO = select(
     *(_m[name] for name in MemoryInfo.__dataclass_fields__ if name not in _COUNTERS),
     *(schema.counters.c[name] for name in _COUNTERS),
@@ -94,7 +102,7 @@ class SQLBank(Transactions):
 
     def _bind(self, connection: Connection, namespace: str, fingerprint: str, model: str | None) -> None:
         table = schema.namespaces
-        row = connection.execute(select(table).where(table.c.namespace == namespace)).one_or_none()
+        row = connection.execute(_NAMESPACE, {"namespace": namespace}).one_or_none()
         if row is None:
             self._raise_revision(connection)
             connection.execute(insert(table).values(namespace=namespace, fingerprint=fingerprint, model=model or ""))
@@ -125,35 +133,26 @@ class SQLBank(Transactions):
         provenance = row.pop("provenance")
         label, share, margin = (provenance.get(name) for name in ("label", "share", "margin"))
         text = json.dumps(provenance, ensure_ascii=False, allow_nan=False)
-        position = connection.execute(
-            insert(schema.memories)
-            .values(
-                **row,
-                sha256=memory.sha256,
-                label=None if label is None else str(label),
-                share=_real(share),
-                margin=_real(margin),
-                revision=self._raise_revision(connection),
-            )
-            .returning(_m.position)
-        ).scalar_one()
+        row.update(sha256=memory.sha256, label=None if label is None else str(label))
+        row.update(share=_real(share), margin=_real(margin), revision=self._raise_revision(connection))
+        position = connection.execute(_ADD_MEMORY, row).scalar_one()
         key = prompt_bytes(memory.key)
-        connection.execute(insert(schema.keys).values(position=position, dim=len(memory.key), key=key))
-        connection.execute(
-            insert(schema.payloads).values(
-                position=position,
-                digest=_digest(row, text, memory.sha256, key),
-                provenance=text,
-                prompt=safetensors.numpy.save({"prompt": np.ascontiguousarray(memory.prompt)}),
-            )
-        )
-        connection.execute(insert(schema.counters).values(position=position, **count))
+        connection.execute(_ADD_KEY, {"position": position, "dim": len(memory.key), "key": key})
+        payload = {
+            "position": position,
+            "digest": _digest(row, text, memory.sha256, key),
+            "provenance": text,
+            "prompt": safetensors.numpy.save({"prompt": np.ascontiguousarray(memory.prompt)}),
+        }
+        connection.execute(_ADD_PAYLOAD, payload)
+        connection.execute(_ADD_COUNTERS, {"position": position, **count})
         step = StateChange(memory.created, None, memory.state, memory.reason)
         self._remember(connection, position, step)
 
     def set_state(self, id: str, namespace: str, state: State, reason: str) -> None:
         """See ``Bank.set_state``."""
         check_text("reason", reason)
+        state = State(state)
         with self._writing() as connection:
             position = self._found(connection, id, namespace)
             old = connection.execute(select(_m.state).where(_m.position == position)).scalar_one()
@@ -161,15 +160,15 @@ class SQLBank(Transactions):
             connection.execute(
                 update(schema.memories)
                 .where(_m.position == position)
-                .values(state=State(state).value, reason=reason, revision=revision)
+                .values(state=state.value, reason=reason, revision=revision)
             )
-            self._remember(connection, position, StateChange(time.time(), State(old), State(state), reason))
+            self._remember(connection, position, StateChange(time.time(), State(old), state, reason))
 
     def count(self, id: str, namespace: str, *, uses: int = 0, agreed: int = 0, helped: int = 0, hurt: int = 0) -> None:
         """See ``Bank.count``."""
         steps = {"uses": uses, "agreed": agreed, "helped": helped, "hurt": hurt}
-        if any(step < 0 for step in steps.values()):
-            raise BankError(f"counters only grow; cannot add {steps}")
+        if not all(0 <= step < 2**31 for step in steps.values()):
+            raise BankError(f"counters only grow, by less than 2^31 at a time; cannot add {steps}")
         with self._writing() as connection:
             position = self._found(connection, id, namespace)
             table = schema.counters
@@ -203,14 +202,12 @@ class SQLBank(Transactions):
                 connection.execute(insert(table).values(namespace=namespace, name=name, value=value))
 
     def _raise_revision(self, connection: Connection) -> int:
-        table = schema.bank
-        statement = update(table).values(revision=table.c.revision + 1).returning(table.c.revision)
-        return int(connection.execute(statement).scalar_one())
+        return int(connection.execute(_RAISE).scalar_one())
 
     def _remember(self, connection: Connection, position: int, step: StateChange) -> None:
         old = None if step.old is None else step.old.value
         values = {"position": position, "time": step.time, "old": old, "new": step.new.value, "reason": step.reason}
-        connection.execute(insert(schema.history).values(values))
+        connection.execute(_ADD_STEP, values)
 
     # Reads.
 
@@ -314,8 +311,8 @@ class SQLBank(Transactions):
             raise BankError(f"{self._where} is damaged: {'; '.join(damaged[:3])}{more}; restore a snapshot")
 
     def _position(self, connection: Connection, id: str, namespace: str) -> int | None:
-        statement = select(_m.position).where(_m.namespace == namespace, _m.id == id)
-        found: int | None = connection.execute(statement).scalar_one_or_none()
+        values = {"namespace": namespace, "id": id}
+        found: int | None = connection.execute(_POSITION, values).scalar_one_or_none()
         return found
 
     def _found(self, connection: Connection, id: str, namespace: str) -> int:
