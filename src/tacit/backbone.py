@@ -92,14 +92,14 @@ class Backbone:
         """
         if dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
-        target = _device(device)
+        target = parse_device(device)
         if name == "testbed":
             from tacit.testbed import model_path
 
             directory = model_path()
             template = template or Template(instruction="")
         else:
-            directory = _resolve(name, revision)
+            directory = resolve_model(name, revision)
         model, tokenizer = _load_pretrained(directory, name, DTYPES[dtype])
         return cls(model.to(target), tokenizer, template, name, _digest_files(directory))
 
@@ -246,7 +246,7 @@ def _digest_files(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def _device(device: str) -> torch.device:
+def parse_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -258,7 +258,7 @@ def _device(device: str) -> torch.device:
     return target
 
 
-def _resolve(name: str, revision: str | None) -> Path:
+def resolve_model(name: str, revision: str | None) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():

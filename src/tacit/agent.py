@@ -1,0 +1,272 @@
+"""The online loop: answer a problem with what is remembered, then learn from it. Read this file first.
+
+Builds on everything below it: backbone, engine, recall, routing, learning and the bank. The way of the data:
+
+    Problem -> key -> recall -> generate (zero-shot + with memory) -> vote -> route -> Answer
+                                                                       |
+                                            learn (GRPO on a soft prompt, many at once)
+                                                                       |
+                                                 Memory -> gate -> Bank ----> recall of later problems
+
+Problems come in windows: all of a window are answered, then learned together, then remembered. A window of one is the
+paper's strict protocol. Nothing here sees a gold answer: problems are blinded on the way in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from tacit.answers import Vote, extract, vote_answers
+from tacit.backbone import Backbone
+from tacit.bank.base import Bank, Hit
+from tacit.config import LearnConfig, RecallConfig, Sampling
+from tacit.engines.base import Engine, Request, Rollout
+from tacit.errors import MemoryNotFound
+from tacit.learning import Learned, Learner, Task
+from tacit.memory import Memory, State, memory_id
+from tacit.problems import Problem
+from tacit.recall import Recall
+from tacit.routing import NO_MEMORY, Route, route
+from tacit.seeds import derive
+from tacit.verifiers import Candidate, Verifier
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What one way of answering gave for one problem.
+
+    Attributes:
+        samples: rollouts at the sampling temperature.
+        greedy: the rollout at temperature 0.
+        answers, greedy_answer: extracted from them, None where there is none.
+        vote: over ``answers``.
+    """
+
+    samples: tuple[Rollout, ...]
+    greedy: Rollout
+    answers: tuple[str | None, ...]
+    greedy_answer: str | None
+    vote: Vote
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated."""
+        return sum(len(rollout.token_ids) for rollout in (*self.samples, self.greedy))
+
+    def candidates(self) -> list[Candidate]:
+        """The samples, then the greedy rollout, with their shares of the vote, for a verifier."""
+        total = max(1, len(self.samples))
+        counts = {answer: self.answers.count(answer) / total for answer in set(self.answers)}
+        pairs = zip((*self.samples, self.greedy), (*self.answers, self.greedy_answer), strict=True)
+        return [Candidate(rollout, answer, counts.get(answer, 0.0)) for rollout, answer in pairs]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One problem, answered.
+
+    Attributes:
+        problem: blind.
+        key: float32 [D] unit norm.
+        zero_shot: without memory.
+        hit: the recalled memory, None if none is similar enough.
+        memory: with it.
+        routes: one per sample.
+        greedy_route: of the greedy pair.
+    """
+
+    problem: Problem
+    key: np.ndarray
+    zero_shot: Responses
+    hit: Hit | None = None
+    memory: Responses | None = None
+    routes: tuple[Route, ...] = ()
+    greedy_route: Route = NO_MEMORY
+
+    @property
+    def answers(self) -> tuple[str | None, ...]:
+        """The routed answers, one per sample."""
+        if self.memory is None:
+            return self.zero_shot.answers
+        pairs = zip(self.routes, self.zero_shot.answers, self.memory.answers, strict=True)
+        return tuple(memory if decided.takes_memory else zero for decided, zero, memory in pairs)
+
+    @property
+    def greedy_answer(self) -> str | None:
+        """The routed greedy answer: what a user who asks once is told."""
+        if self.memory is not None and self.greedy_route.takes_memory:
+            return self.memory.greedy_answer
+        return self.zero_shot.greedy_answer
+
+    @property
+    def greedy(self) -> Rollout:
+        """The routed greedy rollout."""
+        return self.memory.greedy if self.memory is not None and self.greedy_route.takes_memory else (
+            self.zero_shot.greedy)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated to answer."""
+        return self.zero_shot.tokens + (self.memory.tokens if self.memory else 0)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What became of learning one problem: the memory to store (None if there is none) and why."""
+
+    learned: Learned
+    memory: Memory | None
+    known: bool = False
+
+
+@dataclass
+class Agent:
+    """A frozen model with a bank of memories it writes itself.
+
+    Attributes:
+        backbone, engine, bank: model, generator and store; all three outlive the agent.
+        namespace: whose memories are used and made.
+        seed: of all sampling and learning.
+        verifier: decides between differing answers; None takes the memory's.
+    """
+
+    backbone: Backbone
+    engine: Engine
+    bank: Bank
+    namespace: str = "default"
+    seed: int = 0
+    verifier: Verifier | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    learning: LearnConfig = field(default_factory=LearnConfig)
+    recalling: RecallConfig = field(default_factory=RecallConfig)
+
+    def __post_init__(self) -> None:
+        self.bank.bind(self.namespace, self.backbone.fingerprint, self.backbone.name)
+        self.recall = Recall(self.backbone, self.bank, self.recalling, self.namespace)
+        self.learner = Learner(self.backbone, self.engine, self.learning, self.sampling, seed=self.seed)
+
+    # -- answer -------------------------------------------------------------------------------------------------
+
+    def answer(self, problems: Sequence[Problem], *, use_memory: bool = True) -> list[Answered]:
+        """Answer problems with and without the nearest memory, all generated in one batch, and route."""
+        problems = [problem.blind() for problem in problems]
+        keys = self.recall.keys([problem.text for problem in problems])
+        hits: list[Hit | None] = self.recall.nearest(keys) if use_memory else [None] * len(problems)
+        memories = [None if hit is None else self.bank.get(hit.memory_id, self.namespace) for hit in hits]
+        prompts = [self.backbone.encode(problem.text) for problem in problems]
+        requests = [request for problem, ids in zip(problems, prompts, strict=True)
+                    for request in self.requests(problem, ids, "zero-shot")]
+        recalled = [number for number, memory in enumerate(memories) if memory is not None]
+        for number in recalled:
+            memory = memories[number]
+            assert memory is not None
+            requests += self.requests(problems[number], prompts[number], "memory", memory.prompt)
+        responses = self.generate(requests)
+        zero_shot, with_memory = responses[:len(problems)], dict(zip(recalled, responses[len(problems):], strict=True))
+        return [self._routed(problem, keys[number], zero_shot[number], hits[number], with_memory.get(number))
+                for number, problem in enumerate(problems)]
+
+    def requests(self, problem: Problem, ids: torch.Tensor, purpose: str,
+                 soft_prompt: np.ndarray | None = None) -> list[Request]:
+        """The sampled and the greedy request of one way of answering; ``purpose`` enters the seeds."""
+        sampling = self.sampling
+        prompt = None if soft_prompt is None else torch.tensor(soft_prompt)
+        seeds = tuple(derive(self.seed, problem.id, purpose, sample) for sample in range(sampling.samples))
+        return [Request(ids, prompt, sampling.samples, sampling.temperature, sampling.top_p, sampling.max_tokens, seeds),
+                Request(ids, prompt, 1, 0.0, 1.0, sampling.max_tokens)]
+
+    def generate(self, requests: Sequence[Request]) -> list[Responses]:
+        """Serve (sampled, greedy) pairs of requests and extract the answers."""
+        groups = self.engine.generate(requests)
+        responses = []
+        for samples, greedy in zip(groups[::2], groups[1::2], strict=True):
+            answers = tuple(extract(rollout.text) for rollout in samples)
+            responses.append(Responses(tuple(samples), greedy[0], answers, extract(greedy[0].text),
+                                       vote_answers(answers)))
+        return responses
+
+    def _routed(self, problem: Problem, key: np.ndarray, zero_shot: Responses, hit: Hit | None,
+                memory: Responses | None) -> Answered:
+        if memory is None:
+            return Answered(problem, key, zero_shot, routes=(NO_MEMORY,) * len(zero_shot.samples))
+        pairs = list(zip(zero_shot.candidates(), memory.candidates(), strict=True))
+        *routes, greedy_route = route(problem.text, pairs, self.verifier)
+        return Answered(problem, key, zero_shot, hit, memory, tuple(routes), greedy_route)
+
+    # -- learn --------------------------------------------------------------------------------------------------
+
+    def learn(self, answered: Sequence[Answered], provenance: dict[str, Any] | None = None) -> list[Remembered]:
+        """Learn a memory for each answered problem, all in one batch; stores nothing.
+
+        A problem that this bank has already learned with the same seed and settings is not learned again. Weak votes
+        are not learned from, and a prompt that never saw a reward is dropped.
+        """
+        known = [self._known(one.problem) for one in answered]
+        fresh = [one for one, memory in zip(answered, known, strict=True) if memory is None]
+        learned = iter(self.learner.learn([self._task(one) for one in fresh]))
+        remembered = []
+        for one, memory in zip(answered, known, strict=True):
+            if memory is not None:
+                steps = list(memory.provenance.get("steps", []))
+                before = Learned(one.problem, memory.prompt, memory.state is State.ACTIVE, memory.reason,
+                                 memory.provenance.get("label"), steps)
+                remembered.append(Remembered(before, memory, known=True))
+            else:
+                result = next(learned)
+                remembered.append(Remembered(result, self._memory(one, result, provenance or {})))
+        return remembered
+
+    def remember(self, answered: Sequence[Answered], remembered: Sequence[Remembered]) -> None:
+        """Store memories and count what routing made of the recalled ones; one transaction."""
+        with self.bank.transaction():
+            for one in answered:
+                if one.hit is not None:
+                    self.bank.count(one.hit.memory_id, self.namespace, uses=1, **_verdict(one))
+            for result in remembered:
+                if result.memory is not None and not result.known:
+                    self.bank.add(result.memory)
+
+    def _id(self, problem: Problem) -> str:
+        settings = f"{self.learning.digest()}:{self.recalling.key}:{self.sampling}"
+        return memory_id(self.backbone.fingerprint, self.namespace, problem.id, self.seed, settings)
+
+    def _known(self, problem: Problem) -> Memory | None:
+        try:
+            return self.bank.get(self._id(problem), self.namespace)
+        except MemoryNotFound:
+            return None
+
+    def _task(self, one: Answered) -> Task:
+        start = None
+        if self.learning.init == "nearest" and one.hit is not None:
+            start = self.bank.get(one.hit.memory_id, self.namespace).prompt
+        return Task(one.problem, one.zero_shot.vote, start)
+
+    def _memory(self, one: Answered, learned: Learned, provenance: dict[str, Any]) -> Memory | None:
+        if learned.prompt is None or not any(step["reward"] > 0 for step in learned.steps):
+            return None
+        vote = one.zero_shot.vote
+        agreeing = [rollout.text for rollout, agrees in zip(one.zero_shot.samples, vote.agrees, strict=True) if agrees]
+        record = {
+            "label": learned.label, "share": vote.share, "margin": vote.margin, "why": vote.why, "seed": self.seed,
+            "model": self.backbone.name, "config": self.learning.digest(), "tokens": learned.tokens,
+            "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in learned.steps],
+            "trace": agreeing[0], **provenance,
+        }
+        state = State.ACTIVE if learned.admitted else State.CANDIDATE
+        return Memory(id=self._id(one.problem), namespace=self.namespace, problem_id=one.problem.id,
+                      problem=one.problem.text, prompt=learned.prompt, key=one.key, key_kind=self.recalling.key,
+                      fingerprint=self.backbone.fingerprint, state=state, reason=learned.reason, provenance=record,
+                      created=time.time())
+
+
+def _verdict(one: Answered) -> dict[str, int]:
+    """One vote per use, by the greedy pair: the memory agreed, helped (its answer was preferred) or hurt."""
+    name = one.greedy_route.name
+    return {"agreed": int(name == "agree"), "helped": int(name == "memory"), "hurt": int(name == "zero_shot")}

@@ -1,0 +1,69 @@
+"""Controls that keep the claims honest: a random memory, a vote at equal compute, a verifier without memories.
+
+Builds on agent and routing. ``random_memory`` answers under some memory instead of the nearest: what it gains comes
+from having a soft prompt at all, not from remembering. ``more_rollouts`` draws as many zero-shot rollouts as Tacit
+spent on the problem in all. ``verified`` lets the verifier choose between two answers without memory: what it gains
+comes from the verifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tacit.agent import Agent, Answered, Responses
+from tacit.answers import extract
+from tacit.engines.base import Request
+from tacit.memory import State
+from tacit.routing import route
+from tacit.seeds import derive, generator
+
+
+def random_memory(agent: Agent, answered: Sequence[Answered]) -> list[tuple[str, Responses] | None]:
+    """(memory id, responses) under a memory drawn from all active ones; None while there is none."""
+    active = agent.bank.find(agent.namespace, states=[State.ACTIVE])
+    if not active:
+        return [None] * len(answered)
+    chosen, requests = [], []
+    for one in answered:
+        rng = generator(agent.seed, one.problem.id, "random-memory")
+        info = active[int(rng.integers(len(active)))]
+        memory = agent.bank.get(info.id, agent.namespace)
+        chosen.append(info.id)
+        requests += agent.requests(one.problem, agent.backbone.encode(one.problem.text), "random", memory.prompt)
+    return list(zip(chosen, agent.generate(requests), strict=True))
+
+
+def more_rollouts(agent: Agent, answered: Sequence[Answered], counts: Sequence[int]
+                  ) -> list[tuple[list[str | None], int]]:
+    """Answers of ``counts`` zero-shot rollouts per problem, the samples already drawn among them, and their tokens."""
+    sampling = agent.sampling
+    requests, places = [], []
+    for place, (one, count) in enumerate(zip(answered, counts, strict=True)):
+        more = range(sampling.samples, count)
+        if more:
+            seeds = tuple(derive(agent.seed, one.problem.id, "zero-shot", sample) for sample in more)
+            requests.append(Request(agent.backbone.encode(one.problem.text), None, len(seeds), sampling.temperature,
+                                    sampling.top_p, sampling.max_tokens, seeds))
+            places.append(place)
+    drawn = dict(zip(places, agent.engine.generate(requests), strict=True))
+    results = []
+    for place, one in enumerate(answered):
+        extra = drawn.get(place, [])
+        answers = [*one.zero_shot.answers, *(extract(rollout.text) for rollout in extra)]
+        tokens = sum(len(rollout.token_ids) for rollout in (*one.zero_shot.samples, *extra))
+        results.append((answers, tokens))
+    return results
+
+
+def verified(agent: Agent, answered: Sequence[Answered]) -> list[tuple[list[str | None], str | None]]:
+    """(sampled answers, greedy answer) when the verifier chooses between two zero-shot responses: each sample and the
+    next, the greedy one and the first sample."""
+    results = []
+    for one in answered:
+        *samples, greedy = one.zero_shot.candidates()
+        first, second = [*samples, greedy], [*samples[1:], samples[0], samples[0]]
+        routes = route(one.problem.text, list(zip(first, second, strict=True)), agent.verifier)
+        answers = [b.answer if decided.takes_memory else a.answer
+                   for decided, a, b in zip(routes, first, second, strict=True)]
+        results.append((answers[:-1], answers[-1]))
+    return results

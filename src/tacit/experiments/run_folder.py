@@ -1,0 +1,157 @@
+"""The run folder: settings, results, and what makes an interrupted run continue exactly.
+
+Builds on errors and the bank. A window of problems is committed in three steps: its rows are written to
+``pending.jsonl``; one bank transaction stores its memories, counters and the mark "window w of run r"; the rows are
+appended to ``results.jsonl``. Killed before the transaction, the window is done again, with the same seeds and so the
+same results; killed after it, its rows are taken from ``pending.jsonl``. Nothing is learned twice or lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tacit.bank.base import Bank
+from tacit.errors import ConfigError, DataError
+
+Row = dict[str, Any]
+
+
+class RunFolder:
+    """One run's folder; made or reopened.
+
+    Args:
+        path: the folder.
+        settings: the run's settings; a folder of a run with other settings is refused. ``limit`` may grow.
+
+    Raises:
+        ConfigError: the folder holds another run, something else than a run, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"run folder {self.path} cannot be made ({error.strerror}); choose another --out") from None
+        self._lock = self._locked()
+        self.results = self.path / "results.jsonl"
+        self.pending = self.path / "pending.jsonl"
+        self.run_id = self._settings(settings)
+
+    def _locked(self) -> int:
+        try:
+            lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise ConfigError(
+                f"run folder {self.path} cannot be written ({error.strerror}); choose another --out") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise ConfigError(f"another process is running in {self.path}; wait for it or choose another --out") from None
+        return lock
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        os.close(self._lock)
+
+    def _settings(self, settings: dict[str, Any]) -> str:
+        file = self.path / "run.json"
+        if not file.exists():
+            if self.results.exists():
+                raise ConfigError(f"{self.path} has results but no run.json; choose another --out")
+            run_id = secrets.token_hex(8)
+            self._write(file, settings, run_id)
+            return run_id
+        try:
+            held = json.loads(file.read_text())
+            run_id = str(held.pop("run_id"))
+        except (OSError, ValueError, KeyError, AttributeError):
+            raise ConfigError(f"{file} is damaged; choose another --out") from None
+        changed = sorted(name for name in {*held, *settings} - {"limit", "out", "version", "threads"}
+                         if held.get(name) != settings.get(name))
+        if changed:
+            raise ConfigError(f"{self.path} holds a run with another {', '.join(changed)}; continue it with its own "
+                              "settings (run.json) or choose another --out")
+        self._write(file, settings, run_id)
+        return run_id
+
+    def _write(self, file: Path, settings: dict[str, Any], run_id: str) -> None:
+        temporary = file.with_suffix(".tmp")
+        with _writing(temporary, "w") as handle:
+            handle.write(json.dumps({"run_id": run_id, **settings}, indent=2) + "\n")
+        temporary.replace(file)
+
+    # -- windows ------------------------------------------------------------------------------------------------
+
+    def resume(self, bank: Bank, namespace: str) -> list[Row]:
+        """Rows of all committed windows, in order; what was torn by a crash is repaired first.
+
+        Raises:
+            ConfigError: the results know more than the bank, so the bank is not the one this run wrote to.
+        """
+        rows = list(_complete_lines(self.results))
+        committed = int(bank.marked(namespace, self._mark) or 0)
+        pending = list(_complete_lines(self.pending))
+        if len(rows) < committed and pending and pending[-1]["position"] == committed - 1:
+            rows = [row for row in rows if row["position"] < pending[0]["position"]] + pending
+        if len(rows) != committed:
+            raise ConfigError(
+                f"{self.path} has {len(rows)} finished problems but the bank {bank.url} knows of {committed}; continue "
+                "with the bank that this run wrote to, or choose another --out")
+        with _writing(self.results.with_suffix(".tmp"), "w") as handle:
+            handle.writelines(_line(row) for row in rows)
+        self.results.with_suffix(".tmp").replace(self.results)
+        return rows
+
+    @property
+    def _mark(self) -> str:
+        return f"run:{self.run_id}"
+
+    @contextlib.contextmanager
+    def commit(self, bank: Bank, namespace: str, rows: Sequence[Row]) -> Iterator[None]:
+        """Commit a window; the body writes its memories, in the same transaction."""
+        with _writing(self.pending, "w") as handle:
+            handle.writelines(_line(row) for row in rows)
+        with bank.transaction():
+            yield
+            bank.mark(namespace, self._mark, str(rows[-1]["position"] + 1))
+        with _writing(self.results, "a") as handle:
+            handle.writelines(_line(row) for row in rows)
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+@contextlib.contextmanager
+def _writing(path: Path, mode: str) -> Iterator[Any]:
+    """A text file that is on the disk when the block ends; a full disk is a clear error."""
+    try:
+        with path.open(mode, encoding="utf-8", errors="surrogatepass") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}); nothing that was finished is lost: free space "
+                        "or mend the folder, and run the same command again") from error
+
+
+def _complete_lines(path: Path) -> Iterator[Row]:
+    if not path.exists():
+        return
+    with path.open("rb") as handle:
+        for line in handle:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return

@@ -1,0 +1,179 @@
+"""One online run: a stream of problems, answered, scored for the record, learned from, and reported.
+
+Builds on agent, baselines, scoring and the run folder. The agent and the baselines see blind problems only; gold
+answers meet their answers here, in the Grader, after everything has been decided.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tacit import problems as sources
+from tacit.agent import Agent, Answered, Remembered, Responses
+from tacit.backbone import Backbone
+from tacit.bank import open_bank
+from tacit.bank.base import Bank
+from tacit.baselines import controls
+from tacit.baselines.icl import Shown, TraceStore, trace
+from tacit.config import RunConfig
+from tacit.engines.local import LocalEngine
+from tacit.experiments.report import write_report
+from tacit.experiments.run_folder import Row, RunFolder
+from tacit.experiments.scoring import Grader
+from tacit.problems import Problem
+from tacit.verifiers import LogProb, RewardModel, Verifier, VoteShare
+
+Progress = Callable[[Row, int, int], None]
+"""(row, problems done, problems in all), called as each problem's row becomes final."""
+
+
+def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Run, or continue, an online stream; returns the summary that is also in ``out/summary.json``.
+
+    Args:
+        config: all settings.
+        progress: called once per problem, for problems of an earlier, interrupted part too.
+
+    Raises:
+        TacitError: anything a user can mend; what was finished before stays.
+    """
+    set_threads(config)
+    problems = sources.load(config.data, seed=config.seed, limit=config.limit)
+    folder = RunFolder(config.out, {**config.settings(), "version": version("tacit")})
+    try:
+        bank = open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))
+        try:
+            agent = build_agent(config, bank)
+            stream = _Stream(config, agent, folder, problems)
+            stream.run(progress or (lambda row, done, total: None))
+        finally:
+            bank.close()
+        return write_report(Path(config.out))
+    finally:
+        folder.close()
+
+
+def set_threads(config: RunConfig) -> None:
+    """Use the threads asked for; one by default on a CPU: small models lose more to hand-over than they gain."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    elif config.model == "testbed":
+        torch.set_num_threads(1)
+
+
+def build_agent(config: RunConfig, bank: Bank) -> Agent:
+    """The agent that the settings describe, on an open bank."""
+    backbone = Backbone.load(config.model, dtype=config.dtype, device=config.device)
+    return Agent(backbone, LocalEngine(backbone), bank, config.namespace, config.seed, build_verifier(config),
+                 config.sampling, config.learn, config.recall)
+
+
+def build_verifier(config: RunConfig) -> Verifier | None:
+    """The verifier asked for; by default the reward model where there is one, else none: routing by vote share or
+    log-probability did not pay where it was measured (docs/log.md)."""
+    name = config.verifier
+    has_reward_model = config.reward_model is not None or config.model == "testbed"
+    if name is None:
+        name = "reward-model" if has_reward_model else "vote"
+    if name == "reward-model":
+        if not has_reward_model:
+            from tacit.errors import ConfigError
+
+            raise ConfigError("the verifier reward-model needs a model; name one with --reward-model")
+        directory: str | Path = config.reward_model or "testbed"
+        if directory == "testbed":
+            from tacit.testbed import reward_model_path
+
+            directory = reward_model_path()
+        return RewardModel(directory, device=config.device, dtype=config.dtype)
+    choices: dict[str, Verifier | None] = {"vote": VoteShare(), "logprob": LogProb(), "none": None}
+    return choices[name]
+
+
+class _Stream:
+    """The windows of one run."""
+
+    def __init__(self, config: RunConfig, agent: Agent, folder: RunFolder, problems: Sequence[Problem]) -> None:
+        self.config, self.agent, self.folder, self.problems = config, agent, folder, problems
+        self.traces = TraceStore(agent)
+
+    def run(self, progress: Progress) -> None:
+        """Do what is not done yet."""
+        total = len(self.problems)
+        done = self.folder.resume(self.agent.bank, self.config.namespace)
+        for row in done:
+            self.traces.add(row["id"], row["problem"], row["trace"])
+            progress(row, row["position"] + 1, total)
+        for start in range(len(done), total, self.config.window):
+            for row in self._window(start, self.problems[start:start + self.config.window]):
+                progress(row, row["position"] + 1, total)
+
+    def _window(self, start: int, problems: Sequence[Problem]) -> list[Row]:
+        began = time.perf_counter()
+        agent, wanted = self.agent, self.config.baselines
+        answered = agent.answer(problems)
+        remembered = agent.learn(answered, {"run": self.folder.run_id})
+        seconds = (time.perf_counter() - began) / len(problems)
+        nothing: list[Any] = [None] * len(problems)
+        shown = self.traces.answer(answered) if "icl" in wanted else nothing
+        random = controls.random_memory(agent, answered) if "random" in wanted else nothing
+        verified = controls.verified(agent, answered) if "verified" in wanted else nothing
+        spent = [self._rollouts(one, result) for one, result in zip(answered, remembered, strict=True)]
+        more = controls.more_rollouts(agent, answered, spent) if "majority" in wanted else nothing
+        rows = [
+            _row(start + number, problem, one, remembered[number], shown[number], random[number], verified[number],
+                 more[number], seconds)
+            for number, (problem, one) in enumerate(zip(problems, answered, strict=True))
+        ]
+        with self.folder.commit(agent.bank, self.config.namespace, rows):
+            agent.remember(answered, remembered)
+        for row, one in zip(rows, answered, strict=True):
+            self.traces.add(one.problem.id, one.problem.text, row["trace"], one.key)
+        return rows
+
+    def _rollouts(self, one: Answered, result: Remembered) -> int:
+        """Rollouts that Tacit spent on a problem: answers with and without memory, and learning."""
+        arms = 1 + (one.memory is not None)
+        return arms * (self.config.sampling.samples + 1) + len(result.learned.steps) * self.config.learn.rollouts
+
+
+def _row(position: int, problem: Problem, one: Answered, result: Remembered, shown: Shown | None,
+         random: tuple[str, Responses] | None, verified: tuple[list[str | None], str | None] | None,
+         more: tuple[list[str | None], int] | None, seconds: float) -> Row:
+    grader = Grader(problem)
+
+    def arm(responses: Responses, **extra: Any) -> Row:
+        return grader.arm(responses.answers, responses.greedy_answer, tokens=responses.tokens, **extra)
+
+    names = [decided.name for decided in one.routes]
+    routed = grader.arm(one.answers, one.greedy_answer, tokens=one.tokens,
+                        route=names[0] if len(set(names)) == 1 else "mixed", routes=names,
+                        greedy_route=one.greedy_route.name, why=one.greedy_route.why)
+    learned = result.learned
+    return {
+        **grader.head(position),
+        "zero_shot": arm(one.zero_shot),
+        "memory": None if one.hit is None or one.memory is None else arm(
+            one.memory, memory_id=one.hit.memory_id, similarity=one.hit.similarity, source=one.hit.problem_id),
+        "routed": routed,
+        "icl": None if shown is None else arm(shown.responses, source=shown.source, similarity=shown.similarity),
+        "random": None if random is None else arm(random[1], memory_id=random[0]),
+        "verified": None if verified is None else grader.arm(verified[0], verified[1], tokens=one.zero_shot.tokens),
+        "majority": None if more is None else grader.majority(more[0], tokens=more[1]),
+        "learned": None if result.memory is None else {
+            "memory_id": result.memory.id, "state": str(result.memory.state), "reason": result.memory.reason,
+            "label": learned.label, "share": one.zero_shot.vote.share, "margin": one.zero_shot.vote.margin,
+            "label_correct": grader.right(learned.label), "rewards": [step["reward"] for step in learned.steps],
+            "steps": len(learned.steps), "tokens": learned.tokens,
+        },
+        "not_learned": learned.reason if result.memory is None else None,
+        "trace": trace(one),
+        "tokens": one.tokens + learned.tokens,
+        "seconds": seconds,
+    }

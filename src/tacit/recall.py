@@ -1,0 +1,74 @@
+"""Recall: from a problem to the memory of the most similar earlier one, or to none.
+
+Builds on backbone and the bank. Keys are what similarity is measured on (method.md, "Retrieval"):
+
+- ``input``: the mean input embedding of the problem's tokens (paper: "input");
+- ``hidden`` or ``hidden:L``: the mean hidden state of a layer (default: the middle one);
+- ``kv``: the mean key and value activations of every layer, each layer and kind scaled to unit norm so that none
+  drowns the others (paper: "KV").
+
+Keys are made of the problem text alone: a chat template's fixed words would make everything look alike. The input key
+is taken relative to the vocabulary's mean for the same reason: embeddings share a large common direction, and a
+similarity floor means something only without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit.backbone import Backbone
+from tacit.bank.base import Bank, Hit
+from tacit.config import RecallConfig
+from tacit.errors import ModelError
+
+
+class Recall:
+    """Makes keys with one backbone and looks them up in one namespace of a bank."""
+
+    def __init__(self, backbone: Backbone, bank: Bank, config: RecallConfig, namespace: str) -> None:
+        self.backbone, self.bank, self.config, self.namespace = backbone, bank, config, namespace
+        self._centre = backbone.embedding_matrix.float().mean(0)
+
+    def keys(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit-norm float32 keys [N, D] of problem texts; D depends on the kind of key."""
+        return np.stack([self._key(text) for text in texts])
+
+    def nearest(self, keys: np.ndarray) -> list[Hit | None]:
+        """The most similar active memory of each key [N, D], or None where none reaches the floor."""
+        found = self.bank.search_many(keys, namespace=self.namespace, fingerprint=self.backbone.fingerprint,
+                                      key_kind=self.config.key, k=1, floor=self.config.floor)
+        return [hits[0] if hits else None for hits in found]
+
+    def _key(self, text: str) -> np.ndarray:
+        ids = torch.tensor(self.backbone.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.int64)
+        if not len(ids):
+            raise ModelError(f"the tokenizer of {self.backbone.name} makes no tokens of the problem {text[:60]!r}")
+        kind, _, layer = self.config.key.partition(":")
+        if kind == "input":
+            pooled = self._input(ids)
+        elif kind == "hidden":
+            pooled = self._hidden(ids, int(layer) if layer else None)
+        else:
+            pooled = self._kv(ids)
+        key = pooled.double().cpu().numpy()
+        return np.ascontiguousarray(key / max(float(np.linalg.norm(key)), 1e-12), dtype=np.float32)
+
+    def _input(self, ids: Tensor) -> Tensor:
+        return self.backbone.embed(ids).float().mean(0) - self._centre
+
+    def _hidden(self, ids: Tensor, layer: int | None) -> Tensor:
+        states = self.backbone.hidden_states(ids)
+        if layer is None:
+            layer = len(states) // 2
+        if layer >= len(states):
+            raise ModelError(f"key hidden:{layer}: {self.backbone.name} has layers 0 to {len(states) - 1}")
+        return states[layer].float().mean(0)
+
+    def _kv(self, ids: Tensor) -> Tensor:
+        keys, values = self.backbone.key_values(ids)
+        parts = [states.float().mean(1).flatten() for states in [*keys, *values]]
+        return torch.cat([part / part.norm().clamp(min=1e-12) for part in parts])

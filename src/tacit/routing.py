@@ -1,0 +1,71 @@
+"""Routing: the answer without memory, the answer with it, and which of the two is returned.
+
+Builds on answers and verifiers. They agree: nothing to decide. They differ: the verifier scores both responses and the
+better one wins; on a tie the frozen model's own answer does. This protects against noisy and harmful memories
+(method.md, "Response routing"), and its verdicts are the helped and hurt counts of a memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tacit.answers import equivalent
+from tacit.verifiers import Candidate, Verifier
+
+
+@dataclass(frozen=True)
+class Route:
+    """A decision.
+
+    Attributes:
+        name: "no_memory", "agree", "memory" or "zero_shot": what was returned, and in the second case both.
+        why: who decided and with what numbers, in one sentence.
+    """
+
+    name: str
+    why: str
+
+    @property
+    def takes_memory(self) -> bool:
+        """Whether the memory's response is the one returned."""
+        return self.name in ("agree", "memory")
+
+
+NO_MEMORY = Route("no_memory", "no memory is similar enough")
+
+
+def route(problem: str, pairs: Sequence[tuple[Candidate, Candidate]], verifier: Verifier | None) -> list[Route]:
+    """Decide each (zero-shot, memory) pair of responses to one problem.
+
+    Args:
+        problem: its text.
+        pairs: (response without memory, response with it).
+        verifier: None trusts the memory whenever it gives an answer.
+    """
+    routes: list[Route | None] = [_obvious(zero, memory, verifier) for zero, memory in pairs]
+    open_pairs = [pair for pair, decided in zip(pairs, routes, strict=True) if decided is None]
+    if open_pairs:
+        assert verifier is not None
+        distinct = list({id(c): c for pair in open_pairs for c in pair}.values())
+        scores = dict(zip(map(id, distinct), verifier.score(problem, distinct), strict=True))
+        verdicts = iter([_judged(verifier.name, scores[id(zero)], scores[id(memory)]) for zero, memory in open_pairs])
+        routes = [decided or next(verdicts) for decided in routes]
+    return [decided for decided in routes if decided is not None]
+
+
+def _obvious(zero: Candidate, memory: Candidate, verifier: Verifier | None) -> Route | None:
+    if memory.answer is None:
+        return Route("zero_shot", "the response with memory gives no answer")
+    if zero.answer is None:
+        return Route("memory", "the response without memory gives no answer")
+    if equivalent(zero.answer, memory.answer):
+        return Route("agree", "both give the same answer")
+    if verifier is None:
+        return Route("memory", "routing is off: the memory's answer is taken")
+    return None
+
+
+def _judged(name: str, zero: float, memory: float) -> Route:
+    why = f"{name}: {memory:.3f} with memory, {zero:.3f} without"
+    return Route("memory" if memory > zero else "zero_shot", why)
