@@ -1,6 +1,6 @@
 """Answers: find one in a response, group those that are equivalent, take a vote.
 
-Builds on equivalence, normalisation and answer_worker. The vote is the label that a memory learns from (method.md,
+Builds on equivalence, normalisation and answer_pool. The vote is the label that a memory learns from (method.md,
 after TTRL, arXiv 2504.16084), so it says how sure it is and why; nothing here reads a gold answer but ``correct``,
 which only the scorer calls.
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tacit import answer_worker
+from tacit import answer_pool
 from tacit.equivalence import TIMEOUT, decide, equivalent, is_answer
 from tacit.errors import ConfigError
 from tacit.normalisation import normalise
@@ -26,7 +26,8 @@ __all__ = ["Vote", "correct", "equivalent", "extract", "group", "is_answer", "no
 # A double backslash is a line break, unless a box follows: some models escape twice.
 _BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox)[ \t\n]{0,8}\{|\\\\(?!boxed|fbox)|\\[{}]|[{}]")
 _CUE = re.compile(
-    r"(?:(?P<is>answer(?:[*_ ]{0,3} is|s are)\b(?! not\b))|answer[*_ ]{0,3}[:=]|####)[*_]{0,3}[ \t]{0,8}:?", re.IGNORECASE
+    r"(?:(?P<is>answer(?:[*_ ]{0,3} is|s are)\b(?! not\b))|answer[*_ ]{0,3}[:=]|####)[*_]{0,3}[ \t]{0,8}:?",
+    re.IGNORECASE,
 )
 _FILLER = re.compile(
     r"(?:(?:therefore|thus|then|simply|just|hence|equal to|given by)\b|[:,= \t]|\*\*|__){1,8}", re.IGNORECASE
@@ -89,7 +90,7 @@ def _checked(pattern: str) -> str:
 
 
 def _by_pattern(text: str, pattern: str) -> str | None:
-    reply = answer_worker.search(_checked(pattern), text[-_PATTERN_TAIL:], _PATTERN_LIMIT)
+    reply = answer_pool.search(_checked(pattern), text[-_PATTERN_TAIL:], _PATTERN_LIMIT)
     return reply.value.strip() if isinstance(reply.value, str) else None
 
 
@@ -120,7 +121,7 @@ def _tidy(answer: str) -> str:
     return next(part for part in maths.groups() if part).strip() if maths else answer
 
 
-# ------------------------------------------------------------------------------------------------------ groups, votes
+# ---------------------------------------------------------------- groups, votes
 
 
 def group(answers: Sequence[str | None], timeout: float = TIMEOUT) -> list[list[int]]:

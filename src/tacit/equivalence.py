@@ -1,6 +1,6 @@
 """When two answers are the same answer: ``equivalent``, layer by layer from cheap to dear.
 
-Builds on normalisation (canonical strings) and answer_worker (math-verify in a killable process). The layers, on
+Builds on normalisation (canonical strings) and answer_pool (math-verify in killable processes). The layers, on
 normalised strings:
 
 1. equal strings are equal; beyond ``MAX_LENGTH`` nothing else counts;
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from tacit import answer_worker
+from tacit import answer_pool
 from tacit.normalisation import MAX_LENGTH, normalise
 
 TIMEOUT = 3.0
@@ -48,12 +48,14 @@ _PLAIN = re.compile(rf"([+-]?{_DECIMAL}(?:[eE][+-]?[0-9]{{1,3}})?)")
 _FRACTION = re.compile(rf"([+-]?)(?:([0-9]+)(?: ?(?=\\frac)| (?=[0-9])))?"
                        rf"(?:\\frac\{{([+-]?{_DECIMAL})\}}\{{([+-]?{_DECIMAL})\}}|({_DECIMAL})/({_DECIMAL}))")
 _NAMED = re.compile(
-    r"(\\?[a-zA-Z]+(?:_\{?[0-9a-zA-Z]+\}?)?(?:\([a-zA-Z](?:, [a-zA-Z])*\))?)(=|\\in(?![a-zA-Z]) ?)(?!=)(.+)"
+    r"(\\?[a-zA-Z]+(?:_(?:[0-9a-zA-Z]|\{[0-9a-zA-Z]+\}))?(?:\([a-zA-Z](?:, [a-zA-Z])*\))?)"
+    r"(=|\\in(?![a-zA-Z]) ?)(?!=)(.+)"
 )
 _BASE = re.compile(r"([0-9][0-9A-F]*)_\{?([0-9]{1,2})\}?")
 _QUANTITY = re.compile(
     r"(.*(?:[0-9}\)]|\\pi(?= )))( ?)((?:square |cubic |sq )?[a-zA-Z]+(?: [a-zA-Z]+)*(?:/[a-zA-Z]+)?)(?:\^\{?([23])\}?)?"
 )
+_DEGREE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\\?[a-zA-Z])(?:\^\\circ|\^\{\\circ\})(?![a-zA-Z])")
 _RATIO = re.compile(r"[0-9.]+(?::[0-9.]+)+")
 _LETTER_RUN = re.compile(r"\\?[a-zA-Z]+")
 _MATRIX = re.compile(r"\\begin\{([pb]?matrix)\}(.*)\\end\{\1\}")
@@ -303,7 +305,7 @@ def wordy(text: str) -> bool:
     return False
 
 
-# --------------------------------------------------------------------------------------------- math-verify, cached
+# ---------------------------------------------------------------- math-verify, cached
 
 
 class _Verdicts:
@@ -348,7 +350,7 @@ def _expressions(a: str, b: str, budget: _Budget) -> bool:
         known = verdicts.get(key, limit)
         if known is not None:
             return known
-    reply = answer_worker.compare(_latex(a), _latex(b), limit)
+    reply = answer_pool.compare(_latex(a), _latex(b), limit)
     budget.left -= reply.seconds
     if reply.status == "done":
         verdicts.put((a, b), bool(reply.value))
@@ -359,8 +361,9 @@ def _expressions(a: str, b: str, budget: _Budget) -> bool:
 
 
 def _latex(text: str) -> str:
-    """Numbers go to math-verify as exact fractions: it would round a decimal and read 1e-7 as e - 7."""
+    """The text as math-verify reads it right: exact fractions (it would round a decimal, and read 1e-7 as e - 7), and
+    degrees as what they are (it would drop the sign)."""
     value = number(text)
     if value is None:
-        return text
+        return _DEGREE.sub(r"(\1\\cdot\\frac{\\pi}{180})", text)
     return str(value.numerator) if value.denominator == 1 else f"\\frac{{{value.numerator}}}{{{value.denominator}}}"

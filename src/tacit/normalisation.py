@@ -1,8 +1,8 @@
 """One canonical string per way of writing an answer: ``normalise``. Cheap, pure string work, no judgement of values.
 
 Builds on nothing. Removes what is only typesetting (spacing, ``$``, ``\\left``, ``\\text``, ``\\dfrac``, markdown),
-what is only convention (thousands separators, leading zeros, a final full stop, "Option (C)", the case of words) and the two
-units that answers leave out at will: degrees and percent.
+what is only convention (thousands separators, leading zeros, a final full stop, "Option (C)", the case of words) and
+the two units that answers leave out at will: degrees and percent.
 
 Rules run until nothing changes, so that normalising twice changes nothing; in the rare text that never settles, and
 beyond ``MAX_LENGTH``, only white space is made canonical. Every rule is linear in the length of the text, or nearly so
