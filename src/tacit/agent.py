@@ -107,8 +107,11 @@ class Answered:
     @property
     def greedy(self) -> Rollout:
         """The routed greedy rollout."""
-        return self.memory.greedy if self.memory is not None and self.greedy_route.takes_memory else (
-            self.zero_shot.greedy)
+        return (
+            self.memory.greedy
+            if self.memory is not None and self.greedy_route.takes_memory
+            else (self.zero_shot.greedy)
+        )
 
     @property
     def tokens(self) -> int:
@@ -160,26 +163,37 @@ class Agent:
         hits: list[Hit | None] = self.recall.nearest(keys) if use_memory else [None] * len(problems)
         memories = [None if hit is None else self.bank.get(hit.memory_id, self.namespace) for hit in hits]
         prompts = [self.backbone.encode(problem.text) for problem in problems]
-        requests = [request for problem, ids in zip(problems, prompts, strict=True)
-                    for request in self.requests(problem, ids, "zero-shot")]
+        requests = [
+            request
+            for problem, ids in zip(problems, prompts, strict=True)
+            for request in self.requests(problem, ids, "zero-shot")
+        ]
         recalled = [number for number, memory in enumerate(memories) if memory is not None]
         for number in recalled:
             memory = memories[number]
             assert memory is not None
             requests += self.requests(problems[number], prompts[number], "memory", memory.prompt)
         responses = self.generate(requests)
-        zero_shot, with_memory = responses[:len(problems)], dict(zip(recalled, responses[len(problems):], strict=True))
-        return [self._routed(problem, keys[number], zero_shot[number], hits[number], with_memory.get(number))
-                for number, problem in enumerate(problems)]
+        zero_shot, with_memory = (
+            responses[: len(problems)],
+            dict(zip(recalled, responses[len(problems) :], strict=True)),
+        )
+        return [
+            self._routed(problem, keys[number], zero_shot[number], hits[number], with_memory.get(number))
+            for number, problem in enumerate(problems)
+        ]
 
-    def requests(self, problem: Problem, ids: torch.Tensor, purpose: str,
-                 soft_prompt: np.ndarray | None = None) -> list[Request]:
+    def requests(
+        self, problem: Problem, ids: torch.Tensor, purpose: str, soft_prompt: np.ndarray | None = None
+    ) -> list[Request]:
         """The sampled and the greedy request of one way of answering; ``purpose`` enters the seeds."""
         sampling = self.sampling
         prompt = None if soft_prompt is None else torch.tensor(soft_prompt)
         seeds = tuple(derive(self.seed, problem.id, purpose, sample) for sample in range(sampling.samples))
-        return [Request(ids, prompt, sampling.samples, sampling.temperature, sampling.top_p, sampling.max_tokens, seeds),
-                Request(ids, prompt, 1, 0.0, 1.0, sampling.max_tokens)]
+        return [
+            Request(ids, prompt, sampling.samples, sampling.temperature, sampling.top_p, sampling.max_tokens, seeds),
+            Request(ids, prompt, 1, 0.0, 1.0, sampling.max_tokens),
+        ]
 
     def generate(self, requests: Sequence[Request]) -> list[Responses]:
         """Serve (sampled, greedy) pairs of requests and extract the answers."""
@@ -187,12 +201,14 @@ class Agent:
         responses = []
         for samples, greedy in zip(groups[::2], groups[1::2], strict=True):
             answers = tuple(extract(rollout.text) for rollout in samples)
-            responses.append(Responses(tuple(samples), greedy[0], answers, extract(greedy[0].text),
-                                       vote_answers(answers)))
+            responses.append(
+                Responses(tuple(samples), greedy[0], answers, extract(greedy[0].text), vote_answers(answers))
+            )
         return responses
 
-    def _routed(self, problem: Problem, key: np.ndarray, zero_shot: Responses, hit: Hit | None,
-                memory: Responses | None) -> Answered:
+    def _routed(
+        self, problem: Problem, key: np.ndarray, zero_shot: Responses, hit: Hit | None, memory: Responses | None
+    ) -> Answered:
         if memory is None:
             return Answered(problem, key, zero_shot, routes=(NO_MEMORY,) * len(zero_shot.samples))
         pairs = list(zip(zero_shot.candidates(), memory.candidates(), strict=True))
@@ -214,8 +230,14 @@ class Agent:
         for one, memory in zip(answered, known, strict=True):
             if memory is not None:
                 steps = list(memory.provenance.get("steps", []))
-                before = Learned(one.problem, memory.prompt, memory.state is State.ACTIVE, memory.reason,
-                                 memory.provenance.get("label"), steps)
+                before = Learned(
+                    one.problem,
+                    memory.prompt,
+                    memory.state is State.ACTIVE,
+                    memory.reason,
+                    memory.provenance.get("label"),
+                    steps,
+                )
                 remembered.append(Remembered(before, memory, known=True))
             else:
                 result = next(learned)
@@ -254,16 +276,33 @@ class Agent:
         vote = one.zero_shot.vote
         agreeing = [rollout.text for rollout, agrees in zip(one.zero_shot.samples, vote.agrees, strict=True) if agrees]
         record = {
-            "label": learned.label, "share": vote.share, "margin": vote.margin, "why": vote.why, "seed": self.seed,
-            "model": self.backbone.name, "config": self.learning.digest(), "tokens": learned.tokens,
+            "label": learned.label,
+            "share": vote.share,
+            "margin": vote.margin,
+            "why": vote.why,
+            "seed": self.seed,
+            "model": self.backbone.name,
+            "config": self.learning.digest(),
+            "tokens": learned.tokens,
             "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in learned.steps],
-            "trace": agreeing[0], **provenance,
+            "trace": agreeing[0],
+            **provenance,
         }
         state = State.ACTIVE if learned.admitted else State.CANDIDATE
-        return Memory(id=self._id(one.problem), namespace=self.namespace, problem_id=one.problem.id,
-                      problem=one.problem.text, prompt=learned.prompt, key=one.key, key_kind=self.recalling.key,
-                      fingerprint=self.backbone.fingerprint, state=state, reason=learned.reason, provenance=record,
-                      created=time.time())
+        return Memory(
+            id=self._id(one.problem),
+            namespace=self.namespace,
+            problem_id=one.problem.id,
+            problem=one.problem.text,
+            prompt=learned.prompt,
+            key=one.key,
+            key_kind=self.recalling.key,
+            fingerprint=self.backbone.fingerprint,
+            state=state,
+            reason=learned.reason,
+            provenance=record,
+            created=time.time(),
+        )
 
 
 def _verdict(one: Answered) -> dict[str, int]:

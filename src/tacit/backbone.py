@@ -53,8 +53,14 @@ class Backbone:
             scale at which soft prompts start and against which their norms are capped.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, template: Template | None = None, name: str = "model",
-                 weights_digest: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        template: Template | None = None,
+        name: str = "model",
+        weights_digest: str | None = None,
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.template = template or Template()
@@ -72,11 +78,19 @@ class Backbone:
         if unsupported:
             raise ModelError(
                 f"model {name} has layers of type {', '.join(sorted(unsupported))}, whose state is not a key/value "
-                "cache; use a model whose layers are all attention layers")
+                "cache; use a model whose layers are all attention layers"
+            )
 
     @classmethod
-    def load(cls, name: str, *, dtype: str = "float32", device: str = "auto", template: Template | None = None,
-             revision: str | None = None) -> Backbone:
+    def load(
+        cls,
+        name: str,
+        *,
+        dtype: str = "float32",
+        device: str = "auto",
+        template: Template | None = None,
+        revision: str | None = None,
+    ) -> Backbone:
         """Load ``testbed``, a local directory, or a Hub id.
 
         Args:
@@ -134,8 +148,10 @@ class Backbone:
         if getattr(self.tokenizer, "chat_template", None):
             messages = [{"role": "system", "content": self.template.system}] if self.template.system else []
             for shown, solution in examples:
-                messages += [{"role": "user", "content": self._user_turn(shown)},
-                             {"role": "assistant", "content": solution}]
+                messages += [
+                    {"role": "user", "content": self._user_turn(shown)},
+                    {"role": "assistant", "content": solution},
+                ]
             messages.append({"role": "user", "content": asked})
             text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -180,8 +196,14 @@ class Backbone:
         if self._sliding:
             near = visible & (columns > positions[:, :, None] - self._sliding)
             mask = {"full_attention": mask, "sliding_attention": self._as_mask(near, embeds.dtype)}
-        out = self.model(inputs_embeds=embeds.to(self.dtype), attention_mask=mask, position_ids=positions,
-                         past_key_values=cache, use_cache=True, logits_to_keep=0 if all_logits else 1)
+        out = self.model(
+            inputs_embeds=embeds.to(self.dtype),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=0 if all_logits else 1,
+        )
         logits: Tensor = out.logits
         return logits
 
@@ -205,7 +227,7 @@ class Backbone:
         """Keys and values of token ids [T], one tensor [heads, T, head_dim] per layer each."""
         cache = self.new_cache()
         self.forward(self.embed(ids)[None], torch.arange(len(ids), device=self.device)[None], cache, all_logits=False)
-        return [k[0, :, :len(ids)] for k in cache.keys], [v[0, :, :len(ids)] for v in cache.values]
+        return [k[0, :, : len(ids)] for k in cache.keys], [v[0, :, : len(ids)] for v in cache.values]
 
     # -- identity -----------------------------------------------------------------------------------------------
 
@@ -271,12 +293,16 @@ def resolve_model(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[
-            "*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+            )
+        )
     except Exception as error:  # the client raises many kinds, none of which a user should have to know
         raise ModelError(
             f"no folder {name} here, and the Hub did not give a model of that name "
-            f"({type(error).__name__}); check the name, or download it first and give its folder") from error
+            f"({type(error).__name__}); check the name, or download it first and give its folder"
+        ) from error
 
 
 def _load_pretrained(directory: Path, name: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -289,8 +315,9 @@ def _load_pretrained(directory: Path, name: str, dtype: torch.dtype) -> tuple[An
     quiet.setLevel(logging.ERROR)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory)
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True,
-                                                     attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"model {name} cannot be loaded as a causal language model: {reason}") from error

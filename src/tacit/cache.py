@@ -25,14 +25,16 @@ def round_up(n: int, block: int = BLOCK) -> int:
     return max(block, -(-n // block) * block)
 
 
-class _Layer(CacheLayerMixin):  # type: ignore[misc]
+class _Layer(CacheLayerMixin):
     """Keys and values of one layer; see RaggedCache."""
 
     is_sliding = False
 
     def __init__(self, owner: RaggedCache) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.owner = owner
+        self.keys: Any = None  # [R, heads, capacity, head_dim] once written
+        self.values: Any = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.is_initialized = True
@@ -53,30 +55,29 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         return -1
 
 
-class RaggedCache(Cache):  # type: ignore[misc]
+class RaggedCache(Cache):
     """Keys and values [R, heads, capacity, head_dim] per layer, written at per-row columns."""
 
     def __init__(self, layers: int) -> None:
-        super().__init__(layers=[_Layer(self) for _ in range(layers)])
+        self.parts = [_Layer(self) for _ in range(layers)]
+        super().__init__(layers=list(self.parts))
         self.capacity = 0
         self._columns = torch.zeros(0)
-        self._aligned = False
 
     @property
     def keys(self) -> list[Tensor]:
         """Keys of every layer."""
-        return [layer.keys for layer in self.layers]
+        return [part.keys for part in self.parts]
 
     @property
     def values(self) -> list[Tensor]:
         """Values of every layer."""
-        return [layer.values for layer in self.layers]
+        return [part.values for part in self.parts]
 
     def begin(self, positions: Tensor) -> int:
         """Announce the columns [R, T] that the coming forward pass writes; returns the capacity it will see."""
-        fresh = self.layers[0].keys is None
+        fresh = self.parts[0].keys is None
         self._columns = positions
-        self._aligned = fresh
         if fresh:  # a first pass always starts at column 0
             self.capacity = max(self.capacity, round_up(positions.shape[1]))
         return self.capacity
@@ -88,13 +89,13 @@ class RaggedCache(Cache):  # type: ignore[misc]
             return
         grown = wanted - self.capacity
         self.capacity = wanted
-        for layer in self.layers:
+        for layer in self.parts:
             if layer.keys is not None:
                 layer.keys = torch.nn.functional.pad(layer.keys, (0, 0, 0, grown))
                 layer.values = torch.nn.functional.pad(layer.values, (0, 0, 0, grown))
 
     def write(self, held: Tensor | None, states: Tensor) -> Tensor:
-        """``held`` with ``states`` [R, heads, T, head_dim] at the announced columns (in place only without autograd)."""
+        """``held`` with ``states`` [R, heads, T, head_dim] at the announced columns (in place without autograd)."""
         if held is None:
             return torch.nn.functional.pad(states, (0, 0, 0, self.capacity - states.shape[2]))
         index = self._columns[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
@@ -104,9 +105,9 @@ class RaggedCache(Cache):  # type: ignore[misc]
 
     def take(self, rows: Tensor) -> RaggedCache:
         """A cache of the given rows [S] (int64), in that order; repetition allowed, gradients flow."""
-        taken = RaggedCache(len(self.layers))
+        taken = RaggedCache(len(self.parts))
         taken.capacity = self.capacity
-        for new, old in zip(taken.layers, self.layers, strict=True):
+        for new, old in zip(taken.parts, self.parts, strict=True):
             new.keys, new.values = old.keys.index_select(0, rows), old.values.index_select(0, rows)
         return taken
 
@@ -115,8 +116,8 @@ class RaggedCache(Cache):  # type: ignore[misc]
         columns = max(self.capacity, other.capacity)
         self.reserve(columns)
         other.reserve(columns)
-        joined = RaggedCache(len(self.layers))
+        joined = RaggedCache(len(self.parts))
         joined.capacity = columns
-        for new, a, b in zip(joined.layers, self.layers, other.layers, strict=True):
+        for new, a, b in zip(joined.parts, self.parts, other.parts, strict=True):
             new.keys, new.values = torch.cat([a.keys, b.keys]), torch.cat([a.values, b.values])
         return joined

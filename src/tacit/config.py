@@ -125,8 +125,10 @@ class RecallConfig:
     def __post_init__(self) -> None:
         kind, _, layer = self.key.partition(":")
         _one_of("key", kind, ("input", "hidden", "kv"))
-        _require(not layer or (kind == "hidden" and layer.isdigit()),
-                 f"key is {self.key!r}; only hidden takes a layer, as in hidden:12")
+        _require(
+            not layer or (kind == "hidden" and layer.isdigit()),
+            f"key is {self.key!r}; only hidden takes a layer, as in hidden:12",
+        )
         _require(-1 <= self.floor <= 1, f"floor is {self.floor}; a cosine similarity lies between -1 and 1")
 
 

@@ -99,8 +99,16 @@ class Learner:
         row_tokens: most completion tokens (padding included) in one gradient pass; bounds its memory.
     """
 
-    def __init__(self, backbone: Backbone, engine: Engine, config: LearnConfig, sampling: Sampling, *, seed: int,
-                 row_tokens: int = 16384) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        engine: Engine,
+        config: LearnConfig,
+        sampling: Sampling,
+        *,
+        seed: int,
+        row_tokens: int = 16384,
+    ) -> None:
         self.backbone, self.engine, self.config, self.sampling = backbone, engine, config, sampling
         self.seed = seed
         self.row_tokens = row_tokens
@@ -117,7 +125,7 @@ class Learner:
             else:
                 todo.append(number)
         for at in range(0, len(todo), self.config.batch):
-            chosen = todo[at:at + self.config.batch]
+            chosen = todo[at : at + self.config.batch]
             live = [self._begin(tasks[number]) for number in chosen]
             for step in range(self.config.steps):
                 self._step(live, step)
@@ -154,7 +162,7 @@ class Learner:
             ids = torch.from_numpy(rng.integers(0, len(backbone.tokenizer), config.tokens))
         else:
             text = torch.tensor(backbone.tokenizer(config.init_text, add_special_tokens=False)["input_ids"])
-            ids = text.repeat(-(-config.tokens // len(text)))[:config.tokens]
+            ids = text.repeat(-(-config.tokens // len(text)))[: config.tokens]
         return backbone.embed(ids).detach().float().cpu().clone()
 
     def _step(self, live: list[_Live], step: int) -> None:
@@ -181,8 +189,15 @@ class Learner:
 
     def _request(self, memory: _Live, step: int) -> Request:
         seeds = tuple(derive(self.seed, memory.task.problem.id, "learn", step, g) for g in range(self.config.rollouts))
-        return Request(memory.ids, memory.prompt.detach(), self.config.rollouts, self.sampling.temperature, 1.0,
-                       self.sampling.max_tokens, seeds)
+        return Request(
+            memory.ids,
+            memory.prompt.detach(),
+            self.config.rollouts,
+            self.sampling.temperature,
+            1.0,
+            self.sampling.max_tokens,
+            seeds,
+        )
 
     def _judge(self, memory: _Live, group: list[Rollout], step: int) -> tuple[dict[str, Any], list[float] | None]:
         """Reward a group; advantages are None where they would be zero or mean nothing."""
@@ -204,8 +219,14 @@ class Learner:
         if signal and self.config.normalise_advantage:
             deviation = float(np.std(scores))
             advantages = [advantage / deviation for advantage in advantages]
-        record = {"reward": mean, "label": memory.label, "share": vote.share, "updated": signal, "grad_norm": 0.0,
-                  "tokens": tokens}
+        record = {
+            "reward": mean,
+            "label": memory.label,
+            "share": vote.share,
+            "updated": signal,
+            "grad_norm": 0.0,
+            "tokens": tokens,
+        }
         return record, advantages if signal else None
 
     def _gradients(self, updates: list[tuple[_Live, list[Rollout], list[float]]]) -> None:
@@ -214,7 +235,7 @@ class Learner:
         start = 0
         while start < len(updates):
             stop = start + 1
-            while stop < len(updates) and self._padded(updates[start:stop + 1]) <= self.row_tokens:
+            while stop < len(updates) and self._padded(updates[start : stop + 1]) <= self.row_tokens:
                 stop += 1
             self._gradient_pass(updates[start:stop])
             start = stop
@@ -248,7 +269,7 @@ class Learner:
         config = self.config
         assert memory.best is not None
         prompt = memory.best[1] if config.keep == "best" else memory.prompt.detach()
-        recent = [record["reward"] for record in memory.steps[-config.admit_steps:]]
+        recent = [record["reward"] for record in memory.steps[-config.admit_steps :]]
         mean = sum(recent) / len(recent)
         seen = any(record["reward"] > 0 for record in memory.steps)
         moved = any(record["updated"] for record in memory.steps)
@@ -259,16 +280,25 @@ class Learner:
             reason = "its rollouts never differed in reward, so there was nothing to learn"
         else:
             reason = f"mean reward {mean:.2f} over its last {len(recent)} steps, {config.admit:.2f} needed"
-        return Learned(memory.task.problem, prompt.cpu().numpy().astype(np.float32, copy=True), admitted, reason,
-                       memory.label, memory.steps, memory.tokens)
+        return Learned(
+            memory.task.problem,
+            prompt.cpu().numpy().astype(np.float32, copy=True),
+            admitted,
+            reason,
+            memory.label,
+            memory.steps,
+            memory.tokens,
+        )
 
 
-def _completions(updates: list[tuple[_Live, list[Rollout], list[float]]], lengths: list[int],
-                 device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _completions(
+    updates: list[tuple[_Live, list[Rollout], list[float]]], lengths: list[int], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     """Rollouts as padded rows, each led by its prompt's last token.
 
     Returns:
-        tokens [R, T + 1] int64; weights [R, T] float32, advantage / tokens of the group, 0 at padding; positions [R, T].
+        tokens [R, T + 1] int64; weights [R, T] float32, advantage / tokens of the group, 0 at padding;
+        positions [R, T].
     """
     # A multiple of 8 keeps matrix shapes, and with them the order of sums, from depending on the batch (cache.py).
     width = round_up(max(len(rollout.token_ids) for _, group, _ in updates for rollout in group), 8)
@@ -281,5 +311,8 @@ def _completions(updates: list[tuple[_Live, list[Rollout], list[float]]], length
             tokens.append([int(memory.ids[-1]), *ids, *[0] * padding])
             weights.append([advantage / total] * len(ids) + [0.0] * padding)
             positions.append(range(length, length + width))
-    return (torch.tensor(tokens, device=device), torch.tensor(weights, device=device),
-            torch.tensor([list(row) for row in positions], device=device))
+    return (
+        torch.tensor(tokens, device=device),
+        torch.tensor(weights, device=device),
+        torch.tensor([list(row) for row in positions], device=device),
+    )

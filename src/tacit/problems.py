@@ -76,7 +76,8 @@ def _testbed(source: str, seed: int, limit: int | None) -> list[Problem]:
         raise ConfigError(f"the testbed has no set {which!r}; use testbed, testbed:A or testbed:B")
     if limit is None:
         raise ConfigError(f"{source} is an endless stream; say how many problems with --limit")
-    return [Problem(item.id, item.text, item.gold, item.family) for item in islice(families.problems(which, seed), limit)]
+    stream = islice(families.problems(which, seed), limit)
+    return [Problem(item.id, item.text, item.gold, item.family) for item in stream]
 
 
 def _unique(problems: Iterable[Problem], source: str) -> Iterator[Problem]:

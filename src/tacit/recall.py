@@ -39,8 +39,14 @@ class Recall:
 
     def nearest(self, keys: np.ndarray) -> list[Hit | None]:
         """The most similar active memory of each key [N, D], or None where none reaches the floor."""
-        found = self.bank.search_many(keys, namespace=self.namespace, fingerprint=self.backbone.fingerprint,
-                                      key_kind=self.config.key, k=1, floor=self.config.floor)
+        found = self.bank.search_many(
+            keys,
+            namespace=self.namespace,
+            fingerprint=self.backbone.fingerprint,
+            key_kind=self.config.key,
+            k=1,
+            floor=self.config.floor,
+        )
         return [hits[0] if hits else None for hits in found]
 
     def _key(self, text: str) -> np.ndarray:

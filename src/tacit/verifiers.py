@@ -80,17 +80,29 @@ class RewardModel:
 
     name = "reward model"
 
-    def __init__(self, directory: str | Path, *, reduce: str = "last", device: str = "auto", dtype: str = "float32",
-                 batch: int = 128) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        reduce: str = "last",
+        device: str = "auto",
+        dtype: str = "float32",
+        batch: int = 128,
+    ) -> None:
         from transformers import AutoModelForTokenClassification, AutoTokenizer
 
         path = resolve_model(str(directory), None)
         try:
-            self.model: Any = AutoModelForTokenClassification.from_pretrained(
-                path, dtype=DTYPES[dtype], use_safetensors=True).to(parse_device(device)).eval().requires_grad_(False)
+            self.model: Any = (
+                AutoModelForTokenClassification.from_pretrained(path, dtype=DTYPES[dtype], use_safetensors=True)
+                .to(parse_device(device))
+                .eval()
+                .requires_grad_(False)
+            )
             self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(f"{directory} is no process reward model that can be loaded: {str(error)[:200]}") from error
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{directory} is no process reward model that can be loaded: {reason}") from error
         if self.model.config.num_labels != 2:
             raise ModelError(f"{directory} has {self.model.config.num_labels} labels; a process reward model has 2")
         self.separator: str = getattr(self.model.config, "step_separator", "\n\n")
@@ -103,14 +115,15 @@ class RewardModel:
         rows = [self._encode(problem, candidate.rollout.text) for candidate in candidates]
         scores: list[float] = []
         for start in range(0, len(rows), self.batch):
-            scores += self._score(rows[start:start + self.batch])
+            scores += self._score(rows[start : start + self.batch])
         return scores
 
     def _encode(self, problem: str, response: str) -> tuple[list[int], list[int]]:
         """Token ids and the positions of the last separator token of every step."""
         if getattr(self.tokenizer, "chat_template", None):
-            text = self.tokenizer.apply_chat_template([{"role": "user", "content": problem}],
-                                                      add_generation_prompt=True, tokenize=False)
+            text = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": problem}], add_generation_prompt=True, tokenize=False
+            )
         else:
             text = problem
         ids: list[int] = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -33,8 +33,9 @@ def random_memory(agent: Agent, answered: Sequence[Answered]) -> list[tuple[str,
     return list(zip(chosen, agent.generate(requests), strict=True))
 
 
-def more_rollouts(agent: Agent, answered: Sequence[Answered], counts: Sequence[int]
-                  ) -> list[tuple[list[str | None], int]]:
+def more_rollouts(
+    agent: Agent, answered: Sequence[Answered], counts: Sequence[int]
+) -> list[tuple[list[str | None], int]]:
     """Answers of ``counts`` zero-shot rollouts per problem, the samples already drawn among them, and their tokens."""
     sampling = agent.sampling
     requests, places = [], []
@@ -42,8 +43,17 @@ def more_rollouts(agent: Agent, answered: Sequence[Answered], counts: Sequence[i
         more = range(sampling.samples, count)
         if more:
             seeds = tuple(derive(agent.seed, one.problem.id, "zero-shot", sample) for sample in more)
-            requests.append(Request(agent.backbone.encode(one.problem.text), None, len(seeds), sampling.temperature,
-                                    sampling.top_p, sampling.max_tokens, seeds))
+            requests.append(
+                Request(
+                    agent.backbone.encode(one.problem.text),
+                    None,
+                    len(seeds),
+                    sampling.temperature,
+                    sampling.top_p,
+                    sampling.max_tokens,
+                    seeds,
+                )
+            )
             places.append(place)
     drawn = dict(zip(places, agent.engine.generate(requests), strict=True))
     results = []
@@ -63,7 +73,8 @@ def verified(agent: Agent, answered: Sequence[Answered]) -> list[tuple[list[str 
         *samples, greedy = one.zero_shot.candidates()
         first, second = [*samples, greedy], [*samples[1:], samples[0], samples[0]]
         routes = route(one.problem.text, list(zip(first, second, strict=True)), agent.verifier)
-        answers = [b.answer if decided.takes_memory else a.answer
-                   for decided, a, b in zip(routes, first, second, strict=True)]
+        answers = [
+            b.answer if decided.takes_memory else a.answer for decided, a, b in zip(routes, first, second, strict=True)
+        ]
         results.append((answers[:-1], answers[-1]))
     return results

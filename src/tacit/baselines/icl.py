@@ -52,8 +52,10 @@ class TraceStore:
             ids = self.agent.backbone.encode(one.problem.text, examples=[self.examples[best]])
             requests += self.agent.requests(one.problem, ids, "icl")
         responses = self.agent.generate(requests)
-        return [Shown(self.ids[best], float(row[best]), response)
-                for row, best, response in zip(similarity, nearest, responses, strict=True)]
+        return [
+            Shown(self.ids[best], float(row[best]), response)
+            for row, best, response in zip(similarity, nearest, responses, strict=True)
+        ]
 
 
 def trace(answered: Answered) -> str | None:

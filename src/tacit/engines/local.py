@@ -86,11 +86,15 @@ class LocalEngine:
             (request.max_tokens < 1, f"asks for max_tokens = {request.max_tokens}; it must be at least 1"),
             (not request.temperature >= 0, f"has temperature {request.temperature}; it must be 0 or more"),
             (not 0 < request.top_p <= 1, f"has top_p {request.top_p}; it must be in (0, 1]"),
-            (request.temperature > 0 and len(request.seeds) != request.n,
-             f"brings {len(request.seeds)} seeds for {request.n} rollouts; give one seed per rollout"),
-            (request.soft_prompt is not None and (
-                request.soft_prompt.ndim != 2 or request.soft_prompt.shape[1] != self.backbone.hidden_size),
-             f"has a soft prompt that is not [K, {self.backbone.hidden_size}]"),
+            (
+                request.temperature > 0 and len(request.seeds) != request.n,
+                f"brings {len(request.seeds)} seeds for {request.n} rollouts; give one seed per rollout",
+            ),
+            (
+                request.soft_prompt is not None
+                and (request.soft_prompt.ndim != 2 or request.soft_prompt.shape[1] != self.backbone.hidden_size),
+                f"has a soft prompt that is not [K, {self.backbone.hidden_size}]",
+            ),
         )
         for wrong, what in problems:
             if wrong:
@@ -125,8 +129,13 @@ class LocalEngine:
         taken.reserve(max(row.position + row.spec.max_tokens for row in rows))
         return rows, taken
 
-    def _decode(self, rows: list[_Row], cache: RaggedCache, done: list[list[Rollout | None]], refill_at: int,
-                ) -> tuple[list[_Row], RaggedCache]:
+    def _decode(
+        self,
+        rows: list[_Row],
+        cache: RaggedCache,
+        done: list[list[Rollout | None]],
+        refill_at: int,
+    ) -> tuple[list[_Row], RaggedCache]:
         """Draw tokens until few enough rows are left, dropping finished rows as they pile up."""
         slots: list[_Row | None] = list(rows)
         while True:
@@ -134,7 +143,7 @@ class LocalEngine:
             if len(live) <= refill_at or not live:
                 break
             # Copying the cache costs about as much as a few tokens: compact when a quarter of the rows is idle.
-            if len(live) <= 0.75 * len(slots) and len(slots) > MIN_ROWS or len(slots) < MIN_ROWS:
+            if (len(live) <= 0.75 * len(slots) and len(slots) > MIN_ROWS) or len(slots) < MIN_ROWS:
                 idle = max(0, MIN_ROWS - len(live))
                 cache = cache.take(self._index(live + [live[0]] * idle))
                 slots = [slots[slot] for slot in live] + [None] * idle
@@ -142,8 +151,9 @@ class LocalEngine:
             self._step(slots, live, cache, done)
         return [slots[s] for s in live if slots[s] is not None], cache.take(self._index(live))  # type: ignore[misc]
 
-    def _step(self, slots: list[_Row | None], live: list[int], cache: RaggedCache,
-              done: list[list[Rollout | None]]) -> None:
+    def _step(
+        self, slots: list[_Row | None], live: list[int], cache: RaggedCache, done: list[list[Rollout | None]]
+    ) -> None:
         backbone, device = self.backbone, self.backbone.device
         first = slots[live[0]]
         assert first is not None
@@ -174,7 +184,7 @@ class LocalEngine:
             text = self.backbone.decode(row.ids)
             cuts = [at for at in (text.find(stop) for stop in row.spec.stop) if at >= 0]
             if cuts:
-                row.text, row.finish = text[:min(cuts)], "stop"
+                row.text, row.finish = text[: min(cuts)], "stop"
         return bool(row.finish)
 
     def _index(self, rows: Sequence[int]) -> Tensor:
@@ -186,8 +196,7 @@ def _length(request: Request) -> int:
 
 
 def prompt_embeddings(backbone: Backbone, ids: Tensor, soft_prompt: Tensor | None) -> Tensor:
-    """[K + T, d] embeddings of a soft prompt followed by token ids, in the model's dtype; gradients flow to the former.
-    """
+    """[K + T, d] embeddings of a soft prompt followed by token ids, in the model's dtype; gradients flow."""
     embedded = backbone.embed(ids)
     if soft_prompt is None:
         return embedded
@@ -235,7 +244,7 @@ def draw(logits: Tensor, specs: Sequence[Request], draws: Sequence[float]) -> tu
 
 def _nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
     """Log-probs renormalised over the smallest set of most likely tokens whose mass reaches ``top_p``."""
-    ordered, order = logprobs.sort(-1, descending=True, stable=True)
+    ordered, order = logprobs.sort(dim=-1, descending=True, stable=True)
     before = ordered.exp().cumsum(-1) - ordered.exp()
     kept = torch.empty_like(before, dtype=torch.bool).scatter(1, order, before < top_p[:, None])
     return torch.log_softmax(logprobs.masked_fill(~kept, -torch.inf), dim=-1)

@@ -39,7 +39,9 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"run folder {self.path} cannot be made ({error.strerror}); choose another --out") from None
+            raise ConfigError(
+                f"run folder {self.path} cannot be made ({error.strerror}); choose another --out"
+            ) from None
         self._lock = self._locked()
         self.results = self.path / "results.jsonl"
         self.pending = self.path / "pending.jsonl"
@@ -50,12 +52,15 @@ class RunFolder:
             lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
         except OSError as error:
             raise ConfigError(
-                f"run folder {self.path} cannot be written ({error.strerror}); choose another --out") from None
+                f"run folder {self.path} cannot be written ({error.strerror}); choose another --out"
+            ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
-            raise ConfigError(f"another process is running in {self.path}; wait for it or choose another --out") from None
+            raise ConfigError(
+                f"another process is running in {self.path}; wait for it or choose another --out"
+            ) from None
         return lock
 
     def close(self) -> None:
@@ -75,11 +80,16 @@ class RunFolder:
             run_id = str(held.pop("run_id"))
         except (OSError, ValueError, KeyError, AttributeError):
             raise ConfigError(f"{file} is damaged; choose another --out") from None
-        changed = sorted(name for name in {*held, *settings} - {"limit", "out", "version", "threads"}
-                         if held.get(name) != settings.get(name))
+        changed = sorted(
+            name
+            for name in {*held, *settings} - {"limit", "out", "version", "threads"}
+            if held.get(name) != settings.get(name)
+        )
         if changed:
-            raise ConfigError(f"{self.path} holds a run with another {', '.join(changed)}; continue it with its own "
-                              "settings (run.json) or choose another --out")
+            raise ConfigError(
+                f"{self.path} holds a run with another {', '.join(changed)}; continue it with its own "
+                "settings (run.json) or choose another --out"
+            )
         self._write(file, settings, run_id)
         return run_id
 
@@ -105,7 +115,8 @@ class RunFolder:
         if len(rows) != committed:
             raise ConfigError(
                 f"{self.path} has {len(rows)} finished problems but the bank {bank.url} knows of {committed}; continue "
-                "with the bank that this run wrote to, or choose another --out")
+                "with the bank that this run wrote to, or choose another --out"
+            )
         with _writing(self.results.with_suffix(".tmp"), "w") as handle:
             handle.writelines(_line(row) for row in rows)
         self.results.with_suffix(".tmp").replace(self.results)
@@ -140,8 +151,10 @@ def _writing(path: Path, mode: str) -> Iterator[Any]:
             handle.flush()
             os.fsync(handle.fileno())
     except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}); nothing that was finished is lost: free space "
-                        "or mend the folder, and run the same command again") from error
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}); nothing that was finished is lost: free space "
+            "or mend the folder, and run the same command again"
+        ) from error
 
 
 def _complete_lines(path: Path) -> Iterator[Row]:

@@ -70,8 +70,17 @@ def set_threads(config: RunConfig) -> None:
 def build_agent(config: RunConfig, bank: Bank) -> Agent:
     """The agent that the settings describe, on an open bank."""
     backbone = Backbone.load(config.model, dtype=config.dtype, device=config.device)
-    return Agent(backbone, LocalEngine(backbone), bank, config.namespace, config.seed, build_verifier(config),
-                 config.sampling, config.learn, config.recall)
+    return Agent(
+        backbone,
+        LocalEngine(backbone),
+        bank,
+        config.namespace,
+        config.seed,
+        build_verifier(config),
+        config.sampling,
+        config.learn,
+        config.recall,
+    )
 
 
 def build_verifier(config: RunConfig) -> Verifier | None:
@@ -111,7 +120,7 @@ class _Stream:
             self.traces.add(row["id"], row["problem"], row["trace"])
             progress(row, row["position"] + 1, total)
         for start in range(len(done), total, self.config.window):
-            for row in self._window(start, self.problems[start:start + self.config.window]):
+            for row in self._window(start, self.problems[start : start + self.config.window]):
                 progress(row, row["position"] + 1, total)
 
     def _window(self, start: int, problems: Sequence[Problem]) -> list[Row]:
@@ -127,8 +136,17 @@ class _Stream:
         spent = [self._rollouts(one, result) for one, result in zip(answered, remembered, strict=True)]
         more = controls.more_rollouts(agent, answered, spent) if "majority" in wanted else nothing
         rows = [
-            _row(start + number, problem, one, remembered[number], shown[number], random[number], verified[number],
-                 more[number], seconds)
+            _row(
+                start + number,
+                problem,
+                one,
+                remembered[number],
+                shown[number],
+                random[number],
+                verified[number],
+                more[number],
+                seconds,
+            )
             for number, (problem, one) in enumerate(zip(problems, answered, strict=True))
         ]
         with self.folder.commit(agent.bank, self.config.namespace, rows):
@@ -143,34 +161,57 @@ class _Stream:
         return arms * (self.config.sampling.samples + 1) + len(result.learned.steps) * self.config.learn.rollouts
 
 
-def _row(position: int, problem: Problem, one: Answered, result: Remembered, shown: Shown | None,
-         random: tuple[str, Responses] | None, verified: tuple[list[str | None], str | None] | None,
-         more: tuple[list[str | None], int] | None, seconds: float) -> Row:
+def _row(
+    position: int,
+    problem: Problem,
+    one: Answered,
+    result: Remembered,
+    shown: Shown | None,
+    random: tuple[str, Responses] | None,
+    verified: tuple[list[str | None], str | None] | None,
+    more: tuple[list[str | None], int] | None,
+    seconds: float,
+) -> Row:
     grader = Grader(problem)
 
     def arm(responses: Responses, **extra: Any) -> Row:
         return grader.arm(responses.answers, responses.greedy_answer, tokens=responses.tokens, **extra)
 
     names = [decided.name for decided in one.routes]
-    routed = grader.arm(one.answers, one.greedy_answer, tokens=one.tokens,
-                        route=names[0] if len(set(names)) == 1 else "mixed", routes=names,
-                        greedy_route=one.greedy_route.name, why=one.greedy_route.why)
+    routed = grader.arm(
+        one.answers,
+        one.greedy_answer,
+        tokens=one.tokens,
+        route=names[0] if len(set(names)) == 1 else "mixed",
+        routes=names,
+        greedy_route=one.greedy_route.name,
+        why=one.greedy_route.why,
+    )
     learned = result.learned
     return {
         **grader.head(position),
         "zero_shot": arm(one.zero_shot),
-        "memory": None if one.hit is None or one.memory is None else arm(
-            one.memory, memory_id=one.hit.memory_id, similarity=one.hit.similarity, source=one.hit.problem_id),
+        "memory": None
+        if one.hit is None or one.memory is None
+        else arm(one.memory, memory_id=one.hit.memory_id, similarity=one.hit.similarity, source=one.hit.problem_id),
         "routed": routed,
         "icl": None if shown is None else arm(shown.responses, source=shown.source, similarity=shown.similarity),
         "random": None if random is None else arm(random[1], memory_id=random[0]),
         "verified": None if verified is None else grader.arm(verified[0], verified[1], tokens=one.zero_shot.tokens),
         "majority": None if more is None else grader.majority(more[0], tokens=more[1]),
-        "learned": None if result.memory is None else {
-            "memory_id": result.memory.id, "state": str(result.memory.state), "reason": result.memory.reason,
-            "label": learned.label, "share": one.zero_shot.vote.share, "margin": one.zero_shot.vote.margin,
-            "label_correct": grader.right(learned.label), "rewards": [step["reward"] for step in learned.steps],
-            "steps": len(learned.steps), "tokens": learned.tokens,
+        "learned": None
+        if result.memory is None
+        else {
+            "memory_id": result.memory.id,
+            "state": str(result.memory.state),
+            "reason": result.memory.reason,
+            "label": learned.label,
+            "share": one.zero_shot.vote.share,
+            "margin": one.zero_shot.vote.margin,
+            "label_correct": grader.right(learned.label),
+            "rewards": [step["reward"] for step in learned.steps],
+            "steps": len(learned.steps),
+            "tokens": learned.tokens,
         },
         "not_learned": learned.reason if result.memory is None else None,
         "trace": trace(one),

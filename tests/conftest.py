@@ -1,0 +1,84 @@
+"""What several tests share: the shipped testbed model, a small random model of a real architecture, problems."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores: more threads only fight each other
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from tacit import problems
+from tacit.backbone import Backbone
+from tacit.engines.local import LocalEngine
+from tacit.problems import Problem
+
+torch.set_num_threads(1)
+
+
+def save_tiny_qwen2(directory: Path, *, chat: bool = True, seed: int = 0, **settings: object) -> Path:
+    """A random-weight Qwen2 (grouped-query attention, untied embeddings) with a byte-level tokenizer, as a folder."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*alphabet, "<|pad|>", "<|end|>", "<|user|>", "<|bot|>"])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>")
+    fast.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|bot|>"]})
+    if chat:
+        fast.chat_template = (
+            "{% for m in messages %}{{ '<|user|>' if m.role == 'user' else '<|bot|>' }}{{ m.content }}"
+            "{% if m.role == 'assistant' %}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}"
+        )
+    values = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "eos_token_id": vocabulary["<|end|>"],
+        "tie_word_embeddings": False,
+        **settings,
+    }
+    torch.manual_seed(seed)
+    model = Qwen2ForCausalLM(Qwen2Config(**values))  # type: ignore[arg-type]
+    model.save_pretrained(directory)
+    fast.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small random-weight Qwen2-type model with a chat template."""
+    return save_tiny_qwen2(tmp_path_factory.mktemp("models") / "tiny-qwen2")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_model: Path) -> Backbone:
+    """That model, loaded."""
+    return Backbone.load(str(tiny_model), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def testbed() -> Backbone:
+    """The shipped testbed model."""
+    return Backbone.load("testbed", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def engine(testbed: Backbone) -> LocalEngine:
+    """An engine on the testbed."""
+    return LocalEngine(testbed)
+
+
+def stream(count: int, seed: int = 5, which: str = "AB") -> list[Problem]:
+    """Fresh testbed problems."""
+    return list(islice(problems.load(f"testbed:{which}", seed=seed, limit=count), count))

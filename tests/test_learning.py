@@ -1,0 +1,177 @@
+"""Learning: the gradient is right, memories are independent to the bit, and what is learned helps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import stream
+
+from tacit import rewards
+from tacit.answers import vote, vote_answers
+from tacit.backbone import Backbone
+from tacit.config import LearnConfig, Sampling
+from tacit.engines.base import Request, Rollout
+from tacit.engines.local import LocalEngine
+from tacit.errors import ConfigError
+from tacit.learning import Learner, Task
+from tacit.seeds import derive
+
+SAMPLING = Sampling(max_tokens=48)
+
+
+def tasks(backbone: Backbone, count: int, seed: int = 5) -> list[Task]:
+    """Problems with the vote over eight zero-shot samples."""
+    problems = [problem.blind() for problem in stream(count, seed)]
+    asked = [
+        Request(backbone.encode(p.text), n=8, max_tokens=48, seeds=tuple(derive(0, p.id, k) for k in range(8)))
+        for p in problems
+    ]
+    groups = LocalEngine(backbone).generate(asked)
+    return [Task(p, vote([r.text for r in group])) for p, group in zip(problems, groups, strict=True)]
+
+
+def learner(backbone: Backbone, **changes: object) -> Learner:
+    config = LearnConfig(**{"steps": 3, **changes})  # type: ignore[arg-type]
+    return Learner(backbone, LocalEngine(backbone), config, SAMPLING, seed=0)
+
+
+def test_the_gradient_is_the_policy_gradient(tiny: Backbone) -> None:
+    """The batched, prefix-sharing pass against the textbook formula, one whole sequence at a time."""
+    sampling = Sampling(temperature=0.8, max_tokens=12)
+    learning = Learner(tiny, LocalEngine(tiny), LearnConfig(), sampling, seed=0)
+    updates = []
+    for index, text in enumerate(["short", "a rather longer question than that"]):
+        memory = learning._begin(Task(stream(1)[0], vote_answers(["1"])))
+        memory.ids = tiny.encode(text)
+        group = [
+            Rollout(tuple(torch.randint(0, 250, (length,)).tolist()), (), "", "stop") for length in (3, 7 + index, 1)
+        ]
+        updates.append((memory, group, [0.5, -0.25, -0.25]))
+    learning._gradients(updates)
+    for memory, group, advantages in updates:
+        prompt = memory.prompt.detach().clone().requires_grad_(True)
+        total = sum(len(rollout.token_ids) for rollout in group)
+        loss = torch.zeros(())
+        for rollout, advantage in zip(group, advantages, strict=True):
+            tokens = torch.tensor(rollout.token_ids)
+            embeds = torch.cat([prompt, tiny.embed(torch.cat([memory.ids, tokens]))])[None]
+            logits = tiny.model(inputs_embeds=embeds).logits[0, len(prompt) + len(memory.ids) - 1 : -1]
+            logprobs = torch.log_softmax(logits / 0.8, -1).gather(1, tokens[:, None])
+            loss = loss - advantage * logprobs.sum() / total
+        loss.backward()
+        assert memory.prompt.grad is not None and prompt.grad is not None
+        torch.testing.assert_close(memory.prompt.grad, prompt.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_batch_of_1_and_of_32_give_identical_memories(testbed: Backbone) -> None:
+    todo = tasks(testbed, 32)
+    together = learner(testbed, batch=32).learn(todo)
+    alone = learner(testbed, batch=1).learn(todo)
+    learned = [result for result in together if result.prompt is not None]
+    assert len(learned) >= 12
+    for one, other in zip(together, alone, strict=True):
+        assert one.reason == other.reason
+        assert (one.prompt is None) == (other.prompt is None)
+        if one.prompt is not None:
+            assert np.array_equal(one.prompt, other.prompt)
+            assert [step["reward"] for step in one.steps] == [step["reward"] for step in other.steps]
+
+
+def test_learning_raises_the_reward_and_the_same_seed_repeats_it(testbed: Backbone) -> None:
+    todo = tasks(testbed, 16)
+    first = learner(testbed, steps=10).learn(todo)
+    learned = [result for result in first if result.prompt is not None]
+    before = np.mean([np.mean([s["reward"] for s in result.steps[:3]]) for result in learned])
+    after = np.mean([np.mean([s["reward"] for s in result.steps[-3:]]) for result in learned])
+    assert after > before + 0.1
+    again = learner(testbed, steps=10).learn(todo[:4])
+    for one, other in zip(first, again, strict=False):
+        assert (one.prompt is None and other.prompt is None) or np.array_equal(one.prompt, other.prompt)  # type: ignore[arg-type]
+
+
+def test_the_backbone_is_untouched(testbed: Backbone) -> None:
+    before = testbed.checksum()
+    learner(testbed).learn(tasks(testbed, 4))
+    assert testbed.checksum() == before
+    assert all(p.grad is None and not p.requires_grad for p in testbed.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("answers", "learns"),
+    [
+        (["1"] * 3 + ["2"], True),
+        (["1"] * 8, True),
+        (["1"] * 3 + ["2", "3", "4", "5", "6"], True),
+        (["1"] * 3 + ["2"] * 2 + ["4", "5", "6"], False),
+        (["1"] * 2 + ["3", "4", "5", "6", "7", "8"], False),
+        ([None] * 8, False),
+        (["1"] * 2 + [None] * 6, False),
+    ],
+)
+def test_the_vote_gate(testbed: Backbone, answers: list[str | None], learns: bool) -> None:
+    assert (learner(testbed).gate(vote_answers(answers)) is None) == learns
+
+
+def test_groups_without_signal_are_skipped(testbed: Backbone) -> None:
+    """A label nobody gives: no reward, no update, not admitted."""
+    (task,) = tasks(testbed, 1)
+    hopeless = Task(task.problem, vote_answers(["987654"] * 8))
+    (result,) = learner(testbed).learn([hopeless])
+    assert not result.admitted
+    assert result.reason == "it never saw a reward"
+    assert not any(step["updated"] for step in result.steps)
+
+
+def test_initialisations_differ_and_nearest_starts_from_the_recalled_prompt(testbed: Backbone) -> None:
+    (task,) = tasks(testbed, 1)
+    start = np.full((20, testbed.hidden_size), 0.01, dtype=np.float32)
+    starts = {
+        init: learner(testbed, init=init)._initial(replace(task, start=start)).numpy()
+        for init in ("gaussian", "vocabulary", "text", "nearest")
+    }
+    assert np.array_equal(starts["nearest"], start)
+    assert len({value.tobytes() for value in starts.values()}) == 4
+    assert starts["gaussian"].std() == pytest.approx(testbed.embedding_std, rel=0.05)
+    rows = {row.tobytes() for row in testbed.embedding_matrix.numpy()}
+    assert all(row.tobytes() in rows for row in starts["vocabulary"])
+
+
+def test_row_norms_are_capped(testbed: Backbone) -> None:
+    todo = tasks(testbed, 6)
+    for result in learner(testbed, lr=5.0, norm_cap=1.5).learn(todo):
+        if result.prompt is not None:
+            assert np.linalg.norm(result.prompt, axis=1).max() <= 1.5 * testbed.embedding_norm * 1.0001
+
+
+def test_keeping_the_best_step(testbed: Backbone) -> None:
+    for last, best in zip(
+        learner(testbed, keep="last").learn(tasks(testbed, 6)),
+        learner(testbed, keep="best").learn(tasks(testbed, 6)),
+        strict=True,
+    ):
+        if last.prompt is not None:  # the last prompt was never tried, so the best tried one is another
+            assert best.prompt is not None and not np.array_equal(last.prompt, best.prompt)
+
+
+def test_controls_are_rewards_that_ignore_the_label() -> None:
+    rng = np.random.Generator(np.random.Philox(1))
+    assert rewards.get("format")(["3", None, "4"], "9", rng) == [1.0, 0.0, 1.0]
+    flips = rewards.get("random")(["9"] * 200, "9", rng)
+    assert 60 < sum(flips) < 140
+    assert rewards.get("majority")(["1/2", "0.5", None, "3"], r"\frac12", rng) == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_reward_of_ones_own_in_a_few_lines(testbed: Backbone) -> None:
+    def shortness(answers: list[str | None], label: str, rng: np.random.Generator) -> list[float]:
+        return [1.0 / len(answer) if answer else 0.0 for answer in answers]
+
+    rewards.register("test-shortness", shortness)
+    (result,) = learner(testbed, reward="test-shortness").learn(tasks(testbed, 1))
+    assert result.steps and 0 < result.steps[0]["reward"] <= 1
+    with pytest.raises(ConfigError, match="already a reward"):
+        rewards.register("majority", shortness)
+    with pytest.raises(ConfigError, match="unknown reward"):
+        rewards.get("nonsense")
