@@ -57,11 +57,15 @@ def test_a_continued_run_counts_only_its_own_problems_in_the_time_left(monkeypat
     clock = [0.0]
     monkeypatch.setattr(cli_progress.time, "monotonic", lambda: clock[0])
     rows = synthetic_rows(52)
-    progress = Progress("a run", 60)
+    progress = Progress("a run", 60, earlier=50)
+    clock[0] = 30.0  # loading the model
+    for done in range(1, 51):
+        progress(rows[done - 1], done, 60)
+    assert "starting" in progress.line()
     for done in (51, 52):
         clock[0] += 10.0
         progress(rows[done - 1], done, 60)
-    assert "about 1:20 left" in progress.line()
+    assert "0:50, about 1:20 left" in progress.line()
 
 
 def test_the_terminal_block_renders_and_an_error_leaves_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,18 +186,18 @@ def test_same_seed_same_figures() -> None:
 
 def test_retrieval_precision_knows_what_it_cannot_know() -> None:
     rows = [
-        {"family": "add", "memory": None, "learned": {"memory_id": "a"}},
-        {"family": "add", "memory": {"memory_id": "a"}, "learned": {"memory_id": "b"}},
-        {"family": "max", "memory": {"memory_id": "b"}, "learned": None},
-        {"family": "max", "memory": {"memory_id": "made before this run"}, "learned": None},
+        {"id": "p", "family": "add", "memory": None},
+        {"id": "q", "family": "add", "memory": {"source": "p"}},
+        {"id": "r", "family": "max", "memory": {"source": "q"}},
+        {"id": "s", "family": "max", "memory": {"source": "of an earlier run"}},
     ]
     assert metrics.retrieval_precision(rows) == {"recalled": 3, "known": 2, "same_family": 1, "precision": 0.5}
 
 
 def test_reasons_for_no_memory_are_counted_without_their_particulars() -> None:
     rows = [
-        {"learned": {"memory_id": None, "reason": "weak vote: 2 of 8 say 4"}},
-        {"learned": {"memory_id": None, "reason": "weak vote: 1 of 8 says 5"}},
+        {"learned": None, "not_learned": "weak vote: 2 of 8 say 4"},
+        {"learned": None, "not_learned": "weak vote: 1 of 8 says 5"},
         {"learned": {"memory_id": "a", "state": "active", "reason": "mean reward: .8"}},
         {"learned": None},
     ]

@@ -47,8 +47,9 @@ def synthetic_rows(n: int = 210, *, seed: int = 0, samples: int = 4, oracle: boo
         zero_shot = _arm(rng, gold, base, samples)
         fitting = [memory for memory, kind in bank if kind == family]
         recalled = fitting[-1] if fitting else None
+        source = f"A-{seed}-{int(recalled[1:])}" if recalled else None
         memory = (
-            _arm(rng, gold, tuned, samples, memory_id=recalled, similarity=0.6 + 0.4 * rng.random())
+            _arm(rng, gold, tuned, samples, memory_id=recalled, similarity=0.6 + 0.4 * rng.random(), source=source)
             if recalled
             else None
         )
@@ -92,6 +93,7 @@ def synthetic_rows(n: int = 210, *, seed: int = 0, samples: int = 4, oracle: boo
                 else None,
                 "majority": {"answer": majority, "correct": int(majority == gold), "n": 90, "tokens": 2700},
                 "learned": learned,
+                "not_learned": None if learned else "weak vote: 2 of 8 say 7",
                 "tokens": zero_shot["tokens"] + (memory or {}).get("tokens", 0) + (learned or {}).get("tokens", 0),
                 "seconds": 1.5,
             }

@@ -15,7 +15,7 @@ from typing import Annotated, cast
 
 import typer
 
-from tacit import cli_doctor, cli_memories, cli_testbed
+from tacit import cli_doctor, cli_memories, cli_run, cli_testbed
 from tacit.cli_common import Interrupted, ReaderGone, emit, one_line, show_summary, version, writing
 from tacit.errors import TacitError
 
@@ -35,6 +35,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("demo")(cli_run.demo)
+app.command("run")(cli_run.run)
+app.command("ask")(cli_run.ask)
 app.add_typer(cli_memories.app, name="memories")
 app.add_typer(cli_testbed.app, name="testbed")
 app.command("doctor")(cli_doctor.doctor)

@@ -69,15 +69,22 @@ class Tally:
 
 
 class Progress:
-    """Shows a run as it goes. Call it with each final row, how many are done, and of how many."""
+    """Shows a run as it goes. Call it with each final row, how many are done, and of how many.
 
-    def __init__(self, title: str, total: int) -> None:
+    Args:
+        title: of the run.
+        total: problems in all, 0 if that is not known yet.
+        earlier: how many rows an interrupted part of the run has left; they come first and at once.
+    """
+
+    def __init__(self, title: str, total: int, *, earlier: int = 0) -> None:
         self._title = title
         self._total = total
         self._done = 0
-        self._before: int | None = None  # problems that an earlier, interrupted run had done
+        self._earlier = earlier
         self._tally = Tally()
         self._start = time.monotonic()
+        self._work_start = self._start
         self._last_line = self._start
         self._told = 0  # problems done when the last line was written
         self._console = console()
@@ -102,8 +109,8 @@ class Progress:
 
     def __call__(self, row: Mapping[str, Any], done: int, total: int) -> None:
         """A row is final."""
-        if self._before is None:
-            self._before = done - 1
+        if done == self._earlier:
+            self._work_start = time.monotonic()  # what comes now takes its time
         self._done, self._total = done, total
         self._tally.add(row)
         now = time.monotonic()
@@ -145,12 +152,13 @@ class Progress:
 
     def _time(self) -> str:
         elapsed = time.monotonic() - self._start
-        new = self._done - (self._before or 0)
-        if self._done >= self._total:
+        new = self._done - self._earlier
+        if self._done >= self._total > 0:
             return _clock(elapsed)
-        if not new:
+        if new <= 0:
             return f"{_clock(elapsed)}, starting"
-        return f"{_clock(elapsed)}, about {_clock(elapsed / new * (self._total - self._done))} left"
+        each = (time.monotonic() - self._work_start) / new
+        return f"{_clock(elapsed)}, about {_clock(each * (self._total - self._done))} left"
 
 
 def _clock(seconds: float) -> str:

@@ -235,13 +235,18 @@ def summarise(
         "families": family_table(marked),
         **memory_counts(rows),
         "tokens": sum(int(row.get("tokens") or 0) for row in rows),
-        "tokens_learning": sum(int((row.get("learned") or {}).get("tokens") or 0) for row in rows),
+        # Learning that left no memory cost its tokens too, so they are what answering does not account for.
+        "tokens_learning": sum(int(row.get("tokens") or 0) - _answer_tokens(row) for row in rows),
         "seconds": math.fsum(float(row.get("seconds") or 0.0) for row in rows),
         "routes": dict(Counter(str((row.get("routed") or {}).get("route")) for row in rows)),
         "bootstrap": {"resamples": resamples, "level": 0.95, "unit": "problem"},
         "settings": dict(settings or {}),
     }
     return summary
+
+
+def _answer_tokens(row: Row) -> int:
+    return sum(int((row.get(arm) or {}).get("tokens") or 0) for arm in ("zero_shot", "memory"))
 
 
 def _mean(values: Floats) -> float | None:
@@ -345,16 +350,12 @@ def retrieval_precision(rows: Sequence[Row]) -> dict[str, int | float | None]:
     ``{recalled, known, same_family, precision}``: ``known`` counts recalls where both families are known (a memory
     made before this run, or by a source without families, is not), ``precision`` = same_family / known or None.
     """
-    family_of = {
-        row["learned"]["memory_id"]: row.get("family")
-        for row in rows
-        if row.get("learned") and row["learned"].get("memory_id")
-    }
+    family_of = {row.get("id"): row.get("family") for row in rows}
     recalled = [row for row in rows if row.get("memory")]
     known = [
-        (row["family"], family_of[row["memory"]["memory_id"]])
+        (row["family"], family_of[row["memory"].get("source")])
         for row in recalled
-        if row.get("family") and family_of.get(row["memory"].get("memory_id"))
+        if row.get("family") and family_of.get(row["memory"].get("source"))
     ]
     same = sum(1 for asked, found in known if asked == found)
     return {
@@ -391,10 +392,10 @@ def memory_counts(rows: Sequence[Row]) -> dict[str, Any]:
     ``not_learned``: problems that left none, by reason."""
     learned = [row.get("learned") for row in rows]
     stored = [record for record in learned if record and record.get("memory_id")]
-    others = [record for record in learned if not (record and record.get("memory_id"))]
+    others = [row for row, record in zip(rows, learned, strict=True) if not (record and record.get("memory_id"))]
     return {
         "memories": len(stored),
         "memories_by_state": dict(Counter(str(record.get("state")) for record in stored)),
         # A reason may go on, after a colon, with the particulars of its problem.
-        "not_learned": dict(Counter(str((record or {}).get("reason") or "unknown").split(":")[0] for record in others)),
+        "not_learned": dict(Counter(str(row.get("not_learned") or "unknown").split(":")[0] for row in others)),
     }
