@@ -1,0 +1,39 @@
+# A fresh machine needs Python >= 3.11 and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# One thread per process: on few cores more threads only wait for each other.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo demo-short test test-slow lint bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/tacit demo
+
+demo-short: $(INSTALLED)
+	$(BIN)/tacit demo --limit 24 --out runs/demo-short
+
+test: $(INSTALLED)
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/recall.py --out runs/bench
+
+# Torch comes first and by its exact version: a looser request may bring gigabytes of CUDA libraries.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
