@@ -318,7 +318,7 @@ def test_error_that_ends_the_transaction_leaves_nothing_half_done(tmp_path):
     ("damage", "words"),
     [
         (
-            "UPDATE payloads SET prompt = CAST(substr(prompt, 1, 80) || substr(prompt, 80) AS BLOB) WHERE position = 2",
+            "UPDATE payloads SET prompt = (SELECT prompt FROM payloads WHERE position = 1) WHERE position = 2",
             "'m1'.*soft",
         ),
         ("UPDATE payloads SET prompt = 'text' WHERE position = 2", "'m1'.*safetensors"),
