@@ -68,6 +68,22 @@ def test_a_continued_run_counts_only_its_own_problems_in_the_time_left(monkeypat
     assert "0:50, about 1:20 left" in progress.line()
 
 
+def test_time_left_counts_whole_windows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(cli_progress.time, "monotonic", lambda: clock[0])
+    rows = synthetic_rows(24)
+    with Progress("a run", 24, window=10) as progress:
+        clock[0] = 20.0
+        progress(rows[0], 1, 24)
+        assert "about 0:28 left" in progress.line()
+        for done in range(2, 25):
+            if done == 21:
+                clock[0] = 60.0
+            progress(rows[done - 1], done, 24)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" problems")[0] for line in lines] == ["10 of 24", "24 of 24"]
+
+
 def test_the_terminal_block_renders_and_an_error_leaves_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 

@@ -60,7 +60,7 @@ def root(
 
 @app.command("report")
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
-    """Write summary.json, report.html and the plots of a run again from its results."""
+    """Write the report of a run again: summary.json, report.html, plots."""
     from tacit.experiments.report import write_report
 
     show_summary(write_report(folder))

@@ -183,8 +183,10 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         for name in ("gain in points, 95 % interval", "sampled", "greedy"):
             gains.add_column(name, justify="left" if name.startswith("gain") else "right")
         gains.add_row("routed over zero-shot", points(summary["gain"]), points(summary["gain_greedy"]), style="bold")
-        gains.add_row("routed over ICL", points(summary["gain_over_icl"]), points(summary["gain_over_icl_greedy"]))
-        gains.add_row("vote, at equal compute", points(summary["gain_over_majority"]), "-")
+        if summary["gain_over_icl"]["n"]:
+            gains.add_row("routed over ICL", points(summary["gain_over_icl"]), points(summary["gain_over_icl_greedy"]))
+        if summary["gain_over_majority"]["n"]:
+            gains.add_row("vote, at equal compute", points(summary["gain_over_majority"]), "-")
         if "random" in summary["gains"]:
             control = summary["gains"]["random"]
             gains.add_row("random memory over zero-shot", points(control["sampled"]), points(control["greedy"]))

@@ -36,7 +36,7 @@ def doctor(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Check versions, device, the testbed's weights, the answer worker and, with --bank, a bank. Exits 1 on trouble."""
+    """Check this installation and, with --bank, a bank; exits 1 on trouble."""
     checks = [*_versions(), *_device(), _weights(), _answers()]
     if bank is not None:
         checks.append(_bank(bank))

@@ -105,6 +105,9 @@ def show_(
         ("created", _when(memory.created)),
     ]
     for name, value in memory.provenance.items():
+        if name == "steps":
+            lines.append(("rewards", _rewards(value)))
+            continue
         lines.append((name, one_line(value if isinstance(value, str) else _short(value))))
     for step in steps:
         lines.append(("history", f"{_when(step.time)} {step.old or 'new'} -> {step.new}: {step.reason}"))
@@ -280,6 +283,14 @@ def _write_new(path: Path, data: bytes) -> None:
 
 def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _rewards(steps: Any) -> str:
+    """The mean reward of each learning step, in short; provenance from elsewhere may hold anything."""
+    try:
+        return " ".join(f"{step['reward']:.2f}" for step in steps)
+    except (TypeError, KeyError, ValueError):
+        return _short(steps)
 
 
 def _short(value: Any) -> str:

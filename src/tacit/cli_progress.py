@@ -75,13 +75,15 @@ class Progress:
         title: of the run.
         total: problems in all, 0 if that is not known yet.
         earlier: how many rows an interrupted part of the run has left; they come first and at once.
+        window: how many rows become final together.
     """
 
-    def __init__(self, title: str, total: int, *, earlier: int = 0) -> None:
+    def __init__(self, title: str, total: int, *, earlier: int = 0, window: int = 1) -> None:
         self._title = title
         self._total = total
         self._done = 0
         self._earlier = earlier
+        self._window = window
         self._tally = Tally()
         self._start = time.monotonic()
         self._work_start = self._start
@@ -114,7 +116,8 @@ class Progress:
         self._done, self._total = done, total
         self._tally.add(row)
         now = time.monotonic()
-        if self._live is None and now - self._last_line >= PAUSE:
+        whole = done % self._window == 0 or done == total
+        if self._live is None and whole and now - self._last_line >= PAUSE:
             self._last_line, self._told = now, done
             self._console.print(self.line(), soft_wrap=True)
 
@@ -157,8 +160,10 @@ class Progress:
             return _clock(elapsed)
         if new <= 0:
             return f"{_clock(elapsed)}, starting"
-        each = (time.monotonic() - self._work_start) / new
-        return f"{_clock(elapsed)}, about {_clock(each * (self._total - self._done))} left"
+        # The rows of a window come one by one, but the time went into all of them.
+        worked = min(-(-new // self._window) * self._window, self._total - self._earlier)
+        each = (time.monotonic() - self._work_start) / worked
+        return f"{_clock(elapsed)}, about {_clock(each * (self._total - self._earlier - worked))} left"
 
 
 def _clock(seconds: float) -> str:

@@ -167,8 +167,7 @@ def demo(
         int, typer.Option(metavar="W", help="Problems answered before their memories are learned together.")
     ] = DEMO.window,
 ) -> None:
-    """See it work: the testbed model on fresh problems, with in-context learning, a random-memory control and an
-    equal-compute vote beside it."""
+    """See it work: the testbed model on fresh problems, beside in-context learning and controls."""
     _run(replace(DEMO, out=str(out), seed=seed, limit=limit, window=window), f"demo, seed {seed}")
 
 
@@ -271,7 +270,9 @@ def _show_answer(facts: dict[str, Any]) -> None:
         lines.append(("with memory", "{greedy_answer} greedy; {why}".format(**facts["memory"])))
     lines.append(("response", facts["text"]))
     if facts["learned"]:
-        lines.append(("learned", "{memory_id} ({state}): {reason}".format(**facts["learned"])))
+        learned = facts["learned"]
+        what = f"{learned['memory_id']} ({learned['state']})" if learned["memory_id"] else "nothing"
+        lines.append(("learned", f"{what}: {learned['reason']}"))
     for name, value in lines:
         emit(f"{name:<12} {one_line(str(value))}")
 
@@ -287,7 +288,7 @@ def _run(config: RunConfig, title: str) -> None:
     except OSError:
         earlier = 0  # the run will say what is wrong with its folder
     try:
-        with Progress(title, config.limit or 0, earlier=earlier) as progress:
+        with Progress(title, config.limit or 0, earlier=earlier, window=config.window) as progress:
             summary = runner.run(config, progress)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command continues the run") from None
