@@ -201,6 +201,11 @@ def fresh() -> Iterator[None]:
     verdicts.clear()
 
 
+def warm() -> None:
+    """Have a worker that has started and imported: what that takes is not a hostile answer's cost."""
+    assert answer_pool.compare("x+1", "1+x", 30).value is True
+
+
 HOSTILE = {
     "tower": "10^{10^{10}}",
     "higher tower": "10^{10^{10^{10}}}",
@@ -228,8 +233,8 @@ PATIENCE = 1.0
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_answer_costs_at_most_the_limit(name: str) -> None:
     hostile = HOSTILE[name]
-    equivalent("x+1", "1+x")  # a started worker; its start is not the hostile answer's cost
     for other in ("x+7", hostile + "+1"):
+        warm()
         start = time.monotonic()
         assert not equivalent(hostile, other, PATIENCE)
         assert time.monotonic() - start < 1.5 * PATIENCE + 1.5
@@ -247,7 +252,7 @@ def test_what_timed_out_once_is_not_asked_again(fresh: None) -> None:
 
 def test_a_hostile_answer_does_not_spoil_a_vote(fresh: None) -> None:
     answers = [HOSTILE["higher tower"], r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}", HOSTILE["braces"]]
-    equivalent("x+1", "1+x")
+    warm()
     start = time.monotonic()
     result = vote_answers(answers, PATIENCE)
     assert time.monotonic() - start < 3 * (1.5 * PATIENCE + 1)
