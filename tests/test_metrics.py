@@ -87,7 +87,7 @@ def _slow_mark(row: dict[str, Any], arm: str) -> float:
 def test_accuracy_counts_and_gains_match_a_slow_reference() -> None:
     rows = synthetic_rows(80, seed=4)
     summary = metrics.summarise(rows, seed=9, resamples=2000)
-    for arm in ("zero_shot", "memory", "routed", "icl", "random"):
+    for arm in ("zero_shot", "memory", "routed", "icl", "random", "verified"):
         assert summary["arms"][arm]["accuracy"] == pytest.approx(sum(_slow_mark(row, arm) for row in rows) / 80)
         assert summary["arms"][arm]["covered"] == sum(row[arm] is not None for row in rows)
         greedy = sum((row[arm] or row["zero_shot"])["greedy_correct"] for row in rows) / 80
@@ -149,7 +149,7 @@ def test_changes_and_router_table_count_what_they_say() -> None:
 def test_rows_without_gold_are_left_out_and_counted() -> None:
     rows: list[dict[str, Any]] = synthetic_rows(20)
     for row in rows[:5]:
-        for arm in ("zero_shot", "memory", "routed", "icl", "random", "majority"):
+        for arm in ("zero_shot", "memory", "routed", "icl", "random", "verified", "majority"):
             if row[arm]:
                 marks = {"correct": None, "greedy_correct": None, "majority_correct": None, "rights": None}
                 row[arm] |= {key: value for key, value in marks.items() if key in row[arm]}
@@ -165,11 +165,11 @@ def test_rows_without_gold_are_left_out_and_counted() -> None:
 def test_arms_that_were_not_run_have_no_figures() -> None:
     rows: list[dict[str, Any]] = synthetic_rows(12)
     for row in rows:
-        row["icl"] = row["majority"] = row["random"] = None
+        row["icl"] = row["majority"] = row["random"] = row["verified"] = None
     summary = metrics.summarise(rows, resamples=100)
     assert summary["arms"]["icl"]["accuracy"] is None
     assert summary["arms"]["icl"]["n"] == summary["arms"]["majority"]["n"] == 0
-    assert "random" not in summary["arms"]
+    assert not {"random", "verified"} & {*summary["arms"], *summary["gains"]}
     assert summary["gain_over_icl"]["mean"] is None
 
 

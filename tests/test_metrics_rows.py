@@ -91,6 +91,7 @@ def synthetic_rows(n: int = 210, *, seed: int = 0, samples: int = 4, oracle: boo
                 "random": _arm(rng, gold, base if oracle else max(0.0, base - 0.05), samples, memory_id=other)
                 if other
                 else None,
+                "verified": _arm(rng, gold, min(1.0, base + 0.1), samples),
                 "majority": {"answer": majority, "correct": int(majority == gold), "n": 90, "tokens": 2700},
                 "learned": learned,
                 "not_learned": None if learned else "weak vote: 2 of 8 say 7",

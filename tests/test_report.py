@@ -115,7 +115,7 @@ def test_the_smallest_runs_have_a_report(tmp_path: Path, n: int) -> None:
 def test_a_run_without_gold_and_baselines_has_a_report(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = synthetic_rows(12)
     for row in rows:
-        row["icl"] = row["random"] = row["majority"] = row["gold"] = row["family"] = None
+        row["icl"] = row["random"] = row["majority"] = row["verified"] = row["gold"] = row["family"] = None
         for arm in ("zero_shot", "memory", "routed"):
             if row[arm]:
                 row[arm] |= {"correct": None, "greedy_correct": None, "majority_correct": None, "rights": None}

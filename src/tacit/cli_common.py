@@ -147,7 +147,7 @@ LABELS = {
     "icl": "ICL, one raw trace",
     "random": "random memory (control)",
     "memory": "memory",
-    "verified": "verified choice (control)",
+    "verified": "verifier alone (control)",
     "routed": "routed (Tacit)",
     "majority": "majority vote, equal compute",
     "routed_majority": "vote of routed samples",
@@ -185,6 +185,9 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         gains.add_row("routed over zero-shot", points(summary["gain"]), points(summary["gain_greedy"]), style="bold")
         if summary["gain_over_icl"]["n"]:
             gains.add_row("routed over ICL", points(summary["gain_over_icl"]), points(summary["gain_over_icl_greedy"]))
+        if summary["gain_over_verified"]["n"]:
+            over = summary["gain_over_verified"], summary["gain_over_verified_greedy"]
+            gains.add_row("routed over the verifier alone", *map(points, over))
         if summary["gain_over_majority"]["n"]:
             gains.add_row("vote, at equal compute", points(summary["gain_over_majority"]), "-")
         if "random" in summary["gains"]:

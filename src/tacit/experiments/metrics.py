@@ -192,8 +192,9 @@ def summarise(
 
     Returns:
         A dict; ``gain`` is routed minus zero-shot (paired), ``gains[arm]`` any arm against zero-shot,
-        ``gain_over_icl`` routed minus ICL, ``gain_over_majority`` the vote over routed samples minus the vote over as
-        many zero-shot rollouts as Tacit spent in all.
+        ``gain_over_icl`` routed minus ICL, ``gain_over_verified`` routed minus the verifier's choice between two
+        zero-shot answers (what memories add to a verifier), ``gain_over_majority`` the vote over routed samples minus
+        the vote over as many zero-shot rollouts as Tacit spent in all.
     """
     marked = [row for row in rows if has_gold(row)]
     sampled, greedy = _columns(marked)
@@ -222,6 +223,8 @@ def summarise(
         "gain_greedy": gains["routed"]["greedy"],
         "gain_over_icl": paired(sampled["routed"], sampled["icl"]),
         "gain_over_icl_greedy": paired(greedy["routed"], greedy["icl"]),
+        "gain_over_verified": paired(sampled["routed"], sampled["verified"]),
+        "gain_over_verified_greedy": paired(greedy["routed"], greedy["verified"]),
         "gain_over_majority": paired(sampled["routed_majority"], sampled["majority"]),
         "gains": gains,
         "halves": {

@@ -23,7 +23,7 @@ from tacit.errors import DataError
 from tacit.experiments.metrics import Row, summarise
 from tacit.experiments.plots import STYLES, draw_all
 
-CONTROL_LABELS = {"random": "random memory (control)", "verified": "verified choice (control)"}
+CONTROL_LABELS = {"random": "random memory (control)", "verified": "verifier alone (control)"}
 
 ORDER = (
     "zero_shot",
