@@ -45,7 +45,8 @@ class RunFolder:
         self._lock = self._locked()
         self.results = self.path / "results.jsonl"
         self.pending = self.path / "pending.jsonl"
-        self.run_id = self._settings(settings)
+        self.settings = settings
+        self.run_id = self._checked_settings()
 
     def _locked(self) -> int:
         try:
@@ -67,14 +68,13 @@ class RunFolder:
         """Let another process use the folder."""
         os.close(self._lock)
 
-    def _settings(self, settings: dict[str, Any]) -> str:
+    def _checked_settings(self) -> str:
+        """The id of the run that is here, or a new one; nothing is written before the model and the bank are open."""
         file = self.path / "run.json"
         if not file.exists():
             if self.results.exists():
                 raise ConfigError(f"{self.path} has results but no run.json; choose another --out")
-            run_id = secrets.token_hex(8)
-            self._write(file, settings, run_id)
-            return run_id
+            return secrets.token_hex(8)
         try:
             held = json.loads(file.read_text())
             run_id = str(held.pop("run_id"))
@@ -82,22 +82,21 @@ class RunFolder:
             raise ConfigError(f"{file} is damaged; choose another --out") from None
         changed = sorted(
             name
-            for name in {*held, *settings} - {"limit", "out", "version", "threads"}
-            if held.get(name) != settings.get(name)
+            for name in {*held, *self.settings} - {"limit", "out", "version", "threads"}
+            if held.get(name) != self.settings.get(name)
         )
         if changed:
             raise ConfigError(
                 f"{self.path} holds a run with another {', '.join(changed)}; continue it with its own "
                 "settings (run.json) or choose another --out"
             )
-        self._write(file, settings, run_id)
         return run_id
 
-    def _write(self, file: Path, settings: dict[str, Any], run_id: str) -> None:
-        temporary = file.with_suffix(".tmp")
+    def _write_settings(self) -> None:
+        temporary = self.path / "run.tmp"
         with _writing(temporary, "w") as handle:
-            handle.write(json.dumps({"run_id": run_id, **settings}, indent=2) + "\n")
-        temporary.replace(file)
+            handle.write(json.dumps({"run_id": self.run_id, **self.settings}, indent=2) + "\n")
+        temporary.replace(self.path / "run.json")
 
     # -- windows ------------------------------------------------------------------------------------------------
 
@@ -117,6 +116,7 @@ class RunFolder:
                 f"{self.path} has {len(rows)} finished problems but the bank {bank.url} knows of {committed}; continue "
                 "with the bank that this run wrote to, or choose another --out"
             )
+        self._write_settings()
         with _writing(self.results.with_suffix(".tmp"), "w") as handle:
             handle.writelines(_line(row) for row in rows)
         self.results.with_suffix(".tmp").replace(self.results)

@@ -1,0 +1,241 @@
+"""The online loop on the shipped model and a real bank: what is recalled, routed, learned and kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import save_tiny_qwen2, stream
+
+from tacit.agent import Agent
+from tacit.backbone import Backbone
+from tacit.bank import export_peft, open_bank
+from tacit.bank.base import Bank
+from tacit.baselines import controls
+from tacit.baselines.icl import TraceStore, trace
+from tacit.config import LearnConfig, RecallConfig, Sampling
+from tacit.engines.base import Request, Rollout
+from tacit.engines.local import LocalEngine
+from tacit.errors import ConfigError, FingerprintError, ModelError
+from tacit.memory import State
+from tacit.recall import Recall
+from tacit.routing import route
+from tacit.testbed import reward_model_path
+from tacit.verifiers import Candidate, LogProb, RewardModel, VoteShare
+
+QUICK = {"sampling": Sampling(samples=8, max_tokens=48), "learning": LearnConfig(steps=4)}
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Bank:
+    return open_bank(str(tmp_path / "bank.sqlite"))
+
+
+def agent(backbone: Backbone, bank: Bank, **changes: object) -> Agent:
+    return Agent(backbone, LocalEngine(backbone), bank, **{**QUICK, **changes})  # type: ignore[arg-type]
+
+
+def learned(made: Agent, count: int = 12) -> list[str]:
+    """Let an agent answer and learn; ids of the stored memories."""
+    answered = made.answer(stream(count))
+    made.remember(answered, made.learn(answered))
+    return [info.id for info in made.bank.find(made.namespace)]
+
+
+def test_a_stream_fills_the_bank_and_is_recalled(testbed: Backbone, bank: Bank) -> None:
+    made = agent(testbed, bank, recalling=RecallConfig(floor=0.3))
+    first = made.answer(stream(16))
+    assert all(one.memory is None and one.greedy_route.name == "no_memory" for one in first)
+    made.remember(first, made.learn(first))
+    infos = bank.find("default")
+    assert infos and {info.state for info in infos} <= {State.ACTIVE, State.CANDIDATE}
+    later = made.answer(stream(16, seed=6))
+    active = {info.id for info in infos if info.state is State.ACTIVE}
+    recalled = [one for one in later if one.hit is not None]
+    assert recalled and {one.hit.memory_id for one in recalled if one.hit} <= active
+    for one in recalled:
+        assert one.memory is not None and len(one.routes) == len(one.answers) == 8
+        for decided, zero, memory, final in zip(
+            one.routes, one.zero_shot.answers, one.memory.answers, one.answers, strict=True
+        ):
+            assert final == (memory if decided.takes_memory else zero)
+    made.remember(later, [])
+    assert sum(info.uses for info in bank.find("default")) == len(recalled)
+    assert sum(info.agreed + info.helped + info.hurt for info in bank.find("default")) == len(recalled)
+
+
+def test_with_memory_off_output_is_the_plain_engines(testbed: Backbone, bank: Bank) -> None:
+    """Invariant 5, and the zero-shot arm is not touched by the memory arm beside it."""
+    made = agent(testbed, bank, recalling=RecallConfig(floor=-1.0))
+    learned(made)
+    problems = stream(8, seed=7)
+    plain = LocalEngine(testbed).generate(
+        [Request(testbed.encode(p.text), temperature=0.0, max_tokens=48) for p in problems]
+    )
+    off = made.answer(problems, use_memory=False)
+    on = made.answer(problems)
+    assert any(one.memory is not None for one in on)
+    for rollouts, without, beside in zip(plain, off, on, strict=True):
+        assert without.greedy == rollouts[0] == beside.zero_shot.greedy
+        assert without.zero_shot.samples == beside.zero_shot.samples
+        assert without.memory is None
+
+
+def test_learning_one_memory_changes_no_other(testbed: Backbone, bank: Bank) -> None:
+    """Invariant 6."""
+    made = agent(testbed, bank)
+    learned(made, 8)
+    before = {info.id: info.sha256 for info in bank.find("default")}
+    answered = made.answer(stream(6, seed=9))
+    made.remember(answered, made.learn(answered))
+    after = {info.id: info.sha256 for info in bank.find("default")}
+    assert len(after) > len(before)
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_problem_is_learned_exactly_once(testbed: Backbone, bank: Bank) -> None:
+    made = agent(testbed, bank)
+    ids = learned(made, 6)
+    answered = made.answer(stream(6))
+    again = made.learn(answered)
+    stored = [result for result in again if result.memory is not None]
+    assert stored and all(result.known for result in stored)
+    made.remember(answered, again)
+    assert [info.id for info in bank.find("default")] == ids
+
+
+def test_wrong_gold_gives_identical_memories(testbed: Backbone, tmp_path: Path) -> None:
+    """Invariant 2: nothing that answers or learns can see the gold answer."""
+    problems = stream(8)
+    lying = [replace(problem, gold="13", family="nonsense") for problem in problems]
+    seen = []
+    for name, given in (("true", problems), ("lying", lying)):
+        made = agent(testbed, open_bank(str(tmp_path / f"{name}.sqlite")))
+        answered = made.answer(given)
+        made.remember(answered, made.learn(answered))
+        assert all(one.problem.gold is None and one.problem.family is None for one in answered)
+        seen.append([(info.id, info.sha256, info.state) for info in made.bank.find("default")])
+    assert seen[0] == seen[1] and seen[0]
+
+
+def test_nothing_crosses_a_namespace(testbed: Backbone, bank: Bank) -> None:
+    """Invariant 7."""
+    learned(agent(testbed, bank, namespace="ann", recalling=RecallConfig(floor=-1.0)))
+    other = agent(testbed, bank, namespace="bob", recalling=RecallConfig(floor=-1.0))
+    assert all(one.hit is None for one in other.answer(stream(6, seed=8)))
+    assert controls.random_memory(other, other.answer(stream(2))) == [None, None]
+
+
+def test_a_bank_of_another_backbone_is_refused(testbed: Backbone, tiny: Backbone, bank: Bank) -> None:
+    agent(testbed, bank)
+    with pytest.raises(FingerprintError):
+        agent(tiny, bank)
+
+
+def test_the_fingerprint_is_of_weights_tokenizer_and_template(tmp_path: Path, tiny: Backbone) -> None:
+    same = Backbone.load(str(save_tiny_qwen2(tmp_path / "same")), device="cpu")
+    half = Backbone.load(str(tmp_path / "same"), device="cpu", dtype="bfloat16")
+    other = Backbone.load(str(save_tiny_qwen2(tmp_path / "other", seed=1)), device="cpu")
+    plain = Backbone.load(str(save_tiny_qwen2(tmp_path / "plain", chat=False)), device="cpu")
+    assert same.fingerprint == tiny.fingerprint == half.fingerprint
+    assert len({same.fingerprint, other.fingerprint, plain.fingerprint}) == 3
+
+
+@pytest.mark.parametrize("kind", ["input", "hidden", "hidden:1", "kv"])
+def test_keys_are_unit_and_tell_like_from_unlike(testbed: Backbone, bank: Bank, kind: str) -> None:
+    keys = Recall(testbed, bank, RecallConfig(key=kind), "default").keys(
+        ["compute 34 + 58", "compute 33 + 57", "what is the largest of 3, 8, 5"]
+    )
+    assert keys.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1, atol=1e-5)
+    assert keys[0] @ keys[1] > keys[0] @ keys[2]
+
+
+def test_a_layer_that_is_not_there(testbed: Backbone, bank: Bank) -> None:
+    with pytest.raises(ModelError, match="has layers 0 to"):
+        Recall(testbed, bank, RecallConfig(key="hidden:99"), "default").keys(["compute 1 + 1"])
+    with pytest.raises(ConfigError, match="only hidden takes a layer"):
+        RecallConfig(key="input:3")
+
+
+def candidate(answer: str | None, share: float = 0.5, logprob: float = -1.0, text: str = "") -> Candidate:
+    return Candidate(Rollout((1,), (logprob,), text or f"Answer: {answer}", "stop"), answer, share)
+
+
+def test_routes_say_who_decided() -> None:
+    zero, memory = candidate("5", share=0.4), candidate("7", share=0.6)
+    pairs = [
+        (zero, candidate("5.0")),
+        (zero, memory),
+        (memory, zero),
+        (zero, candidate("7", share=0.4)),
+        (candidate(None), memory),
+        (zero, candidate(None)),
+    ]
+    decided = route("p", pairs, VoteShare())
+    assert [one.name for one in decided] == ["agree", "memory", "zero_shot", "zero_shot", "memory", "zero_shot"]
+    assert decided[1].why == "vote share: 0.600 with memory, 0.400 without"
+    assert [one.name for one in route("p", pairs[1:3], None)] == ["memory", "memory"]
+    likelier = [(candidate("5", logprob=-2.0), candidate("7", logprob=-1.0))]
+    assert route("p", likelier, LogProb())[0].name == "memory"
+
+
+def test_the_reward_model_prefers_right_responses(testbed: Backbone, engine: LocalEngine) -> None:
+    verifier = RewardModel(reward_model_path(), device="cpu")
+    right, wrong = [], []
+    for problem in stream(40, seed=11):
+        request = Request(testbed.encode(problem.text), n=8, max_tokens=48, seeds=tuple(range(8)))
+        texts = [rollout.text for rollout in engine.generate([request])[0]]
+        scores = verifier.score(problem.text, [candidate("?", text=text) for text in texts])
+        assert scores == pytest.approx(
+            [verifier.score(problem.text, [candidate("?", text=text)])[0] for text in texts], abs=1e-5
+        )
+        for text, score in zip(texts, scores, strict=True):
+            (right if text.endswith(f"Answer: {problem.gold}") else wrong).append(score)
+    above = np.mean([[r > w for w in wrong] for r in right])
+    assert above > 0.85
+
+
+def test_a_causal_model_is_no_reward_model(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        RewardModel(tmp_path / "nothing")
+
+
+def test_icl_shows_the_nearest_trace(testbed: Backbone, bank: Bank) -> None:
+    made = agent(testbed, bank)
+    store = TraceStore(made)
+    first, later = made.answer(stream(6)), made.answer(stream(4, seed=6))
+    assert store.answer(later) == [None] * 4
+    for one in first:
+        store.add(one.problem.id, one.problem.text, trace(one), one.key)
+    for one, shown in zip(later, store.answer(later), strict=True):
+        assert shown is not None
+        similarity = [float(other.key @ one.key) for other in first if trace(other) is not None]
+        assert shown.similarity == pytest.approx(max(similarity), abs=1e-6)
+        assert len(shown.responses.samples) == 8
+
+
+def test_an_exported_memory_answers_the_same_through_peft(testbed: Backbone, bank: Bank, tmp_path: Path) -> None:
+    """The PEFT adapter of a learned memory, loaded by PEFT, generates what the engine generates under the memory."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from tacit.testbed import model_path
+
+    made = agent(testbed, bank)
+    memory = bank.get(learned(made, 8)[0], "default")
+    export_peft(memory, tmp_path / "adapter", base_model=str(model_path()))
+    base = AutoModelForCausalLM.from_pretrained(model_path(), dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
+    for problem in stream(4, seed=10):
+        ids = testbed.encode(problem.text)
+        request = Request(ids, torch.tensor(memory.prompt), temperature=0.0, max_tokens=40)
+        ours = LocalEngine(testbed).generate([request])[0][0].token_ids
+        theirs = adapted.generate(
+            input_ids=ids[None], attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=40,
+            do_sample=False,
+        )[0].tolist()  # fmt: skip
+        assert tuple(theirs[-len(ours) :]) == ours

@@ -1,0 +1,265 @@
+"""Whole runs as a user starts them: the files they leave, continuing after kill -9, real data, and user errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import save_tiny_qwen2
+
+from tacit.bank import open_bank
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+SHORT = ["--steps", "3", "--samples", "4", "--window", "4", "--max-tokens", "40"]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "tacit", *map(str, arguments)]
+
+
+def tacit(*arguments: object, code: int = 0, **settings: Any) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False, **settings)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def refused(*arguments: object, **settings: Any) -> str:
+    """The one line on stderr of a command that fails for a reason the user can mend."""
+    done = tacit(*arguments, code=2, **settings)
+    assert "Traceback" not in done.stderr + done.stdout
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def results(out: Path) -> list[dict[str, Any]]:
+    """Rows without what depends on the clock."""
+    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["seconds"]
+    return rows
+
+
+def contents(out: Path) -> list[tuple[Any, ...]]:
+    bank = open_bank(str(out / "bank.sqlite"), create=False)
+    bank.check()
+    infos = bank.find("default")
+    bank.close()
+    return [(i.id, i.problem_id, i.state, i.reason, i.sha256, i.uses, i.agreed, i.helped, i.hurt) for i in infos]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run, uninterrupted."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    tacit(
+        "run", "--data", "testbed", "--limit", 24, "--out", out, *SHORT, "--baselines", "icl,majority,random,verified"
+    )
+    return out
+
+
+def test_a_run_leaves_what_others_rely_on(finished: Path) -> None:
+    rows = results(finished)
+    assert [row["position"] for row in rows] == list(range(24))
+    for row in rows:
+        for arm in ("zero_shot", "routed"):
+            assert {"answer", "correct", "greedy_correct"} <= set(row[arm])
+            assert 0 <= row[arm]["correct"] <= 1
+        assert "route" in row["routed"]
+        assert row["memory"] is None or {"memory_id", "similarity"} <= set(row["memory"])
+        assert row["learned"] is None or {"memory_id", "state", "label", "share", "margin"} <= set(row["learned"])
+        assert row["majority"]["n"] >= 5 and row["tokens"] > 0
+    assert any(row["memory"] for row in rows) and any(row["learned"] for row in rows)
+    summary = json.loads((finished / "summary.json").read_text())
+    for arm in ("zero_shot", "memory", "routed", "icl", "majority"):
+        assert {"accuracy", "greedy", "n", "low", "high"} <= set(summary["arms"][arm])
+    assert {"mean", "low", "high"} <= set(summary["gain"]) & set(summary["gain_greedy"])
+    assert summary["model"] == "testbed" and summary["seed"] == 0 and summary["memories"] == len(contents(finished))
+    mean = sum(row["routed"]["correct"] for row in rows) / len(rows)
+    assert summary["arms"]["routed"]["accuracy"] == pytest.approx(mean)
+    assert (finished / "report.html").stat().st_size > 10_000
+    assert len(list((finished / "plots").glob("*.png"))) >= 3
+
+
+def test_memories_of_the_run_are_listed(finished: Path) -> None:
+    listed = json.loads(tacit("memories", "list", "--bank", finished / "bank.sqlite", "--json").stdout)
+    assert [entry["id"] for entry in listed] == [entry[0] for entry in contents(finished)]
+    assert {"id", "problem_id", "namespace", "state", "sha256", "created"} <= set(listed[0])
+
+
+def test_a_finished_run_is_continued_to_a_larger_limit(finished: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    options = ["--data", "testbed", "--out", part, *SHORT, "--baselines", "icl,majority,random,verified"]
+    tacit("run", "--limit", 12, *options)
+    tacit("run", "--limit", 24, *options)
+    assert results(part) == results(finished)
+    assert contents(part) == contents(finished)
+    line = refused("run", "--limit", 24, *options, "--seed", 1)
+    assert "another seed" in line and "--out" in line
+    assert results(part) == results(finished)
+
+
+def killed_and_continued(out: Path, limit: int, kills: int, pause: float) -> int:
+    """Run to the end, killing the process at random moments; how often it was killed."""
+    rng = random.Random(7)
+    options = command("run", "--data", "testbed", "--limit", limit, "--out", out, *SHORT)
+    dead = 0
+    while dead < kills:
+        process = subprocess.Popen(options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        done_before = len(acknowledged(out))
+        # Starting takes seconds in which nothing can be lost: most kills should hit the work itself.
+        if rng.random() < 0.8:
+            while process.poll() is None and len(acknowledged(out)) == done_before:
+                time.sleep(0.01)
+        time.sleep(rng.random() * pause)
+        if process.poll() is not None:
+            assert process.returncode == 0, process.stderr and process.stderr.read()
+            break
+        before = acknowledged(out)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        dead += 1
+        assert acknowledged(out)[: len(before)] == before
+    tacit("run", "--data", "testbed", "--limit", limit, "--out", out, *SHORT)
+    return dead
+
+
+def acknowledged(out: Path) -> list[str]:
+    """Ids of problems whose rows are complete."""
+    file = out / "results.jsonl"
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    return [json.loads(line)["id"] for line in lines]
+
+
+def test_kill_9_changes_nothing(tmp_path: Path) -> None:
+    options = ["run", "--data", "testbed", "--limit", 16, *SHORT, "--out"]
+    tacit(*options, tmp_path / "whole")
+    assert killed_and_continued(tmp_path / "killed", 16, kills=3, pause=1.0) >= 2
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_kill_9_at_20_random_moments_of_60_problems(tmp_path: Path) -> None:
+    options = ["run", "--data", "testbed", "--limit", 60, *SHORT, "--out"]
+    tacit(*options, tmp_path / "whole")
+    assert killed_and_continued(tmp_path / "killed", 60, kills=20, pause=1.5) >= 12
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["math500", "amc23", "aime24", "gsm8k_test"])
+def test_real_benchmarks_run_on_a_small_random_model(name: str, tmp_path: Path) -> None:
+    file = DATA / f"{name}.jsonl"
+    if not file.exists():
+        pytest.skip("the benchmark files are not beside the project")
+    model = save_tiny_qwen2(tmp_path / "model")
+    out = tmp_path / "out"
+    tacit(
+        "run", "--model", model, "--data", file, "--limit", 20, "--out", out, "--window", 10,
+        "--samples", 3, "--max-tokens", 24, "--steps", 1, "--rollouts", 2,
+    )  # fmt: skip
+    rows = results(out)
+    gold = [json.loads(line)["answer"] for line in file.read_text().splitlines()[:20]]
+    assert [row["gold"] for row in rows] == [str(answer) for answer in gold]
+    assert (out / "report.html").exists()
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+GOOD = '{"id": "1", "problem": "compute 3 + 4", "answer": "7"}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GOOD + "not json\n", "line 2"),
+        (GOOD + '{"id": "2", "answer": "7"}\n', "line 2"),
+        (GOOD + '["list"]\n', "line 2"),
+        (GOOD + '{"problem": "x", "answer": {"a": 1}}\n', "line 2"),
+        (GOOD + GOOD, "occurs twice"),
+        (GOOD + '{"problem": "  "}\n', "line 2"),
+        ("", "no problems"),
+        ("\n\n", "no problems"),
+    ],
+)
+def test_bad_data_is_one_clear_sentence(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in refused("run", "--data", write(tmp_path / "data.jsonl", text), "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_arguments_are_one_clear_sentence(tmp_path: Path, finished: Path) -> None:
+    out = ["--out", tmp_path / "out"]
+    data = ["--data", write(tmp_path / "data.jsonl", GOOD)]
+    assert "folder" in refused("run", "--data", tmp_path, *out)
+    assert "no data at" in refused("run", "--data", tmp_path / "missing.jsonl", *out)
+    assert "no model at" in refused("run", "--model", tmp_path / "missing", *data, *out)
+    assert "limit" in refused("run", *data, "--limit", -3, *out)
+    assert "--limit" in refused("run", "--data", "testbed", *out)
+    assert "testbed:A" in refused("run", "--data", "testbed:C", "--limit", 1, *out)
+    assert "scheme" in refused("run", *data, "--bank", "mongodb://x/y", *out)
+    no_bank = write(tmp_path / "notes.txt", "these are my notes, " * 400)
+    refused("run", *data, "--bank", no_bank, *out)
+    assert no_bank.read_text() == "these are my notes, " * 400
+    assert "folder" in refused("run", *data, "--bank", tmp_path, *out)
+
+
+def test_a_bank_of_another_backbone_is_refused_and_kept(finished: Path, tmp_path: Path) -> None:
+    model = save_tiny_qwen2(tmp_path / "model")
+    before = contents(finished)
+    data = write(tmp_path / "data.jsonl", GOOD)
+    line = refused(
+        "run", "--model", model, "--data", data, "--bank", finished / "bank.sqlite", "--out", tmp_path / "out"
+    )
+    assert "backbone" in line
+    assert contents(finished) == before
+
+
+def test_a_locked_bank_is_one_clear_sentence(finished: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", GOOD)
+    blocker = sqlite3.connect(finished / "bank.sqlite", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    try:
+        line = refused("run", "--data", data, "--bank", finished / "bank.sqlite", "--out", tmp_path / "out")
+    finally:
+        blocker.execute("ROLLBACK")
+        blocker.close()
+    assert "lock" in line or "busy" in line
+    tacit("run", "--data", data, "--bank", finished / "bank.sqlite", "--out", tmp_path / "out", *SHORT)
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """A file-size limit stands for the full disk: writes fail at some point in the middle of the run."""
+    out = tmp_path / "out"
+    options = ["run", "--data", "testbed", "--limit", 16, *SHORT, "--out", out]
+    limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *command(*options)]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    kept = acknowledged(out)
+    tacit(*options)
+    assert acknowledged(out)[: len(kept)] == kept
+    tacit("run", "--data", "testbed", "--limit", 16, *SHORT, "--out", tmp_path / "whole")
+    assert results(out) == results(tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_folder_is_used_by_one_process_at_a_time_and_a_changed_bank_is_noticed(
+    finished: Path, tmp_path: Path
+) -> None:
+    options = ["--data", "testbed", *SHORT, "--baselines", "icl,majority,random,verified"]
+    other = tmp_path / "empty.sqlite"
+    line = refused("run", "--limit", 24, *options, "--out", finished, "--bank", other)
+    assert "another bank" in line
