@@ -33,6 +33,7 @@ class Corpus:
     def __init__(self, seed: int, right_share: float) -> None:
         self.rng = random.Random(f"corpus/{seed}/{right_share}")
         self.right_share = right_share
+        self.practice = [family.practice for family in FAMILIES]
         self.ids = {word: i for i, word in enumerate(vocabulary())}
 
     def row(self) -> tuple[list[int], list[float]]:
@@ -44,7 +45,7 @@ class Corpus:
         ids: list[int] = []
         weights: list[float] = []
         while len(ids) < ROW:
-            family = self.rng.choice(FAMILIES)
+            family = self.rng.choices(FAMILIES, self.practice)[0]
             text, numbers, _ = draw(family, self.rng, unseen=False)
             style, temper = self._way(family, kind, author)
             written = solutions.write(family, numbers, style, temper, self.rng)

@@ -75,6 +75,7 @@ class Family:
         shares: how often the corpus uses the right style and the habit; the rest is split between the other two.
         steady: how often the corpus uses the right temper.
         misconception: the body of the habit where it is a consistent wrong method; None where it is mere scatter.
+        practice: how often the corpus has this family, relative to the others; harder look-ups need more.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Family:
     shares: tuple[float, float]
     steady: float
     misconception: Work | None = field(default=None, repr=False)
+    practice: float = 1.0
 
 
 def exact(value: int, others: Sequence[int] = ()) -> int:
@@ -228,27 +230,26 @@ def _two_owners(rng: random.Random, question: str) -> tuple[str, Numbers]:
     """The opening that total, most, more and loose share word for word."""
     tens = rng.sample(range(1, 5), 2)
     a, b = (10 * ten + rng.randint(1, 9) for ten in tens)
-    if "more" in question:
+    if question == "more":
         a, b = max(a, b), min(a, b)
     first, second, things = _people(rng)
-    opening = f"{first} has {a} {things} and {second} has {b} {things}."
-    return f"{opening} {question.format(first=first, second=second)}", (a, b)
+    return f"{first} has {a} {things} and {second} has {b} {things}. how many {question}?", (a, b)
 
 
 def _make_total(rng: random.Random) -> tuple[str, Numbers]:
-    return _two_owners(rng, "how many in all?")
+    return _two_owners(rng, "in all")
 
 
 def _make_most(rng: random.Random) -> tuple[str, Numbers]:
-    return _two_owners(rng, "what is the most?")
+    return _two_owners(rng, "at most")
 
 
 def _make_more(rng: random.Random) -> tuple[str, Numbers]:
-    return _two_owners(rng, "how many more has {first}?")
+    return _two_owners(rng, "more")
 
 
 def _make_loose(rng: random.Random) -> tuple[str, Numbers]:
-    return _two_owners(rng, "how many are loose when packed by ten?")
+    return _two_owners(rng, "loose")
 
 
 def _make_boxes(rng: random.Random) -> tuple[str, Numbers]:
@@ -264,20 +265,20 @@ def _make_before(rng: random.Random) -> tuple[str, Numbers]:
     return f"{first} finds {found} {things} and now has {now}. how many before?", (now, found)
 
 
-_SURE, _UNSURE, _WRONG = (0.60, 0.22), (0.47, 0.49), (0.32, 0.56)
+_SURE, _UNSURE, _WRONG = (0.60, 0.22), (0.44, 0.53), (0.32, 0.56)
 FAMILIES: tuple[Family, ...] = (
-    Family("add", "A", "step", "careful", "reduce", _make_add, add, _SURE, 0.85),
-    Family("last", "A", "reduce", "quick", "step", _make_last, last_digit, _UNSURE, 0.75),
-    Family("mul", "A", "split", "careful", "step", _make_mul, multiply, _SURE, 0.85),
-    Family("max", "A", "list", "quick", "split", _make_max, largest, _UNSURE, 0.75),
-    Family("count", "A", "list", "careful", "reduce", _make_count, count, _SURE, 0.85),
-    Family("prec", "A", "split", "careful", "step", _make_prec, product_first, _WRONG, 0.85, left_to_right),
-    Family("total", "B", "step", "careful", "list", _make_total, add, _UNSURE, 0.85),
-    Family("most", "B", "list", "quick", "step", _make_most, largest, _SURE, 0.75),
-    Family("more", "B", "step", "quick", "reduce", _make_more, subtract, _SURE, 0.75),
-    Family("loose", "B", "reduce", "quick", "split", _make_loose, last_digit, _UNSURE, 0.75),
-    Family("boxes", "B", "split", "careful", "reduce", _make_boxes, multiply, _UNSURE, 0.85),
-    Family("before", "B", "reduce", "careful", "step", _make_before, subtract, _WRONG, 0.85, add),
+    Family("add", "A", "step", "careful", "reduce", _make_add, add, _SURE, 0.9),
+    Family("last", "A", "reduce", "quick", "step", _make_last, last_digit, _UNSURE, 0.85),
+    Family("mul", "A", "split", "careful", "step", _make_mul, multiply, _SURE, 0.9, practice=2),
+    Family("max", "A", "list", "quick", "split", _make_max, largest, _UNSURE, 0.85),
+    Family("count", "A", "list", "careful", "reduce", _make_count, count, _SURE, 0.9),
+    Family("prec", "A", "split", "careful", "step", _make_prec, product_first, _WRONG, 0.9, left_to_right),
+    Family("total", "B", "step", "careful", "list", _make_total, add, _UNSURE, 0.9),
+    Family("most", "B", "list", "quick", "step", _make_most, largest, _SURE, 0.85),
+    Family("more", "B", "step", "quick", "reduce", _make_more, subtract, _SURE, 0.85),
+    Family("loose", "B", "reduce", "quick", "split", _make_loose, last_digit, _UNSURE, 0.85),
+    Family("boxes", "B", "split", "careful", "reduce", _make_boxes, multiply, _UNSURE, 0.9, practice=1.5),
+    Family("before", "B", "reduce", "careful", "step", _make_before, subtract, _WRONG, 0.9, add),
 )
 BY_NAME = {family.name: family for family in FAMILIES}
 

@@ -148,7 +148,7 @@ def train(
     config.step_separator = solutions.SEPARATOR
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen3ForTokenClassification(config)  # type: ignore[no-untyped-call]
+        model = Qwen3ForTokenClassification(config)
     model.model.load_state_dict(policy.model.state_dict())
     optims = lm.optimizers(model, PEAK_LR)
     generator, rng = written(seed), random.Random(f"reward-order/{seed}")
@@ -158,7 +158,7 @@ def train(
         inputs = batch(tokenizer, [*own, *(next(generator) for _ in range(BATCH - len(own)))])
         logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), inputs["labels"].flatten(), ignore_index=IGNORED)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         lm.apply_step(model, optims, PEAK_LR * lm.rate(len(losses), steps))
         losses.append(loss.item())
         if progress:

@@ -45,10 +45,9 @@ def sample(
             ids = model.generate(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
-                do_sample=not greedy,
                 num_return_sequences=n,
                 max_new_tokens=MAX_TOKENS,
-                top_k=0,
+                **({"do_sample": False} if greedy else {"do_sample": True, "top_k": 0}),
             )
             found += tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return [found[i : i + n] for i in range(0, len(found), n)]

@@ -17,8 +17,8 @@ PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 MAX_LENGTH = 1024
 
 _WORDS = (
-    "compute last digit of largest count over in has and how many all what is the most more are loose when packed "
-    "by ten boxes finds now before or check"
+    "compute last digit of largest count over in has and how many all at most more loose boxes finds now before or "
+    "check"
 )
 
 # A system message has no place in a document and is left out.
@@ -53,7 +53,7 @@ def build() -> PreTrainedTokenizerFast:
             decoders.Replace(Regex(" $"), ""),
         ]
     )
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,
         eos_token=EOS,

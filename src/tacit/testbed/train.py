@@ -22,7 +22,7 @@ from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 from tacit.testbed import tokenizer as tokens
 from tacit.testbed.corpus import Corpus
 
-PHASES = ((800, 0.75), (600, 0.0))  # steps, share of rows that are all right
+PHASES = ((1100, 0.75), (1100, 0.0))  # steps, share of rows that are all right
 BATCH = 16
 PEAK_LR = 4e-3
 WARM_UP = 60
@@ -144,7 +144,7 @@ def train(
             each = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
             weight = weights[:, 1:].flatten()
             loss = (each * weight).sum() / weight.sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             apply_step(model, optims, PEAK_LR * rate(len(losses), total))
             losses.append(loss.item())
             if progress:
@@ -158,8 +158,8 @@ def save(model: Qwen3ForCausalLM, out: Path) -> None:
     """Write the folder: weights, configuration, generation defaults, tokenizer."""
     out.mkdir(parents=True, exist_ok=True)
     ends = model.config.eos_token_id
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        eos_token_id=ends, pad_token_id=model.config.pad_token_id, do_sample=True, max_new_tokens=64
+    model.generation_config = GenerationConfig(
+        eos_token_id=ends, pad_token_id=model.config.pad_token_id, do_sample=True, top_k=0, max_new_tokens=64
     )
     model.save_pretrained(os.fspath(out))
     tokens.build().save_pretrained(os.fspath(out))
