@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from tacit.cache import RaggedCache
@@ -73,7 +74,10 @@ class Backbone:
         self.embedding_norm = float(matrix.float().norm(dim=1).mean())
         self.fingerprint = self._fingerprint(weights_digest or _digest_state(model))
         layer_types = getattr(model.config, "layer_types", None) or []
-        self._sliding = int(model.config.sliding_window or 0) if "sliding_attention" in layer_types else 0
+        window = int(getattr(model.config, "sliding_window", None) or 0)
+        # Some architectures name the kind of every layer; in others a window holds for all of them.
+        self._mixed = "sliding_attention" in layer_types
+        self._window = window if self._mixed or not layer_types else 0
         unsupported = set(layer_types) - {"full_attention", "sliding_attention"}
         if unsupported:
             raise ModelError(
@@ -192,10 +196,10 @@ class Backbone:
         capacity = cache.begin(positions)
         columns = torch.arange(capacity, device=embeds.device)
         visible = columns <= positions[:, :, None]
-        mask = self._as_mask(visible, embeds.dtype)
-        if self._sliding:
-            near = visible & (columns > positions[:, :, None] - self._sliding)
-            mask = {"full_attention": mask, "sliding_attention": self._as_mask(near, embeds.dtype)}
+        near = visible & (columns > positions[:, :, None] - self._window) if self._window else visible
+        mask = self._as_mask(near, embeds.dtype)
+        if self._mixed:
+            mask = {"full_attention": self._as_mask(visible, embeds.dtype), "sliding_attention": mask}
         out = self.model(
             inputs_embeds=embeds.to(self.dtype),
             attention_mask=mask,
@@ -242,6 +246,24 @@ class Backbone:
     def checksum(self) -> str:
         """Digest of every parameter as it is now; equal before and after any run (invariant 1)."""
         return _digest_state(self.model)
+
+
+def trainable_share(config: Any, tokens: int) -> tuple[int, float]:
+    """What a memory trains of a model, from its configuration alone (no weights are made).
+
+    Args:
+        config: a transformers configuration of a causal LM.
+        tokens: K, rows of the soft prompt.
+
+    Returns:
+        Parameters of one soft prompt (K x d), and their share of the model's parameters in 0..1.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    trained = tokens * int(model.get_input_embeddings().weight.shape[1])
+    return trained, trained / sum(parameter.numel() for parameter in model.parameters())
 
 
 def _digest_state(model: Any) -> str:
@@ -318,7 +340,7 @@ def _load_pretrained(directory: Path, name: str, dtype: torch.dtype) -> tuple[An
         model = AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"model {name} cannot be loaded as a causal language model: {reason}") from error
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 
 from tacit.backbone import DTYPES, parse_device, resolve_model
 from tacit.engines.base import Rollout
@@ -100,7 +101,7 @@ class RewardModel:
                 .requires_grad_(False)
             )
             self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{directory} is no process reward model that can be loaded: {reason}") from error
         if self.model.config.num_labels != 2:

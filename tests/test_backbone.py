@@ -1,0 +1,124 @@
+"""The frozen backbone: loading, templates, identity, and how little a memory trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import save_tiny_qwen2, stream
+from transformers import LlamaConfig, MistralConfig, MistralForCausalLM, Qwen2Config
+
+from tacit import problems
+from tacit.backbone import Backbone, Template, trainable_share
+from tacit.engines.base import Request
+from tacit.engines.local import LocalEngine
+from tacit.errors import ConfigError, DataError, ModelError
+
+
+def test_a_memory_trains_a_hundred_thousandth_of_a_real_model() -> None:
+    """Shapes of Qwen2.5-Math-7B and Llama-3.1-8B, on the meta device."""
+    qwen = Qwen2Config(
+        vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+        num_key_value_heads=4, tie_word_embeddings=False,
+    )  # fmt: skip
+    trained, share = trainable_share(qwen, 20)
+    assert trained == 71_680
+    assert round(100 * share, 5) == 0.00094
+    llama = LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, tie_word_embeddings=False,
+    )  # fmt: skip
+    trained, share = trainable_share(llama, 20)
+    assert trained == 81_920
+    assert 0.00001 < share < 0.0000105
+
+
+def test_the_testbed_prompt(testbed: Backbone) -> None:
+    assert testbed.tokenizer.decode(testbed.encode("compute 3 + 4")).strip() == "Problem: compute 3 + 4 Solution:"
+    assert not any(parameter.requires_grad for parameter in testbed.model.parameters())
+
+
+def test_chat_and_plain_templates(tiny: Backbone, tmp_path: Path) -> None:
+    shown = [("1 + 1?", "\\boxed{2}")]
+    text = tiny.tokenizer.decode(tiny.encode("2 + 2?", shown))
+    assert text.startswith("<|user|>1 + 1?") and text.endswith("<|bot|>") and "<|bot|>\\boxed{2}<|end|>" in text
+    assert "\\boxed{}" in text
+    plain = Backbone.load(str(save_tiny_qwen2(tmp_path / "plain", chat=False)), device="cpu")
+    text = plain.tokenizer.decode(plain.encode("2 + 2?", note="Hint."))
+    assert text.startswith("Problem: Hint.\n2 + 2?") and text.endswith("\nSolution:")
+    bare = Backbone.load(str(tmp_path / "plain"), device="cpu", template=Template(instruction=""))
+    assert bare.tokenizer.decode(bare.encode("2 + 2?")) == "Problem: 2 + 2?\nSolution:"
+
+
+def test_a_sliding_window_is_respected(tmp_path: Path) -> None:
+    """A model whose layers see only the last few tokens, against transformers' own generation."""
+    save_tiny_qwen2(tmp_path / "base")
+    tokenizer = Backbone.load(str(tmp_path / "base"), device="cpu").tokenizer
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, sliding_window=8, eos_token_id=None,
+    )  # fmt: skip
+    backbone = Backbone(MistralForCausalLM(config), tokenizer)
+    ids = backbone.encode("a prompt that is longer than the window")
+    expected = backbone.model.generate(ids[None], max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
+    (rollout,) = LocalEngine(backbone).generate([Request(ids, temperature=0.0, max_tokens=12)])[0]
+    assert list(rollout.token_ids)[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_runs(tiny_model: Path, dtype: str) -> None:
+    backbone = Backbone.load(str(tiny_model), device="cpu", dtype=dtype)
+    soft = torch.randn(4, backbone.hidden_size) * 0.02
+    (rollout,) = LocalEngine(backbone).generate([Request(backbone.encode("x"), soft, temperature=0.0, max_tokens=5)])[0]
+    assert len(rollout.token_ids) == 5 or rollout.finish == "stop"
+
+
+def test_models_that_cannot_be_used_say_why(tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match="no model at"):
+        Backbone.load(str(tmp_path / "missing"))
+    with pytest.raises(ModelError, match="without config.json"):
+        Backbone.load(str(tmp_path))
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(ModelError, match="is a file"):
+        Backbone.load(str(file))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="safetensors"):
+        Backbone.load(str(tmp_path / "empty"))
+    broken = save_tiny_qwen2(tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Backbone.load(str(broken))
+    with pytest.raises(ConfigError, match="dtype"):
+        Backbone.load(str(tiny_model), dtype="int3")
+    with pytest.raises(ConfigError, match="device"):
+        Backbone.load(str(tiny_model), device="toaster")
+
+
+def test_a_hub_name_that_the_hub_does_not_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="Hub did not give"):
+        Backbone.load("nobody/no-such-model")
+
+
+def test_a_data_set_folder_loads_like_one_from_the_hub(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    lines = [json.dumps({"question": f"{n} + 1?", "answer": str(n + 1)}) for n in range(5)]
+    (folder / "test.jsonl").write_text("\n".join(lines))
+    loaded = problems.load(f"hub:{folder}", limit=3)
+    assert [problem.text for problem in loaded] == ["0 + 1?", "1 + 1?", "2 + 1?"]
+    assert len({problem.id for problem in loaded}) == 3
+    with pytest.raises(DataError, match="cannot be loaded"):
+        problems.load(f"hub:{tmp_path / 'none'}")
+
+
+def test_the_testbed_stream_is_seeded_and_endless() -> None:
+    assert stream(5) == stream(5) != stream(5, seed=6)
+    assert {problem.id.split("/")[0] for problem in stream(20, which="A")} == {"A"}
+    with pytest.raises(ConfigError, match="--limit"):
+        problems.load("testbed")
