@@ -201,7 +201,7 @@ def test_zero_shot_figures_are_in_their_ranges() -> None:
     mean = {name: sum(getattr(row, name) for row in rows) / len(rows) for name in ("greedy", "pass1", "vote", "told")}
     assert 0.20 <= mean["greedy"] <= 0.60
     assert 0.30 <= mean["pass1"] <= 0.50
-    assert mean["vote"] >= 0.66  # .70 and more on many problems; this sample of 240 has a standard error of .03
+    assert mean["vote"] >= 0.70
     assert mean["told"] >= 0.95
     votes = {row.family: row.vote for row in rows}
     assert min(votes["prec"], votes["before"]) < 0.4  # confidently wrong

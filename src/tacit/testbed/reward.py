@@ -39,7 +39,7 @@ from tacit.testbed.families import FAMILIES, STYLES, TEMPERS, draw
 from tacit.testbed.sampling import sample
 from tacit.testbed.tokenizer import PAD, prompt
 
-STEPS = 1000
+STEPS = 800
 BATCH = 32
 SAMPLES = 3600
 PEAK_LR = 1e-3
@@ -143,9 +143,10 @@ def train(
         num_labels=2,
         id2label={0: "wrong", 1: "right"},
         label2id={"wrong": 0, "right": 1},
-        classifier_dropout=0.0,
     )
+    # Not fields of this configuration, so from_pretrained would drop them.
     config.step_separator = solutions.SEPARATOR
+    config.classifier_dropout = 0.0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForTokenClassification(config)

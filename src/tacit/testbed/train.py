@@ -22,7 +22,7 @@ from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 from tacit.testbed import tokenizer as tokens
 from tacit.testbed.corpus import Corpus
 
-PHASES = ((1100, 0.75), (1100, 0.0))  # steps, share of rows that are all right
+PHASES = ((1000, 0.75), (1000, 0.0))  # steps, share of rows that are all right
 BATCH = 16
 PEAK_LR = 4e-3
 WARM_UP = 60
