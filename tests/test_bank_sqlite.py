@@ -109,7 +109,7 @@ def test_no_bank_there(tmp_path):
 def test_not_an_sqlite_file(tmp_path, content):
     path = tmp_path / "results.jsonl"
     path.write_bytes(content)
-    refused(path, "not a memory bank")
+    refused(path, r"not a memory bank \(not an SQLite file\)")
 
 
 def test_sqlite_file_of_another_application(tmp_path):
@@ -123,6 +123,21 @@ def test_sqlite_file_of_another_application(tmp_path):
             other.execute(f"PRAGMA {pragma}")
             other.commit()
         refused(tmp_path / name, "of another application")
+
+
+def test_marked_database_of_another_application_is_not_even_opened(tmp_path):
+    """Opening it would already fold its write-ahead log into it."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "live.db")) as other:
+        other.execute("PRAGMA application_id = 42")
+        other.execute("PRAGMA journal_mode = wal")
+        other.execute("CREATE TABLE cookies (x)")
+        other.execute("PRAGMA wal_checkpoint")
+        other.execute("INSERT INTO cookies VALUES (1)")
+        other.commit()
+        for suffix in ("", "-wal"):  # as a crash would leave them
+            shutil.copy(tmp_path / f"live.db{suffix}", tmp_path / f"app.db{suffix}")
+    refused(tmp_path / "app.db", "of another application")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["app.db", "app.db-wal", "live.db"]
 
 
 def test_newer_schema(tmp_path):
@@ -499,6 +514,36 @@ def test_forced_restore_over_a_damaged_bank(tmp_path):
         with open_bank(str(path), create=False) as bank:
             bank.check()
             assert len(bank.find("home")) == 30
+
+
+def test_forced_restore_of_a_locked_bank_leaves_it_alone(tmp_path):
+    path, snap = filled(tmp_path / "bank.db"), tmp_path / "snap.db"
+    with open_bank(str(path)) as bank:
+        bank.snapshot(snap)
+        bank.add(make("later"))
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(BankError, match="locked") as error:
+                restore(snap, str(path), force=True, busy_timeout=0.2)
+            assert one_sentence(error)
+            other.execute("ROLLBACK")
+        assert [row.id for row in bank.find("home")] == ["m0", "m1", "m2", "later"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bank.db", "snap.db"]
+
+
+def test_snapshot_of_a_damaged_bank_is_refused(tmp_path):
+    path = filled(tmp_path / "bank.db", 60)
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        page = raw.execute("SELECT rootpage FROM sqlite_master WHERE name = 'memories_by_problem'").fetchone()[0]
+    whole = bytearray(path.read_bytes())
+    whole[(page - 1) * 4096 + 40 : page * 4096] = bytes(4096 - 40)  # an index page, wiped
+    path.write_bytes(whole)
+    with open_bank(str(path)) as bank:
+        for call in (lambda: bank.snapshot(tmp_path / "snap.db"), bank.check):
+            with pytest.raises(BankError, match="damaged") as error:
+                call()
+            assert one_sentence(error)
+    assert [p.name for p in tmp_path.iterdir()] == ["bank.db"]
 
 
 def test_restore_verifies_the_snapshot_first(tmp_path):

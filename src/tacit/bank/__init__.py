@@ -48,7 +48,7 @@ def open_bank(
     return SQLiteBank(path, create=create, busy_timeout=busy_timeout, search_threads=search_threads)
 
 
-def restore(path: str | Path, url: str, *, force: bool = False) -> Path | None:
+def restore(path: str | Path, url: str, *, force: bool = False, busy_timeout: float = BUSY_TIMEOUT) -> Path | None:
     """Make the bank at ``url`` hold what the snapshot at ``path`` holds.
 
     The snapshot is verified first, whole, and never written to. With ``force`` an existing bank is replaced, and what
@@ -59,7 +59,7 @@ def restore(path: str | Path, url: str, *, force: bool = False) -> Path | None:
         BankError: the snapshot is missing, damaged or no bank; or there is a bank at ``url`` and ``force`` is false.
         ConfigError: a scheme that is not supported, or no path.
     """
-    return restore_file(Path(path).absolute(), sqlite_path(url).absolute(), force=force)
+    return restore_file(Path(path).absolute(), sqlite_path(url).absolute(), force=force, busy_timeout=busy_timeout)
 
 
 def sqlite_path(url: str) -> Path:

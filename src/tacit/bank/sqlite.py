@@ -79,14 +79,14 @@ class SQLiteBank(SQLBank):
         self._check_usable()
         target = Path(path).absolute()
         with plainly(self.path, self._busy_timeout), contextlib.closing(connect(self.path, self._busy_timeout)) as ours:
-            copy(ours, target)
+            copy(ours, target, self._busy_timeout)
 
     def _check_files(self) -> None:
         with self._fresh_reading() as connection:
             found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
             orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
         if found != ["ok"]:
-            raise BankError(f"{self._where} is damaged: {'; '.join(found)[:300]}; restore a snapshot")
+            raise BankError(f"{self._where} is damaged: {' '.join('; '.join(found).split())[:200]}; restore a snapshot")
         if orphans:
             raise BankError(
                 f"{self._where} is damaged: {len(orphans)} rows (the first in table {orphans[0][0]!r}) belong to "
@@ -254,24 +254,37 @@ def plainly(path: Path, busy_timeout: float) -> Iterator[None]:
         ) from error
 
 
-def copy(source: sqlite3.Connection, target: Path, *, new_epoch: bool = False) -> None:
+def backup(source: sqlite3.Connection, target: sqlite3.Connection, busy_timeout: float) -> None:
+    """Replace what is in ``target`` with what is in ``source``, in one transaction on either side."""
+    deadline = time.monotonic() + busy_timeout
+
+    def give_up(status: int, remaining: int, total: int) -> None:
+        # Left alone, the module tries a locked database again for ever.
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > deadline:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = status
+            raise error
+
+    source.backup(target, progress=give_up, sleep=0.02)
+
+
+def copy(source: sqlite3.Connection, target: Path, busy_timeout: float, *, new_epoch: bool = False) -> None:
     """Copy the bank behind ``source`` into the new file ``target``, whole or not at all; BankError if it exists."""
     if os.path.lexists(target):
         raise BankError(f"{target} exists already; give a path where there is nothing yet")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        with plainly(partial, 0.0), contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as made:
-            source.backup(made)
+        with plainly(target, busy_timeout), contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as made:
+            backup(source, made, busy_timeout)
             # Out of WAL mode, so that the copy is this one file and nothing beside it.
             made.execute("PRAGMA journal_mode = DELETE")
             if new_epoch:
                 made.execute("UPDATE bank SET epoch = lower(hex(randomblob(16)))")
             found = made.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if found != "ok":
-                raise BankError(
-                    f"the copy for {target} came out damaged ({found}); the bank itself may be, so check it"
-                )
+                said = " ".join(found.split())[:200]
+                raise BankError(f"the copy for {target} came out damaged ({said}); the bank itself may be, so check it")
         _flush(partial)
         try:
             os.link(partial, target)  # unlike a rename, this fails where another process has put something meanwhile
@@ -290,7 +303,7 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def restore_file(snapshot: Path, target: Path, *, force: bool, busy_timeout: float = BUSY_TIMEOUT) -> Path | None:
+def restore_file(snapshot: Path, target: Path, *, force: bool, busy_timeout: float) -> Path | None:
     """See ``tacit.bank.restore``."""
     with plainly(snapshot, busy_timeout):
         if not _look(snapshot):
@@ -305,7 +318,7 @@ def restore_file(snapshot: Path, target: Path, *, force: bool, busy_timeout: flo
         with plainly(snapshot, busy_timeout), contextlib.closing(connect(snapshot, busy_timeout)) as source:
             if not _version(source, snapshot, create=False):
                 raise _foreign(snapshot)
-            copy(source, fresh, new_epoch=True)
+            copy(source, fresh, busy_timeout, new_epoch=True)
         with SQLiteBank(fresh, create=False) as verified:
             verified.check()
         with plainly(target, busy_timeout):
@@ -319,7 +332,7 @@ def _put(fresh: Path, target: Path, busy_timeout: float) -> Path | None:
     """Make ``target`` hold what ``fresh`` holds; what was there is kept under the path returned."""
     if not os.path.lexists(target):
         with contextlib.closing(connect(fresh, busy_timeout)) as source:
-            copy(source, target)
+            copy(source, target, busy_timeout)
         return None
     aside = target.with_name(f"{target.name}.before-restore-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}")
     try:
@@ -327,18 +340,18 @@ def _put(fresh: Path, target: Path, busy_timeout: float) -> Path | None:
         with contextlib.closing(connect(target, busy_timeout)) as old:
             if not _version(old, target, create=False):
                 raise _foreign(target)
-            copy(old, aside)
+            copy(old, aside, busy_timeout)
             with contextlib.closing(connect(fresh, busy_timeout)) as source:
-                source.backup(old)
+                backup(source, old, busy_timeout)
     except (sqlite3.DatabaseError, BankError) as error:
+        aside.unlink(missing_ok=True)
         if isinstance(error, sqlite3.OperationalError):
             raise  # locked or full: the old bank is well, so leave it where it is
         # What is there cannot be read as a bank: put it out of the way as it is, with the files that belong to it.
-        aside.unlink(missing_ok=True)
         for suffix in ("-wal", "-shm", ""):
             beside = target.with_name(target.name + suffix)
             if beside.exists():
                 beside.rename(aside.with_name(aside.name + suffix))
         with contextlib.closing(connect(fresh, busy_timeout)) as source:
-            copy(source, target)
+            copy(source, target, busy_timeout)
     return aside
