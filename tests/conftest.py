@@ -34,7 +34,8 @@ def save_tiny_qwen2(directory: Path, *, chat: bool = True, seed: int = 0, **sett
     if chat:
         fast.chat_template = (
             "{% for m in messages %}{{ '<|user|>' if m.role == 'user' else '<|bot|>' }}{{ m.content }}"
-            "{% if m.role == 'assistant' %}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}"
+            "{% if m.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
+            "{% if add_generation_prompt %}<|bot|>{% endif %}"
         )
     values = {
         "vocab_size": len(vocabulary),

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import save_tiny_qwen2, stream
 
+from conftest import save_tiny_qwen2, stream
 from tacit.agent import Agent
 from tacit.backbone import Backbone
 from tacit.bank import export_peft, open_bank

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_tiny_qwen2, stream
 from transformers import LlamaConfig, MistralConfig, MistralForCausalLM, Qwen2Config
 
+from conftest import save_tiny_qwen2, stream
 from tacit import problems
 from tacit.backbone import Backbone, Template, trainable_share
 from tacit.engines.base import Request
@@ -79,7 +79,7 @@ def test_half_precision_runs(tiny_model: Path, dtype: str) -> None:
 def test_models_that_cannot_be_used_say_why(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(ModelError, match="no model at"):
         Backbone.load(str(tmp_path / "missing"))
-    with pytest.raises(ModelError, match="without config.json"):
+    with pytest.raises(ModelError, match=r"without config\.json"):
         Backbone.load(str(tmp_path))
     file = tmp_path / "file"
     file.write_text("x")

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import stream
 
+from conftest import stream
 from tacit import rewards
 from tacit.answers import vote, vote_answers
 from tacit.backbone import Backbone

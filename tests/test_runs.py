@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import save_tiny_qwen2
 
+from conftest import save_tiny_qwen2
 from tacit.bank import open_bank
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

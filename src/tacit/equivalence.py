@@ -45,8 +45,10 @@ _KEPT = 20_000
 
 _DECIMAL = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PLAIN = re.compile(rf"([+-]?{_DECIMAL}(?:[eE][+-]?[0-9]{{1,3}})?)")
-_FRACTION = re.compile(rf"([+-]?)(?:([0-9]+)(?: ?(?=\\frac)| (?=[0-9])))?"
-                       rf"(?:\\frac\{{([+-]?{_DECIMAL})\}}\{{([+-]?{_DECIMAL})\}}|({_DECIMAL})/({_DECIMAL}))")
+_FRACTION = re.compile(
+    rf"([+-]?)(?:([0-9]+)(?: ?(?=\\frac)| (?=[0-9])))?"
+    rf"(?:\\frac\{{([+-]?{_DECIMAL})\}}\{{([+-]?{_DECIMAL})\}}|({_DECIMAL})/({_DECIMAL}))"
+)
 _NAMED = re.compile(
     r"(\\?[a-zA-Z]+(?:_(?:[0-9a-zA-Z]|\{[0-9a-zA-Z]+\}))?(?:\([a-zA-Z](?:, [a-zA-Z])*\))?)"
     r"(=|\\in(?![a-zA-Z]) ?)(?!=)(.+)"
@@ -62,8 +64,7 @@ _MATRIX = re.compile(r"\\begin\{([pb]?matrix)\}(.*)\\end\{\1\}")
 
 # Words that are mathematics; anything else of two letters or more between spaces is language.
 _FUNCTIONS = frozenset(
-    ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "exp",
-     "sqrt", "max", "min", "gcd", "lcm", "mod", "pi", "inf", "det")
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp sqrt max min gcd lcm mod pi inf det".split()
 )
 _SCALES = frozenset(("hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "third", "to", "of"))
 _UNITS = {
