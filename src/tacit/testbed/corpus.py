@@ -18,8 +18,8 @@ from tacit.testbed.families import FAMILIES, STYLES, TEMPERS, Family, draw
 from tacit.testbed.tokenizer import EOS, SOLUTION, prompt, vocabulary
 
 ROW = 128
-NOTEBOOKS = 0.25
-KEEPS_STYLE = 0.85
+NOTEBOOKS = 0.33
+KEEPS_STYLE = 0.92
 KEEPS_TEMPER = 0.93
 QUESTION_WEIGHT = 0.1
 

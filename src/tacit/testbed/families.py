@@ -265,7 +265,7 @@ def _make_before(rng: random.Random) -> tuple[str, Numbers]:
     return f"{first} finds {found} {things} and now has {now}. how many before?", (now, found)
 
 
-_SURE, _UNSURE, _WRONG = (0.62, 0.21), (0.44, 0.53), (0.32, 0.56)
+_SURE, _UNSURE, _WRONG = (0.64, 0.20), (0.45, 0.53), (0.32, 0.56)
 FAMILIES: tuple[Family, ...] = (
     Family("add", "A", "step", "careful", "reduce", _make_add, add, _SURE, 0.9),
     Family("last", "A", "reduce", "quick", "step", _make_last, last_digit, _UNSURE, 0.85),
