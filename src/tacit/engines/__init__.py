@@ -1,0 +1,1 @@
+"""Generation engines: the protocol in ``base``, the in-process implementation in ``local``."""
