@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import stream
 from tacit.backbone import Backbone
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine, draw
