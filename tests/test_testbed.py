@@ -260,3 +260,9 @@ def test_muon_directions_are_near_orthogonal(rows: int, columns: int, seed: int)
     strong = values[torch.linalg.svdvals(matrix) > 0.05 * matrix.norm()]
     assert strong.min() > 0.4
     assert strong.max() < 1.4
+
+
+def test_no_text_comes_twice_before_its_family_is_used_up() -> None:
+    texts = [one.text for one in take(400, seed=3)]
+    assert len(set(texts)) == len(texts)
+    assert len(take(2000, "A", seed=3)) == 2000  # the smallest families are used up several times: still endless

@@ -281,6 +281,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("before", "B", "reduce", "careful", "step", _make_before, subtract, _WRONG, 0.9, add),
 )
 BY_NAME = {family.name: family for family in FAMILIES}
+USED_UP = 500
+"""So many draws in a row without a new text mean that a family has no more."""
 
 
 def members(which: str) -> tuple[Family, ...]:
@@ -315,12 +317,20 @@ def problems(which: str = "AB", seed: int = 0) -> Iterator[Item]:
     """An endless stream of fresh problems of set "A", "B" or "AB", families interleaved at random.
 
     A problem depends on its own id alone, so "A" and "AB" of one seed hand out the same problems in another order.
-    Ids never repeat; texts can, since some families have but a few hundred.
+    Ids never repeat, and no text comes twice before its family's are used up (the smallest has about fifty).
     """
     families = members(which)
     rng = random.Random(f"stream/{which}/{seed}")
     counts = dict.fromkeys((family.name for family in families), 0)
+    seen: dict[str, set[str]] = {family.name: set() for family in families}
     while True:
         name = rng.choice(families).name
-        yield item(name, seed, counts[name])
-        counts[name] += 1
+        for attempt in range(USED_UP + 1):
+            made = item(name, seed, counts[name])
+            counts[name] += 1
+            if made.text not in seen[name]:
+                break
+            if attempt == USED_UP:
+                seen[name].clear()
+        seen[name].add(made.text)
+        yield made
