@@ -38,13 +38,18 @@ def exact_order(keys, query):
 @given(st.integers(2, 300), st.integers(0, 2**32))
 @settings(max_examples=30, deadline=None)
 def test_scan_stays_within_its_bound(dim, seed):
+    """For every way of adding up; ``keys @ query`` and einsum differ in the last bits."""
     rng = np.random.default_rng(seed)
     # Large values that cancel are where float32 sums err most.
     rows = rng.standard_normal((50, dim)) * 10.0 ** rng.uniform(-3, 3, size=(50, dim))
     keys, queries = unit(rows), unit_queries(rng.standard_normal((1, dim)) * 10.0 ** rng.uniform(-3, 3, dim))
     view = matrix(keys).view()
     true = index.exact_cosines(view, np.arange(50), queries[0])
-    for scores in (index._scan(view, queries.astype(np.float32), None)[0], keys @ queries[0].astype(np.float32)):
+    query = queries[0].astype(np.float32)
+    ways = [keys @ query, np.einsum("nd,d->n", keys, query), np.vecdot(keys, query)]
+    ways.append(index._scan(view, query[None], None)[0])
+    ways.append(index._scan(view, np.array([query, query]), None)[1])
+    for scores in ways:
         assert np.abs(scores - true).max() <= scan_error(dim)
 
 
@@ -63,7 +68,11 @@ def test_order_below_float32_resolution_is_the_true_one(dim):
     assert set(plain) != set(true)  # the scan alone would have been wrong, not only about the order
 
 
-def test_threads_and_batches_change_nothing(monkeypatch):
+@pytest.mark.parametrize("how", ["product", "vecdot", "einsum"])
+def test_threads_and_batches_change_nothing(monkeypatch, how):
+    monkeypatch.setattr(index, "_BLAS_IS_SINGLE", how == "product")
+    if how == "einsum":
+        monkeypatch.delattr(np, "vecdot", raising=False)
     rng = np.random.default_rng(0)
     keys = unit(rng.standard_normal((5000, 32)))
     keys[1::9] = keys[0]

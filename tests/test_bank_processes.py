@@ -131,6 +131,7 @@ def test_forked_child_must_open_the_bank_itself(tmp_path):
         read, write = os.pipe()
         child = os.fork()
         if not child:  # the child: report what happens and leave at once, without the parent's clean-up
+            signal.alarm(10)  # a lock that the parent held would never be released here
             try:
                 bank.find("home")
             except BankError as error:
@@ -150,3 +151,10 @@ def test_commits_are_flushed_to_the_disk(tmp_path):
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_opening_a_bank_does_not_load_torch(tmp_path):
+    """A tool that only lists memories should not wait for it."""
+    code = "import sys, tacit.bank; tacit.bank.open_bank(sys.argv[1]).close(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "b.db"], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
