@@ -117,7 +117,8 @@ def test_other_ways_are_mostly_wrong() -> None:
 def test_skills_conflict() -> None:
     by_name = families.BY_NAME
     for one, other in (("add", "last"), ("total", "most"), ("boxes", "loose")):
-        assert by_name[one].style in (by_name[other].habit, by_name[other].style)
+        assert by_name[one].style == by_name[other].habit
+        assert by_name[other].style == by_name[one].habit
         assert (by_name[one].style, by_name[one].temper) != (by_name[other].style, by_name[other].temper)
     assert {family.temper for family in families.FAMILIES} == {"careful", "quick"}
 
