@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 RUN, SAMPLING, LEARN, RECALL = RunConfig(), Sampling(), LearnConfig(), RecallConfig()
 """The defaults, as config has them."""
 
-DEMO = RunConfig(out="runs/demo", limit=210, window=21, baselines=("icl", "random", "verified", "majority"))
+DEMO = RunConfig(out="runs/demo", limit=216, window=12, baselines=("icl", "random", "verified", "majority"))
 """The demonstration: enough problems for intervals, in minutes on two cores."""
 
 MODEL = "Model"
