@@ -68,7 +68,7 @@ def test_order_below_float32_resolution_is_the_true_one(dim):
     assert set(plain) != set(true)  # the scan alone would have been wrong, not only about the order
 
 
-@pytest.mark.parametrize("how", ["product", "vecdot", "einsum"])
+@pytest.mark.parametrize("how", ["product", "blas", "vecdot", "einsum"])
 def test_threads_and_batches_change_nothing(monkeypatch, how):
     monkeypatch.setattr(index, "_BLAS_IS_SINGLE", how == "product")
     if how == "einsum":
@@ -81,7 +81,8 @@ def test_threads_and_batches_change_nothing(monkeypatch, how):
     queries = unit_queries(np.concatenate([keys[:3], rng.standard_normal((70, 32))]))
     settings_ = {"k": 600, "floor": 0.1, "codes": [1]}
     plain = nearest(view, queries, **settings_, helpers=None)
-    monkeypatch.setattr(index, "_SHARED_BYTES", 0)
+    monkeypatch.setattr(index, "_SHARED_BYTES", 0 if how in ("product", "blas") else 2**62)
+    monkeypatch.setattr(index, "_SEGMENT_BYTES", 3 * 4096)
     monkeypatch.setattr(index, "_CHUNK_BYTES", 4096)
     monkeypatch.setattr(index, "_RESCORE_BYTES", 2048)
     helpers = Helpers(3)

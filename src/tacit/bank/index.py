@@ -5,8 +5,8 @@ database. A search runs in two stages. The scan computes every dot product in fl
 ``scan_error(D)`` of the true cosine; whatever could be among the best k under that bound is then computed again in
 float64. So the answer is the exact one, ties included, although the scan's last bits depend on how it was blocked.
 
-The scan of one query runs on the bank's own threads, not on BLAS's: their number is set per process for the sake of
-the model, and a scan is bound by memory bandwidth anyway.
+A scan of one query is bound by memory bandwidth, which two threads use better than one; see ``_BLAS_IS_SINGLE`` for
+whose threads.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ _SHARED_BYTES = 64 << 20  # below this a scan is over before a second thread is 
 _RESCORE_BYTES = 32 << 20
 _QUERY_BLOCK = 32
 
-# A matrix-vector product is the fastest scan by 10 to 25 %, but where BLAS has threads of its own, each call would use
-# them all, and those of several helpers would stand in each other's way: measured, twice as slow as without.
+# Where BLAS has one thread, a matrix-vector product is the fastest scan by 10 to 25 %, shared with the bank's helpers.
+# Where BLAS has several, helpers that call it stand in each other's way (measured: twice as slow as without), so a
+# large scan is left to BLAS alone, and a small one, for which waking BLAS's threads costs more than it brings on a busy
+# machine (12 ms against 3 ms), is done by dot products too short for threads.
 _LIMITS = (os.environ.get(name) for name in ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"))
 _BLAS_IS_SINGLE = next((limit for limit in _LIMITS if limit), "") == "1"
 
@@ -187,13 +189,10 @@ def nearest(
 def _scan(view: View, queries: np.ndarray, helpers: Helpers | None) -> np.ndarray:
     """float32 [N, rows] dot products, each within ``scan_error`` of the cosine."""
     dim = queries.shape[1]
-    chunk = max(1, _CHUNK_BYTES // (4 * dim))
-    parts: list[np.ndarray] = []
-    row = 0
-    for segment in view.segments:
-        used = segment[: max(0, view.rows - row)]
-        parts += [used[start : start + chunk] for start in range(0, len(used), chunk)]
-        row += len(used)
+    shared = helpers is not None and view.rows * dim * 4 >= _SHARED_BYTES
+    if len(queries) == 1 and shared and not _BLAS_IS_SINGLE:
+        return np.concatenate([part @ queries[0] for part in _parts(view, _SEGMENT_BYTES)])[None]
+    parts = _parts(view, _CHUNK_BYTES)
     # Several queries at once are bound by arithmetic: there BLAS, and its own threads, are the better tool.
     if len(queries) > 1:
         return np.concatenate([queries @ part.T for part in parts], axis=1)
@@ -209,11 +208,23 @@ def _scan(view: View, queries: np.ndarray, helpers: Helpers | None) -> np.ndarra
 
     # The caller works too and waits for no one: a part that a helper took and has not finished (it may have lost its
     # core to another process) is simply done again. So on a busy machine a search is no slower than on one thread.
-    if helpers is not None and view.rows * dim * 4 >= _SHARED_BYTES:
+    if shared and helpers is not None:
         helpers.start(work)
     work()
     scores = [_dots(parts[i], queries[0]) if part is None else part for i, part in enumerate(done)]
     return np.concatenate(scores)[None]
+
+
+def _parts(view: View, most: int) -> list[np.ndarray]:
+    """The rows in order, as blocks of at most ``most`` bytes (but at least one row)."""
+    parts: list[np.ndarray] = []
+    left = view.rows
+    for segment in view.segments:
+        used = segment[:left]
+        rows = max(1, most // (4 * segment.shape[1]))
+        parts += [used[start : start + rows] for start in range(0, len(used), rows)]
+        left -= len(used)
+    return parts
 
 
 def _dots(part: np.ndarray, query: np.ndarray) -> np.ndarray:
