@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from conftest import save_tiny_qwen2, stream
-from tacit.agent import Agent
+from tacit.agent import Agent, Responses
+from tacit.answers import vote_answers
 from tacit.backbone import Backbone
 from tacit.bank import export_peft, open_bank
 from tacit.bank.base import Bank
@@ -239,3 +240,24 @@ def test_an_exported_memory_answers_the_same_through_peft(testbed: Backbone, ban
             do_sample=False,
         )[0].tolist()  # fmt: skip
         assert tuple(theirs[-len(ours) :]) == ours
+
+
+def test_problems_of_one_id_but_another_text_are_different_problems(testbed: Backbone, bank: Bank) -> None:
+    """Two files that share a bank may number their problems alike."""
+    made = agent(testbed, bank)
+    for seed in (5, 6):
+        numbered = [replace(problem, id=str(n)) for n, problem in enumerate(stream(8, seed=seed))]
+        answered = made.answer(numbered)
+        results = made.learn(answered)
+        assert not any(result.known for result in results)
+        made.remember(answered, results)
+    texts = {problem.text for seed in (5, 6) for problem in stream(8, seed=seed)}
+    infos = bank.find("default")
+    assert len({info.problem for info in infos}) == len(infos) and {info.problem for info in infos} <= texts
+
+
+def test_equivalent_answers_share_their_votes() -> None:
+    answers = ("1/2", "0.5", "0.5", "3", None)
+    rollouts = tuple(Rollout((1,), (-1.0,), str(answer), "stop") for answer in answers)
+    responses = Responses(rollouts, rollouts[0], answers, r"\frac12", vote_answers(answers))
+    assert [one.share for one in responses.candidates()] == [0.6, 0.6, 0.6, 0.2, 0.0, 0.6]

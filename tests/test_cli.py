@@ -326,11 +326,18 @@ def test_a_full_disk_behind_stdout_is_said() -> None:
 
 def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
     with subprocess.Popen(
-        [*COMMAND, "testbed", "problems", "--limit", "100000000"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*COMMAND, "testbed", "problems", "--limit", "100000000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # A shell starts background jobs with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     ) as process:
         time.sleep(1.5)
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait(30) == 130
+        try:
+            assert process.wait(30) == 130
+        finally:
+            process.kill()
         assert process.stderr is not None
         assert process.stderr.read().decode() == "interrupted\n"
 

@@ -186,6 +186,9 @@ GOOD = '{"id": "1", "problem": "compute 3 + 4", "answer": "7"}\n'
         (GOOD + '{"problem": "x", "answer": {"a": 1}}\n', "line 2"),
         (GOOD + GOOD, "occurs twice"),
         (GOOD + '{"problem": "  "}\n', "line 2"),
+        (GOOD + '{"problem": "compute 1 + \\ud800 2"}\n', "line 2"),
+        (GOOD + '{"problem": "compute 1 + \\u0000 2"}\n', "line 2"),
+        (GOOD + '{"problem": "' + "x" * 100_001 + '"}\n', "line 2"),
         ("", "no problems"),
         ("\n\n", "no problems"),
     ],
@@ -258,3 +261,18 @@ def test_a_folder_is_used_by_one_process_at_a_time_and_a_changed_bank_is_noticed
     other = tmp_path / "empty.sqlite"
     line = refused("run", "--limit", 24, *options, "--out", finished, "--bank", other)
     assert "another bank" in line
+
+
+def test_settings_without_bounds_are_refused(tmp_path: Path) -> None:
+    options = ["--data", write(tmp_path / "data.jsonl", GOOD), "--out", tmp_path / "out"]
+    assert "temperature" in refused("run", *options, "--temperature", "inf")
+    assert "lr" in refused("run", *options, "--lr", "inf")
+    assert "--max-tokens" in refused("run", *options, "--max-tokens", 10**9)
+
+
+@pytest.mark.parametrize("line", ["[1, 2]\n", '{"id": "x"}\n'])
+def test_results_edited_by_hand_are_noticed(tmp_path: Path, line: str) -> None:
+    options = ["run", "--data", write(tmp_path / "data.jsonl", GOOD), "--out", tmp_path / "out", *SHORT]
+    tacit(*options)
+    (tmp_path / "out" / "results.jsonl").write_text(line)
+    assert "no result of a run" in refused(*options)

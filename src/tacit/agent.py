@@ -14,6 +14,7 @@ paper's strict protocol. Nothing here sees a gold answer: problems are blinded o
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tacit.answers import Vote, extract, vote_answers
+from tacit.answers import Vote, extract, group, vote_answers
 from tacit.backbone import Backbone
 from tacit.bank.base import Bank, Hit
 from tacit.config import LearnConfig, RecallConfig, Sampling
@@ -62,9 +63,13 @@ class Responses:
     def candidates(self) -> list[Candidate]:
         """The samples, then the greedy rollout, with their shares of the vote, for a verifier."""
         total = max(1, len(self.samples))
-        counts = {answer: self.answers.count(answer) / total for answer in set(self.answers)}
-        pairs = zip((*self.samples, self.greedy), (*self.answers, self.greedy_answer), strict=True)
-        return [Candidate(rollout, answer, counts.get(answer, 0.0)) for rollout, answer in pairs]
+        rollouts, answers = (*self.samples, self.greedy), (*self.answers, self.greedy_answer)
+        shares = [0.0] * len(answers)
+        for members in group(answers):  # equivalent answers, written in whatever way, share their votes
+            share = sum(member < len(self.samples) for member in members) / total
+            for member in members:
+                shares[member] = share
+        return [Candidate(*parts) for parts in zip(rollouts, answers, shares, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -255,7 +260,9 @@ class Agent:
                     self.bank.add(result.memory)
 
     def _id(self, problem: Problem) -> str:
-        settings = f"{self.learning.digest()}:{self.recalling.key}:{self.sampling}"
+        # The text belongs to the id: two files of a shared bank may both call their first problem "0".
+        text = hashlib.sha256(problem.text.encode()).hexdigest()
+        settings = f"{self.learning.digest()}:{self.recalling.key}:{self.sampling}:{text}"
         return memory_id(self.backbone.fingerprint, self.namespace, problem.id, self.seed, settings)
 
     def _known(self, problem: Problem) -> Memory | None:

@@ -50,6 +50,7 @@ class Backbone:
         name: what the user called it.
         fingerprint: hex digest of weights + tokenizer + template; memories are valid for equal fingerprints only.
         hidden_size: d, the width of an input embedding.
+        context: most tokens of a sequence, soft prompt included.
         embedding_std, embedding_norm: scalar standard deviation and mean row norm of the input embedding matrix, the
             scale at which soft prompts start and against which their norms are capped.
     """
@@ -73,6 +74,7 @@ class Backbone:
         self.embedding_std = float(matrix.float().std())
         self.embedding_norm = float(matrix.float().norm(dim=1).mean())
         self.fingerprint = self._fingerprint(weights_digest or _digest_state(model))
+        self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 31)
         layer_types = getattr(model.config, "layer_types", None) or []
         window = int(getattr(model.config, "sliding_window", None) or 0)
         # Some architectures name the kind of every layer; in others a window holds for all of them.

@@ -149,6 +149,7 @@ LABELS = {
     "memory": "memory",
     "verified": "verifier alone (control)",
     "routed": "routed (Tacit)",
+    "zero_shot_majority": "vote of zero-shot samples",
     "majority": "majority vote, equal compute",
     "routed_majority": "vote of routed samples",
 }

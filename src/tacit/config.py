@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +43,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _require(self.samples >= 1, f"samples is {self.samples}; it must be at least 1")
-        _require(self.temperature > 0, f"temperature is {self.temperature}; it must be above 0 (greedy comes besides)")
+        _require(
+            0 < self.temperature < math.inf,
+            f"temperature is {self.temperature}; it must be above 0 and finite (greedy comes besides)",
+        )
         _require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be in (0, 1]")
         _require(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; it must be at least 1")
 
@@ -95,7 +99,7 @@ class LearnConfig:
         for name in ("tokens", "steps", "rollouts", "admit_steps", "batch"):
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
         _require(self.rollouts >= 2, "rollouts is 1; a group needs at least 2 to have advantages")
-        _require(self.lr > 0, f"lr is {self.lr}; it must be above 0")
+        _require(0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0 and finite")
         _require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
         _require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
         _require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")

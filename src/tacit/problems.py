@@ -16,6 +16,8 @@ from typing import Any
 from tacit.errors import ConfigError, DataError
 
 TEXT_FIELDS = ("problem", "question", "prompt", "text")
+LONGEST = 100_000
+"""Most characters of a problem."""
 GOLD_FIELDS = ("answer", "gold", "final_answer", "target")
 
 
@@ -115,6 +117,10 @@ def _from_object(value: Any, where: str, fallback_id: str) -> Problem:
     text = next((value[name] for name in TEXT_FIELDS if value.get(name) is not None), None)
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{where} has no text in a field problem (or {', '.join(TEXT_FIELDS[1:])})")
+    if len(text) > LONGEST:
+        raise DataError(f"{where}: the problem has {len(text):,} characters; at most {LONGEST:,} are read")
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(f"{where}: the problem holds a NUL or half a surrogate pair, which is no text; remove it")
     gold = next((value[name] for name in GOLD_FIELDS if value.get(name) is not None), None)
     if gold is not None and not isinstance(gold, str | int | float):
         raise DataError(f"{where}: the answer must be a string or a number, not {type(gold).__name__}")

@@ -83,6 +83,11 @@ class LocalEngine:
         problems = (
             (request.ids.ndim != 1 or len(request.ids) == 0, "needs prompt token ids of shape [T] with T >= 1"),
             (request.n < 1, f"asks for n = {request.n} rollouts; n must be at least 1"),
+            (
+                _length(request) + request.max_tokens > self.backbone.context,
+                f"needs {_length(request)} prompt and up to {request.max_tokens} new tokens, but {self.backbone.name} "
+                f"has room for {self.backbone.context}; shorten the problem or lower max_tokens (--max-tokens)",
+            ),
             (request.max_tokens < 1, f"asks for max_tokens = {request.max_tokens}; it must be at least 1"),
             (not request.temperature >= 0, f"has temperature {request.temperature}; it must be 0 or more"),
             (not 0 < request.top_p <= 1, f"has top_p {request.top_p}; it must be in (0, 1]"),

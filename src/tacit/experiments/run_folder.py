@@ -165,6 +165,9 @@ def _complete_lines(path: Path) -> Iterator[Row]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line)
+                row = json.loads(line)
             except ValueError:
                 return
+            if not isinstance(row, dict) or not isinstance(row.get("position"), int):
+                raise ConfigError(f"{path} holds a line that is no result of a run; choose another --out")
+            yield row
