@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores: more threads only fight each other
 
+import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+import tacit.cli
 from tacit import problems
 from tacit.backbone import Backbone
 from tacit.engines.local import LocalEngine
@@ -78,6 +81,27 @@ def testbed() -> Backbone:
 def engine(testbed: Backbone) -> LocalEngine:
     """An engine on the testbed."""
     return LocalEngine(testbed)
+
+
+Result = tuple[int, str, str]
+Tacit = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Tacit:
+    """Run a command in this process, from the entry point on: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TACIT_BANK", raising=False)
+
+    def call(*args: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["tacit", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            tacit.cli.main()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return call
 
 
 def stream(count: int, seed: int = 5, which: str = "AB") -> list[Problem]:

@@ -46,8 +46,8 @@ def test_chat_and_plain_templates(tiny: Backbone, tmp_path: Path) -> None:
     assert text.startswith("<|user|>1 + 1?") and text.endswith("<|bot|>") and "<|bot|>\\boxed{2}<|end|>" in text
     assert "\\boxed{}" in text
     plain = Backbone.load(str(save_tiny_qwen2(tmp_path / "plain", chat=False)), device="cpu")
-    text = plain.tokenizer.decode(plain.encode("2 + 2?", note="Hint."))
-    assert text.startswith("Problem: Hint.\n2 + 2?") and text.endswith("\nSolution:")
+    text = plain.tokenizer.decode(plain.encode("2 + 2?"))
+    assert text.startswith("Problem: 2 + 2?") and text.endswith("\nSolution:")
     bare = Backbone.load(str(tmp_path / "plain"), device="cpu", template=Template(instruction=""))
     assert bare.tokenizer.decode(bare.encode("2 + 2?")) == "Problem: 2 + 2?\nSolution:"
 

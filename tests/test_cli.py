@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +16,12 @@ import numpy as np
 import pytest
 
 import tacit.cli
+from conftest import Result, Tacit
 from tacit.bank import open_bank
 from tacit.memory import Memory, State, from_safetensors
 from test_metrics_rows import synthetic_rows
 
-Result = tuple[int, str, str]
-Tacit = Callable[..., Result]
 COMMAND = [sys.executable, "-c", "from tacit.cli import main; main()"]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Tacit:
-    """Run a command in this process, from the entry point on: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TACIT_BANK", raising=False)
-
-    def call(*args: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["tacit", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            tacit.cli.main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return call
 
 
 def memory(number: int, **changes: Any) -> Memory:

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-import tacit.cli
+from conftest import Tacit
 from tacit.bank import open_bank
 from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.experiments import runner
 from tacit.experiments.metrics import summarise
+from tacit.memory import Memory, State
 from test_metrics_rows import synthetic_rows
-
-Result = tuple[int, str, str]
-Tacit = Callable[..., Result]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Tacit:
-    """Run a command in this process, from the entry point on: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TACIT_BANK", raising=False)
-
-    def call(*args: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["tacit", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            tacit.cli.main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture
@@ -181,3 +162,14 @@ def test_ask_answers_says_why_and_learns_only_when_told(cli: Tacit, tmp_path: Pa
     bank.close()
     code, _, err = cli("ask", " ", "--bank", "bank.db")
     assert code == 2 and "empty" in err
+
+
+def test_ask_with_another_kind_of_key_says_which_the_bank_has(cli: Tacit) -> None:
+    prompt = np.zeros((2, 4), dtype=np.float32)
+    key = np.array([1, 0], dtype=np.float32)
+    stored = Memory("m", "default", "p", "text", prompt, key, "kv", "fingerprint", State.ACTIVE, "test", {}, 0.0)
+    bank = open_bank("keys.db")
+    bank.add(stored)
+    bank.close()
+    code, _, err = cli("ask", "compute 1 + 1", "--bank", "keys.db")
+    assert code == 2 and "--key kv" in err

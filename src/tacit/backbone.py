@@ -142,15 +142,14 @@ class Backbone:
 
     # -- text ---------------------------------------------------------------------------------------------------
 
-    def encode(self, problem: str, examples: Sequence[tuple[str, str]] = (), note: str = "") -> Tensor:
+    def encode(self, problem: str, examples: Sequence[tuple[str, str]] = ()) -> Tensor:
         """Token ids [T] (int64, on CPU) of the prompt for a problem.
 
         Args:
             problem: the problem text.
             examples: worked (problem, solution) pairs shown before it, for in-context learning.
-            note: free text put before the problem in the same turn (strategies, reflections).
         """
-        asked = self._user_turn(problem, note)
+        asked = self._user_turn(problem)
         if getattr(self.tokenizer, "chat_template", None):
             messages = [{"role": "system", "content": self.template.system}] if self.template.system else []
             for shown, solution in examples:
@@ -172,8 +171,8 @@ class Backbone:
         """Text of token ids, special tokens left out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
-    def _user_turn(self, problem: str, note: str = "") -> str:
-        return "\n".join(part for part in (note, problem, self.template.instruction) if part)
+    def _user_turn(self, problem: str) -> str:
+        return "\n".join(part for part in (problem, self.template.instruction) if part)
 
     # -- tensors ------------------------------------------------------------------------------------------------
 

@@ -219,8 +219,12 @@ def ask(
 def _ask(config: RunConfig, bank: Bank, text: str, *, use_memory: bool, learn: bool) -> dict[str, Any]:
     """What ``tacit ask --json`` prints: the greedy answer that was returned, why, and both ways of answering."""
     from tacit.experiments.runner import build_agent, set_threads
+    from tacit.memory import State
     from tacit.problems import Problem
 
+    kinds = sorted({info.key_kind for info in bank.find(config.namespace, states=[State.ACTIVE])})
+    if use_memory and kinds and config.recall.key not in kinds:
+        raise ConfigError(f"The memories of this bank have keys of kind {', '.join(kinds)}; give --key {kinds[0]}.")
     _quiet()
     set_threads(config)
     agent = build_agent(config, bank)

@@ -153,7 +153,8 @@ class RunConfig:
         verifier: "reward-model", "vote", "logprob" or "none" (always the memory's answer); None: the best available.
         reward_model: "testbed", folder or Hub id of a process reward model; None: the testbed's for the testbed.
         baselines: controls run beside: "icl", "random", "majority", "verified".
-        device, dtype, threads: where and how the model runs; threads None for 1 per process on CPU.
+        device, dtype, threads: where and how the model runs; threads None leaves them as they are, but for the
+            testbed means one: so small a model loses more to hand-over than it gains.
     """
 
     model: str = "testbed"

@@ -96,7 +96,8 @@ class Learner:
         sampling: temperature, top_p and max_tokens of the rollouts. The gradient is that of the distribution
             sampled from (temperature included; top_p must be 1).
         seed: with the problem's id, decides every random number.
-        row_tokens: most completion tokens (padding included) in one gradient pass; bounds its memory.
+        row_tokens: most completion tokens (padding included) in one gradient pass. Its logits take ``row_tokens`` x
+            vocabulary floats, several times over, so lower it for a large vocabulary; one group is never split.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
 
 
 def set_threads(config: RunConfig) -> None:
-    """Use the threads asked for; one by default on a CPU: small models lose more to hand-over than they gain."""
+    """Use the threads asked for; without, one for the testbed and for other models whatever torch chose."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     elif config.model == "testbed":
