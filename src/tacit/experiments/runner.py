@@ -84,8 +84,8 @@ def build_agent(config: RunConfig, bank: Bank) -> Agent:
 
 
 def build_verifier(config: RunConfig) -> Verifier | None:
-    """The verifier asked for; by default the reward model where there is one, else none: routing by vote share or
-    log-probability did not pay where it was measured (docs/log.md)."""
+    """The verifier asked for; by default the reward model where there is one, else vote share: on the testbed the
+    first was best, the second and log-probability level with each other, and each better than none (docs/log.md)."""
     name = config.verifier
     has_reward_model = config.reward_model is not None or config.model == "testbed"
     if name is None:
