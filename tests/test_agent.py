@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import save_tiny_qwen2, stream
-from tacit.agent import Agent, Responses
+from tacit.agent import Agent
 from tacit.answers import vote_answers
 from tacit.backbone import Backbone
 from tacit.bank import export_peft, open_bank

@@ -28,6 +28,7 @@ ROOMS = [
     ["verifiers"],
     ["routing"],
     ["recall"],
+    ["responses"],
     ["agent"],
     ["baselines"],
     ["experiments"],

@@ -21,55 +21,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
-from tacit.answers import Vote, extract, group, vote_answers
 from tacit.backbone import Backbone
 from tacit.bank.base import Bank, Hit
 from tacit.config import LearnConfig, RecallConfig, Sampling
-from tacit.engines.base import Engine, Request, Rollout
+from tacit.engines.base import Engine, Rollout
 from tacit.errors import MemoryNotFound
 from tacit.learning import Learned, Learner, Task
 from tacit.memory import Memory, State, memory_id
 from tacit.problems import Problem
 from tacit.recall import Recall
+from tacit.responses import Responder, Responses
 from tacit.routing import NO_MEMORY, Route, route
-from tacit.seeds import derive
-from tacit.verifiers import Candidate, Verifier
-
-
-@dataclass(frozen=True)
-class Responses:
-    """What one way of answering gave for one problem.
-
-    Attributes:
-        samples: rollouts at the sampling temperature.
-        greedy: the rollout at temperature 0.
-        answers, greedy_answer: extracted from them, None where there is none.
-        vote: over ``answers``.
-    """
-
-    samples: tuple[Rollout, ...]
-    greedy: Rollout
-    answers: tuple[str | None, ...]
-    greedy_answer: str | None
-    vote: Vote
-
-    @property
-    def tokens(self) -> int:
-        """Tokens generated."""
-        return sum(len(rollout.token_ids) for rollout in (*self.samples, self.greedy))
-
-    def candidates(self) -> list[Candidate]:
-        """The samples, then the greedy rollout, with their shares of the vote, for a verifier."""
-        total = max(1, len(self.samples))
-        rollouts, answers = (*self.samples, self.greedy), (*self.answers, self.greedy_answer)
-        shares = [0.0] * len(answers)
-        for members in group(answers):  # equivalent answers, written in whatever way, share their votes
-            share = sum(member < len(self.samples) for member in members) / total
-            for member in members:
-                shares[member] = share
-        return [Candidate(*parts) for parts in zip(rollouts, answers, shares, strict=True)]
+from tacit.verifiers import Verifier
 
 
 @dataclass(frozen=True)
@@ -157,6 +121,7 @@ class Agent:
     def __post_init__(self) -> None:
         self.bank.bind(self.namespace, self.backbone.fingerprint, self.backbone.name)
         self.recall = Recall(self.backbone, self.bank, self.recalling, self.namespace)
+        self.responder = Responder(self.engine, self.sampling, self.seed)
         self.learner = Learner(self.backbone, self.engine, self.learning, self.sampling, seed=self.seed)
 
     # -- answer -------------------------------------------------------------------------------------------------
@@ -171,14 +136,14 @@ class Agent:
         requests = [
             request
             for problem, ids in zip(problems, prompts, strict=True)
-            for request in self.requests(problem, ids, "zero-shot")
+            for request in self.responder.requests(problem, ids, "zero-shot")
         ]
         recalled = [number for number, memory in enumerate(memories) if memory is not None]
         for number in recalled:
             memory = memories[number]
             assert memory is not None
-            requests += self.requests(problems[number], prompts[number], "memory", memory.prompt)
-        responses = self.generate(requests)
+            requests += self.responder.requests(problems[number], prompts[number], "memory", memory.prompt)
+        responses = self.responder.generate(requests)
         zero_shot, with_memory = (
             responses[: len(problems)],
             dict(zip(recalled, responses[len(problems) :], strict=True)),
@@ -187,29 +152,6 @@ class Agent:
             self._routed(problem, keys[number], zero_shot[number], hits[number], with_memory.get(number))
             for number, problem in enumerate(problems)
         ]
-
-    def requests(
-        self, problem: Problem, ids: torch.Tensor, purpose: str, soft_prompt: np.ndarray | None = None
-    ) -> list[Request]:
-        """The sampled and the greedy request of one way of answering; ``purpose`` enters the seeds."""
-        sampling = self.sampling
-        prompt = None if soft_prompt is None else torch.tensor(soft_prompt)
-        seeds = tuple(derive(self.seed, problem.id, purpose, sample) for sample in range(sampling.samples))
-        return [
-            Request(ids, prompt, sampling.samples, sampling.temperature, sampling.top_p, sampling.max_tokens, seeds),
-            Request(ids, prompt, 1, 0.0, 1.0, sampling.max_tokens),
-        ]
-
-    def generate(self, requests: Sequence[Request]) -> list[Responses]:
-        """Serve (sampled, greedy) pairs of requests and extract the answers."""
-        groups = self.engine.generate(requests)
-        responses = []
-        for samples, greedy in zip(groups[::2], groups[1::2], strict=True):
-            answers = tuple(extract(rollout.text) for rollout in samples)
-            responses.append(
-                Responses(tuple(samples), greedy[0], answers, extract(greedy[0].text), vote_answers(answers))
-            )
-        return responses
 
     def _routed(
         self, problem: Problem, key: np.ndarray, zero_shot: Responses, hit: Hit | None, memory: Responses | None

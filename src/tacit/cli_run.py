@@ -30,8 +30,8 @@ from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tacit.agent import Responses
     from tacit.bank import Bank
+    from tacit.responses import Responses
 
 RUN, SAMPLING, LEARN, RECALL = RunConfig(), Sampling(), LearnConfig(), RecallConfig()
 """The defaults, as config has them."""

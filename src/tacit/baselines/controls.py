@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tacit.agent import Agent, Answered, Responses
+from tacit.agent import Agent, Answered
 from tacit.answers import extract
 from tacit.engines.base import Request
 from tacit.memory import State
+from tacit.responses import Responses
 from tacit.routing import route
 from tacit.seeds import derive, generator
 
@@ -29,8 +30,10 @@ def random_memory(agent: Agent, answered: Sequence[Answered]) -> list[tuple[str,
         info = active[int(rng.integers(len(active)))]
         memory = agent.bank.get(info.id, agent.namespace)
         chosen.append(info.id)
-        requests += agent.requests(one.problem, agent.backbone.encode(one.problem.text), "random", memory.prompt)
-    return list(zip(chosen, agent.generate(requests), strict=True))
+        requests += agent.responder.requests(
+            one.problem, agent.backbone.encode(one.problem.text), "random", memory.prompt
+        )
+    return list(zip(chosen, agent.responder.generate(requests), strict=True))
 
 
 def more_rollouts(

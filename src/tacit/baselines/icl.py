@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tacit.agent import Agent, Answered, Responses
+from tacit.agent import Agent, Answered
+from tacit.responses import Responses
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class TraceStore:
         requests = []
         for one, best in zip(answered, nearest, strict=True):
             ids = self.agent.backbone.encode(one.problem.text, examples=[self.examples[best]])
-            requests += self.agent.requests(one.problem, ids, "icl")
-        responses = self.agent.generate(requests)
+            requests += self.agent.responder.requests(one.problem, ids, "icl")
+        responses = self.agent.responder.generate(requests)
         return [
             Shown(self.ids[best], float(row[best]), response)
             for row, best, response in zip(similarity, nearest, responses, strict=True)

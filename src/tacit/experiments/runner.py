@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tacit import problems as sources
-from tacit.agent import Agent, Answered, Remembered, Responses
+from tacit.agent import Agent, Answered, Remembered
 from tacit.backbone import Backbone
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
@@ -27,6 +27,7 @@ from tacit.experiments.report import write_report
 from tacit.experiments.run_folder import Row, RunFolder
 from tacit.experiments.scoring import Grader
 from tacit.problems import Problem
+from tacit.responses import Responses
 from tacit.verifiers import LogProb, RewardModel, Verifier, VoteShare
 
 Progress = Callable[[Row, int, int], None]

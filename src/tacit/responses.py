@@ -1,0 +1,92 @@
+"""What a way of answering gives for a problem: sampled rollouts, a greedy one, their answers and their vote.
+
+Builds on answers, the engine protocol, seeds and verifiers. Every arm of a run and every baseline asks through the same
+``Responder``, so that they differ in prompts alone: same sampling, same random numbers per (seed, problem, purpose).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tacit.answers import Vote, extract, group, vote_answers
+from tacit.config import Sampling
+from tacit.engines.base import Engine, Request, Rollout
+from tacit.problems import Problem
+from tacit.seeds import derive
+from tacit.verifiers import Candidate
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What one way of answering gave for one problem.
+
+    Attributes:
+        samples: rollouts at the sampling temperature.
+        greedy: the rollout at temperature 0.
+        answers, greedy_answer: extracted from them, None where there is none.
+        vote: over ``answers``.
+    """
+
+    samples: tuple[Rollout, ...]
+    greedy: Rollout
+    answers: tuple[str | None, ...]
+    greedy_answer: str | None
+    vote: Vote
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated."""
+        return sum(len(rollout.token_ids) for rollout in (*self.samples, self.greedy))
+
+    def candidates(self) -> list[Candidate]:
+        """The samples, then the greedy rollout, with their shares of the vote, for a verifier."""
+        total = max(1, len(self.samples))
+        rollouts, answers = (*self.samples, self.greedy), (*self.answers, self.greedy_answer)
+        shares = [0.0] * len(answers)
+        for members in group(answers):  # equivalent answers, written in whatever way, share their votes
+            share = sum(member < len(self.samples) for member in members) / total
+            for member in members:
+                shares[member] = share
+        return [Candidate(*parts) for parts in zip(rollouts, answers, shares, strict=True)]
+
+
+@dataclass(frozen=True)
+class Responder:
+    """Asks an engine for responses.
+
+    Attributes:
+        engine: generates.
+        sampling: how.
+        seed: with the problem and the purpose, decides every random number.
+    """
+
+    engine: Engine
+    sampling: Sampling
+    seed: int
+
+    def requests(
+        self, problem: Problem, ids: torch.Tensor, purpose: str, soft_prompt: np.ndarray | None = None
+    ) -> list[Request]:
+        """The sampled and the greedy request of one way of answering; ``purpose`` enters the seeds."""
+        sampling = self.sampling
+        prompt = None if soft_prompt is None else torch.tensor(soft_prompt)
+        seeds = tuple(derive(self.seed, problem.id, purpose, sample) for sample in range(sampling.samples))
+        return [
+            Request(ids, prompt, sampling.samples, sampling.temperature, sampling.top_p, sampling.max_tokens, seeds),
+            Request(ids, prompt, 1, 0.0, 1.0, sampling.max_tokens),
+        ]
+
+    def generate(self, requests: Sequence[Request]) -> list[Responses]:
+        """Serve (sampled, greedy) pairs of requests and extract the answers."""
+        groups = self.engine.generate(requests)
+        responses = []
+        for samples, greedy in zip(groups[::2], groups[1::2], strict=True):
+            answers = tuple(extract(rollout.text) for rollout in samples)
+            responses.append(
+                Responses(tuple(samples), greedy[0], answers, extract(greedy[0].text), vote_answers(answers))
+            )
+        return responses
