@@ -23,6 +23,7 @@ from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, FingerprintError, ModelError
 from tacit.memory import State
 from tacit.recall import Recall
+from tacit.responses import Responses
 from tacit.routing import route
 from tacit.testbed import reward_model_path
 from tacit.verifiers import Candidate, LogProb, RewardModel, VoteShare

@@ -1,0 +1,117 @@
+"""Experiential Latent Memories, and the variants that show what each part of it is worth.
+
+Builds on agent and the method protocol. ``elm`` is what ``tacit run`` does: the nearest memory's answer where the verifier
+prefers it. The others change one thing each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from tacit.agent import Agent, Answered
+from tacit.bank import open_bank
+from tacit.baselines import controls
+from tacit.baselines.base import Method, Reply, World, register
+from tacit.config import LearnConfig
+from tacit.problems import Problem
+from tacit.verifiers import VoteShare
+
+
+@register("elm")
+class ELM(Method):
+    """Routed answers from a bank that grows with the stream."""
+
+    routed: ClassVar[bool] = True
+    changes: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.bank = open_bank(str(world.folder / "bank.sqlite"))
+        self.agent = Agent(
+            world.backbone,
+            world.engine,
+            self.bank,
+            seed=world.seed,
+            verifier=self._verifier(),
+            sampling=world.sampling,
+            learning=self._learning(),
+            recalling=world.recalling,
+        )
+        self.trainable = self.agent.learning.tokens * world.backbone.hidden_size
+
+    def _verifier(self) -> Any:
+        return self.world.verifier
+
+    def _learning(self) -> LearnConfig:
+        return replace(self.world.learning, **self.changes)
+
+    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
+        return [self._reply(one) for one in self.agent.answer(problems)]
+
+    def _reply(self, one: Answered) -> Reply:
+        notes: dict[str, Any] = {"route": one.greedy_route.name}
+        if one.hit is not None and one.memory is not None:
+            notes |= {"memory": one.hit.memory_id, "source": one.hit.problem_id, "similarity": one.hit.similarity}
+        if self.routed or one.memory is None:
+            return Reply(one.answers, one.greedy_answer, notes, one)
+        return Reply(one.memory.answers, one.memory.greedy_answer, notes, one)
+
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> None:
+        answered = [reply.state for reply in replies]
+        remembered = self.agent.learn(answered)
+        self.agent.remember(answered, remembered)
+        self.gradient_steps += sum(step["updated"] for one in remembered for step in one.learned.steps)
+
+    def close(self) -> None:
+        self.bank.close()
+
+
+@register("elm-strict")
+class Strict(ELM):
+    """One problem at a time, as in the paper: each memory is there for the very next problem."""
+
+    window: ClassVar[int | None] = 1
+
+
+@register("elm-unrouted")
+class Unrouted(ELM):
+    """The memory's answer whenever there is a memory."""
+
+    routed: ClassVar[bool] = False
+
+
+@register("elm-vote")
+class VoteRouted(ELM):
+    """Routed by vote share: nothing in it was ever trained with labels."""
+
+    def _verifier(self) -> Any:
+        return VoteShare()
+
+
+@register("elm-random")
+class RandomMemory(ELM):
+    """Control: some memory instead of the nearest, unrouted."""
+
+    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
+        answered = self.agent.answer(problems, use_memory=False)
+        drawn = controls.random_memory(self.agent, answered)
+        return [
+            Reply.of(one.zero_shot, one) if other is None else Reply.of(other[1], one, memory=other[0])
+            for one, other in zip(answered, drawn, strict=True)
+        ]
+
+
+@register("elm-random-reward")
+class RandomReward(Unrouted):
+    """Control: rewards drawn by a coin (arXiv 2506.10947), admitted and used as if they meant something; unrouted."""
+
+    changes: ClassVar[Mapping[str, Any]] = {"reward": "random", "admit": 0.0}
+
+
+@register("elm-format-reward")
+class FormatReward(Unrouted):
+    """Control: a reward for giving any answer; unrouted."""
+
+    changes: ClassVar[Mapping[str, Any]] = {"reward": "format"}

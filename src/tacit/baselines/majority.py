@@ -1,0 +1,42 @@
+"""Majority vote: one answer from many zero-shot rollouts, the plain use of the compute that learning costs.
+
+Builds on the method protocol and answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tacit.answers import extract, vote_answers
+from tacit.baselines.base import Method, Reply, register
+from tacit.engines.base import Request
+from tacit.problems import Problem
+from tacit.seeds import derive
+
+
+@register("majority")
+class Majority(Method):
+    """The most common of ``n`` sampled answers (default 64: about what ELM spends on a problem of the testbed)."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {"n": 64}
+
+    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
+        world, sampling, n = self.world, self.world.sampling, int(self.options["n"])
+        requests = [
+            Request(
+                world.backbone.encode(problem.text),
+                None,
+                n,
+                sampling.temperature,
+                sampling.top_p,
+                sampling.max_tokens,
+                tuple(derive(world.seed, problem.id, "zero-shot", sample) for sample in range(n)),
+            )
+            for problem in problems
+        ]
+        replies = []
+        for rollouts in world.engine.generate(requests):
+            vote = vote_answers([extract(rollout.text) for rollout in rollouts])
+            replies.append(Reply((vote.answer,), vote.answer, {"votes": vote.votes, "n": n}))
+        return replies
