@@ -38,7 +38,7 @@ from tacit.problems import Problem
 from tacit.responses import Responses
 from tacit.seeds import generator
 
-EVERYTHING = {"min_votes": 0, "min_lead": 0, "admit": 0.0}
+EVERYTHING: dict[str, Any] = {"min_votes": 0, "min_lead": 0, "admit": 0.0}
 """Learning settings that refuse nothing, so that the rules themselves can be compared."""
 
 Tell = Callable[[str], None]
@@ -50,8 +50,8 @@ class QualityConfig:
     """One quality study.
 
     Attributes:
-        run: model, data, verifier, sampling, learning and recall; its seed, limit and window are not used. The vote gate
-            and the admission threshold of ``run.learn`` are measured as a rule, not applied.
+        run: model, data, verifier, sampling, learning and recall; its seed, limit and window are not used. The vote
+            gate and the admission threshold of ``run.learn`` are measured as a rule, not applied.
         choose, confirm: seeds on which the rules are chosen and on which they are confirmed.
         limit: problems learned from, per seed.
         held_out: further problems, per seed, on which benefit is measured.
@@ -64,10 +64,10 @@ class QualityConfig:
     choose: tuple[int, ...] = (201, 202)
     confirm: tuple[int, ...] = (203, 204)
     limit: int = 60
-    held_out: int = 72
-    nearest: int = 8
+    held_out: int = 120
+    nearest: int = 6
     neighbours: int = 4
-    served: int = 5
+    served: int = 4
 
 
 def study(config: QualityConfig, out: str | Path, tell: Tell = lambda line: None) -> dict[str, Any]:
@@ -175,7 +175,8 @@ class _Trial:
         if not self.made:
             return [], []
         own = np.stack([one.key for one, _ in self.made])
-        tried_on = _nearest(own, self.answered, self.config.neighbours, skip=[one.problem.id for one, _ in self.made])
+        own_ids = [one.problem.id for one, _ in self.made]
+        tried_on = _nearest(own, self.answered, self.config.neighbours, skip=own_ids)
         floor = self.agent.recalling.floor
         targets = _nearest(own, self.later, self.config.nearest, floor=floor)
         nearby = self._nearest_memories(own, floor)
@@ -207,7 +208,7 @@ class _Trial:
                     "signals": self._signals(number, one, result, memory, responses, tried_on[number]),
                 }
             )
-        return memories, self._tries(nearby, gains, [memory["id"] for memory in memories])
+        return memories, self._tries(nearby, gains, [str(memory["id"]) for memory in memories])
 
     def _nearest_memories(self, own: np.ndarray, floor: float) -> dict[str, list[int]]:
         nearby = {}

@@ -6,14 +6,14 @@ A rule keeps a memory if one or two signals reach their thresholds. Rules are ch
 
     objective = sum of the benefit of the memories kept / number of all memories,
 
-equal objectives by the fewest harmful memories kept, and judged on the other part. Since a dropped memory makes room for
-the next nearest one, each rule also gets ``served``: the mean gain over held-out problems when each is answered
+equal objectives by the fewest harmful memories kept, and judged on the other part. Since a dropped memory makes room
+for the next nearest one, each rule also gets ``served``: the mean gain over held-out problems when each is answered
 with the nearest memory that the rule keeps (zero-shot where it keeps none of those tried).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +44,9 @@ def needs_verifier(signal: str) -> bool:
 
 
 def ranks(values: Floats) -> Floats:
-    """Ranks 1..n along the last axis of [..., n]; equal values share the mean of theirs."""
-    below = (values[..., None, :] < values[..., :, None]).sum(-1)
-    equal = (values[..., None, :] == values[..., :, None]).sum(-1)
-    found: Floats = below + (equal + 1) / 2
+    """Ranks 1..n of [n]; equal values share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    found: Floats = (np.cumsum(counts) - (counts - 1) / 2)[place]
     return found
 
 
@@ -60,7 +59,7 @@ def spearman(left: Floats, right: Floats) -> float | None:
 
 
 def auc(scores: Floats, positive: Bools) -> float | None:
-    """Share of (positive, negative) pairs in which the positive one scores higher, ties counting half; None without a pair."""
+    """Share of (positive, negative) pairs with the positive one higher, ties counting half; None without pairs."""
     n, m = int(positive.sum()), int((~positive).sum())
     if not n or not m:
         return None
@@ -68,7 +67,7 @@ def auc(scores: Floats, positive: Bools) -> float | None:
 
 
 def signal_table(memories: Sequence[Row], seed: int = 0) -> list[dict[str, Any]]:
-    """Per signal: Spearman correlation with benefit, its 95 % bootstrap interval over memories, and the AUC of benefit > 0.
+    """Per signal: Spearman correlation with benefit, its 95 % bootstrap interval over memories, AUC of benefit > 0.
 
     Args:
         memories: each with ``benefit`` (None is left out) and ``signals``.
@@ -159,7 +158,7 @@ def rule_table(memories: Sequence[Row], tries: Sequence[Row], learn: LearnConfig
         ("reward threshold", Rule(default.bounds[2:])),
     ]
     if chosen_on:
-        served = _server([row for row in tries if row["part"] == "choose"])
+        served = [row for row in tries if row["part"] == "choose"]
         for verifier in (False, True):
             grid = _grid(chosen_on, verifier=verifier)
             if verifier and not any(rule.needs_verifier for rule in grid):
@@ -168,7 +167,7 @@ def rule_table(memories: Sequence[Row], tries: Sequence[Row], learn: LearnConfig
             pairs = [Rule((a.bounds[0], b.bounds[0])) for i, a in enumerate(grid) for b in grid[i + 1 :]]
             pairs = [rule for rule in pairs if rule.bounds[0][0] != rule.bounds[1][0]]
             for many, rules in (("one signal", grid), ("two signals", pairs)):
-                fixed.append((f"best {many}, {where}", _best(rules, chosen_on, lambda kept: 0.0)))
+                fixed.append((f"best {many}, {where}", _best(rules, chosen_on, [])))
                 fixed.append((f"best served, {many}, {where}", _best(rules, chosen_on, served)))
     table = []
     for name, rule in fixed:
@@ -193,40 +192,52 @@ def _grid(memories: Sequence[Row], *, verifier: bool) -> list[Rule]:
     return rules
 
 
-def _best(rules: Sequence[Rule], memories: Sequence[Row], served: Callable[[set[str]], float]) -> Rule:
-    """The rule that is best by ``served``, then by the objective, then by the fewest harmful memories."""
+def _best(rules: Sequence[Rule], memories: Sequence[Row], rows: Sequence[Row]) -> Rule:
+    """The rule that is best by what is served to ``rows``, then the objective, then the fewest harmful memories."""
     benefit = np.array([memory["benefit"] for memory in memories])
-    ids = [memory["id"] for memory in memories]
-    passes: dict[tuple[str, float], Bools] = {}
-    for rule in rules:
-        for bound in rule.bounds:
-            if bound not in passes:
-                passes[bound] = Rule((bound,)).keeps(memories)
+    server = _Server(memories, rows)
+    passes = {bound: Rule((bound,)).keeps(memories) for bound in {bound for rule in rules for bound in rule.bounds}}
 
     def worth(rule: Rule) -> tuple[float, float, int]:
         kept = np.logical_and.reduce([passes[bound] for bound in rule.bounds])
-        names = {name for name, keep in zip(ids, kept, strict=True) if keep}
-        total = round(float(benefit[kept].sum()) / len(benefit), 9)
-        return round(served(names), 9), total, -int((benefit[kept] < HARMFUL).sum())
+        gain = float(server.gains(kept).mean()) if rows else 0.0
+        # Rounded, so that equal choices of memories tie whatever the order of the sum.
+        return (
+            round(gain, 9),
+            round(float(benefit[kept].sum()) / len(benefit), 9),
+            -int((benefit[kept] < HARMFUL).sum()),
+        )
 
     return max(rules, key=worth, default=Rule())
 
 
-def _server(rows: Sequence[Row]) -> Callable[[set[str]], float]:
-    return lambda kept: float(np.mean(_served(rows, kept))) if rows else 0.0
+class _Server:
+    """What held-out problems gain, each from the nearest memory kept of those tried, or 0 where none of them is."""
 
+    def __init__(self, memories: Sequence[Row], rows: Sequence[Row]) -> None:
+        numbers = {memory["id"]: number for number, memory in enumerate(memories)}
+        cells = [[cell for cell in row["nearest"] if cell["id"] in numbers] for row in rows]
+        width = max((len(row) for row in cells), default=0)
+        # The last column is a memory that is always kept and gains nothing.
+        self.owner = np.full((len(rows), width + 1), len(memories))
+        self.gain = np.zeros((2, len(rows), width + 1))
+        for r, row in enumerate(cells):
+            for c, cell in enumerate(row):
+                self.owner[r, c] = numbers[cell["id"]]
+                self.gain[:, r, c] = cell["gain"], cell["greedy_gain"]
 
-def _served(rows: Sequence[Row], kept: set[str], key: str = "gain") -> list[float]:
-    """Per held-out problem, the gain of the nearest memory kept; 0 where none of those tried is."""
-    return [next((cell[key] for cell in row["nearest"] if cell["id"] in kept), 0.0) for row in rows]
+    def gains(self, kept: Bools, *, greedy: bool = False) -> Floats:
+        """Gain [problems] when the memories ``kept`` [n] are active."""
+        first = np.append(kept, True)[self.owner].argmax(1)
+        found: Floats = self.gain[int(greedy), np.arange(len(first)), first]
+        return found
 
 
 def _figures(rule: Rule, default: Rule, memories: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
     benefit = np.array([memory["benefit"] for memory in memories], dtype=np.float64)
     kept, usual = rule.keeps(memories), default.keeps(memories)
-    names = {memory["id"] for memory, keep in zip(memories, kept, strict=True) if keep}
-    usual_names = {memory["id"] for memory, keep in zip(memories, usual, strict=True) if keep}
-    served, before = np.array(_served(rows, names)), np.array(_served(rows, usual_names))
+    server = _Server(memories, rows)
+    served, before = server.gains(kept), server.gains(usual)
 
     def interval(values: Floats) -> dict[str, Any]:
         return mean_interval(values, seed=0, resamples=RESAMPLES)
@@ -243,7 +254,7 @@ def _figures(rule: Rule, default: Rule, memories: Sequence[Row], rows: Sequence[
         "harmful_kept": int((benefit[kept] < HARMFUL).sum()),
         "harmful_dropped": int((benefit[~kept] < HARMFUL).sum()),
         "served": interval(served),
-        "served_greedy": interval(np.array(_served(rows, names, "greedy_gain"))),
+        "served_greedy": interval(server.gains(kept, greedy=True)),
         "served_over_default": interval(served - before),
     }
 
@@ -253,19 +264,18 @@ def _figures(rule: Rule, default: Rule, memories: Sequence[Row], rows: Sequence[
 
 def markdown(result: Row) -> str:
     """Signals and rules as Markdown."""
-    known = [memory["benefit"] for memory in result["memories"] if memory["benefit"] is not None]
-    right = [
-        memory["benefit"] for memory in result["memories"] if memory["label_right"] and memory["benefit"] is not None
-    ]
+    memories = [memory for memory in result["memories"] if memory["benefit"] is not None]
+    known = [memory["benefit"] for memory in memories]
+    right = [memory["benefit"] for memory in memories if memory["label_right"]]
     settings = result["settings"]
     lines = [
         "# What predicts a good memory",
         "",
         f"{len(known)} memories of {settings['run']['model']} on {settings['run']['data']}, label "
         f"{settings['run']['learn']['label']}; mean benefit {_mean(known)}, of the {len(right)} with a right label "
-        f"{_mean(right)}; {sum(value < HARMFUL for value in known)} harmful (below {HARMFUL}). Intervals are 95 % bootstrap "
-        "intervals over memories (served: over held-out problems); memories of a seed share held-out problems, so they "
-        "are somewhat too narrow.",
+        f"{_mean(right)}; {sum(value < HARMFUL for value in known)} harmful (below {HARMFUL}). Intervals are 95 % "
+        "bootstrap intervals over memories (served: over held-out problems); memories of a seed share held-out "
+        "problems, so they are somewhat too narrow.",
         "",
         "| signal | verifier | Spearman with benefit | AUC of benefit > 0 | n |",
         "|---|---|---|---|---|",
@@ -278,7 +288,8 @@ def markdown(result: Row) -> str:
         )
     lines += [
         "",
-        "| rule | seeds | kept | objective | over default | benefit kept | dropped | harmful kept | served | over default |",
+        "| rule | seeds | kept | objective | over default | benefit kept | dropped | harmful kept | served | "
+        "over default |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rules"]:
