@@ -104,7 +104,8 @@ def test_a_problem_is_learned_exactly_once(testbed: Backbone, bank: Bank) -> Non
     answered = made.answer(stream(6))
     again = made.learn(answered)
     stored = [result for result in again if result.memory is not None]
-    assert stored and all(result.known for result in stored)
+    # What a memory makes answerable may be learned on the second visit; what was learned is not learned again.
+    assert {result.memory.id for result in stored if result.known} == set(ids)
     made.remember(answered, again)
     assert [info.id for info in bank.find("default")] == ids
 

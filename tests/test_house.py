@@ -29,6 +29,7 @@ ROOMS = [
     ["routing"],
     ["recall"],
     ["responses"],
+    ["labels"],
     ["agent"],
     ["baselines"],
     ["experiments"],

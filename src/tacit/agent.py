@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from tacit import labels
 from tacit.backbone import Backbone
 from tacit.bank.base import Bank, Hit
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.base import Engine, Rollout
 from tacit.errors import MemoryNotFound
+from tacit.labels import Label
 from tacit.learning import Learned, Learner, Task
 from tacit.memory import Memory, State, memory_id
 from tacit.problems import Problem
@@ -172,7 +174,9 @@ class Agent:
         """
         known = [self._known(one.problem) for one in answered]
         fresh = [one for one, memory in zip(answered, known, strict=True) if memory is None]
-        learned = iter(self.learner.learn([self._task(one) for one in fresh]))
+        chosen = [self._label(one) for one in fresh]
+        tasks = [self._task(one, label) for one, label in zip(fresh, chosen, strict=True)]
+        learned = iter(zip(chosen, self.learner.learn(tasks), strict=True))
         remembered = []
         for one, memory in zip(answered, known, strict=True):
             if memory is not None:
@@ -187,8 +191,8 @@ class Agent:
                 )
                 remembered.append(Remembered(before, memory, known=True))
             else:
-                result = next(learned)
-                remembered.append(Remembered(result, self._memory(one, result, provenance or {})))
+                label, result = next(learned)
+                remembered.append(Remembered(result, self._memory(one, label, result, provenance or {})))
         return remembered
 
     def remember(self, answered: Sequence[Answered], remembered: Sequence[Remembered]) -> None:
@@ -213,28 +217,31 @@ class Agent:
         except MemoryNotFound:
             return None
 
-    def _task(self, one: Answered) -> Task:
+    def _label(self, one: Answered) -> Label:
+        how = self.learning.label
+        return labels.choose(how, one.problem.text, one.zero_shot, one.memory, one.routes, self.verifier)
+
+    def _task(self, one: Answered, label: Label) -> Task:
         start = None
         if self.learning.init == "nearest" and one.hit is not None:
             start = self.bank.get(one.hit.memory_id, self.namespace).prompt
-        return Task(one.problem, one.zero_shot.vote, start)
+        return Task(one.problem, label.vote, start, label.answer if label.trusted else None)
 
-    def _memory(self, one: Answered, learned: Learned, provenance: dict[str, Any]) -> Memory | None:
+    def _memory(self, one: Answered, label: Label, learned: Learned, provenance: dict[str, Any]) -> Memory | None:
         if learned.prompt is None or not any(step["reward"] > 0 for step in learned.steps):
             return None
-        vote = one.zero_shot.vote
-        agreeing = [rollout.text for rollout, agrees in zip(one.zero_shot.samples, vote.agrees, strict=True) if agrees]
         record = {
             "label": learned.label,
-            "share": vote.share,
-            "margin": vote.margin,
-            "why": vote.why,
+            "share": label.vote.share,
+            "margin": label.vote.margin,
+            "why": label.why,
+            "trusted": label.trusted,
             "seed": self.seed,
             "model": self.backbone.name,
             "config": self.learning.digest(),
             "tokens": learned.tokens,
             "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in learned.steps],
-            "trace": agreeing[0],
+            "trace": label.trace,
             **provenance,
         }
         state = State.ACTIVE if learned.admitted else State.CANDIDATE

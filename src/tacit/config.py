@@ -64,8 +64,10 @@ class LearnConfig:
         init: "gaussian" (at the embedding scale), "vocabulary" (rows of random tokens), "text" (rows of
             ``init_text``'s tokens, repeated), or "nearest" (the recalled memory, else gaussian).
         init_text: for init "text".
-        label: "zero-shot" (the vote of the rollouts without memory, once) or "renewed" (the vote of each step's own
-            group).
+        label: whose vote becomes the label. "zero-shot" (the rollouts without memory, as in the paper), "routed" (the
+            routed answers), "verified" (all responses, weighted by a verifier whose scores are probabilities; with
+            another verifier, or where it trusts none, as "zero-shot"), or "renewed" (each step's own group).
+            Measured in docs/log.md.
         reward: name of a registered reward.
         normalise_advantage: divide a group's advantages by their standard deviation.
         min_votes, min_lead: the vote gate, for 8 responses and scaled to other numbers: fewer votes, or a smaller
@@ -84,7 +86,7 @@ class LearnConfig:
     clip: float = 1.0
     init: str = "gaussian"
     init_text: str = "Let us think step by step and check every step."
-    label: str = "zero-shot"
+    label: str = "verified"
     reward: str = "majority"
     normalise_advantage: bool = False
     min_votes: int = 3
@@ -104,7 +106,7 @@ class LearnConfig:
         _require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
         _require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
         _one_of("init", self.init, ("gaussian", "vocabulary", "text", "nearest"))
-        _one_of("label", self.label, ("zero-shot", "renewed"))
+        _one_of("label", self.label, ("zero-shot", "routed", "verified", "renewed"))
         _one_of("keep", self.keep, ("last", "best"))
 
     def digest(self) -> str:

@@ -40,13 +40,15 @@ class Task:
 
     Attributes:
         problem: blind.
-        vote: the vote over its zero-shot answers: gate and, for fixed labels, the label.
+        vote: over its answers: gate and, for fixed labels, the label.
         start: soft prompt [K, d] of the recalled memory, for init "nearest"; None if there is none.
+        label: decided by better evidence than the vote, which then neither gates nor labels; None for the vote's.
     """
 
     problem: Problem
     vote: Vote
     start: np.ndarray | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Learner:
         results: list[Learned | None] = [None] * len(tasks)
         todo: list[int] = []
         for number, task in enumerate(tasks):
-            refusal = self.gate(task.vote)
+            refusal = None if task.label is not None else self.gate(task.vote)
             if refusal:
                 results[number] = Learned(task.problem, None, False, refusal, task.vote.answer)
             else:
@@ -148,8 +150,9 @@ class Learner:
     def _begin(self, task: Task) -> _Live:
         prompt = self._initial(task).to(self.backbone.device).requires_grad_(True)
         optimizer = torch.optim.Adam([prompt], lr=self.config.lr)
-        assert task.vote.answer is not None
-        return _Live(task, self.backbone.encode(task.problem.text), prompt, optimizer, task.vote.answer)
+        label = task.label if task.label is not None else task.vote.answer
+        assert label is not None
+        return _Live(task, self.backbone.encode(task.problem.text), prompt, optimizer, label)
 
     def _initial(self, task: Task) -> Tensor:
         config, backbone = self.config, self.backbone

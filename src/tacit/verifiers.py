@@ -35,9 +35,15 @@ class Candidate:
 
 
 class Verifier(Protocol):
-    """Scores responses to one problem; only comparisons between them count."""
+    """Scores responses to one problem.
+
+    Attributes:
+        name: for reasons and reports.
+        calibrated: whether scores are probabilities of being right; otherwise only comparisons between them count.
+    """
 
     name: str
+    calibrated: bool
 
     def score(self, problem: str, candidates: Sequence[Candidate]) -> list[float]:
         """One number per candidate, higher is better."""
@@ -48,6 +54,7 @@ class VoteShare:
     """Trusts the answer that is more common in its own group."""
 
     name = "vote share"
+    calibrated = False
 
     def score(self, problem: str, candidates: Sequence[Candidate]) -> list[float]:
         """The candidates' shares."""
@@ -58,6 +65,7 @@ class LogProb:
     """Trusts the response that its own policy found likelier: mean log-probability per token."""
 
     name = "mean log-prob"
+    calibrated = False
 
     def score(self, problem: str, candidates: Sequence[Candidate]) -> list[float]:
         """Mean natural-log probability of the tokens."""
@@ -80,6 +88,7 @@ class RewardModel:
     """
 
     name = "reward model"
+    calibrated = True
 
     def __init__(
         self,

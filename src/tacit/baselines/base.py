@@ -1,9 +1,9 @@
 """What a method is: something that answers problems as they come and may learn from them. Add one in one file.
 
-Builds on responses, recall, the engine and the bank's neighbours below; the comparison (``tacit compare``) builds on
-this. Every method gets the same ``World``: one frozen model, one engine, one template, one sampler, one seed. It answers
-a window of blind problems, then may learn from that window; who is right is decided elsewhere and after. Tokens, seconds
-and memory are metered by the comparison, not reported by the method.
+Builds on responses and what stands below; the comparison (``tacit compare``) builds on this. Every method gets the
+same ``World``: one frozen model, engine, template, sampler and seed. It answers a window of blind problems, then may
+learn from that window; who is right is decided elsewhere and after. Tokens, seconds and memory are metered by the
+comparison, not reported by the method.
 
     @register("always-42")
     class AlwaysFortyTwo(Method):
@@ -126,17 +126,17 @@ class Method(ABC):
         self.world = world
         self.options: dict[str, Any] = {**self.defaults, **world.options}
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - doing nothing is the usual case
         """Whatever comes before the first problem: offline methods train here."""
 
     @abstractmethod
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         """Answer blind problems, in order. Changes nothing: it is also asked after the stream, for replay."""
 
-    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> None:
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> None:  # noqa: B027
         """Learn from a window just answered."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Let go of files."""
 
 

@@ -1,7 +1,7 @@
 """Experiential Latent Memories, and the variants that show what each part of it is worth.
 
-Builds on agent and the method protocol. ``elm`` is what ``tacit run`` does: the nearest memory's answer where the verifier
-prefers it. The others change one thing each.
+Builds on agent and the method protocol. ``elm`` is what ``tacit run`` does: the nearest memory's answer where the
+verifier prefers it. The others change one thing each.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from torch import Tensor
 from tacit.backbone import Backbone
 from tacit.cache import RaggedCache
 from tacit.engines.base import Request, Rollout
+from tacit.engines.meter import METER
 from tacit.errors import EngineError
 
 MIN_ROWS = 16  # matrix libraries take other code paths for a few rows, whose sums differ in the last bit
@@ -77,7 +78,9 @@ class LocalEngine:
                 rows, cache = rows + new_rows, new_cache
             assert cache is not None
             rows, cache = self._decode(rows, cache, done, refill_at=self.max_rows // 2 if waiting else 0)
-        return [[rollout for rollout in group if rollout is not None] for group in done]
+        groups = [[rollout for rollout in group if rollout is not None] for group in done]
+        METER.tokens += sum(len(rollout.token_ids) for group in groups for rollout in group)
+        return groups
 
     def _check(self, number: int, request: Request) -> None:
         problems = (

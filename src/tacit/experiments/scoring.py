@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tacit.answers import correct, vote_answers
+from tacit.errors import DataError
 from tacit.problems import Problem
 
 
@@ -89,3 +90,25 @@ class Grader:
             "n": len(answers),
             "tokens": tokens,
         }
+
+
+class Truths:
+    """The oracle of methods that may use labels: upper bounds, labelled baselines and the sanity run.
+
+    Raises:
+        DataError: asked about a problem that has no gold answer, or that it was not given.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self._gold = {problem.id: problem.gold for problem in problems}
+
+    def truth(self, problem_id: str) -> str:
+        """The right answer."""
+        gold = self._gold.get(problem_id)
+        if gold is None:
+            raise DataError(f"problem {problem_id} has no gold answer, and a method asked for it; leave the method out")
+        return gold
+
+    def right(self, problem_id: str, answers: Sequence[str | None]) -> list[bool]:
+        """Whether each answer is right."""
+        return score(answers, self.truth(problem_id))

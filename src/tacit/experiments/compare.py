@@ -1,0 +1,331 @@
+"""Run a comparison: every method on every stream, each in a cell of its own, resumable, with failures kept.
+
+Builds on compare_config, the methods and scoring. A cell is (label, data, order, seed). Its folder gets rows.jsonl,
+probes.jsonl and, last and at once, cell.json; a cell without cell.json is done again, from the start and with the same
+result. A problem on which a method fails is wrong, not missing; so is every problem of a cell that fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import re
+import resource
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tacit import problems as sources
+from tacit.backbone import Backbone
+from tacit.baselines import base
+from tacit.baselines.base import Method, Reply, World
+from tacit.config import RunConfig
+from tacit.engines.local import LocalEngine
+from tacit.engines.meter import METER
+from tacit.errors import ConfigError, TacitError
+from tacit.experiments.compare_config import CompareConfig
+from tacit.experiments.runner import build_verifier
+from tacit.experiments.scoring import Grader, Truths
+from tacit.problems import Problem
+from tacit.seeds import derive, generator
+from tacit.verifiers import Verifier
+
+Row = dict[str, Any]
+REPLAYED = 24
+"""Problems of the stream that are answered again at its end."""
+PROBES = 24
+"""Fresh problems of each data source answered at the end of a stream."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one stream."""
+
+    label: str
+    data: str
+    order: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        """Where its results lie."""
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(self.data).stem if Path(self.data).exists() else self.data)
+        return out / "cells" / re.sub(r"[^A-Za-z0-9._-]+", "-", self.label) / slug / f"{self.order}-{self.seed}"
+
+
+Progress = Callable[[Cell, dict[str, Any], int, int], None]
+"""(cell, its cell.json, cells done, cells in all)."""
+
+
+def compare(config: CompareConfig, out: str | Path, progress: Progress | None = None) -> list[dict[str, Any]]:
+    """Run all cells that are not done yet; returns every cell's record, in the order of the table.
+
+    Raises:
+        ConfigError: a setting, or a folder with cells of another plan.
+    """
+    folder = Path(out)
+    cells = [
+        Cell(label, data, order, seed)
+        for label in config.labels()
+        for data in config.data
+        for order in config.orders
+        for seed in config.seeds
+    ]
+    for data in config.data:  # a missing file is told now, not cell by cell
+        for order in config.orders:
+            ordered(sources.load(data, seed=config.seeds[0], limit=config.limit), order, data)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made ({error.strerror}); choose another --out") from None
+    done = {cell: record for cell in cells if (record := finished(cell, config, folder))}
+    for cell, record in done.items():
+        if progress:
+            progress(cell, record, len(done), len(cells))
+    # Slow cells first would be better balanced, but seeds side by side let a reader look at full rows early.
+    todo = [cell for cell in cells if cell not in done]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(config.jobs, mp_context=context) as pool:
+        running = {pool.submit(run_cell, config, cell, folder): cell for cell in todo}
+        try:
+            while running:
+                ready, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    cell = running.pop(future)
+                    done[cell] = future.result()
+                    if progress:
+                        progress(cell, done[cell], len(done), len(cells))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [done[cell] for cell in cells]
+
+
+def finished(cell: Cell, config: CompareConfig, out: Path) -> dict[str, Any] | None:
+    """The record of a cell that is done, None if it is not.
+
+    Raises:
+        ConfigError: it was done with other settings.
+    """
+    file = cell.folder(out) / "cell.json"
+    if not file.exists():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(file.read_text())
+        held = record["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(f"{file} is damaged; delete its folder and run again") from None
+    wanted = config.settings(cell.label)
+    changed = sorted(name for name in {*held, *wanted} if held.get(name) != wanted.get(name))
+    if changed:
+        raise ConfigError(
+            f"{file.parent} was made with another {', '.join(changed)}; choose another --out, or delete that folder"
+        )
+    return record
+
+
+def ordered(problems: Sequence[Problem], order: str, data: str) -> list[Problem]:
+    """The stream in an order; "blocked" keeps families together, in order of first appearance."""
+    if order == "reversed":
+        return list(reversed(problems))
+    if order == "blocked":
+        families = list(dict.fromkeys(problem.family for problem in problems))
+        if len(families) < 2:
+            raise ConfigError(f"{data} does not name two families or more, so there is no blocked order; use shuffled")
+        return sorted(problems, key=lambda problem: families.index(problem.family))
+    return list(problems)
+
+
+def fresh(data: str, stream: Sequence[Problem], seed: int, count: int, purpose: str) -> list[Problem]:
+    """Problems of a source that are not in the stream; none for a file, which has no others."""
+    if not data.startswith("testbed"):
+        return []
+    texts = {problem.text for problem in stream}
+    other = derive(seed, data, purpose) % (1 << 31) + 1_000_000
+    drawn = sources.load(data, seed=other, limit=2 * count)
+    return [problem for problem in drawn if problem.text not in texts][:count]
+
+
+@lru_cache(maxsize=1)
+def _model(model: str, dtype: str, device: str) -> Backbone:
+    return Backbone.load(model, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=1)
+def _verifier(model: str, reward_model: str | None, dtype: str, device: str) -> Verifier | None:
+    return build_verifier(RunConfig(model=model, reward_model=reward_model, dtype=dtype, device=device))
+
+
+def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
+    """Run one cell to its end and write it; never raises for what a method does."""
+    if config.model == "testbed":
+        torch.set_num_threads(1)
+    for file in config.files:
+        with contextlib.suppress(ConfigError):  # registered already, by an earlier cell of this process
+            base.load_file(file)
+    method_class, settings, options = config.resolve(cell.label)
+    folder = cell.folder(out)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    stream = ordered(sources.load(cell.data, seed=cell.seed, limit=config.limit), cell.order, cell.data)
+    training = fresh(cell.data, stream, cell.seed, len(stream), "training") if method_class.uses_labels else []
+    backbone = _model(config.model, config.dtype, config.device)
+    verifier = _verifier(config.model, config.reward_model, config.dtype, config.device)
+    began, tokens, marks = time.perf_counter(), METER.tokens, _Watermark()
+    rows: list[Row] = []
+    probes: list[Row] = []
+    record: dict[str, Any] = {**vars(cell), "method": method_class.name, "uses_labels": method_class.uses_labels}
+    error = None
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        try:
+            method = method_class(
+                World(
+                    backbone,
+                    LocalEngine(backbone),
+                    cell.seed,
+                    Path(scratch),
+                    tuple(problem.blind() for problem in stream),
+                    tuple(problem.blind() for problem in training),
+                    Truths([*stream, *training]) if method_class.uses_labels else None,
+                    verifier,
+                    settings.sampling,
+                    settings.learn,
+                    settings.recall,
+                    options,
+                )
+            )
+            with contextlib.closing(method):
+                method.prepare()
+                record["tokens_prepare"] = METER.tokens - tokens
+                size = method_class.window or config.window
+                for start in range(0, len(stream), size):
+                    rows += _window(method, start, stream[start : start + size])
+                if config.probes:
+                    probes = _probes(method, config, stream, cell)
+                record |= {"trainable": method.trainable, "gradient_steps": method.gradient_steps}
+        except Exception as problem:  # a method may fail in any way; the comparison goes on
+            error = f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
+            (folder / "error.txt").write_text(traceback.format_exc())
+            held = {row["id"] for row in rows}
+            rows += [
+                _row(at, one, Reply((None,), None), failed=error) for at, one in enumerate(stream) if one.id not in held
+            ]
+    record |= {
+        "n": len(rows),
+        "status": "failed" if error else "done",
+        "error": error,
+        "tokens": METER.tokens - tokens,
+        "seconds": time.perf_counter() - began,
+        "peak_memory": marks.read(),
+        "settings": config.settings(cell.label),
+    }
+    _write(folder, rows, probes, record)
+    return record
+
+
+def _window(method: Method, start: int, problems: Sequence[Problem]) -> list[Row]:
+    """Answer, mark, learn. What fails is tried problem by problem, and what still fails is wrong."""
+    began, tokens = time.perf_counter(), METER.tokens
+    blind = [problem.blind() for problem in problems]
+    replies, failures = _answers(method, blind)
+    answered = METER.tokens
+    rows = [
+        _row(start + at, problem, replies.get(problem.id, Reply((None,), None)), failures.get(problem.id))
+        for at, problem in enumerate(problems)
+    ]
+    learnable = [problem for problem in blind if problem.id in replies]
+    try:
+        method.learn(learnable, [replies[problem.id] for problem in learnable])
+    except TacitError as error:
+        for row in rows:
+            row["notes"]["learning_failed"] = str(error)
+    for row in rows:
+        row["tokens_answer"] = (answered - tokens) / len(rows)
+        row["tokens_learn"] = (METER.tokens - answered) / len(rows)
+        row["seconds"] = (time.perf_counter() - began) / len(rows)
+    return rows
+
+
+def _answers(method: Method, problems: Sequence[Problem]) -> tuple[dict[str, Reply], dict[str, str]]:
+    try:
+        return dict(zip((p.id for p in problems), method.answer(problems), strict=True)), {}
+    except TacitError as error:
+        if len(problems) == 1:
+            return {}, {problems[0].id: str(error)}
+    replies: dict[str, Reply] = {}
+    failures: dict[str, str] = {}
+    for problem in problems:
+        one, failed = _answers(method, [problem])
+        replies, failures = replies | one, failures | failed
+    return replies, failures
+
+
+def _row(position: int, problem: Problem, reply: Reply, failed: str | None = None) -> Row:
+    grader = Grader(problem)
+    arm = grader.arm(reply.answers, reply.greedy_answer, tokens=0)
+    del arm["tokens"]
+    return {**grader.head(position), **arm, "failed": failed, "notes": dict(reply.notes)}
+
+
+def _probes(method: Method, config: CompareConfig, stream: Sequence[Problem], cell: Cell) -> list[Row]:
+    """With everything frozen: earlier problems again, and fresh ones of every source."""
+    rng = generator(cell.seed, cell.data, "replay")
+    chosen = sorted(rng.choice(len(stream), size=min(REPLAYED, len(stream)), replace=False))
+    asked = [("replay", cell.data, [stream[at] for at in chosen])]
+    asked += [("transfer", data, fresh(data, stream, cell.seed, PROBES, "probes")) for data in config.data]
+    probes = []
+    for kind, data, problems in asked:
+        if kind == "transfer" and method.uses_labels:
+            continue  # an oracle knows the stream and its training set, nothing else
+        replies, failures = _answers(method, [problem.blind() for problem in problems]) if problems else ({}, {})
+        for at, problem in enumerate(problems):
+            row = _row(at, problem, replies.get(problem.id, Reply((None,), None)), failures.get(problem.id))
+            probes.append({"kind": kind, "learned": len(stream), "data": data, **row})
+    return probes
+
+
+class _Watermark:
+    """Peak memory of this process since it was made, in bytes (on CUDA that of the device)."""
+
+    def __init__(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def read(self) -> int:
+        if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+            return int(torch.cuda.max_memory_allocated())
+        with contextlib.suppress(OSError, AttributeError):
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+            assert found is not None
+            return int(found[1]) * 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _write(folder: Path, rows: Sequence[Row], probes: Sequence[Row], record: dict[str, Any]) -> None:
+    for name, lines in (("rows.jsonl", rows), ("probes.jsonl", probes)):
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / name).write_text(text, encoding="utf-8", errors="surrogatepass")
+    temporary = folder / "cell.tmp"
+    with temporary.open("w") as handle:
+        json.dump(record, handle, indent=2)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(folder / "cell.json")
+
+
+def read(folder: Path, name: str) -> Iterator[Row]:
+    """Rows of a finished cell's file."""
+    with (folder / name).open(encoding="utf-8", errors="surrogatepass") as handle:
+        yield from map(json.loads, handle)

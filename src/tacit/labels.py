@@ -1,0 +1,93 @@
+"""Labels: what a problem's own responses say its answer is. No gold answer is involved.
+
+Builds on answers, responses, routing and verifiers. The paper takes the majority of the zero-shot rollouts. Two better
+sources cost no rollout more: the routed answers, which get better as memories accumulate, and a vote in which every
+response, with memory or without, counts as much as a process reward model believes it,
+
+    label = argmax_a sum_i [answer_i = a] score_i,    if max_i [answer_i = label] score_i >= TRUST.
+
+The second also catches the consistent misconception that wins a plain vote. The score decides whether to learn at all,
+in place of the vote gate: one believed response outweighs a weak vote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tacit.answers import Vote, group, vote_answers
+from tacit.responses import Responses
+from tacit.routing import Route
+from tacit.verifiers import Candidate, Verifier
+
+TRUST = 0.5
+"""Least probability of the best response that gives the label: more likely right than not."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label and where it came from.
+
+    Attributes:
+        vote: the plain vote behind it, for the gate and for the record.
+        answer: the label; None if nobody gave an answer.
+        why: who decided and with what numbers.
+        trusted: decided by a verifier, so that the vote gate does not apply.
+        trace: the text of a response that gives it; None if there is none.
+    """
+
+    vote: Vote
+    answer: str | None
+    why: str
+    trusted: bool
+    trace: str | None
+
+
+def choose(
+    how: str,
+    problem: str,
+    zero_shot: Responses,
+    memory: Responses | None,
+    routes: Sequence[Route],
+    verifier: Verifier | None,
+) -> Label:
+    """The label of one answered problem.
+
+    Args:
+        how: ``LearnConfig.label``.
+        problem: its text.
+        zero_shot, memory: responses without and with the recalled memory.
+        routes: which of each pair of samples was returned.
+        verifier: weighs responses for "verified" if its scores are probabilities.
+    """
+    candidates = zero_shot.candidates()[:-1]
+    with_memory = [] if memory is None else memory.candidates()[:-1]
+    if how == "verified" and verifier is not None and verifier.calibrated:
+        weighed = _weighed(problem, [*candidates, *with_memory], verifier)
+        if weighed is not None:
+            return weighed
+    if how == "routed" and with_memory:
+        pairs = zip(routes, candidates, with_memory, strict=True)
+        candidates = [other if route.takes_memory else own for route, own, other in pairs]
+    vote = vote_answers([candidate.answer for candidate in candidates])
+    trace = next((c.rollout.text for c, agrees in zip(candidates, vote.agrees, strict=True) if agrees), None)
+    return Label(vote, vote.answer, vote.why, False, trace)
+
+
+def _weighed(problem: str, candidates: Sequence[Candidate], verifier: Verifier) -> Label | None:
+    """The verifier's label, or None if it believes no response."""
+    scores = verifier.score(problem, candidates)
+    answers = [candidate.answer for candidate in candidates]
+    groups = [members for members in group(answers) if answers[members[0]] is not None]
+    if not groups:
+        return None
+    # Equal weights go to the larger, then the earlier group.
+    best = max(groups, key=lambda members: (sum(scores[i] for i in members), len(members), -members[0]))
+    first = max(best, key=lambda i: (scores[i], -i))
+    if scores[first] < TRUST:
+        return None
+    weight, total = sum(scores[i] for i in best), sum(scores)
+    why = (
+        f"{verifier.name}: weight {weight:.1f} of {total:.1f} for {answers[first]!r}, best response {scores[first]:.2f}"
+    )
+    return Label(vote_answers(answers), answers[first], why, True, candidates[first].rollout.text)
