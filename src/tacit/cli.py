@@ -1,4 +1,4 @@
-"""The command line: ``tacit demo | run | ask | report | memories | testbed | doctor``.
+"""The command line: ``tacit demo | run | ask | report | memories | study | testbed | doctor``.
 
 Builds on everything, but imports it late: ``tacit --help`` must not wait for torch. The commands are thin (parse, call,
 print) and live in ``cli_run``, ``cli_memories``, ``cli_testbed`` and ``cli_doctor``; this file holds the entry point
@@ -15,7 +15,7 @@ from typing import Annotated, cast
 
 import typer
 
-from tacit import cli_doctor, cli_memories, cli_run, cli_testbed
+from tacit import cli_doctor, cli_memories, cli_run, cli_study, cli_testbed
 from tacit.cli_common import Interrupted, ReaderGone, emit, one_line, show_summary, version, writing
 from tacit.errors import TacitError
 
@@ -39,6 +39,7 @@ app.command("demo")(cli_run.demo)
 app.command("run")(cli_run.run)
 app.command("ask")(cli_run.ask)
 app.add_typer(cli_memories.app, name="memories")
+app.add_typer(cli_study.app, name="study")
 app.add_typer(cli_testbed.app, name="testbed")
 app.command("doctor")(cli_doctor.doctor)
 
