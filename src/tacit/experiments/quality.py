@@ -204,6 +204,7 @@ class _Trial:
                     "greedy_benefit": float(np.mean([g[1] for g in known])) if known else None,
                     "held_out": len(known),
                     "label_right": label_right,
+                    "trusted": bool(memory.provenance.get("trusted")),
                     "family": families[one.problem.id],
                     "signals": self._signals(number, one, result, memory, responses, tried_on[number]),
                 }

@@ -105,9 +105,15 @@ def signal_table(memories: Sequence[Row], seed: int = 0) -> list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Rule:
-    """Keeps a memory whose named signals all reach their thresholds; without any, every memory."""
+    """Keeps a memory whose named signals all reach their thresholds; without any, every memory.
+
+    Attributes:
+        bounds: (signal, least value).
+        waived: signals whose bounds do not hold for a memory whose label a verifier trusts.
+    """
 
     bounds: tuple[tuple[str, float], ...] = ()
+    waived: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return " and ".join(f"{name} >= {bound:.3g}" for name, bound in self.bounds) or "keep all"
@@ -116,7 +122,9 @@ class Rule:
         """Which memories pass, [n]; a signal that a memory lacks does not reach anything."""
         kept = np.ones(len(memories), dtype=bool)
         for name, bound in self.bounds:
-            kept &= np.array([_reaches(memory["signals"].get(name), bound) for memory in memories], dtype=bool)
+            reached = [_reaches(memory["signals"].get(name), bound) for memory in memories]
+            waived = [name in self.waived and bool(memory.get("trusted")) for memory in memories]
+            kept &= np.array(reached, dtype=bool) | np.array(waived, dtype=bool)
         return kept
 
     @property
@@ -129,19 +137,20 @@ def _reaches(value: float | None, bound: float) -> bool:
 
 
 def default_rule(learn: LearnConfig) -> Rule:
-    """The vote gate and the admission threshold of these settings, as a rule."""
+    """The vote gate (which a trusted label passes) and the admission threshold of these settings, as a rule."""
     return Rule(
         (
             ("vote_share", learn.min_votes / 8),
             ("vote_margin", learn.min_lead / 8),
             ("updates", 1.0),
             ("last_reward", learn.admit),
-        )
+        ),
+        waived=("vote_share", "vote_margin"),
     )
 
 
 def rule_table(memories: Sequence[Row], tries: Sequence[Row], learn: LearnConfig) -> list[dict[str, Any]]:
-    """Fixed rules and the best ones by the objective and by what is served, with and without verifier.
+    """Fixed rules, and the best ones by the objective and by what is served: without a verifier, and with one in them.
 
     Args:
         memories: with ``part`` ("choose" or "confirm"), ``benefit`` and ``signals``.
@@ -154,7 +163,7 @@ def rule_table(memories: Sequence[Row], tries: Sequence[Row], learn: LearnConfig
     fixed: list[tuple[str, Rule]] = [
         ("all", Rule()),
         ("default", default),
-        ("vote gate", Rule(default.bounds[:2])),
+        ("vote gate", Rule(default.bounds[:2], default.waived)),
         ("reward threshold", Rule(default.bounds[2:])),
     ]
     if chosen_on:
@@ -166,7 +175,8 @@ def rule_table(memories: Sequence[Row], tries: Sequence[Row], learn: LearnConfig
             where = "verifier" if verifier else "no verifier"
             pairs = [Rule((a.bounds[0], b.bounds[0])) for i, a in enumerate(grid) for b in grid[i + 1 :]]
             pairs = [rule for rule in pairs if rule.bounds[0][0] != rule.bounds[1][0]]
-            for many, rules in (("one signal", grid), ("two signals", pairs)):
+            for many, several in (("one signal", grid), ("two signals", pairs)):
+                rules = [rule for rule in several if rule.needs_verifier == verifier]
                 fixed.append((f"best {many}, {where}", _best(rules, chosen_on, [])))
                 fixed.append((f"best served, {many}, {where}", _best(rules, chosen_on, served)))
     table = []

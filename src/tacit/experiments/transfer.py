@@ -6,7 +6,8 @@ Builds on the agent, responses, scoring (which alone sees gold answers) and metr
   and without routing; the gain over zero-shot per (source, target) family. Families only arrange the experiment: the
   agent learns from blind problems.
 - **sets**: a bank learned on one data set answers fresh problems of another one (and of its own, to compare) as in use:
-  recall with its floor, then routing.
+  recall, then routing; with the similarity floor of the settings, and without one, since another data set's memories
+  may all lie below it.
 
 The paper reports the second for AIME24 and AMC23 (arXiv 2606.17803, ablations).
 """
@@ -75,8 +76,8 @@ def study(config: TransferConfig, out: str | Path, tell: Tell = lambda line: Non
 
     Returns:
         ``{"families": [name], "gain", "greedy_gain", "n": [[source][target]], "low", "high", "memories": [per source],
-        "sets": [{"source", "target", "memories", "problems", "recalled", "zero_shot", "memory", "routed"}]}``. Gains
-        are shares of right answers, None for a family without an admitted memory; n counts (memory, problem) pairs.
+        "sets": [{"source", "target", "floor", "memories", "problems", "recalled", "zero_shot", "memory", "routed",
+        ...}]}``. Gains are shares of right answers, None for a family without an admitted memory; n counts (memory, problem) pairs.
 
     Raises:
         TacitError: anything a user can mend, such as data without families or golds.
@@ -204,7 +205,7 @@ def _cell(gains: Sequence[tuple[float, float]], which: int) -> dict[str, float |
 
 
 def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
-    """A bank learned on ``source`` answering fresh problems of every set, with recall and routing; one row per target.
+    """A bank learned on ``source`` answering fresh problems of every set by recall and routing; a row per target and floor.
 
     The bank does not change while it answers. Problems without a gold answer are left out of the figures.
     """
@@ -217,10 +218,12 @@ def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
                 answered = agent.answer(learned[start : start + config.window])
                 agent.remember(answered, agent.learn(answered))
             memories = sum(info.state == "active" for info in bank.find(agent.namespace))
-            for target in config.sets:
-                fresh = _deal(config, target)[1]
-                row = _scored(fresh, agent.answer(fresh))
-                rows.append({"source": source, "target": target, "memories": memories, **row})
+            for floor in dict.fromkeys((config.run.recall.floor, -1.0)):
+                asking = build_agent(replace(config.run, recall=replace(config.run.recall, floor=floor)), bank)
+                for target in config.sets:
+                    fresh = _deal(config, target)[1]
+                    row = _scored(fresh, asking.answer(fresh))
+                    rows.append({"source": source, "target": target, "floor": floor, "memories": memories, **row})
         finally:
             bank.close()
     return rows
@@ -283,13 +286,14 @@ def markdown(result: dict[str, Any]) -> str:
         lines.append(f"| {name} ({count}) | {' | '.join(cells)} |")
     lines += [
         "",
-        "| bank of | answers | memories | recalled | zero-shot | memory | routed | routed, greedy |",
-        "|---|---|---|---|---|---|---|---|",
+        "| bank of | answers | floor | memories | recalled | zero-shot | memory | routed | routed, greedy |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["sets"]:
         zero = row["zero_shot"]["mean"]
         lines.append(
-            f"| {row['source']} | {row['target']} | {row['memories']} | {row['recalled']}/{row['problems']} | "
+            f"| {row['source']} | {row['target']} | {row['floor']:g} | {row['memories']} | "
+            f"{row['recalled']}/{row['problems']} | "
             f"{'-' if zero is None else format(100 * zero, '.1f')} | {_points(row['memory'])} | "
             f"{_points(row['routed'])} | {_points(row['routed_greedy'])} |"
         )
