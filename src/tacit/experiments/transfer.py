@@ -77,7 +77,8 @@ def study(config: TransferConfig, out: str | Path, tell: Tell = lambda line: Non
     Returns:
         ``{"families": [name], "gain", "greedy_gain", "n": [[source][target]], "low", "high", "memories": [per source],
         "sets": [{"source", "target", "floor", "memories", "problems", "recalled", "zero_shot", "memory", "routed",
-        ...}]}``. Gains are shares of right answers, None for a family without an admitted memory; n counts (memory, problem) pairs.
+        ...}]}``. Gains are shares of right answers, None for a family without an admitted memory; n counts (memory,
+        problem) pairs.
 
     Raises:
         TacitError: anything a user can mend, such as data without families or golds.
@@ -205,7 +206,7 @@ def _cell(gains: Sequence[tuple[float, float]], which: int) -> dict[str, float |
 
 
 def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
-    """A bank learned on ``source`` answering fresh problems of every set by recall and routing; a row per target and floor.
+    """A bank learned on ``source`` answering fresh problems of every set by recall and routing; a row per target, floor.
 
     The bank does not change while it answers. Problems without a gold answer are left out of the figures.
     """
@@ -219,7 +220,7 @@ def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
                 agent.remember(answered, agent.learn(answered))
             memories = sum(info.state == "active" for info in bank.find(agent.namespace))
             for floor in dict.fromkeys((config.run.recall.floor, -1.0)):
-                asking = build_agent(replace(config.run, recall=replace(config.run.recall, floor=floor)), bank)
+                asking = replace(agent, recalling=replace(agent.recalling, floor=floor))
                 for target in config.sets:
                     fresh = _deal(config, target)[1]
                     row = _scored(fresh, asking.answer(fresh))
