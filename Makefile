@@ -6,10 +6,13 @@ INSTALLED := $(VENV)/.installed
 # One thread per process: on few cores more threads only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo demo-short test test-slow lint bench clean
+.PHONY: compare-quick demo demo-short test test-slow lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/tacit demo
+
+compare-quick: $(INSTALLED)
+	$(BIN)/tacit compare --quick --out runs/compare-quick
 
 demo-short: $(INSTALLED)
 	$(BIN)/tacit demo --limit 24 --out runs/demo-short

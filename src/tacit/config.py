@@ -86,7 +86,7 @@ class LearnConfig:
     clip: float = 1.0
     init: str = "gaussian"
     init_text: str = "Let us think step by step and check every step."
-    label: str = "verified"
+    label: str = "zero-shot"
     reward: str = "majority"
     normalise_advantage: bool = False
     min_votes: int = 3

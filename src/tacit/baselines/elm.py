@@ -115,3 +115,10 @@ class FormatReward(Unrouted):
     """Control: a reward for giving any answer; unrouted."""
 
     changes: ClassVar[Mapping[str, Any]] = {"reward": "format"}
+
+
+@register("elm-verified")
+class VerifiedLabels(ELM):
+    """Labels from a vote weighted by the verifier; the verifier was trained with labels, so this one leans on them."""
+
+    changes: ClassVar[Mapping[str, Any]] = {"label": "verified"}

@@ -1,13 +1,14 @@
 """Where memories carry over: from one family of problems to another, and from one data set to another.
 
-Builds on the agent, responses, scoring (which alone sees gold answers) and metrics. Two measurements:
+Builds on the agent, responses, controls, scoring (which alone sees gold answers) and metrics. Two measurements:
 
 - **matrix**: some admitted memories of every family answer held-out problems of every family, whatever the similarity
   and without routing; the gain over zero-shot per (source, target) family. Families only arrange the experiment: the
   agent learns from blind problems.
 - **sets**: a bank learned on one data set answers fresh problems of another one (and of its own, to compare) as in use:
   recall, then routing; with the similarity floor of the settings, and without one, since another data set's memories
-  may all lie below it.
+  may all lie below it. Beside it the verifier alone, choosing between two answers without memory: what routing gains
+  no more than that is the verifier's doing, not the memories'.
 
 The paper reports the second for AIME24 and AMC23 (arXiv 2606.17803, ablations).
 """
@@ -28,6 +29,7 @@ import numpy.typing as npt
 from tacit import problems as sources
 from tacit.agent import Agent, Answered
 from tacit.bank import open_bank
+from tacit.baselines import controls
 from tacit.config import RunConfig
 from tacit.errors import DataError
 from tacit.experiments.metrics import mean_interval
@@ -206,7 +208,7 @@ def _cell(gains: Sequence[tuple[float, float]], which: int) -> dict[str, float |
 
 
 def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
-    """A bank learned on ``source`` answering fresh problems of every set by recall and routing; a row per target, floor.
+    """A bank of ``source`` answering fresh problems of every set by recall and routing; a row per target and floor.
 
     The bank does not change while it answers. Problems without a gold answer are left out of the figures.
     """
@@ -223,7 +225,8 @@ def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
                 asking = replace(agent, recalling=replace(agent.recalling, floor=floor))
                 for target in config.sets:
                     fresh = _deal(config, target)[1]
-                    row = _scored(fresh, asking.answer(fresh))
+                    answered = asking.answer(fresh)
+                    row = _scored(fresh, answered, controls.verified(asking, answered))
                     rows.append({"source": source, "target": target, "floor": floor, "memories": memories, **row})
         finally:
             bank.close()
@@ -238,19 +241,23 @@ def _deal(config: TransferConfig, data: str) -> tuple[list[Problem], list[Proble
     return found[: config.learned], found[config.learned :]
 
 
-def _scored(problems: Sequence[Problem], answered: Sequence[Answered]) -> dict[str, Any]:
-    """Accuracy without memory, and gains of the memory's and of the routed answers, paired by problem."""
+def _scored(
+    problems: Sequence[Problem],
+    answered: Sequence[Answered],
+    verified: Sequence[tuple[Sequence[str | None], str | None]],
+) -> dict[str, Any]:
+    """Accuracy without memory, and gains of the memory's, the routed and the verifier's own answers, paired."""
     rows: list[list[float]] = []
-    for problem, one in zip(problems, answered, strict=True):
+    for problem, one, (alone, alone_greedy) in zip(problems, answered, verified, strict=True):
         grader = Grader(problem)
         memory = one.memory or one.zero_shot
-        arms = (one.zero_shot.answers, memory.answers, one.answers)
-        greedy = (one.zero_shot.greedy_answer, memory.greedy_answer, one.greedy_answer)
+        arms = (one.zero_shot.answers, memory.answers, one.answers, alone)
+        greedy = (one.zero_shot.greedy_answer, memory.greedy_answer, one.greedy_answer, alone_greedy)
         marks, singles = [grader.rights(answers) for answers in arms], [grader.right(answer) for answer in greedy]
         if any(mark is None for mark in [*marks, *singles]):
             continue
         rows.append([float(np.mean(mark or [False])) for mark in marks] + [float(mark or False) for mark in singles])
-    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    table = np.array(rows, dtype=np.float64).reshape(-1, 8)
 
     def interval(values: Floats) -> dict[str, float | int | None]:
         return mean_interval(values, seed=0, resamples=2000)
@@ -261,9 +268,12 @@ def _scored(problems: Sequence[Problem], answered: Sequence[Answered]) -> dict[s
         "zero_shot": interval(table[:, 0]),
         "memory": interval(table[:, 1] - table[:, 0]),
         "routed": interval(table[:, 2] - table[:, 0]),
-        "zero_shot_greedy": interval(table[:, 3]),
-        "memory_greedy": interval(table[:, 4] - table[:, 3]),
-        "routed_greedy": interval(table[:, 5] - table[:, 3]),
+        "verifier": interval(table[:, 3] - table[:, 0]),
+        "routed_over_verifier": interval(table[:, 2] - table[:, 3]),
+        "zero_shot_greedy": interval(table[:, 4]),
+        "memory_greedy": interval(table[:, 5] - table[:, 4]),
+        "routed_greedy": interval(table[:, 6] - table[:, 4]),
+        "verifier_greedy": interval(table[:, 7] - table[:, 4]),
     }
 
 
@@ -287,8 +297,9 @@ def markdown(result: dict[str, Any]) -> str:
         lines.append(f"| {name} ({count}) | {' | '.join(cells)} |")
     lines += [
         "",
-        "| bank of | answers | floor | memories | recalled | zero-shot | memory | routed | routed, greedy |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| bank of | answers | floor | memories | recalled | zero-shot | memory | routed | verifier alone "
+        "| routed, greedy |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["sets"]:
         zero = row["zero_shot"]["mean"]
@@ -296,7 +307,7 @@ def markdown(result: dict[str, Any]) -> str:
             f"| {row['source']} | {row['target']} | {row['floor']:g} | {row['memories']} | "
             f"{row['recalled']}/{row['problems']} | "
             f"{'-' if zero is None else format(100 * zero, '.1f')} | {_points(row['memory'])} | "
-            f"{_points(row['routed'])} | {_points(row['routed_greedy'])} |"
+            f"{_points(row['routed'])} | {_points(row['verifier'])} | {_points(row['routed_greedy'])} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -1,0 +1,147 @@
+"""A comparison: cells, resume, failures that stay in the denominator, methods of one's own, and the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tacit.errors import ConfigError, DataError
+from tacit.experiments.compare import compare
+from tacit.experiments.compare_config import CompareConfig, load
+from tacit.experiments.comparison_report import write_comparison
+from tacit.experiments.scoring import Truths
+from tacit.problems import Problem
+
+SMALL = CompareConfig(
+    data=("testbed:A",), methods=("zero-shot", "elm", "truth"), seeds=(3,), limit=6, window=3, jobs=2, probes=True
+)
+
+OWN = """
+from tacit.baselines.base import Method, Reply, register
+from tacit.errors import TacitError
+
+@register("always-7")
+class AlwaysSeven(Method):
+    def answer(self, problems):
+        return [Reply(("7",), "7") for _ in problems]
+
+@register("fails-at-third")
+class FailsAtThird(Method):
+    def answer(self, problems):
+        if any(problem.id == self.world.stream[2].id for problem in problems):
+            raise TacitError("no third problem, please")
+        return [Reply(("7",), "7") for _ in problems]
+
+@register("broken")
+class Broken(Method):
+    def answer(self, problems):
+        raise ZeroDivisionError("oops")
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("comparison")
+    return out, write_comparison(out, compare(SMALL, out))
+
+
+def test_the_table_has_every_method_and_truth_is_always_right(done: tuple[Path, dict[str, Any]]) -> None:
+    out, table = done
+    rows = {row["method"]: row for row in table["rows"]}
+    assert list(rows) == ["zero-shot", "elm", "truth"]
+    assert rows["truth"]["accuracy"] == rows["truth"]["greedy"] == 1.0 and rows["truth"]["uses_labels"]
+    assert rows["zero-shot"]["gain"] == 0 and rows["zero-shot"]["learned"] == rows["zero-shot"]["corrupted"] == 0
+    assert all(row["n"] == 6 and row["failed"] == 0 for row in rows.values())
+    assert rows["elm"]["tokens"] > rows["zero-shot"]["tokens"] > rows["truth"]["tokens"] == 0
+    assert rows["elm"]["trainable"] == 20 * 128 and rows["elm"]["gradient_steps"] > 0
+    assert rows["elm"]["low"] <= rows["elm"]["accuracy"] <= rows["elm"]["high"]
+    assert json.loads((out / "table.json").read_text()) == table
+
+
+def test_what_is_finished_is_kept_and_what_is_not_is_done_again_the_same(done: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = done
+    cells = out / "cells"
+    rows = {file: file.read_text() for file in cells.rglob("*.jsonl")}
+    stamps = {file: file.stat().st_mtime_ns for file in cells.rglob("rows.jsonl") if "elm" not in str(file)}
+    next(iter(cells.glob("elm/*/*/cell.json"))).unlink()  # as a kill before the end leaves it
+    compare(SMALL, out)
+
+    def marks(text: str) -> list[Any]:
+        return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in text.splitlines()]
+
+    assert {file: marks(file.read_text()) for file in rows} == {file: marks(text) for file, text in rows.items()}
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
+
+
+def test_another_plan_in_the_same_folder_is_refused(done: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = done
+    other = CompareConfig(data=("testbed:A",), methods=("zero-shot",), seeds=(3,), limit=4, window=3, probes=True)
+    with pytest.raises(ConfigError, match="another limit"):
+        compare(other, out)
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "tacit", *words], capture_output=True, text=True, check=False)
+
+
+def test_a_method_of_ones_own_and_failures_are_counted_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    out = tmp_path / "out"
+    ran = command(
+        *("compare", "--method-file", str(file), "--methods", "zero-shot,always-7,fails-at-third,broken"),
+        *("--data", "testbed:A", "--seeds", "1", "--limit", "4", "--window", "4", "--out", str(out), "--json"),
+    )
+    assert ran.returncode == 1 and "broken" in ran.stderr and "Traceback" not in ran.stderr
+    rows = {row["method"]: row for row in json.loads(ran.stdout)["rows"]}
+    assert {name: (row["n"], row["failed"]) for name, row in rows.items()} == {
+        "zero-shot": (4, 0),
+        "always-7": (4, 0),
+        "fails-at-third": (4, 1),
+        "broken": (4, 4),
+    }
+    assert rows["broken"]["accuracy"] == 0
+    assert "ZeroDivisionError" in next(out.glob("cells/broken/*/*/error.txt")).read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--methods", "elm,nonsense"), "no method 'nonsense'"),
+        (("--orders", "sideways"), "use one of shuffled, blocked, reversed"),
+        (("--seeds", "one"), "whole numbers"),
+        (("--config", "nowhere.toml"), "no comparison at nowhere.toml"),
+        (("--data", "nowhere.jsonl"), "no data at nowhere.jsonl"),
+        (("--method-file", "nowhere.py"), "nowhere.py is no Python file"),
+    ],
+)
+def test_user_errors_are_one_sentence(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    ran = command("compare", "--out", str(tmp_path / "out"), *words)
+    assert ran.returncode == 2 and message in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_variants_and_unknown_keys(tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text('methods = ["elm", "k1"]\nseeds = [5]\n[variants.k1]\nmethod = "elm"\nlearn = { tokens = 1 }\n')
+    plan = load(file)
+    assert plan.labels() == ["zero-shot", "elm", "k1"]
+    assert plan.resolve("k1")[1].learn.tokens == 1 and plan.resolve("elm")[1].learn.tokens == 20
+    for text, message in (
+        ("limits = 3\n", "'limits' that means nothing"),
+        ("[learn]\ntoken = 3\n", "no setting 'token'"),
+        ("limit = 'x'\n", "of type int"),
+        ("limit =\n", "no TOML"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load(file)
+
+
+def test_an_oracle_without_gold_says_so() -> None:
+    with pytest.raises(DataError, match="no gold answer"):
+        Truths([Problem("p", "?")]).truth("p")
