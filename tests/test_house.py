@@ -24,6 +24,7 @@ ROOMS = [
     ["memory"],
     ["bank"],
     ["rewards"],
+    ["gradients"],
     ["learning"],
     ["verifiers"],
     ["routing"],

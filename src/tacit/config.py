@@ -72,6 +72,7 @@ class LearnConfig:
         normalise_advantage: divide a group's advantages by their standard deviation.
         min_votes, min_lead: the vote gate, for 8 responses and scaled to other numbers: fewer votes, or a smaller
             lead over the runner-up, and the problem is not learned from (after SCRL, arXiv 2603.19880).
+        kl: weight of a KL penalty towards the model without the soft prompt; 0 for none.
         norm_cap: largest norm of a soft-prompt row, in mean embedding norms.
         keep: "last" prompt, or the "best" by the mean reward of its own rollouts.
         admit: least mean reward over the last ``admit_steps`` steps for a memory to become active.
@@ -91,6 +92,7 @@ class LearnConfig:
     normalise_advantage: bool = False
     min_votes: int = 3
     min_lead: int = 2
+    kl: float = 0.0
     norm_cap: float = 3.0
     keep: str = "last"
     admit: float = 0.5
@@ -103,6 +105,7 @@ class LearnConfig:
         _require(self.rollouts >= 2, "rollouts is 1; a group needs at least 2 to have advantages")
         _require(0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0 and finite")
         _require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
+        _require(0 <= self.kl < math.inf, f"kl is {self.kl}; it must be 0 or more")
         _require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
         _require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
         _one_of("init", self.init, ("gaussian", "vocabulary", "text", "nearest"))

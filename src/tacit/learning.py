@@ -1,10 +1,8 @@
 """Learning: concurrent GRPO on soft prompts, many memories in one batch. The heart of the method.
 
-Builds on backbone, cache, the engine, answers and rewards. For every problem (method.md, "Creation"): sample a group of
-rollouts under its soft prompt, reward those that give the label, and take one policy-gradient step on the soft prompt
-alone,
-
-    loss = - 1/N sum_i sum_t A_i log pi(y_it | prompt, y_i<t),    A_i = r_i - mean(r),    N = tokens of the group.
+Builds on backbone, the engine, answers, rewards and gradients. For every problem (method.md, "Creation"): sample a
+group of rollouts under its soft prompt, reward those that give the label, and take one policy-gradient step on the soft
+prompt alone (gradients.py), with advantages A_i = r_i - mean(r).
 
 One step per group of fresh rollouts keeps it on-policy: the importance ratio is 1, so there is no old policy, no
 clipping (whose bias has passed for learning, arXiv 2506.10947), and no division by the deviation unless asked for.
@@ -26,10 +24,9 @@ from torch import Tensor
 from tacit import rewards
 from tacit.answers import Vote, extract, vote_answers
 from tacit.backbone import Backbone
-from tacit.cache import RaggedCache, round_up
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
-from tacit.engines.local import prefill, prompt_embeddings
+from tacit.gradients import ROW_TOKENS, Group, passes, policy_loss
 from tacit.problems import Problem
 from tacit.seeds import derive, generator
 
@@ -110,7 +107,7 @@ class Learner:
         sampling: Sampling,
         *,
         seed: int,
-        row_tokens: int = 16384,
+        row_tokens: int = ROW_TOKENS,
     ) -> None:
         self.backbone, self.engine, self.config, self.sampling = backbone, engine, config, sampling
         self.seed = seed
@@ -234,35 +231,13 @@ class Learner:
         return record, advantages if signal else None
 
     def _gradients(self, updates: list[tuple[_Live, list[Rollout], list[float]]]) -> None:
-        """Add d(loss)/d(soft prompt) to every memory's gradient, in passes that fit ``row_tokens``."""
-        updates = sorted(updates, key=lambda update: max(len(rollout.token_ids) for rollout in update[1]))
-        start = 0
-        while start < len(updates):
-            stop = start + 1
-            while stop < len(updates) and self._padded(updates[start : stop + 1]) <= self.row_tokens:
-                stop += 1
-            self._gradient_pass(updates[start:stop])
-            start = stop
-
-    def _padded(self, updates: list[tuple[_Live, list[Rollout], list[float]]]) -> int:
-        longest = max(len(rollout.token_ids) for _, group, _ in updates for rollout in group)
-        return longest * sum(len(group) for _, group, _ in updates)
-
-    def _gradient_pass(self, updates: list[tuple[_Live, list[Rollout], list[float]]]) -> None:
-        backbone = self.backbone
-        prompts = [prompt_embeddings(backbone, memory.ids[:-1], memory.prompt) for memory, _, _ in updates]
-        prefix = prefill(backbone, prompts)
-        owner = [place for place, (_, group, _) in enumerate(updates) for _ in group]
-        tokens, weights, positions = _completions(updates, [len(prompt) for prompt in prompts], backbone.device)
-        cache: RaggedCache = prefix.take(torch.tensor(owner, device=backbone.device))
-        cache.reserve(int(positions.max()) + 1)
-        logits = backbone.forward(backbone.embed(tokens[:, :-1]), positions, cache).float()
-        logprobs = torch.log_softmax(logits / self.sampling.temperature, dim=-1)
-        chosen = logprobs.gather(2, tokens[:, 1:, None])[:, :, 0]
-        loss = -(chosen * weights).sum()
-        gradients = torch.autograd.grad(loss, [memory.prompt for memory, _, _ in updates])
-        for (memory, _, _), gradient in zip(updates, gradients, strict=True):
-            memory.prompt.grad = gradient
+        """Set every memory's gradient, in passes that fit ``row_tokens``."""
+        groups = [Group(memory.ids, memory.prompt, group, advantages) for memory, group, advantages in updates]
+        for part in passes(groups, self.row_tokens):
+            loss = policy_loss(self.backbone, part, self.sampling.temperature, kl=self.config.kl)
+            prompts = [group.prompt for group in part if group.prompt is not None]
+            for prompt, gradient in zip(prompts, torch.autograd.grad(loss, prompts), strict=True):
+                prompt.grad = gradient
 
     @torch.no_grad()
     def _cap(self, prompt: Tensor) -> None:
@@ -293,30 +268,3 @@ class Learner:
             memory.steps,
             memory.tokens,
         )
-
-
-def _completions(
-    updates: list[tuple[_Live, list[Rollout], list[float]]], lengths: list[int], device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rollouts as padded rows, each led by its prompt's last token.
-
-    Returns:
-        tokens [R, T + 1] int64; weights [R, T] float32, advantage / tokens of the group, 0 at padding;
-        positions [R, T].
-    """
-    # A multiple of 8 keeps matrix shapes, and with them the order of sums, from depending on the batch (cache.py).
-    width = round_up(max(len(rollout.token_ids) for _, group, _ in updates for rollout in group), 8)
-    tokens, weights, positions = [], [], []
-    for (memory, group, advantages), length in zip(updates, lengths, strict=True):
-        total = sum(len(rollout.token_ids) for rollout in group)
-        for rollout, advantage in zip(group, advantages, strict=True):
-            ids = list(rollout.token_ids)
-            padding = width - len(ids)
-            tokens.append([int(memory.ids[-1]), *ids, *[0] * padding])
-            weights.append([advantage / total] * len(ids) + [0.0] * padding)
-            positions.append(range(length, length + width))
-    return (
-        torch.tensor(tokens, device=device),
-        torch.tensor(weights, device=device),
-        torch.tensor([list(row) for row in positions], device=device),
-    )

@@ -86,18 +86,38 @@ class Reply:
         answers: as many as were sampled (one for a method that gives one answer); None where there is no answer.
         greedy_answer: what it says at temperature 0.
         notes: JSON-ready particulars for the row (source, similarity, route ...).
+        arms: what else it had to choose from, by name (as "memory"): sampled answers and greedy answer, marked for
+            the record.
         state: anything the method wants to see again in ``learn``; not stored.
     """
 
     answers: tuple[str | None, ...]
     greedy_answer: str | None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    arms: Mapping[str, tuple[Sequence[str | None], str | None]] = field(default_factory=dict)
     state: Any = None
 
     @classmethod
     def of(cls, responses: Responses, state: Any = None, **notes: Any) -> Reply:
         """The reply that gives ``responses`` as they are."""
-        return cls(responses.answers, responses.greedy_answer, notes, state)
+        return cls(responses.answers, responses.greedy_answer, notes, state=state)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a method took from one problem, for the record.
+
+    Attributes:
+        label: the answer that it learned to give; None if it learned none.
+        kept: whether what it learned will be used.
+        why: in one sentence.
+        notes: JSON-ready particulars (margin of the vote, rewards ...).
+    """
+
+    label: str | None
+    kept: bool
+    why: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Method(ABC):
@@ -133,8 +153,9 @@ class Method(ABC):
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         """Answer blind problems, in order. Changes nothing: it is also asked after the stream, for replay."""
 
-    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> None:  # noqa: B027
-        """Learn from a window just answered."""
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
+        """Learn from a window just answered; a lesson per problem if there is something to tell."""
+        return None
 
     def close(self) -> None:  # noqa: B027
         """Let go of files."""

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from tacit.agent import Agent, Answered
+from tacit.agent import Agent, Answered, Remembered
 from tacit.bank import open_bank
 from tacit.baselines import controls
-from tacit.baselines.base import Method, Reply, World, register
+from tacit.baselines.base import Lesson, Method, Reply, World, register
 from tacit.config import LearnConfig
 from tacit.problems import Problem
 from tacit.verifiers import VoteShare
@@ -54,18 +54,32 @@ class ELM(Method):
         notes: dict[str, Any] = {"route": one.greedy_route.name}
         if one.hit is not None and one.memory is not None:
             notes |= {"memory": one.hit.memory_id, "source": one.hit.problem_id, "similarity": one.hit.similarity}
-        if self.routed or one.memory is None:
-            return Reply(one.answers, one.greedy_answer, notes, one)
-        return Reply(one.memory.answers, one.memory.greedy_answer, notes, one)
+        arms = {"zero_shot": (one.zero_shot.answers, one.zero_shot.greedy_answer)}
+        if one.memory is None:
+            return Reply(one.answers, one.greedy_answer, notes, arms, one)
+        arms["memory"] = (one.memory.answers, one.memory.greedy_answer)
+        if self.routed:
+            return Reply(one.answers, one.greedy_answer, notes, arms, one)
+        return Reply(one.memory.answers, one.memory.greedy_answer, notes, arms, one)
 
-    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> None:
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> list[Lesson]:
         answered = [reply.state for reply in replies]
         remembered = self.agent.learn(answered)
         self.agent.remember(answered, remembered)
         self.gradient_steps += sum(step["updated"] for one in remembered for step in one.learned.steps)
+        return [lesson(result) for result in remembered]
 
     def close(self) -> None:
         self.bank.close()
+
+
+def lesson(result: Remembered) -> Lesson:
+    """What became of one problem, for the row."""
+    learned, memory = result.learned, result.memory
+    notes: dict[str, Any] = {"rewards": [step["reward"] for step in learned.steps]}
+    if memory is not None:
+        notes |= {"memory": memory.id, **{name: memory.provenance.get(name) for name in ("share", "margin", "trusted")}}
+    return Lesson(learned.label, learned.admitted and memory is not None, learned.reason, notes)
 
 
 @register("elm-strict")

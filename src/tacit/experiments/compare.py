@@ -218,7 +218,9 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
             (folder / "error.txt").write_text(traceback.format_exc())
             held = {row["id"] for row in rows}
             rows += [
-                _row(at, one, Reply((None,), None), failed=error) for at, one in enumerate(stream) if one.id not in held
+                _row(at, Grader(one), Reply((None,), None), failed=error)
+                for at, one in enumerate(stream)
+                if one.id not in held
             ]
     record |= {
         "n": len(rows),
@@ -239,16 +241,27 @@ def _window(method: Method, start: int, problems: Sequence[Problem]) -> list[Row
     blind = [problem.blind() for problem in problems]
     replies, failures = _answers(method, blind)
     answered = METER.tokens
+    graders = {problem.id: Grader(problem) for problem in problems}
     rows = [
-        _row(start + at, problem, replies.get(problem.id, Reply((None,), None)), failures.get(problem.id))
+        _row(start + at, graders[problem.id], replies.get(problem.id, Reply((None,), None)), failures.get(problem.id))
         for at, problem in enumerate(problems)
     ]
     learnable = [problem for problem in blind if problem.id in replies]
     try:
-        method.learn(learnable, [replies[problem.id] for problem in learnable])
+        lessons = method.learn(learnable, [replies[problem.id] for problem in learnable])
     except TacitError as error:
+        lessons = None
         for row in rows:
             row["notes"]["learning_failed"] = str(error)
+    for problem, lesson in zip(learnable, lessons or (), strict=bool(lessons)):
+        row = next(row for row in rows if row["id"] == problem.id)
+        row["lesson"] = {
+            "label": lesson.label,
+            "label_correct": None if lesson.label is None else graders[problem.id].right(lesson.label),
+            "kept": lesson.kept,
+            "why": lesson.why,
+            **lesson.notes,
+        }
     for row in rows:
         row["tokens_answer"] = (answered - tokens) / len(rows)
         row["tokens_learn"] = (METER.tokens - answered) / len(rows)
@@ -270,11 +283,20 @@ def _answers(method: Method, problems: Sequence[Problem]) -> tuple[dict[str, Rep
     return replies, failures
 
 
-def _row(position: int, problem: Problem, reply: Reply, failed: str | None = None) -> Row:
-    grader = Grader(problem)
-    arm = grader.arm(reply.answers, reply.greedy_answer, tokens=0)
-    del arm["tokens"]
-    return {**grader.head(position), **arm, "failed": failed, "notes": dict(reply.notes)}
+def _row(position: int, grader: Grader, reply: Reply, failed: str | None = None) -> Row:
+    def arm(answers: Sequence[str | None], greedy: str | None) -> Row:
+        marked = grader.arm(answers, greedy, tokens=0)
+        del marked["tokens"]
+        return marked
+
+    return {
+        **grader.head(position),
+        **arm(reply.answers, reply.greedy_answer),
+        "failed": failed,
+        "notes": dict(reply.notes),
+        "arms": {name: arm(*answers) for name, answers in reply.arms.items()},
+        "lesson": None,
+    }
 
 
 def _probes(method: Method, config: CompareConfig, stream: Sequence[Problem], cell: Cell) -> list[Row]:
@@ -289,7 +311,7 @@ def _probes(method: Method, config: CompareConfig, stream: Sequence[Problem], ce
             continue  # an oracle knows the stream and its training set, nothing else
         replies, failures = _answers(method, [problem.blind() for problem in problems]) if problems else ({}, {})
         for at, problem in enumerate(problems):
-            row = _row(at, problem, replies.get(problem.id, Reply((None,), None)), failures.get(problem.id))
+            row = _row(at, Grader(problem), replies.get(problem.id, Reply((None,), None)), failures.get(problem.id))
             probes.append({"kind": kind, "learned": len(stream), "data": data, **row})
     return probes
 

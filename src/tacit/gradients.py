@@ -1,0 +1,148 @@
+"""The policy gradient of groups of rollouts: one loss for soft prompts, for adapters and for whole models.
+
+Builds on backbone, cache and the engine's prefill. For a group of N tokens in all, with advantages A_i,
+
+    loss = - 1/N sum_i sum_t A_i log pi(y_it | prompt, y_i<t),
+
+on-policy, so without ratio and clipping; optionally plus ``kl`` times the mean of k3 = r - log r - 1, r = pi_ref / pi
+(Schulman, Approximating KL divergence, 2020), which holds the policy near a reference. Groups of one pass share every
+product; the prompt of a group is computed once, and autograd sums the group's gradient into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tacit.backbone import Backbone
+from tacit.cache import RaggedCache, round_up
+from tacit.engines.base import Rollout
+from tacit.engines.local import prefill, prompt_embeddings
+
+ROW_TOKENS = 16384
+"""Completion tokens (padding included) of one pass, by default: their logits take as many times the vocabulary floats,
+several times over."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Rollouts of one problem.
+
+    Attributes:
+        ids: prompt token ids [T] int64.
+        prompt: soft prompt [K, d] float32 that they were sampled under; None for the plain model.
+        rollouts: the group.
+        advantages: one per rollout.
+    """
+
+    ids: Tensor
+    prompt: Tensor | None
+    rollouts: Sequence[Rollout]
+    advantages: Sequence[float]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest rollout."""
+        return max(len(rollout.token_ids) for rollout in self.rollouts)
+
+
+def passes(groups: Sequence[Group], row_tokens: int = ROW_TOKENS) -> Iterator[list[Group]]:
+    """Groups of similar length together, in passes of at most ``row_tokens`` padded tokens; no group is split."""
+    ordered = sorted(groups, key=lambda group: group.longest)
+    start = 0
+    while start < len(ordered):
+        stop = start + 1
+        while stop < len(ordered) and _padded(ordered[start : stop + 1]) <= row_tokens:
+            stop += 1
+        yield ordered[start:stop]
+        start = stop
+
+
+def _padded(groups: Sequence[Group]) -> int:
+    return max(group.longest for group in groups) * sum(len(group.rollouts) for group in groups)
+
+
+def policy_loss(
+    backbone: Backbone,
+    groups: Sequence[Group],
+    temperature: float,
+    *,
+    kl: float = 0.0,
+    reference: Backbone | None = None,
+) -> Tensor:
+    """The sum of the groups' losses, a scalar; gradients reach whatever asks for them.
+
+    Args:
+        backbone: the model sampled from.
+        groups: of one pass.
+        temperature: that they were sampled at.
+        kl: weight of the KL penalty.
+        reference: held near to; None for ``backbone`` without soft prompts.
+    """
+    logprobs, weights = _logprobs(backbone, groups, [group.prompt for group in groups], temperature)
+    loss = -(logprobs * weights).sum()
+    if kl > 0:
+        with torch.no_grad():
+            held, _ = _logprobs(reference or backbone, groups, [None] * len(groups), temperature)
+        ratio = (held - logprobs).clamp(-20, 20)
+        loss = loss + kl * ((ratio.exp() - ratio - 1) * _shares(groups, weights)).sum()
+    return loss
+
+
+def _logprobs(
+    backbone: Backbone, groups: Sequence[Group], prompts: Sequence[Tensor | None], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probs [R, T] of the rollouts' tokens, and weights [R, T]: advantage / tokens of the group, 0 at padding."""
+    embeds = [
+        prompt_embeddings(backbone, group.ids[:-1], prompt) for group, prompt in zip(groups, prompts, strict=True)
+    ]
+    prefix = prefill(backbone, embeds)
+    owner = [place for place, group in enumerate(groups) for _ in group.rollouts]
+    tokens, weights, positions = _completions(groups, [len(prompt) for prompt in embeds], backbone.device)
+    cache: RaggedCache = prefix.take(torch.tensor(owner, device=backbone.device))
+    cache.reserve(int(positions.max()) + 1)
+    logits = backbone.forward(backbone.embed(tokens[:, :-1]), positions, cache).float()
+    logprobs = torch.log_softmax(logits / temperature, dim=-1)
+    return logprobs.gather(2, tokens[:, 1:, None])[:, :, 0], weights
+
+
+def _completions(
+    groups: Sequence[Group], lengths: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rollouts as padded rows, each led by its prompt's last token.
+
+    Returns:
+        tokens [R, T + 1] int64; weights [R, T] float32, advantage / tokens of the group, 0 at padding;
+        positions [R, T].
+    """
+    # A multiple of 8 keeps matrix shapes, and with them the order of sums, from depending on the batch (cache.py).
+    width = round_up(max(group.longest for group in groups), 8)
+    tokens, weights, positions = [], [], []
+    for group, length in zip(groups, lengths, strict=True):
+        total = sum(len(rollout.token_ids) for rollout in group.rollouts)
+        for rollout, advantage in zip(group.rollouts, group.advantages, strict=True):
+            ids = list(rollout.token_ids)
+            padding = width - len(ids)
+            tokens.append([int(group.ids[-1]), *ids, *[0] * padding])
+            weights.append([advantage / total] * len(ids) + [0.0] * padding)
+            positions.append(range(length, length + width))
+    return (
+        torch.tensor(tokens, device=device),
+        torch.tensor(weights, device=device),
+        torch.tensor([list(row) for row in positions], device=device),
+    )
+
+
+def _shares(groups: Sequence[Group], like: Tensor) -> Tensor:
+    """1 / tokens of the group at every token of its rollouts, 0 at padding, [R, T]."""
+    shares = torch.zeros_like(like)
+    row = 0
+    for group in groups:
+        total = sum(len(rollout.token_ids) for rollout in group.rollouts)
+        for rollout in group.rollouts:
+            shares[row, : len(rollout.token_ids)] = 1 / total
+            row += 1
+    return shares
