@@ -26,34 +26,22 @@ from tacit.config import RecallConfig
 from tacit.errors import ModelError
 
 
-class Recall:
-    """Makes keys with one backbone and looks them up in one namespace of a bank."""
+class Keys:
+    """Makes keys of one kind with one backbone; needs no bank, so that baselines search by the same similarity."""
 
-    def __init__(self, backbone: Backbone, bank: Bank, config: RecallConfig, namespace: str) -> None:
-        self.backbone, self.bank, self.config, self.namespace = backbone, bank, config, namespace
+    def __init__(self, backbone: Backbone, kind: str) -> None:
+        self.backbone, self.kind = backbone, kind
         self._centre = backbone.embedding_matrix.float().mean(0)
 
-    def keys(self, texts: Sequence[str]) -> np.ndarray:
+    def of(self, texts: Sequence[str]) -> np.ndarray:
         """Unit-norm float32 keys [N, D] of problem texts; D depends on the kind of key."""
         return np.stack([self._key(text) for text in texts])
-
-    def nearest(self, keys: np.ndarray) -> list[Hit | None]:
-        """The most similar active memory of each key [N, D], or None where none reaches the floor."""
-        found = self.bank.search_many(
-            keys,
-            namespace=self.namespace,
-            fingerprint=self.backbone.fingerprint,
-            key_kind=self.config.key,
-            k=1,
-            floor=self.config.floor,
-        )
-        return [hits[0] if hits else None for hits in found]
 
     def _key(self, text: str) -> np.ndarray:
         ids = torch.tensor(self.backbone.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.int64)
         if not len(ids):
             raise ModelError(f"the tokenizer of {self.backbone.name} makes no tokens of the problem {text[:60]!r}")
-        kind, _, layer = self.config.key.partition(":")
+        kind, _, layer = self.kind.partition(":")
         if kind == "input":
             pooled = self._input(ids)
         elif kind == "hidden":
@@ -78,3 +66,27 @@ class Recall:
         keys, values = self.backbone.key_values(ids)
         parts = [states.float().mean(1).flatten() for states in [*keys, *values]]
         return torch.cat([part / part.norm().clamp(min=1e-12) for part in parts])
+
+
+class Recall:
+    """Makes keys with one backbone and looks them up in one namespace of a bank."""
+
+    def __init__(self, backbone: Backbone, bank: Bank, config: RecallConfig, namespace: str) -> None:
+        self.backbone, self.bank, self.config, self.namespace = backbone, bank, config, namespace
+        self._keys = Keys(backbone, config.key)
+
+    def keys(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit-norm float32 keys [N, D] of problem texts; D depends on the kind of key."""
+        return self._keys.of(texts)
+
+    def nearest(self, keys: np.ndarray) -> list[Hit | None]:
+        """The most similar active memory of each key [N, D], or None where none reaches the floor."""
+        found = self.bank.search_many(
+            keys,
+            namespace=self.namespace,
+            fingerprint=self.backbone.fingerprint,
+            key_kind=self.config.key,
+            k=1,
+            floor=self.config.floor,
+        )
+        return [hits[0] if hits else None for hits in found]
