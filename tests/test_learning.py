@@ -16,6 +16,7 @@ from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
+from tacit.gradients import Group
 from tacit.learning import Learner, Task
 from tacit.seeds import derive
 
@@ -38,32 +39,47 @@ def learner(backbone: Backbone, **changes: object) -> Learner:
     return Learner(backbone, LocalEngine(backbone), config, SAMPLING, seed=0)
 
 
-def test_the_gradient_is_the_policy_gradient(tiny: Backbone) -> None:
+@pytest.mark.parametrize("kl", [0.0, 0.3])
+def test_the_gradient_is_the_policy_gradient(tiny: Backbone, kl: float) -> None:
     """The batched, prefix-sharing pass against the textbook formula, one whole sequence at a time."""
     sampling = Sampling(temperature=0.8, max_tokens=12)
-    learning = Learner(tiny, LocalEngine(tiny), LearnConfig(), sampling, seed=0)
-    updates = []
-    for index, text in enumerate(["short", "a rather longer question than that"]):
+    learning = Learner(tiny, LocalEngine(tiny), LearnConfig(kl=kl), sampling, seed=0, row_tokens=30)
+    prompts, groups = [], []
+    for index, texts in enumerate([["short"], ["a rather longer question than that", "and one more"]]):
         memory = learning._begin(Task(stream(1)[0], vote_answers(["1"])))
-        memory.ids = tiny.encode(text)
-        group = [
-            Rollout(tuple(torch.randint(0, 250, (length,)).tolist()), (), "", "stop") for length in (3, 7 + index, 1)
-        ]
-        updates.append((memory, group, [0.5, -0.25, -0.25]))
-    learning._gradients(updates)
-    for memory, group, advantages in updates:
-        prompt = memory.prompt.detach().clone().requires_grad_(True)
-        total = sum(len(rollout.token_ids) for rollout in group)
+        prompts.append(memory.prompt)
+        for text in texts:  # the second prompt serves two problems
+            rollouts = [
+                Rollout(tuple(torch.randint(0, 250, (length,)).tolist()), (), "", "stop")
+                for length in (3, 7 + index, 1)
+            ]
+            groups.append(Group(tiny.encode(text), memory.prompt, rollouts, [0.5, -0.25, -0.25]))
+    assert learning._gradients(groups) == set(map(id, prompts))
+    for held in prompts:
+        prompt = held.detach().clone().requires_grad_(True)
         loss = torch.zeros(())
-        for rollout, advantage in zip(group, advantages, strict=True):
-            tokens = torch.tensor(rollout.token_ids)
-            embeds = torch.cat([prompt, tiny.embed(torch.cat([memory.ids, tokens]))])[None]
-            logits = tiny.model(inputs_embeds=embeds).logits[0, len(prompt) + len(memory.ids) - 1 : -1]
-            logprobs = torch.log_softmax(logits / 0.8, -1).gather(1, tokens[:, None])
-            loss = loss - advantage * logprobs.sum() / total
+        for group in groups:
+            if group.prompt is not held:
+                continue
+            total = sum(len(rollout.token_ids) for rollout in group.rollouts)
+            for rollout, advantage in zip(group.rollouts, group.advantages, strict=True):
+                tokens = torch.tensor(rollout.token_ids)
+                text_embeds = tiny.embed(torch.cat([group.ids, tokens]))
+                logprobs = [
+                    torch.log_softmax(tiny.model(inputs_embeds=embeds[None]).logits[0, start:-1] / 0.8, -1).gather(
+                        1, tokens[:, None]
+                    )
+                    for embeds, start in (
+                        (torch.cat([prompt, text_embeds]), len(prompt) + len(group.ids) - 1),
+                        (text_embeds, len(group.ids) - 1),
+                    )
+                ]
+                ratio = logprobs[1].detach() - logprobs[0]
+                penalty = (ratio.exp() - ratio - 1).sum()
+                loss = loss - advantage * logprobs[0].sum() / total + kl * penalty / total
         loss.backward()
-        assert memory.prompt.grad is not None and prompt.grad is not None
-        torch.testing.assert_close(memory.prompt.grad, prompt.grad, atol=1e-6, rtol=1e-4)
+        assert held.grad is not None and prompt.grad is not None
+        torch.testing.assert_close(held.grad, prompt.grad, atol=1e-6, rtol=1e-4)
 
 
 def test_batch_of_1_and_of_32_give_identical_memories(testbed: Backbone) -> None:

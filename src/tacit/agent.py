@@ -23,16 +23,17 @@ from typing import Any
 import numpy as np
 
 from tacit import labels
+from tacit.answers import equivalent
 from tacit.backbone import Backbone
 from tacit.bank.base import Bank, Hit
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.base import Engine, Rollout
 from tacit.errors import MemoryNotFound
 from tacit.labels import Label
-from tacit.learning import Learned, Learner, Task
+from tacit.learning import Example, Learned, Learner, Task
 from tacit.memory import Memory, State, memory_id
 from tacit.problems import Problem
-from tacit.recall import Recall
+from tacit.recall import Recall, compose
 from tacit.responses import Responder, Responses
 from tacit.routing import NO_MEMORY, Route, route
 from tacit.verifiers import Verifier
@@ -46,8 +47,8 @@ class Answered:
         problem: blind.
         key: float32 [D] unit norm.
         zero_shot: without memory.
-        hit: the recalled memory, None if none is similar enough.
-        memory: with it.
+        hits: the recalled memories, best first; empty if none is similar enough.
+        memory: responses with them.
         routes: one per sample.
         greedy_route: of the greedy pair.
     """
@@ -55,10 +56,15 @@ class Answered:
     problem: Problem
     key: np.ndarray
     zero_shot: Responses
-    hit: Hit | None = None
+    hits: tuple[Hit, ...] = ()
     memory: Responses | None = None
     routes: tuple[Route, ...] = ()
     greedy_route: Route = NO_MEMORY
+
+    @property
+    def hit(self) -> Hit | None:
+        """The best of the recalled memories."""
+        return self.hits[0] if self.hits else None
 
     @property
     def answers(self) -> tuple[str | None, ...]:
@@ -132,37 +138,30 @@ class Agent:
         """Answer problems with and without the nearest memory, all generated in one batch, and route."""
         problems = [problem.blind() for problem in problems]
         keys = self.recall.keys([problem.text for problem in problems])
-        hits: list[Hit | None] = self.recall.nearest(keys) if use_memory else [None] * len(problems)
-        memories = [None if hit is None else self.bank.get(hit.memory_id, self.namespace) for hit in hits]
-        prompts = [self.backbone.encode(problem.text) for problem in problems]
-        requests = [
-            request
-            for problem, ids in zip(problems, prompts, strict=True)
-            for request in self.responder.requests(problem, ids, "zero-shot")
+        recalled = self.recall.recalled(keys) if use_memory else [[] for _ in problems]
+        ids = [self.backbone.encode(problem.text) for problem in problems]
+        asked = [
+            (self.responder.requests(problem, own, "zero-shot")) for problem, own in zip(problems, ids, strict=True)
         ]
-        recalled = [number for number, memory in enumerate(memories) if memory is not None]
-        for number in recalled:
-            memory = memories[number]
-            assert memory is not None
-            requests += self.responder.requests(problems[number], prompts[number], "memory", memory.prompt)
-        responses = self.responder.generate(requests)
-        zero_shot, with_memory = (
-            responses[: len(problems)],
-            dict(zip(recalled, responses[len(problems) :], strict=True)),
-        )
+        with_memory = [number for number, memories in enumerate(recalled) if memories]
+        for number in with_memory:
+            prompt = compose([memory.prompt for _, memory in recalled[number]], self.recalling.compose)
+            asked.append(self.responder.requests(problems[number], ids[number], "memory", prompt))
+        responses = self.responder.generate([request for pair in asked for request in pair])
+        zero_shot, memory = responses[: len(problems)], dict(zip(with_memory, responses[len(problems) :], strict=True))
         return [
-            self._routed(problem, keys[number], zero_shot[number], hits[number], with_memory.get(number))
-            for number, problem in enumerate(problems)
+            self._routed(problem, keys[n], zero_shot[n], tuple(hit for hit, _ in recalled[n]), memory.get(n))
+            for n, problem in enumerate(problems)
         ]
 
     def _routed(
-        self, problem: Problem, key: np.ndarray, zero_shot: Responses, hit: Hit | None, memory: Responses | None
+        self, problem: Problem, key: np.ndarray, zero_shot: Responses, hits: tuple[Hit, ...], memory: Responses | None
     ) -> Answered:
         if memory is None:
             return Answered(problem, key, zero_shot, routes=(NO_MEMORY,) * len(zero_shot.samples))
         pairs = list(zip(zero_shot.candidates(), memory.candidates(), strict=True))
         *routes, greedy_route = route(problem.text, pairs, self.verifier)
-        return Answered(problem, key, zero_shot, hit, memory, tuple(routes), greedy_route)
+        return Answered(problem, key, zero_shot, hits, memory, tuple(routes), greedy_route)
 
     # -- learn --------------------------------------------------------------------------------------------------
 
@@ -176,7 +175,7 @@ class Agent:
         fresh = [one for one, memory in zip(answered, known, strict=True) if memory is None]
         chosen = [self._label(one) for one in fresh]
         tasks = [self._task(one, label) for one, label in zip(fresh, chosen, strict=True)]
-        learned = iter(zip(chosen, self.learner.learn(tasks), strict=True))
+        learned = iter(zip(chosen, tasks, self.learner.learn(tasks), strict=True))
         remembered = []
         for one, memory in zip(answered, known, strict=True):
             if memory is not None:
@@ -191,16 +190,16 @@ class Agent:
                 )
                 remembered.append(Remembered(before, memory, known=True))
             else:
-                label, result = next(learned)
-                remembered.append(Remembered(result, self._memory(one, label, result, provenance or {})))
+                label, task, result = next(learned)
+                remembered.append(Remembered(result, self._memory(one, label, task, result, provenance or {})))
         return remembered
 
     def remember(self, answered: Sequence[Answered], remembered: Sequence[Remembered]) -> None:
         """Store memories and count what routing made of the recalled ones; one transaction."""
         with self.bank.transaction():
             for one in answered:
-                if one.hit is not None:
-                    self.bank.count(one.hit.memory_id, self.namespace, uses=1, **_verdict(one))
+                for hit in one.hits:
+                    self.bank.count(hit.memory_id, self.namespace, uses=1, **_verdict(one))
             for result in remembered:
                 if result.memory is not None and not result.known:
                     self.bank.add(result.memory)
@@ -218,16 +217,45 @@ class Agent:
             return None
 
     def _label(self, one: Answered) -> Label:
-        how = self.learning.label
-        return labels.choose(how, one.problem.text, one.zero_shot, one.memory, one.routes, self.verifier)
+        return labels.choose(
+            self.learning.label,
+            one.problem.text,
+            one.zero_shot,
+            one.memory,
+            one.routes,
+            self.verifier,
+            believe=self.learning.admit_belief > 0,
+        )
 
     def _task(self, one: Answered, label: Label) -> Task:
         start = None
         if self.learning.init == "nearest" and one.hit is not None:
             start = self.bank.get(one.hit.memory_id, self.namespace).prompt
-        return Task(one.problem, label.vote, start, label.answer if label.trusted else None)
+        also: tuple[Example, ...] = ()
+        if self.learning.rehearse:
+            [neighbours] = self.recall.neighbours(one.key[None], self.learning.rehearse)
+            also = tuple(
+                Example(Problem(memory.problem_id, memory.problem), memory.provenance["label"])
+                for memory in neighbours
+                if isinstance(memory.provenance.get("label"), str)
+            )
+        return Task(
+            one.problem, label.vote, start, label.answer if label.trusted else None, also, self._enough(one, label)
+        )
 
-    def _memory(self, one: Answered, label: Label, learned: Learned, provenance: dict[str, Any]) -> Memory | None:
+    def _enough(self, one: Answered, label: Label) -> str | None:
+        """Why the recalled memory makes another one needless, if it does."""
+        if one.memory is None or label.answer is None or self.learning.enough > 1:
+            return None
+        answers = one.memory.answers
+        giving = sum(answer is not None and equivalent(answer, label.answer) for answer in answers)
+        if giving < self.learning.enough * len(answers):
+            return None
+        return f"the recalled memory is enough: {giving} of {len(answers)} samples give {label.answer!r} with it"
+
+    def _memory(
+        self, one: Answered, label: Label, task: Task, learned: Learned, provenance: dict[str, Any]
+    ) -> Memory | None:
         if learned.prompt is None or not any(step["reward"] > 0 for step in learned.steps):
             return None
         record = {
@@ -236,15 +264,20 @@ class Agent:
             "margin": label.vote.margin,
             "why": label.why,
             "trusted": label.trusted,
+            **({} if label.belief is None else {"belief": label.belief}),
             "seed": self.seed,
             "model": self.backbone.name,
             "config": self.learning.digest(),
             "tokens": learned.tokens,
+            **({"rehearsed": [example.problem.id for example in task.also]} if task.also else {}),
             "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in learned.steps],
             "trace": label.trace,
             **provenance,
         }
-        state = State.ACTIVE if learned.admitted else State.CANDIDATE
+        state, reason = (State.ACTIVE if learned.admitted else State.CANDIDATE), learned.reason
+        if state is State.ACTIVE and label.belief is not None and label.belief < self.learning.admit_belief:
+            state = State.CANDIDATE
+            reason = f"the verifier believes its label to {label.belief:.2f}, {self.learning.admit_belief:.2f} needed"
         return Memory(
             id=self._id(one.problem),
             namespace=self.namespace,
@@ -255,7 +288,7 @@ class Agent:
             key_kind=self.recalling.key,
             fingerprint=self.backbone.fingerprint,
             state=state,
-            reason=learned.reason,
+            reason=reason,
             provenance=record,
             created=time.time(),
         )

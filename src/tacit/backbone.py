@@ -8,9 +8,10 @@ gradients except, in learning, what flows back to those embeddings.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -333,17 +334,30 @@ def _load_pretrained(directory: Path, name: str, dtype: torch.dtype) -> tuple[An
 
     if not list(directory.glob("*.safetensors")):
         raise ModelError(f"model {name} has no *.safetensors weights; convert it first (pickled weights are not read)")
-    quiet = logging.getLogger("transformers")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory)
-        model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
-        )
+        with quiet_loading():
+            tokenizer = AutoTokenizer.from_pretrained(directory)
+            model = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"model {name} cannot be loaded as a causal language model: {reason}") from error
+    return model, tokenizer
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No progress bars and warnings of transformers inside: they would stand in the middle of our own progress."""
+    from transformers.utils import logging as theirs
+
+    quiet = logging.getLogger("transformers")
+    level, bars = quiet.level, theirs.is_progress_bar_enabled()
+    quiet.setLevel(logging.ERROR)
+    theirs.disable_progress_bar()
+    try:
+        yield
     finally:
         quiet.setLevel(level)
-    return model, tokenizer
+        if bars:
+            theirs.enable_progress_bar()

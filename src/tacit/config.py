@@ -51,6 +51,10 @@ class Sampling:
         _require(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; it must be at least 1")
 
 
+LATER = ("kl", "rehearse", "admit_belief", "enough")
+"""Learning settings that did not exist from the start; see ``LearnConfig.digest``."""
+
+
 @dataclass(frozen=True)
 class LearnConfig:
     """How a memory is learned (method.md, "Creation"; paper: 20 tokens, 10 steps, 8 rollouts).
@@ -68,6 +72,8 @@ class LearnConfig:
             routed answers), "verified" (all responses, weighted by a verifier whose scores are probabilities; with
             another verifier, or where it trusts none, as "zero-shot"), or "renewed" (each step's own group).
             Measured in docs/log.md.
+        rehearse: nearest earlier problems, with the labels that their active memories learned, that a new soft prompt
+            has to serve besides its own problem, a group of rollouts each; 0 for none, as in the paper.
         reward: name of a registered reward.
         normalise_advantage: divide a group's advantages by their standard deviation.
         min_votes, min_lead: the vote gate, for 8 responses and scaled to other numbers: fewer votes, or a smaller
@@ -77,6 +83,10 @@ class LearnConfig:
         keep: "last" prompt, or the "best" by the mean reward of its own rollouts.
         admit: least mean reward over the last ``admit_steps`` steps for a memory to become active.
         admit_steps: see ``admit``.
+        admit_belief: least probability that a calibrated verifier gives the responses behind the label, on average,
+            for a memory to become active: catches consistent misconceptions, which no vote can. 0 asks no verifier.
+        enough: a problem is not learned from where at least this share of the samples under the recalled memory give
+            the label already; above 1 to learn always. Saves most of the compute of a stream that repeats itself.
         batch: problems learned at once; changes speed, never a memory.
     """
 
@@ -88,6 +98,7 @@ class LearnConfig:
     init: str = "gaussian"
     init_text: str = "Let us think step by step and check every step."
     label: str = "zero-shot"
+    rehearse: int = 0
     reward: str = "majority"
     normalise_advantage: bool = False
     min_votes: int = 3
@@ -97,6 +108,8 @@ class LearnConfig:
     keep: str = "last"
     admit: float = 0.5
     admit_steps: int = 3
+    admit_belief: float = 0.0
+    enough: float = 2.0
     batch: int = 32
 
     def __post_init__(self) -> None:
@@ -107,14 +120,25 @@ class LearnConfig:
         _require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
         _require(0 <= self.kl < math.inf, f"kl is {self.kl}; it must be 0 or more")
         _require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
+        _require(self.rehearse >= 0, f"rehearse is {self.rehearse}; it must be 0 or more")
         _require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
+        _require(0 <= self.admit_belief <= 1, f"admit_belief is {self.admit_belief}; it must be between 0 and 1")
+        _require(0 < self.enough < math.inf, f"enough is {self.enough}; it must be above 0 (above 1: learn always)")
         _one_of("init", self.init, ("gaussian", "vocabulary", "text", "nearest"))
         _one_of("label", self.label, ("zero-shot", "routed", "verified", "renewed"))
         _one_of("keep", self.keep, ("last", "best"))
 
     def digest(self) -> str:
-        """Short hash of all settings that change a memory (``batch`` does not)."""
-        values = {name: value for name, value in dataclasses.asdict(self).items() if name != "batch"}
+        """Short hash of all settings that change a memory (``batch`` does not).
+
+        A setting that came later counts only where it is used, so that memories made before keep their ids.
+        """
+        defaults = {part.name: part.default for part in dataclasses.fields(self)}
+        values = {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name != "batch" and not (name in LATER and value == defaults[name])
+        }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -126,10 +150,17 @@ class RecallConfig:
         key: "input" (mean input embedding), "hidden" (pooled hidden state), "hidden:L" (of layer L) or "kv" (key and
             value activations of every layer).
         floor: least cosine similarity; below it the problem is answered without a memory.
+        k: memories recalled together.
+        compose: how several become one soft prompt: "concatenate" (nearest last) or "average".
+        use: weight of measured use. Of the ``CONSIDERED`` nearest memories those are taken with the largest
+            similarity + use x (helped - hurt) / (uses + 2); 0 for similarity alone, as in the paper.
     """
 
     key: str = "input"
     floor: float = 0.5
+    k: int = 1
+    compose: str = "concatenate"
+    use: float = 0.0
 
     def __post_init__(self) -> None:
         kind, _, layer = self.key.partition(":")
@@ -138,6 +169,9 @@ class RecallConfig:
             not layer or (kind == "hidden" and layer.isdigit()),
             f"key is {self.key!r}; only hidden takes a layer, as in hidden:12",
         )
+        _require(self.k >= 1, f"k is {self.k}; it must be at least 1")
+        _one_of("compose", self.compose, ("concatenate", "average"))
+        _require(0 <= self.use < math.inf, f"use is {self.use}; it must be 0 or more")
         _require(-1 <= self.floor <= 1, f"floor is {self.floor}; a cosine similarity lies between -1 and 1")
 
 

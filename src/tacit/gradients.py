@@ -50,15 +50,22 @@ class Group:
 
 
 def passes(groups: Sequence[Group], row_tokens: int = ROW_TOKENS) -> Iterator[list[Group]]:
-    """Groups of similar length together, in passes of at most ``row_tokens`` padded tokens; no group is split."""
-    ordered = sorted(groups, key=lambda group: group.longest)
-    start = 0
-    while start < len(ordered):
-        stop = start + 1
-        while stop < len(ordered) and _padded(ordered[start : stop + 1]) <= row_tokens:
-            stop += 1
-        yield ordered[start:stop]
-        start = stop
+    """Groups of similar length together, in passes of at most ``row_tokens`` padded tokens.
+
+    No group is split, and groups of one soft prompt stay together in their order, so that its gradient is the same sum
+    whatever else is learned beside it.
+    """
+    bundles: dict[int, list[Group]] = {}
+    for place, group in enumerate(groups):
+        bundles.setdefault(-1 - place if group.prompt is None else id(group.prompt), []).append(group)
+    held: list[Group] = []
+    for bundle in sorted(bundles.values(), key=lambda bundle: max(group.longest for group in bundle)):
+        if held and _padded([*held, *bundle]) > row_tokens:
+            yield held
+            held = []
+        held += bundle
+    if held:
+        yield held
 
 
 def _padded(groups: Sequence[Group]) -> int:

@@ -34,6 +34,7 @@ class Label:
         why: who decided and with what numbers.
         trusted: decided by a verifier, so that the vote gate does not apply.
         trace: the text of a response that gives it; None if there is none.
+        belief: mean probability, by a calibrated verifier, that a response which gives it is right; None without one.
     """
 
     vote: Vote
@@ -41,6 +42,7 @@ class Label:
     why: str
     trusted: bool
     trace: str | None
+    belief: float | None = None
 
 
 def choose(
@@ -50,6 +52,8 @@ def choose(
     memory: Responses | None,
     routes: Sequence[Route],
     verifier: Verifier | None,
+    *,
+    believe: bool = False,
 ) -> Label:
     """The label of one answered problem.
 
@@ -59,10 +63,13 @@ def choose(
         zero_shot, memory: responses without and with the recalled memory.
         routes: which of each pair of samples was returned.
         verifier: weighs responses for "verified" if its scores are probabilities.
+        believe: have it score a plain vote's label too.
     """
     candidates = zero_shot.candidates()[:-1]
     with_memory = [] if memory is None else memory.candidates()[:-1]
-    if how == "verified" and verifier is not None and verifier.calibrated:
+    if verifier is not None and not verifier.calibrated:
+        verifier = None  # its numbers compare two responses and say nothing by themselves
+    if how == "verified" and verifier is not None:
         weighed = _weighed(problem, [*candidates, *with_memory], verifier)
         if weighed is not None:
             return weighed
@@ -70,8 +77,12 @@ def choose(
         pairs = zip(routes, candidates, with_memory, strict=True)
         candidates = [other if route.takes_memory else own for route, own, other in pairs]
     vote = vote_answers([candidate.answer for candidate in candidates])
-    trace = next((c.rollout.text for c, agrees in zip(candidates, vote.agrees, strict=True) if agrees), None)
-    return Label(vote, vote.answer, vote.why, False, trace)
+    giving = [candidate for candidate, agrees in zip(candidates, vote.agrees, strict=True) if agrees]
+    trace = giving[0].rollout.text if giving else None
+    belief = None
+    if believe and verifier is not None and giving:
+        belief = sum(verifier.score(problem, giving)) / len(giving)
+    return Label(vote, vote.answer, vote.why, False, trace, belief)
 
 
 def _weighed(problem: str, candidates: Sequence[Candidate], verifier: Verifier) -> Label | None:
@@ -90,4 +101,5 @@ def _weighed(problem: str, candidates: Sequence[Candidate], verifier: Verifier) 
     why = (
         f"{verifier.name}: weight {weight:.1f} of {total:.1f} for {answers[first]!r}, best response {scores[first]:.2f}"
     )
-    return Label(vote_answers(answers), answers[first], why, True, candidates[first].rollout.text)
+    belief = weight / len(best)
+    return Label(vote_answers(answers), answers[first], why, True, candidates[first].rollout.text, belief)

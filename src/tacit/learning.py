@@ -32,20 +32,32 @@ from tacit.seeds import derive, generator
 
 
 @dataclass(frozen=True)
+class Example:
+    """A problem and the answer that its own experience says is right."""
+
+    problem: Problem
+    label: str
+
+
+@dataclass(frozen=True)
 class Task:
     """One problem to learn from.
 
     Attributes:
         problem: blind.
         vote: over its answers: gate and, for fixed labels, the label.
-        start: soft prompt [K, d] of the recalled memory, for init "nearest"; None if there is none.
+        start: soft prompt [K, d] to start from, for init "nearest"; None if there is none.
         label: decided by better evidence than the vote, which then neither gates nor labels; None for the vote's.
+        also: further examples that the same soft prompt has to serve.
+        refusal: why there is nothing to learn here, if so.
     """
 
     problem: Problem
     vote: Vote
     start: np.ndarray | None = None
     label: str | None = None
+    also: tuple[Example, ...] = ()
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ class Learned:
         reason: why it was admitted, rejected or skipped, in one sentence.
         label: what the last step rewarded.
         steps: per step: reward (mean of the group), label, share, norm (mean row norm in embedding norms), grad_norm,
-            updated, tokens, seconds.
+            updated, tokens, seconds; with further examples also ``also``, the mean reward of their groups.
         tokens: tokens generated in all.
     """
 
@@ -80,6 +92,7 @@ class _Live:
     prompt: Tensor
     optimizer: torch.optim.Adam
     label: str
+    also: list[tuple[Example, Tensor]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[float, Tensor] | None = None
     tokens: int = 0
@@ -119,7 +132,7 @@ class Learner:
         results: list[Learned | None] = [None] * len(tasks)
         todo: list[int] = []
         for number, task in enumerate(tasks):
-            refusal = None if task.label is not None else self.gate(task.vote)
+            refusal = task.refusal or (None if task.label is not None else self.gate(task.vote))
             if refusal:
                 results[number] = Learned(task.problem, None, False, refusal, task.vote.answer)
             else:
@@ -149,7 +162,8 @@ class Learner:
         optimizer = torch.optim.Adam([prompt], lr=self.config.lr)
         label = task.label if task.label is not None else task.vote.answer
         assert label is not None
-        return _Live(task, self.backbone.encode(task.problem.text), prompt, optimizer, label)
+        also = [(example, self.backbone.encode(example.problem.text)) for example in task.also]
+        return _Live(task, self.backbone.encode(task.problem.text), prompt, optimizer, label, also)
 
     def _initial(self, task: Task) -> Tensor:
         config, backbone = self.config, self.backbone
@@ -168,76 +182,94 @@ class Learner:
 
     def _step(self, live: list[_Live], step: int) -> None:
         began = time.perf_counter()
-        groups = self.engine.generate([self._request(memory, step) for memory in live])
-        updates: list[tuple[_Live, list[Rollout], list[float]]] = []
-        for memory, group in zip(live, groups, strict=True):
-            record, advantages = self._judge(memory, group, step)
-            memory.steps.append(record)
-            if advantages is not None:
-                updates.append((memory, group, advantages))
-        self._gradients(updates)
-        for memory, _, _ in updates:
-            assert memory.prompt.grad is not None
-            norm = torch.nn.utils.clip_grad_norm_([memory.prompt], self.config.clip)
-            memory.optimizer.step()
-            memory.optimizer.zero_grad()
-            self._cap(memory.prompt)
-            memory.steps[-1]["grad_norm"] = float(norm)
+        requests = [request for memory in live for request in self._requests(memory, step)]
+        rollouts = iter(self.engine.generate(requests))
+        groups: list[Group] = []
+        for memory in live:
+            own, *others = [next(rollouts) for _ in range(1 + len(memory.also))]
+            groups += self._judge(memory, own, others, step)
+        moved = self._gradients(groups)
+        for memory in live:
+            if id(memory.prompt) in moved:
+                norm = torch.nn.utils.clip_grad_norm_([memory.prompt], self.config.clip)
+                memory.optimizer.step()
+                memory.optimizer.zero_grad()
+                self._cap(memory.prompt)
+                memory.steps[-1].update(updated=True, grad_norm=float(norm))
         seconds = (time.perf_counter() - began) / len(live)
         for memory in live:
             norms = memory.prompt.detach().norm(dim=1)
             memory.steps[-1].update(norm=float(norms.mean()) / self.backbone.embedding_norm, seconds=seconds)
 
-    def _request(self, memory: _Live, step: int) -> Request:
-        seeds = tuple(derive(self.seed, memory.task.problem.id, "learn", step, g) for g in range(self.config.rollouts))
-        return Request(
-            memory.ids,
-            memory.prompt.detach(),
-            self.config.rollouts,
-            self.sampling.temperature,
-            1.0,
-            self.sampling.max_tokens,
-            seeds,
-        )
+    def _requests(self, memory: _Live, step: int) -> list[Request]:
+        name = memory.task.problem.id
+        asked: list[tuple[Tensor, tuple[str, ...]]] = [(memory.ids, ())]
+        asked += [(ids, (example.problem.id,)) for example, ids in memory.also]
+        return [
+            Request(
+                ids,
+                memory.prompt.detach(),
+                self.config.rollouts,
+                self.sampling.temperature,
+                1.0,
+                self.sampling.max_tokens,
+                tuple(derive(self.seed, name, "learn", step, g, *other) for g in range(self.config.rollouts)),
+            )
+            for ids, other in asked
+        ]
 
-    def _judge(self, memory: _Live, group: list[Rollout], step: int) -> tuple[dict[str, Any], list[float] | None]:
-        """Reward a group; advantages are None where they would be zero or mean nothing."""
-        answers = [extract(rollout.text) for rollout in group]
+    def _judge(self, memory: _Live, own: list[Rollout], others: list[list[Rollout]], step: int) -> list[Group]:
+        """Reward a memory's groups and write the step's record; groups whose advantages are zero or mean nothing are
+        left out."""
+        answers = [extract(rollout.text) for rollout in own]
         vote = vote_answers(answers)
         weak = None
         if self.config.label == "renewed":
             weak = self.gate(vote)
             memory.label = vote.answer or memory.label
         rng = generator(self.seed, memory.task.problem.id, "reward", step)
-        scores = self.reward(answers, memory.label, rng)
-        mean = sum(scores) / len(scores)
-        tokens = sum(len(rollout.token_ids) for rollout in group)
+        scores = [self.reward(answers, memory.label, rng)]
+        for (example, _), group in zip(memory.also, others, strict=True):
+            scores.append(self.reward([extract(rollout.text) for rollout in group], example.label, rng))
+        means = [sum(score) / len(score) for score in scores]
+        tokens = sum(len(rollout.token_ids) for group in (own, *others) for rollout in group)
         memory.tokens += tokens
-        if memory.best is None or mean >= memory.best[0]:
-            memory.best = (mean, memory.prompt.detach().clone())
-        advantages = [score - mean for score in scores]
-        signal = weak is None and max(scores) > min(scores)
-        if signal and self.config.normalise_advantage:
-            deviation = float(np.std(scores))
-            advantages = [advantage / deviation for advantage in advantages]
+        everything = sum(means) / len(means)
+        if memory.best is None or everything >= memory.best[0]:
+            memory.best = (everything, memory.prompt.detach().clone())
         record = {
-            "reward": mean,
+            "reward": means[0],
             "label": memory.label,
             "share": vote.share,
-            "updated": signal,
+            "updated": False,
             "grad_norm": 0.0,
             "tokens": tokens,
         }
-        return record, advantages if signal else None
+        if others:
+            record["also"] = sum(means[1:]) / len(others)
+        memory.steps.append(record)
+        groups = []
+        ids = [memory.ids, *(ids for _, ids in memory.also)]
+        for place, (group, score) in enumerate(zip((own, *others), scores, strict=True)):
+            if max(score) > min(score) and not (weak and place == 0):
+                groups.append(Group(ids[place], memory.prompt, group, self._advantages(score, len(scores))))
+        return groups
 
-    def _gradients(self, updates: list[tuple[_Live, list[Rollout], list[float]]]) -> None:
-        """Set every memory's gradient, in passes that fit ``row_tokens``."""
-        groups = [Group(memory.ids, memory.prompt, group, advantages) for memory, group, advantages in updates]
+    def _advantages(self, scores: list[float], groups: int) -> list[float]:
+        mean = sum(scores) / len(scores)
+        scale = float(np.std(scores)) if self.config.normalise_advantage else 1.0
+        return [(score - mean) / scale / groups for score in scores]
+
+    def _gradients(self, groups: list[Group]) -> set[int]:
+        """Add to the gradient of every prompt in ``groups``, in passes that fit ``row_tokens``; returns their ids."""
+        moved: set[int] = set()
         for part in passes(groups, self.row_tokens):
             loss = policy_loss(self.backbone, part, self.sampling.temperature, kl=self.config.kl)
-            prompts = [group.prompt for group in part if group.prompt is not None]
+            prompts = list({id(group.prompt): group.prompt for group in part if group.prompt is not None}.values())
             for prompt, gradient in zip(prompts, torch.autograd.grad(loss, prompts), strict=True):
                 prompt.grad = gradient
+            moved |= set(map(id, prompts))
+        return moved
 
     @torch.no_grad()
     def _cap(self, prompt: Tensor) -> None:

@@ -24,6 +24,10 @@ from tacit.backbone import Backbone
 from tacit.bank.base import Bank, Hit
 from tacit.config import RecallConfig
 from tacit.errors import ModelError
+from tacit.memory import Memory
+
+CONSIDERED = 4
+"""Nearest memories that measured use may choose among."""
 
 
 class Keys:
@@ -81,12 +85,49 @@ class Recall:
 
     def nearest(self, keys: np.ndarray) -> list[Hit | None]:
         """The most similar active memory of each key [N, D], or None where none reaches the floor."""
-        found = self.bank.search_many(
+        return [hits[0] if hits else None for hits in self._search(keys, 1)]
+
+    def recalled(self, keys: np.ndarray) -> list[list[tuple[Hit, Memory]]]:
+        """The memories to answer with, for each key [N, D]: up to ``config.k`` of them, best first."""
+        config = self.config
+        found = self._search(keys, max(CONSIDERED, config.k) if config.use else config.k)
+        return [self._best([(hit, self.bank.get(hit.memory_id, self.namespace)) for hit in hits]) for hits in found]
+
+    def neighbours(self, keys: np.ndarray, count: int) -> list[list[Memory]]:
+        """The ``count`` most similar active memories of each key, nearest first."""
+        found = self._search(keys, count)
+        return [[self.bank.get(hit.memory_id, self.namespace) for hit in hits] for hits in found]
+
+    def _best(self, held: list[tuple[Hit, Memory]]) -> list[tuple[Hit, Memory]]:
+        if self.config.use:
+            # A stable sort: equal worth keeps the order of similarity.
+            held = sorted(held, key=lambda pair: -(pair[0].similarity + self.config.use * utility(pair[1])))
+        return held[: self.config.k]
+
+    def _search(self, keys: np.ndarray, k: int) -> list[list[Hit]]:
+        return self.bank.search_many(
             keys,
             namespace=self.namespace,
             fingerprint=self.backbone.fingerprint,
             key_kind=self.config.key,
-            k=1,
+            k=k,
             floor=self.config.floor,
         )
-        return [hits[0] if hits else None for hits in found]
+
+
+def utility(memory: Memory) -> float:
+    """Measured use in (-1, 1): how much more often a memory's answer was preferred than rejected, per use.
+
+    Two uses without effect are counted in, so that a single verdict does not decide.
+    """
+    return (memory.helped - memory.hurt) / (memory.uses + 2)
+
+
+def compose(prompts: Sequence[np.ndarray], how: str) -> np.ndarray:
+    """One soft prompt [K', d] of several [K, d], best first: concatenated with the best nearest to the problem, or
+    averaged row by row (composition is left open by the paper)."""
+    if len(prompts) == 1:
+        return prompts[0]
+    if how == "average":
+        return np.asarray(np.mean(prompts, axis=0, dtype=np.float32))
+    return np.concatenate(list(reversed(prompts)))

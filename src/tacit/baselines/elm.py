@@ -15,6 +15,7 @@ from tacit.bank import open_bank
 from tacit.baselines import controls
 from tacit.baselines.base import Lesson, Method, Reply, World, register
 from tacit.config import LearnConfig
+from tacit.memory import State
 from tacit.problems import Problem
 from tacit.verifiers import VoteShare
 
@@ -79,7 +80,12 @@ def lesson(result: Remembered) -> Lesson:
     notes: dict[str, Any] = {"rewards": [step["reward"] for step in learned.steps]}
     if memory is not None:
         notes |= {"memory": memory.id, **{name: memory.provenance.get(name) for name in ("share", "margin", "trusted")}}
-    return Lesson(learned.label, learned.admitted and memory is not None, learned.reason, notes)
+    return Lesson(
+        learned.label,
+        memory is not None and memory.state is State.ACTIVE,
+        memory.reason if memory else learned.reason,
+        notes,
+    )
 
 
 @register("elm-strict")

@@ -36,7 +36,7 @@ from tacit.experiments.metrics import mean_interval
 from tacit.experiments.report import write_atomically
 from tacit.experiments.runner import build_agent, set_threads
 from tacit.experiments.scoring import Grader
-from tacit.memory import Memory
+from tacit.memory import Memory, State
 from tacit.problems import Problem
 from tacit.responses import Responses
 
@@ -177,7 +177,7 @@ def _admitted(agent: Agent, problems: dict[str, list[Problem]], count: int) -> d
     remembered = agent.learn(agent.answer([problem for _, problem in flat], use_memory=False))
     found: dict[str, list[Memory]] = {name: [] for name in problems}
     for (name, _), result in zip(flat, remembered, strict=True):
-        if result.memory is not None and result.learned.admitted:
+        if result.memory is not None and result.memory.state is State.ACTIVE:
             found[name].append(result.memory)
     return {name: list(islice(several, count)) for name, several in found.items()}
 
