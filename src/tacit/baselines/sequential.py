@@ -1,0 +1,75 @@
+"""Online sequential TTRL: one set of weights that goes through the stream and changes with every window.
+
+Builds on training. What ELM keeps apart, this one writes into the same weights: it may gain more, and it may forget.
+Online like ELM: a window is answered first and learned from after, with the vote of those answers as the label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tacit.baselines.base import Lesson, Reply, World, register
+from tacit.baselines.training import Seen, Trained, Trainer, by_label, by_own_vote, vote_gate
+from tacit.problems import Problem
+from tacit.responses import Responses
+
+OPTIONS: Mapping[str, Any] = {"lr": 1e-4, "steps": 10, "batch": 12, "label": "answers"}
+
+
+class Sequential(Trained):
+    """Answers a window, trains on it, goes on.
+
+    Options:
+        lr: of the training; Adam's moments go through the stream too.
+        steps: passes over the problems of a window, ``batch`` problems a gradient step.
+        label: "answers" (the vote of the answers just given) or "renewed" (of each step's own group).
+        rank: of LoRA.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.choice("label", "answers", "renewed")
+        self._gate = vote_gate(world)
+        self._trainer = Trainer(self.policy, world, self.options["lr"], self.name)
+
+    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
+        return [Reply.of(responses, responses) for responses in self.policy.respond(problems)]
+
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> list[Lesson]:
+        votes = []
+        for reply in replies:
+            assert isinstance(reply.state, Responses)
+            votes.append(reply.state.vote)
+        refusals = [self._gate(vote) for vote in votes]
+        chosen = [problem for problem, refusal in zip(problems, refusals, strict=True) if refusal is None]
+        labels = {problem.id: vote.answer for problem, vote in zip(problems, votes, strict=True) if vote.answer}
+        judge = by_label(self.world, labels) if self.options["label"] == "answers" else by_own_vote(self.world, True)
+        history = list(self._trainer.epochs(chosen, judge, self.options["steps"], self.options["batch"]))
+        self.gradient_steps = self._trainer.steps
+        taken = {problem.id: [seen[place] for seen in history] for place, problem in enumerate(chosen)}
+        return [
+            Lesson(vote.answer, False, refusal) if refusal else self._lesson(vote.answer, taken[problem.id])
+            for problem, vote, refusal in zip(problems, votes, refusals, strict=True)
+        ]
+
+    def _lesson(self, label: str | None, seen: Sequence[Seen]) -> Lesson:
+        used = sum(one.used for one in seen)
+        last = seen[-1].label if seen and seen[-1].label is not None else label
+        why = f"it had a gradient in {used} of {len(seen)} passes"
+        return Lesson(last, used > 0, why, {"rewards": [one.reward for one in seen]})
+
+
+@register("sequential-full")
+class Full(Sequential):
+    """Of all weights."""
+
+    defaults: ClassVar[Mapping[str, Any]] = OPTIONS
+
+
+@register("sequential-lora")
+class Lora(Sequential):
+    """Of LoRA adapters."""
+
+    kind: ClassVar[str] = "lora"
+    defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 1e-3, "rank": 8}
