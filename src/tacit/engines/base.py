@@ -13,6 +13,23 @@ from typing import Protocol
 import torch
 
 
+@dataclass(frozen=True, eq=False)
+class KeyValues:
+    """What attention keeps of a prefix, to be put in front of a prompt instead of computing the prefix again.
+
+    Attributes:
+        keys, values: per layer [heads, P, head_dim], as the model computes them for positions 0 .. P-1 (rotary keys
+            are kept rotated).
+    """
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+
+    def __len__(self) -> int:
+        """P, the positions that it fills."""
+        return int(self.keys[0].shape[1])
+
+
 @dataclass(frozen=True)
 class Request:
     """One prompt, sampled ``n`` times.
@@ -27,6 +44,7 @@ class Request:
         seeds: one per rollout (ignored when greedy). A rollout's draws depend on its own seed alone, so whatever else
             shares the batch changes nothing.
         stop: strings that end a rollout; the text is cut before the first of them.
+        past: activations that stand in front of the soft prompt and ``ids``, whose positions start behind them.
     """
 
     ids: torch.Tensor
@@ -37,6 +55,7 @@ class Request:
     max_tokens: int = 64
     seeds: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
+    past: KeyValues | None = None
 
 
 @dataclass(frozen=True)

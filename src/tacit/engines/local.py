@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tacit.backbone import Backbone
-from tacit.cache import RaggedCache
-from tacit.engines.base import Request, Rollout
+from tacit.cache import RaggedCache, round_up
+from tacit.engines.base import KeyValues, Request, Rollout
 from tacit.engines.meter import METER
 from tacit.errors import EngineError
 
@@ -83,6 +84,11 @@ class LocalEngine:
         return groups
 
     def _check(self, number: int, request: Request) -> None:
+        if request.past is not None and not self._fits(request.past):
+            raise EngineError(
+                f"request {number} has a past that is not {self.backbone.name}'s: it takes keys and values of one "
+                f"length for each of its {len(self._layers)} layers, [heads, P, head_dim] with P >= 1"
+            )
         problems = (
             (request.ids.ndim != 1 or len(request.ids) == 0, "needs prompt token ids of shape [T] with T >= 1"),
             (request.n < 1, f"asks for n = {request.n} rollouts; n must be at least 1"),
@@ -108,6 +114,21 @@ class LocalEngine:
             if wrong:
                 raise EngineError(f"request {number} {what}")
 
+    @cached_property
+    def _layers(self) -> list[tuple[int, int, int, int]]:
+        """Heads and head_dim of the keys and of the values of every layer."""
+        keys, values = self.backbone.key_values(torch.zeros(1, dtype=torch.int64))
+        return [(len(k), k.shape[2], len(v), v.shape[2]) for k, v in zip(keys, values, strict=True)]
+
+    def _fits(self, past: KeyValues) -> bool:
+        if not len(past.keys) == len(past.values) == len(self._layers):
+            return False
+        length = past.keys[0].shape[1] if past.keys[0].ndim == 3 else 0
+        return length > 0 and all(
+            keys.shape == (shape[0], length, shape[1]) and values.shape == (shape[2], length, shape[3])
+            for keys, values, shape in zip(past.keys, past.values, self._layers, strict=True)
+        )
+
     def _choose(self, requests: Sequence[Request], waiting: deque[int], room: int) -> list[int]:
         chosen: list[int] = []
         longest = 0
@@ -123,15 +144,16 @@ class LocalEngine:
     def _prefill(self, requests: Sequence[Request], chosen: list[int]) -> tuple[list[_Row], RaggedCache]:
         backbone = self.backbone
         prompts = [prompt_embeddings(backbone, requests[r].ids[:-1], requests[r].soft_prompt) for r in chosen]
-        cache = prefill(backbone, prompts)
+        cache = prefill(backbone, prompts, [requests[r].past for r in chosen])
         rows: list[_Row] = []
         source: list[int] = []
         for place, r in enumerate(chosen):
             request = requests[r]
+            position = _past(request) + len(prompts[place])
             for index in range(request.n):
                 seed = request.seeds[index] if request.temperature > 0 else 0
                 draws = np.random.Generator(np.random.Philox(key=seed)).random(request.max_tokens)
-                rows.append(_Row(r, index, request, draws, int(request.ids[-1]), len(prompts[place])))
+                rows.append(_Row(r, index, request, draws, int(request.ids[-1]), position))
                 source.append(place)
         taken = cache.take(self._index(source))
         taken.reserve(max(row.position + row.spec.max_tokens for row in rows))
@@ -200,7 +222,11 @@ class LocalEngine:
 
 
 def _length(request: Request) -> int:
-    return len(request.ids) + (0 if request.soft_prompt is None else len(request.soft_prompt))
+    return _past(request) + len(request.ids) + (0 if request.soft_prompt is None else len(request.soft_prompt))
+
+
+def _past(request: Request) -> int:
+    return 0 if request.past is None else len(request.past)
 
 
 def prompt_embeddings(backbone: Backbone, ids: Tensor, soft_prompt: Tensor | None) -> Tensor:
@@ -211,15 +237,44 @@ def prompt_embeddings(backbone: Backbone, ids: Tensor, soft_prompt: Tensor | Non
     return torch.cat([soft_prompt.to(embedded.device, embedded.dtype), embedded])
 
 
-def prefill(backbone: Backbone, prompts: Sequence[Tensor]) -> RaggedCache:
-    """The cache of ragged prompts [T_i, d], padded on the right (padding is overwritten or never read)."""
+def prefill(
+    backbone: Backbone, prompts: Sequence[Tensor], pasts: Sequence[KeyValues | None] | None = None
+) -> RaggedCache:
+    """The cache of ragged prompts [T_i, d], each behind its past if it has one, padded on the right (padding is
+    overwritten or never read)."""
     width = max(1, *(len(prompt) for prompt in prompts)) if len(prompts) > 1 else max(1, len(prompts[0]))
     width = max(width, -(-MIN_ROWS // len(prompts)))
     padded = torch.stack([torch.nn.functional.pad(prompt, (0, 0, 0, width - len(prompt))) for prompt in prompts])
     positions = torch.arange(width, device=padded.device).expand(len(prompts), -1)
-    cache = backbone.new_cache()
+    if pasts is None or all(past is None for past in pasts):
+        cache = backbone.new_cache()
+    else:
+        starts = torch.tensor([0 if past is None else len(past) for past in pasts], device=padded.device)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=padded.device)
+        # All padding goes to the one column that the row's next token overwrites: no position beyond the context.
+        positions = starts[:, None] + positions.minimum(lengths[:, None])
+        cache = _begun(backbone, pasts, int(positions.max()) + 1)
     backbone.forward(padded, positions, cache, all_logits=False)
     return cache
+
+
+def _begun(backbone: Backbone, pasts: Sequence[KeyValues | None], columns: int) -> RaggedCache:
+    """A cache with room for ``columns`` columns that holds each row's past from column 0 on."""
+    cache = backbone.new_cache()
+    cache.capacity = round_up(columns)
+    for layer, part in enumerate(cache.parts):
+        part.keys = _rows([None if past is None else past.keys[layer] for past in pasts], cache.capacity, backbone)
+        part.values = _rows([None if past is None else past.values[layer] for past in pasts], cache.capacity, backbone)
+    return cache
+
+
+def _rows(held: Sequence[Tensor | None], capacity: int, backbone: Backbone) -> Tensor:
+    heads, _, width = next(states.shape for states in held if states is not None)
+    rows = torch.zeros(len(held), heads, capacity, width, dtype=backbone.dtype, device=backbone.device)
+    for row, states in zip(rows, held, strict=True):
+        if states is not None:
+            row[:, : states.shape[1]] = states
+    return rows
 
 
 def draw(logits: Tensor, specs: Sequence[Request], draws: Sequence[float]) -> tuple[list[int], list[float]]:
