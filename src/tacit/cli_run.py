@@ -97,7 +97,10 @@ def run(
         typer.Option(metavar="NAME", help="gaussian, vocabulary, text, nearest.", rich_help_panel=LEARNING),
     ] = LEARN.init,
     label: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose vote: zero-shot, renewed.", rich_help_panel=LEARNING)
+        str,
+        typer.Option(
+            metavar="NAME", help="Whose vote: verified, zero-shot, routed, renewed.", rich_help_panel=LEARNING
+        ),
     ] = LEARN.label,
     reward: Annotated[
         str, typer.Option(metavar="NAME", help="majority, or a control: random, format.", rich_help_panel=LEARNING)
@@ -105,6 +108,23 @@ def run(
     admit: Annotated[
         float, typer.Option(metavar="X", help="Least mean reward of an active memory.", rich_help_panel=LEARNING)
     ] = LEARN.admit,
+    admit_belief: Annotated[
+        float,
+        typer.Option(metavar="X", help="Least belief of a reward model in the label.", rich_help_panel=LEARNING),
+    ] = LEARN.admit_belief,
+    enough: Annotated[
+        float,
+        typer.Option(
+            metavar="X", help="Share right by the recalled memory from which none is learned.", rich_help_panel=LEARNING
+        ),
+    ] = LEARN.enough,
+    rehearse: Annotated[
+        int,
+        typer.Option(metavar="N", help="Earlier problems that a memory has to serve too.", rich_help_panel=LEARNING),
+    ] = LEARN.rehearse,
+    kl: Annotated[
+        float, typer.Option(metavar="X", help="Weight of a KL penalty.", rich_help_panel=LEARNING)
+    ] = LEARN.kl,
     batch: Annotated[
         int, typer.Option(metavar="B", help="Problems learned at once; speed only.", rich_help_panel=LEARNING)
     ] = LEARN.batch,
@@ -114,6 +134,15 @@ def run(
     floor: Annotated[
         float, typer.Option(metavar="X", help="Least similarity of a recall.", rich_help_panel=RECALLING)
     ] = RECALL.floor,
+    memories: Annotated[
+        int, typer.Option(metavar="N", help="Memories recalled together.", rich_help_panel=RECALLING)
+    ] = RECALL.k,
+    compose: Annotated[
+        str, typer.Option(metavar="NAME", help="Several: concatenate, average.", rich_help_panel=RECALLING)
+    ] = RECALL.compose,
+    use: Annotated[
+        float, typer.Option(metavar="X", help="Weight of measured use in recall.", rich_help_panel=RECALLING)
+    ] = RECALL.use,
     verifier: VerifierOption = RUN.verifier,
     reward_model: Annotated[
         str | None,
@@ -149,9 +178,13 @@ def run(
             label=label,
             reward=reward,
             admit=admit,
+            admit_belief=admit_belief,
+            enough=enough,
+            rehearse=rehearse,
+            kl=kl,
             batch=batch,
         ),
-        recall=RecallConfig(key=key, floor=floor),
+        recall=RecallConfig(key=key, floor=floor, k=memories, compose=compose, use=use),
     )
     _run(config, f"{model} on {data}, seed {seed}")
 

@@ -68,10 +68,10 @@ class LearnConfig:
         init: "gaussian" (at the embedding scale), "vocabulary" (rows of random tokens), "text" (rows of
             ``init_text``'s tokens, repeated), or "nearest" (the recalled memory, else gaussian).
         init_text: for init "text".
-        label: whose vote becomes the label. "zero-shot" (the rollouts without memory, as in the paper), "routed" (the
-            routed answers), "verified" (all responses, weighted by a verifier whose scores are probabilities; with
-            another verifier, or where it trusts none, as "zero-shot"), or "renewed" (each step's own group).
-            Measured in docs/log.md.
+        label: whose vote becomes the label. "verified" (all responses, with memory or without, weighted by a verifier
+            whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"),
+            "zero-shot" (the plain vote of the rollouts without memory, as in the paper), "routed" (the routed
+            answers), or "renewed" (each step's own group). Measured in docs/log.md.
         rehearse: nearest earlier problems, with the labels that their active memories learned, that a new soft prompt
             has to serve besides its own problem, a group of rollouts each; 0 for none, as in the paper.
         reward: name of a registered reward.
@@ -97,7 +97,7 @@ class LearnConfig:
     clip: float = 1.0
     init: str = "gaussian"
     init_text: str = "Let us think step by step and check every step."
-    label: str = "zero-shot"
+    label: str = "verified"
     rehearse: int = 0
     reward: str = "majority"
     normalise_advantage: bool = False

@@ -7,14 +7,16 @@ verifier prefers it. The others change one thing each.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from tacit.agent import Agent, Answered, Remembered
 from tacit.bank import open_bank
 from tacit.baselines import controls
-from tacit.baselines.base import Lesson, Method, Reply, World, register
+from tacit.baselines.base import Lesson, Method, Oracle, Reply, World, register
 from tacit.config import LearnConfig
+from tacit.consolidation import consolidate
+from tacit.labels import Label
 from tacit.memory import State
 from tacit.problems import Problem
 from tacit.verifiers import VoteShare
@@ -25,12 +27,13 @@ class ELM(Method):
     """Routed answers from a bank that grows with the stream."""
 
     routed: ClassVar[bool] = True
+    agent_class: ClassVar[type[Agent]] = Agent
     changes: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.bank = open_bank(str(world.folder / "bank.sqlite"))
-        self.agent = Agent(
+        self.agent = self.agent_class(
             world.backbone,
             world.engine,
             self.bank,
@@ -137,8 +140,53 @@ class FormatReward(Unrouted):
     changes: ClassVar[Mapping[str, Any]] = {"reward": "format"}
 
 
-@register("elm-verified")
-class VerifiedLabels(ELM):
-    """Labels from a vote weighted by the verifier; the verifier was trained with labels, so this one leans on them."""
+@register("elm-paper")
+class Paper(ELM):
+    """As in the paper: labels by the plain vote of the answers without memory."""
 
-    changes: ClassVar[Mapping[str, Any]] = {"label": "verified"}
+    changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot"}
+
+
+@dataclass
+class _Told(Agent):
+    """An agent that is told the right answer to learn from."""
+
+    oracle: Oracle | None = None
+
+    def _label(self, one: Answered) -> Label:
+        assert self.oracle is not None
+        answer = self.oracle.truth(one.problem.id)
+        return Label(one.zero_shot.vote, answer, "the right answer", True, None)
+
+
+@register("elm-oracle")
+class OracleLabels(ELM):
+    """Upper bound: learns from the right answers, after having answered."""
+
+    uses_labels: ClassVar[bool] = True
+    agent_class: ClassVar[type[Agent]] = _Told
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        assert isinstance(self.agent, _Told)
+        self.agent.oracle = world.oracle
+
+
+@register("elm-consolidated")
+class Consolidated(ELM):
+    """ELM that every few windows trains one memory for several that are alike, and keeps it if it does no worse."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {"every": 3, "near": 0.8, "least": 3, "most": 6}
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.windows = 0
+
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> list[Lesson]:
+        lessons = super().learn(problems, replies)
+        self.windows += 1
+        if self.windows % int(self.options["every"]) == 0:
+            near, least, most = (self.options[name] for name in ("near", "least", "most"))
+            for done in consolidate(self.agent, near=float(near), least=int(least), most=int(most)):
+                self.gradient_steps += sum(step["updated"] for step in done.memory.provenance["steps"])
+        return lessons

@@ -1,0 +1,238 @@
+"""What goes beyond the paper: several problems to a memory, several memories to a problem, use, belief, enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import stream
+from tacit.agent import Agent, Answered
+from tacit.backbone import Backbone
+from tacit.bank import open_bank
+from tacit.bank.base import Bank
+from tacit.config import LearnConfig, RecallConfig, Sampling
+from tacit.consolidation import consolidate
+from tacit.engines.local import LocalEngine
+from tacit.errors import ConfigError
+from tacit.learning import Example, Learned, Learner, Task
+from tacit.memory import Memory, State
+from tacit.recall import compose, utility
+from tacit.testbed import reward_model_path
+from tacit.verifiers import RewardModel, VoteShare
+
+SAMPLING = Sampling(samples=8, max_tokens=48)
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Bank:
+    return open_bank(str(tmp_path / "bank.sqlite"))
+
+
+@pytest.fixture(scope="module")
+def verifier() -> RewardModel:
+    return RewardModel(reward_model_path(), device="cpu")
+
+
+def agent(backbone: Backbone, bank: Bank, **changes: object) -> Agent:
+    settings = {"sampling": SAMPLING, "learning": LearnConfig(steps=4), **changes}
+    return Agent(backbone, LocalEngine(backbone), bank, **settings)  # type: ignore[arg-type]
+
+
+def taught(made: Agent, count: int, seed: int = 5, which: str = "AB") -> list[Answered]:
+    """Answer and learn; returns what was answered."""
+    answered = made.answer(stream(count, seed, which))
+    made.remember(answered, made.learn(answered))
+    return answered
+
+
+# -- several problems to a memory -----------------------------------------------------------------------------------
+
+
+def tasks(backbone: Backbone, bank: Bank) -> list[Task]:
+    made = agent(backbone, bank)
+    answered = made.answer(stream(8), use_memory=False)
+    labelled = [one for one in answered if one.zero_shot.vote.answer is not None]
+    examples = [Example(one.problem, str(one.zero_shot.vote.answer)) for one in labelled]
+    return [
+        Task(one.problem, one.zero_shot.vote, label=example.label, also=tuple(examples[at + 1 : at + 1 + at % 3]))
+        for at, (one, example) in enumerate(zip(labelled, examples, strict=True))
+    ]
+
+
+def test_memories_of_several_problems_are_the_same_alone_and_together(testbed: Backbone, bank: Bank) -> None:
+    todo = tasks(testbed, bank)
+
+    def learn(batch: int, row_tokens: int) -> list[Learned]:
+        config = LearnConfig(steps=2, batch=batch)
+        engine = LocalEngine(testbed)
+        return Learner(testbed, engine, config, SAMPLING, seed=0, row_tokens=row_tokens).learn(todo)
+
+    together, alone = learn(32, 16384), learn(1, 600)
+    for task, one, other in zip(todo, together, alone, strict=True):
+        assert one.prompt is not None and other.prompt is not None
+        assert np.array_equal(one.prompt, other.prompt)
+        assert [("also" in step) for step in one.steps] == [bool(task.also)] * 2
+
+
+def test_what_a_prompt_has_to_serve_besides_its_problem_changes_it(testbed: Backbone, bank: Bank) -> None:
+    todo = [task for task in tasks(testbed, bank) if task.also]
+    learner = Learner(testbed, LocalEngine(testbed), LearnConfig(steps=2), SAMPLING, seed=0)
+    both, alone = learner.learn(todo), learner.learn([replace(task, also=()) for task in todo])
+    assert any(not np.array_equal(a.prompt, b.prompt) for a, b in zip(both, alone, strict=True))  # type: ignore[arg-type]
+
+
+def test_rehearsal_takes_the_nearest_memories_problems_and_labels(testbed: Backbone, bank: Bank) -> None:
+    made = agent(testbed, bank, learning=LearnConfig(steps=2, rehearse=2, admit=0.0))
+    taught(made, 12)
+    first = {info.problem_id: info for info in bank.find("default", states=[State.ACTIVE])}
+    assert all("rehearsed" not in bank.get(info.id, "default").provenance for info in first.values())
+    taught(made, 6, seed=6)
+    later = [bank.get(info.id, "default") for info in bank.find("default") if info.problem_id not in first]
+    rehearsed = [memory.provenance["rehearsed"] for memory in later if "rehearsed" in memory.provenance]
+    assert rehearsed and all(1 <= len(names) <= 2 and set(names) <= set(first) for names in rehearsed)
+
+
+# -- several memories to a problem ----------------------------------------------------------------------------------
+
+
+def test_composition() -> None:
+    near, far = np.full((2, 3), 1.0, np.float32), np.full((2, 3), 3.0, np.float32)
+    assert compose([near], "average") is near
+    assert np.array_equal(compose([near, far], "average"), np.full((2, 3), 2.0))
+    assert np.array_equal(compose([near, far], "concatenate"), np.concatenate([far, near]))
+
+
+@pytest.mark.parametrize("how", ["concatenate", "average"])
+def test_several_memories_are_recalled_and_counted(testbed: Backbone, bank: Bank, how: str) -> None:
+    made = agent(
+        testbed,
+        bank,
+        recalling=RecallConfig(floor=-1.0, k=3, compose=how),
+        learning=LearnConfig(steps=2, admit=0.0),
+    )
+    taught(made, 12)
+    answered = made.answer(stream(4, seed=6))
+    single = replace(made, recalling=replace(made.recalling, k=1)).answer(stream(4, seed=6))
+    assert all(len(one.hits) == 3 and len(other.hits) == 1 for one, other in zip(answered, single, strict=True))
+    assert [one.hit for one in answered] == [other.hit for other in single]
+    assert any(a.memory.samples != b.memory.samples for a, b in zip(answered, single, strict=True))  # type: ignore[union-attr]
+    made.remember(answered, [])
+    assert sum(info.uses for info in bank.find("default")) == 3 * 4
+
+
+def test_measured_use_decides_between_near_memories(testbed: Backbone, bank: Bank) -> None:
+    made = agent(testbed, bank, recalling=RecallConfig(floor=-1.0), learning=LearnConfig(steps=2, admit=0.0))
+    taught(made, 12)
+    problem = stream(1, seed=6)
+    [nearest] = made.answer(problem)
+    assert nearest.hit is not None
+    for _ in range(4):
+        bank.count(nearest.hit.memory_id, "default", uses=1, hurt=1)
+    assert utility(bank.get(nearest.hit.memory_id, "default")) == pytest.approx(-4 / 6)
+    by_use = replace(made, recalling=RecallConfig(floor=-1.0, use=10.0))
+    assert made.answer(problem)[0].hit == nearest.hit
+    [other] = by_use.answer(problem)
+    assert other.hit is not None and other.hit.memory_id != nearest.hit.memory_id
+
+
+# -- labels ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_memory_whose_label_the_verifier_does_not_believe_is_no_more_than_a_candidate(
+    testbed: Backbone, tmp_path: Path, verifier: RewardModel
+) -> None:
+    states: dict[float, dict[str, Memory]] = {}
+    for belief in (0.0, 0.5):
+        bank = open_bank(str(tmp_path / f"{belief}.sqlite"))
+        learning = LearnConfig(steps=4, label="zero-shot", admit_belief=belief)
+        made = agent(testbed, bank, learning=learning, verifier=verifier)
+        taught(made, 24)
+        states[belief] = {info.problem_id: bank.get(info.id, "default") for info in bank.find("default")}
+    stopped = [
+        memory
+        for name, memory in states[0.5].items()
+        if memory.state is State.CANDIDATE and states[0.0][name].state is State.ACTIVE
+    ]
+    assert stopped and all("believes its label" in memory.reason for memory in stopped)
+    assert all(memory.provenance["belief"] < 0.5 for memory in stopped)
+    assert all(np.array_equal(states[0.0][name].prompt, memory.prompt) for name, memory in states[0.5].items())
+    assert any(memory.state is State.ACTIVE for memory in states[0.5].values())
+
+
+def test_vote_share_has_no_beliefs(testbed: Backbone, bank: Bank) -> None:
+    made = agent(testbed, bank, learning=LearnConfig(steps=2, admit_belief=0.9), verifier=VoteShare())
+    taught(made, 12)
+    assert all("belief" not in bank.get(info.id, "default").provenance for info in bank.find("default"))
+
+
+def test_where_the_recalled_memory_is_enough_nothing_is_learned(
+    testbed: Backbone, bank: Bank, verifier: RewardModel
+) -> None:
+    made = agent(testbed, bank, learning=LearnConfig(steps=6), verifier=verifier)
+    taught(made, 24)
+    answered = made.answer(stream(12, seed=6))
+    frugal = replace(made, learning=replace(made.learning, enough=0.75))
+    results = frugal.learn(answered)
+    spared = [result for result in results if "is enough" in result.learned.reason]
+    assert spared and all(result.memory is None and not result.learned.steps for result in spared)
+    assert all("is enough" not in result.learned.reason for result in made.learn(answered))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RecallConfig(k=0),
+        lambda: RecallConfig(compose="sum"),
+        lambda: RecallConfig(use=-1.0),
+        lambda: LearnConfig(rehearse=-1),
+        lambda: LearnConfig(admit_belief=1.5),
+        lambda: LearnConfig(enough=0.0),
+        lambda: LearnConfig(kl=-0.1),
+    ],
+)
+def test_settings_out_of_range_are_refused(make: object) -> None:
+    with pytest.raises(ConfigError):
+        make()  # type: ignore[operator]
+
+
+def test_settings_that_came_later_leave_old_digests_alone() -> None:
+    assert LearnConfig(label="zero-shot").digest() == "8e9f86e6de35"
+    assert LearnConfig(rehearse=1).digest() != LearnConfig().digest()
+
+
+# -- consolidation --------------------------------------------------------------------------------------------------
+
+
+def test_consolidation_keeps_what_does_no_worse_than_its_parts(
+    testbed: Backbone, bank: Bank, verifier: RewardModel
+) -> None:
+    made = agent(testbed, bank, learning=LearnConfig(steps=6), verifier=verifier)
+    taught(made, 36, which="A")
+    before = {info.id: info for info in bank.find("default")}
+    done = consolidate(made, near=0.7)
+    assert done and any(one.kept for one in done)
+    after = {info.id: info for info in bank.find("default")}
+    assert {name: after[name].sha256 for name in before} == {name: info.sha256 for name, info in before.items()}
+    members = [part for one in done for part in one.parts]
+    assert len(members) == len(set(members))
+    for one in done:
+        assert one.kept == (one.whole >= one.apart) and len(one.parts) >= 3
+        assert (one.memory.id in after) == one.kept
+        for part in one.parts:
+            assert after[part].state is (State.RETIRED if one.kept else State.ACTIVE)
+        if one.kept:
+            stored = bank.get(one.memory.id, "default")
+            assert stored.state is State.ACTIVE and stored.provenance["parts"] == list(one.parts)
+            assert {example["id"] for example in stored.provenance["examples"]} == {
+                before[part].problem_id for part in one.parts
+            }
+    # What was tried is not tried again, and parts come back if their whole is not wanted.
+    assert not {one.parts for one in done} & {one.parts for one in consolidate(made, near=0.7)}
+
+
+def test_a_cluster_of_one_is_refused(testbed: Backbone, bank: Bank) -> None:
+    with pytest.raises(ConfigError, match="at least 2"):
+        consolidate(agent(testbed, bank), least=1)
