@@ -15,11 +15,12 @@ import re
 import resource
 import shutil
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
     for data in config.data:  # a missing file is told now, not cell by cell
         for order in config.orders:
             ordered(sources.load(data, seed=config.seeds[0], limit=config.limit), order, data)
+    for data in config.training.values():
+        sources.load(data, seed=config.seeds[0], limit=1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -95,7 +98,7 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
     # Slow cells first would be better balanced, but seeds side by side let a reader look at full rows early.
     todo = [cell for cell in cells if cell not in done]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(config.jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(config.jobs, mp_context=context, initializer=_die_with_parent) as pool:
         running = {pool.submit(run_cell, config, cell, folder): cell for cell in todo}
         try:
             while running:
@@ -109,6 +112,19 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [done[cell] for cell in cells]
+
+
+def _die_with_parent() -> None:
+    """A killed comparison takes its workers along: an orphan would go on for hours, and write into a folder that the
+    next one works in."""
+    parent = multiprocessing.parent_process()
+
+    def wait_for_the_end() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
 def finished(cell: Cell, config: CompareConfig, out: Path) -> dict[str, Any] | None:
@@ -156,6 +172,20 @@ def fresh(data: str, stream: Sequence[Problem], seed: int, count: int, purpose: 
     return [problem for problem in drawn if problem.text not in texts][:count]
 
 
+def labelled(config: CompareConfig, cell: Cell, stream: Sequence[Problem]) -> list[Problem]:
+    """As many problems as the stream has, none of it, for methods that train on labelled ones: drawn from the source
+    named for that, else fresh ones of the same source."""
+    source = config.training.get(cell.data)
+    if source is None:
+        return fresh(cell.data, stream, cell.seed, len(stream), "training")
+    texts = {problem.text for problem in stream}
+    limit = 2 * len(stream) if sources.endless(source) else None
+    found = [one for one in sources.load(source, seed=cell.seed, limit=limit) if one.text not in texts]
+    order = generator(cell.seed, cell.data, "training").permutation(len(found))[: len(stream)]
+    # An id may also be that of a problem of the stream, and the oracle goes by ids.
+    return [replace(found[place], id=f"{source}/{found[place].id}") for place in order]
+
+
 @lru_cache(maxsize=1)
 def _model(model: str, dtype: str, device: str) -> Backbone:
     return Backbone.load(model, dtype=dtype, device=device)
@@ -178,7 +208,7 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     stream = ordered(sources.load(cell.data, seed=cell.seed, limit=config.limit), cell.order, cell.data)
-    training = fresh(cell.data, stream, cell.seed, len(stream), "training") if method_class.uses_labels else []
+    training = labelled(config, cell, stream) if method_class.uses_labels else []
     backbone = _model(config.model, config.dtype, config.device)
     verifier = _verifier(config.model, config.reward_model, config.dtype, config.device)
     began, tokens, marks = time.perf_counter(), METER.tokens, _Watermark()
@@ -207,6 +237,7 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
             with contextlib.closing(method):
                 method.prepare()
                 record["tokens_prepare"] = METER.tokens - tokens
+                record["seconds_prepare"] = time.perf_counter() - began
                 size = method_class.window or config.window
                 for start in range(0, len(stream), size):
                     rows += _window(method, start, stream[start : start + size])
