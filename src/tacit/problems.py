@@ -19,6 +19,8 @@ TEXT_FIELDS = ("problem", "question", "prompt", "text")
 LONGEST = 100_000
 """Most characters of a problem."""
 GOLD_FIELDS = ("answer", "gold", "final_answer", "target")
+ID_FIELDS = ("id", "unique_id")
+FAMILY_FIELDS = ("family", "subject")
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,21 @@ def load(source: str, *, seed: int = 0, limit: int | None = None) -> list[Proble
     """Problems of a source, in order.
 
     Args:
-        source: "testbed" (sets A and B mixed), "testbed:A", "testbed:B"; the path of a JSONL file with one object per
-            line (``problem``, optionally ``id`` and ``answer``); or "hub:NAME", "hub:NAME:SPLIT", which may also
-            name a local data-set folder.
+        source: "testbed" (sets A and B mixed), "testbed:A", "testbed:B"; the path of a JSONL file, absolute or from
+            the working directory, with one object per line (``problem``, optionally ``id``, ``answer`` and
+            ``family``; other usual names of these fields are known); or "hub:NAME", "hub:NAME:SPLIT" (default:
+            test), which may also name a local data-set folder.
         seed: of the testbed's stream.
-        limit: at most so many; needed for the testbed, which is endless.
+        limit: at most so many; 0 or None for all, which the testbed cannot give, being endless.
 
     Raises:
         DataError: missing, empty or malformed data; the message names file and line.
-        ConfigError: no limit for an endless source, or limit < 1.
+        ConfigError: no limit for an endless source, or limit < 0.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit is {limit}; it must be at least 1")
-    if source == "testbed" or source.startswith("testbed:"):
+    if limit is not None and limit < 0:
+        raise ConfigError(f"limit is {limit}; it must be 0 (all) or more")
+    limit = limit or None
+    if endless(source):
         return _testbed(source, seed, limit)
     if source.startswith("hub:"):
         problems = _unique(_hub(source), source)
@@ -70,6 +74,11 @@ def load(source: str, *, seed: int = 0, limit: int | None = None) -> list[Proble
     return chosen
 
 
+def endless(source: str) -> bool:
+    """Whether a source makes problems without end."""
+    return source == "testbed" or source.startswith("testbed:")
+
+
 def _testbed(source: str, seed: int, limit: int | None) -> list[Problem]:
     from tacit.testbed import families
 
@@ -77,7 +86,7 @@ def _testbed(source: str, seed: int, limit: int | None) -> list[Problem]:
     if which not in ("A", "B", "AB"):
         raise ConfigError(f"the testbed has no set {which!r}; use testbed, testbed:A or testbed:B")
     if limit is None:
-        raise ConfigError(f"{source} is an endless stream; say how many problems with --limit")
+        raise ConfigError(f"{source} is an endless stream; say how many problems with --limit (limit in a file)")
     stream = islice(families.problems(which, seed), limit)
     return [Problem(item.id, item.text, item.gold, item.family) for item in stream]
 
@@ -124,10 +133,12 @@ def _from_object(value: Any, where: str, fallback_id: str) -> Problem:
     gold = next((value[name] for name in GOLD_FIELDS if value.get(name) is not None), None)
     if gold is not None and not isinstance(gold, str | int | float):
         raise DataError(f"{where}: the answer must be a string or a number, not {type(gold).__name__}")
-    identifier = value.get("id", fallback_id)
+    if isinstance(gold, float) and gold.is_integer():
+        gold = int(gold)  # whole numbers are written as such: some sets keep them as floats
+    identifier = next((value[name] for name in ID_FIELDS if name in value), fallback_id)
     if not isinstance(identifier, str | int) or not str(identifier) or len(str(identifier)) > 500:
         raise DataError(f"{where}: the id must be a string of 1 to 500 characters or a number")
-    family = value.get("family")
+    family = next((value[name] for name in FAMILY_FIELDS if value.get(name) is not None), None)
     return Problem(str(identifier), text, None if gold is None else str(gold), None if family is None else str(family))
 
 

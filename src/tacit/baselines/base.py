@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from tacit.backbone import Backbone
+from tacit.baselines.planning import Plan, Setting, answering
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.base import Engine
 from tacit.errors import ConfigError, TacitError
@@ -145,6 +146,12 @@ class Method(ABC):
             raise ConfigError(f"method {self.name} has no option {', '.join(unknown)}; it has: {known}")
         self.world = world
         self.options: dict[str, Any] = {**self.defaults, **world.options}
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        """What it spends at most, said before a model is loaded (``tacit compare --dry-run``); by default that of
+        answering once: sampled and greedy, learning nothing."""
+        return Plan((answering(setting),))
 
     def prepare(self) -> None:  # noqa: B027 - doing nothing is the usual case
         """Whatever comes before the first problem: offline methods train here."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from tacit.answers import extract, vote_answers
 from tacit.baselines.base import Method, Reply, register
+from tacit.baselines.planning import Plan, Setting, Work
 from tacit.engines.base import Request
 from tacit.problems import Problem
 from tacit.seeds import derive
@@ -20,6 +21,10 @@ class Majority(Method):
     """The most common of ``n`` sampled answers (default 64: about what ELM spends on a problem of the testbed)."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"n": 64}
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        return Plan((Work("answer", setting.problems * int(setting.options["n"]), len(setting.windows)),))
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         world, sampling, n = self.world, self.world.sampling, int(self.options["n"])

@@ -22,8 +22,12 @@ from typing import Any
 from tacit.baselines import base
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.errors import ConfigError
+from tacit.problems import endless
 
 ORDERS = ("shuffled", "blocked", "reversed")
+EXPECTED = ("problems", "tokens", "prompt")
+SHIPPED = ("paper", "ablations")
+"""Folders beside this file with comparisons that are shipped."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,11 @@ class CompareConfig:
 
     Attributes:
         model, reward_model: as for a run; reward_model None is the testbed's for the testbed, else vote share routes.
-        data: sources of problems.
+        data: sources of problems; the path of a file counts from the working directory.
         methods: labels; empty for every registered method.
         seeds: one stream and one set of random numbers each.
         orders: "shuffled" (as the source has them), "blocked" (family by family), "reversed".
-        limit: problems per stream.
+        limit: problems per stream; 0 for all that a source has.
         window: problems answered before a method learns from them.
         jobs: cells run at once, a process each.
         probes: answer earlier and fresh problems again at the end of each stream (forgetting, transfer).
@@ -45,6 +49,10 @@ class CompareConfig:
         options: per label, options of the method.
         variants: per label, {"method", "learn", "recall", "sampling", "options"}.
         files: Python files that register further methods.
+        training: per source, another source of labelled problems of the same kind, for methods that train on such
+            (the testbed makes its own). Those of the stream are left out, and as many as the stream has are taken.
+        expected: per source, what a plan may count on where it cannot look: "problems" (how many there are), "tokens"
+            (of an answer, on average), "prompt" (tokens of a prompt, on average). For --dry-run alone.
     """
 
     model: str = "testbed"
@@ -65,11 +73,19 @@ class CompareConfig:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    training: dict[str, str] = field(default_factory=dict)
+    expected: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("limit", "window", "jobs"):
+        for name in ("window", "jobs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.limit < 0:
+            raise ConfigError(f"limit is {self.limit}; it must be 0 (all) or more")
+        for source in self.data:
+            if self.limit == 0 and endless(source):
+                raise ConfigError(f"{source} makes problems without end; set a limit above 0")
+        self._check_tables()
         if not self.data or not self.seeds or not self.orders:
             raise ConfigError("a comparison needs at least one data source, one seed and one order")
         for order in self.orders:
@@ -78,6 +94,18 @@ class CompareConfig:
         for seed in self.seeds:
             if seed < 0:
                 raise ConfigError(f"seed is {seed}; it must be 0 or more")
+
+    def _check_tables(self) -> None:
+        for source, other in self.training.items():
+            if not isinstance(other, str):
+                raise ConfigError(f"training of {source} is {other!r}; it must be the name of a source")
+        for source, values in self.expected.items():
+            for name, value in values.items() if isinstance(values, dict) else [("", values)]:
+                if name not in EXPECTED or type(value) not in (int, float) or value <= 0:
+                    raise ConfigError(
+                        f"expected of {source} has {name or 'a value'} = {value!r}; it is a table of numbers above 0, "
+                        f"named {', '.join(EXPECTED)}"
+                    )
 
     def labels(self) -> list[str]:
         """The rows of the table, checked."""
@@ -114,9 +142,24 @@ class CompareConfig:
             for name, value in vars(config).items()
             if name in ("model", "reward_model", "limit", "window", "probes", "dtype", "sampling", "learn", "recall")
         }
+        if method.uses_labels and self.training:
+            values["training"] = self.training
         values["data"] = sorted(self.data) if self.probes else []  # probes are drawn from all of them
         settings: dict[str, Any] = json.loads(json.dumps({"method": method.name, "options": options, **values}))
         return settings
+
+
+def shipped() -> dict[str, str]:
+    """Names of the comparisons shipped with Tacit ("ablations/tokens"), each with the first sentence of its comment."""
+    here = Path(__file__).parent
+    found = {}
+    for file in sorted(file for folder in SHIPPED for file in (here / folder).glob("*.toml")):
+        lines = [
+            line.removeprefix("#").strip() for line in file.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+        ]
+        text = " ".join(lines)
+        found[f"{file.parent.name}/{file.stem}"] = text[: text.find(". ") + 1] if ". " in text else text
+    return found
 
 
 def _ordered(labels: list[str]) -> list[str]:
