@@ -66,7 +66,7 @@ class ELM(Method):
             return Reply(one.answers, one.greedy_answer, notes, arms, one)
         return Reply(one.memory.answers, one.memory.greedy_answer, notes, arms, one)
 
-    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> list[Lesson]:
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
         answered = [reply.state for reply in replies]
         remembered = self.agent.learn(answered)
         self.agent.remember(answered, remembered)
@@ -96,6 +96,25 @@ class Strict(ELM):
     """One problem at a time, as in the paper: each memory is there for the very next problem."""
 
     window: ClassVar[int | None] = 1
+
+
+@register("elm-offline")
+class Offline(ELM):
+    """Learns from the whole stream first and answers it then, as offline TTRL does: to compare at equal knowledge.
+
+    Memories still come from one problem each; a problem is answered with its own one, being the most similar.
+    """
+
+    def prepare(self) -> None:
+        stream, size = self.world.stream, self.agent.learning.batch
+        for start in range(0, len(stream), size):
+            answered = self.agent.answer(stream[start : start + size])
+            remembered = self.agent.learn(answered)
+            self.agent.remember(answered, remembered)
+            self.gradient_steps += sum(step["updated"] for one in remembered for step in one.learned.steps)
+
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
+        return None
 
 
 @register("elm-unrouted")
@@ -182,7 +201,7 @@ class Consolidated(ELM):
         super().__init__(world)
         self.windows = 0
 
-    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> list[Lesson]:
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
         lessons = super().learn(problems, replies)
         self.windows += 1
         if self.windows % int(self.options["every"]) == 0:
