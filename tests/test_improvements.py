@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 
 from conftest import stream
+from tacit import labels
 from tacit.agent import Agent, Answered
+from tacit.answers import vote_answers
 from tacit.backbone import Backbone
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.consolidation import consolidate
+from tacit.engines.base import Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
 from tacit.learning import Example, Learned, Learner, Task
 from tacit.memory import Memory, State
 from tacit.recall import compose, utility
+from tacit.responses import Responses
 from tacit.testbed import reward_model_path
 from tacit.verifiers import RewardModel, VoteShare
 
@@ -166,6 +170,24 @@ def test_vote_share_has_no_beliefs(testbed: Backbone, bank: Bank) -> None:
     made = agent(testbed, bank, learning=LearnConfig(steps=2, admit_belief=0.9), verifier=VoteShare())
     taught(made, 12)
     assert all("belief" not in bank.get(info.id, "default").provenance for info in bank.find("default"))
+
+
+def responses(*given: tuple[str | None, float]) -> Responses:
+    """Samples with these answers and mean log-probabilities."""
+    rollouts = tuple(Rollout((1, 2), (p - 0.1, p + 0.1), str(answer), "stop") for answer, p in given)
+    answers = tuple(answer for answer, _ in given)
+    return Responses(rollouts, rollouts[0], answers, answers[0], vote_answers(answers))
+
+
+def test_a_confident_vote_counts_likelihood() -> None:
+    outvoted = responses(("7", -1.0), ("7", -1.0), ("5", -0.1), (None, -2.0))
+    label = labels.choose("confident", "?", outvoted, None, (), None)
+    assert label.answer == "5" and label.trusted and label.trace == "5" and label.vote.answer == "7"
+    assert labels.choose("zero-shot", "?", outvoted, None, (), None).answer == "7"
+    even = responses(("7", -0.3), ("5", -0.3), ("3", -0.3))  # nobody has half of the weight: the gate decides
+    assert not labels.choose("confident", "?", even, None, (), None).trusted
+    silent = responses((None, -0.1), (None, -0.1))
+    assert labels.choose("confident", "?", silent, None, (), None).answer is None
 
 
 def test_where_the_recalled_memory_is_enough_nothing_is_learned(

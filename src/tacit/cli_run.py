@@ -99,7 +99,7 @@ def run(
     label: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Whose vote: verified, zero-shot, routed, renewed.", rich_help_panel=LEARNING
+            metavar="NAME", help="Whose vote: verified, confident, zero-shot, routed, renewed.", rich_help_panel=LEARNING
         ),
     ] = LEARN.label,
     reward: Annotated[

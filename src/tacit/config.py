@@ -70,8 +70,9 @@ class LearnConfig:
         init_text: for init "text".
         label: whose vote becomes the label. "verified" (all responses, with memory or without, weighted by a verifier
             whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"),
-            "zero-shot" (the plain vote of the rollouts without memory, as in the paper), "routed" (the routed
-            answers), or "renewed" (each step's own group). Measured in docs/log.md.
+            "confident" (a vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of the rollouts without
+            memory, as in the paper), "routed" (the routed answers), or "renewed" (each step's own group). Measured in
+            docs/log.md.
         rehearse: nearest earlier problems, with the labels that their active memories learned, that a new soft prompt
             has to serve besides its own problem, a group of rollouts each; 0 for none, as in the paper.
         reward: name of a registered reward.
@@ -125,7 +126,7 @@ class LearnConfig:
         _require(0 <= self.admit_belief <= 1, f"admit_belief is {self.admit_belief}; it must be between 0 and 1")
         _require(0 < self.enough < math.inf, f"enough is {self.enough}; it must be above 0 (above 1: learn always)")
         _one_of("init", self.init, ("gaussian", "vocabulary", "text", "nearest"))
-        _one_of("label", self.label, ("zero-shot", "routed", "verified", "renewed"))
+        _one_of("label", self.label, ("zero-shot", "routed", "verified", "confident", "renewed"))
         _one_of("keep", self.keep, ("last", "best"))
 
     def digest(self) -> str:
