@@ -14,6 +14,7 @@ from tacit.agent import Agent, Answered, Remembered
 from tacit.bank import open_bank
 from tacit.baselines import controls
 from tacit.baselines.base import Lesson, Method, Oracle, Reply, World, register
+from tacit.baselines.planning import Plan, Setting, Work, answering, remembering
 from tacit.config import LearnConfig
 from tacit.consolidation import consolidate
 from tacit.labels import Label
@@ -44,6 +45,13 @@ class ELM(Method):
             recalling=world.recalling,
         )
         self.trainable = self.agent.learning.tokens * world.backbone.hidden_size
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        work = (answering(setting, arms=2), remembering(setting))
+        # Both answers of every pair are read to route, and all samples to weigh labels.
+        read = 2 * setting.responses + 2 * setting.sampling.samples * (setting.learning.label == "verified")
+        return Plan(work, "memory", scored=setting.problems * read if setting.verified else 0)
 
     def _verifier(self) -> Any:
         return self.world.verifier
@@ -105,6 +113,14 @@ class Offline(ELM):
     Memories still come from one problem each; a problem is answered with its own one, being the most similar.
     """
 
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        plan = super().plan(replace(setting, window=setting.learning.batch))
+        answered, learned = plan.work
+        return replace(
+            plan, work=(replace(answered, what="prepare"), replace(learned, what="prepare"), answering(setting, arms=2))
+        )
+
     def prepare(self) -> None:
         stream, size = self.world.stream, self.agent.learning.batch
         for start in range(0, len(stream), size):
@@ -127,6 +143,10 @@ class Unrouted(ELM):
 @register("elm-vote")
 class VoteRouted(ELM):
     """Routed by vote share: nothing in it was ever trained with labels."""
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        return replace(super().plan(setting), scored=0)
 
     def _verifier(self) -> Any:
         return VoteShare()
@@ -196,6 +216,15 @@ class Consolidated(ELM):
     """ELM that every few windows trains one memory for several that are alike, and keeps it if it does no worse."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"every": 3, "near": 0.8, "least": 3, "most": 6}
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        """As if every memory joined a cluster once: trained on again, and judged when found, alone and in it."""
+        plan = super().plan(setting)
+        clusters = -(-setting.problems // int(setting.options["least"]))
+        rollouts, steps = setting.problems * setting.learning.rollouts, setting.learning.steps
+        again = Work("learn", rollouts * steps, steps * clusters, rollouts * steps, steps * clusters)
+        return replace(plan, work=(*plan.work, again, Work("learn", 3 * rollouts, 3 * clusters)))
 
     def __init__(self, world: World) -> None:
         super().__init__(world)

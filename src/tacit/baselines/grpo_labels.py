@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tacit.baselines.base import Reply, register
+from tacit.baselines.planning import Plan, Setting, answering, training
 from tacit.baselines.training import Trained, Trainer, by_oracle
 from tacit.errors import ConfigError
 from tacit.problems import Problem
@@ -26,6 +27,13 @@ class GRPO(Trained):
     """
 
     uses_labels: ClassVar[bool] = True
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        options = setting.options
+        work = training(setting, "prepare", setting.training, options["epochs"], options["batch"])
+        cannot = "" if setting.training else "it trains on labelled problems, and no source of them is named"
+        return Plan((work, answering(setting)), cls.kind, options.get("rank", 0), cannot=cannot)
 
     def prepare(self) -> None:
         world, options = self.world, self.options

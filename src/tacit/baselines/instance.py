@@ -8,10 +8,11 @@ of the frozen model's answers; a problem whose vote is too weak keeps them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from tacit.baselines.base import Lesson, Reply, register
+from tacit.baselines.planning import Plan, Setting, answering, training
 from tacit.baselines.training import Seen, Trained, Trainer, by_label, vote_gate
 from tacit.problems import Problem
 from tacit.responses import Responses
@@ -35,6 +36,13 @@ class Instance(Trained):
         steps: gradient steps per problem; 0 for as many as a memory takes.
         rank: of LoRA.
     """
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        alone = replace(setting, window=1)
+        steps = setting.options["steps"] or setting.learning.steps
+        work = training(alone, "answer", setting.problems, steps, 1)
+        return Plan((answering(setting), work, answering(alone)), cls.kind, setting.options.get("rank", 0))
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         world, gate = self.world, vote_gate(self.world)

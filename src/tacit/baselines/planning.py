@@ -80,14 +80,14 @@ class Plan:
             prompt, adapters, or all weights of a copy of the model.
         rank: of LoRA.
         scored: responses that the verifier reads.
-        reset: whether the policy's start is kept beside it, to go back to.
+        cannot: why it will fail with this setting; empty if nothing is known to be wrong.
     """
 
     work: tuple[Work, ...]
     policy: str = "none"
     rank: int = 0
     scored: int = 0
-    reset: bool = False
+    cannot: str = ""
 
     @property
     def rollouts(self) -> int:

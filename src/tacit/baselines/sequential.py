@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tacit.baselines.base import Lesson, Reply, World, register
+from tacit.baselines.planning import Plan, Setting, answering, training
 from tacit.baselines.training import Seen, Trained, Trainer, by_label, by_own_vote, vote_gate
 from tacit.problems import Problem
 from tacit.responses import Responses
@@ -26,6 +27,12 @@ class Sequential(Trained):
         label: "answers" (the vote of the answers just given) or "renewed" (of each step's own group).
         rank: of LoRA.
     """
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        options = setting.options
+        work = [training(setting, "learn", size, options["steps"], options["batch"]) for size in setting.windows]
+        return Plan((answering(setting), *work), cls.kind, options.get("rank", 0))
 
     def __init__(self, world: World) -> None:
         super().__init__(world)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tacit.baselines.base import Lesson, Reply, register
+from tacit.baselines.planning import Plan, Setting, Work, answering, training
 from tacit.baselines.training import Seen, Trained, Trainer, by_label, by_own_vote, vote_gate
 from tacit.problems import Problem
 
@@ -27,6 +28,15 @@ class TTRL(Trained):
         votes: rollouts that vote; 0 for those that are trained on. The paper votes over 64 and trains on 32.
         rank: of LoRA.
     """
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        options = setting.options
+        count = setting.problems
+        work = [training(setting, "prepare", count, options["epochs"], options["batch"], options["votes"])]
+        if options["label"] == "zero-shot":
+            work.append(Work("prepare", count * setting.responses, 1))
+        return Plan((*work, answering(setting)), cls.kind, options.get("rank", 0))
 
     def prepare(self) -> None:
         world, options = self.world, self.options
