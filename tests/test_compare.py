@@ -63,6 +63,20 @@ def test_the_table_has_every_method_and_truth_is_always_right(done: tuple[Path, 
     assert json.loads((out / "table.json").read_text()) == table
 
 
+def test_page_and_pictures_lie_beside_the_table(done: tuple[Path, dict[str, Any]]) -> None:
+    out, table = done
+    assert "<h2" in (out / "report.html").read_text()
+    assert {"accuracy-a", "prefix-a", "tokens-a", "transfer", "replay"} <= {
+        file.stem for file in (out / "plots").iterdir()
+    }
+    elm = next(row for row in table["rows"] if row["method"] == "elm")
+    record = json.loads(next(out.glob("cells/elm/*/*/cell.json")).read_text())
+    assert elm["tokens"] == elm["tokens_answer"] + elm["tokens_learn"] and elm["tokens_learn"] > 0
+    assert elm["tokens"] < record["tokens"] and elm["seconds"] < record["seconds"], "probes are no cost of a method"
+    assert elm["labels"]["n"] == elm["n"] == 6 and elm["replay_n"] == 6 and elm["transfer_gain"]["testbed:A"]["n"] > 12
+    assert elm["against"]["zero-shot"]["gain"] == pytest.approx(elm["gain"])
+
+
 def test_what_is_finished_is_kept_and_what_is_not_is_done_again_the_same(done: tuple[Path, dict[str, Any]]) -> None:
     out, _ = done
     cells = out / "cells"

@@ -60,11 +60,16 @@ def root(
 
 
 @app.command("report")
-def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
-    """Write the report of a run again: summary.json, report.html, plots."""
-    from tacit.experiments.report import write_report
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run or a comparison.")]) -> None:
+    """Write the report of a run or a comparison again: its figures as JSON, report.html, plots."""
+    if (folder / "cells").is_dir():
+        from tacit.experiments import comparison_report
 
-    show_summary(write_report(folder))
+        emit(comparison_report.as_text(comparison_report.rewrite(folder)))
+    else:
+        from tacit.experiments.report import write_report
+
+        show_summary(write_report(folder))
     emit(f"{folder / 'report.html'}")
 
 

@@ -6,6 +6,7 @@ compare_config.
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from tacit.errors import ConfigError
 
 QUICK: dict[str, Any] = {"limit": 24, "window": 6, "seeds": (0,), "probes": False}
 """The small form: every method, minutes instead of an hour."""
+SHORT = 40
+"""Characters of a docstring's first sentence that says too little by itself."""
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -33,13 +36,13 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def compare(
     *,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder; what is finished there is kept.")],
-    config: Annotated[str | None, typer.Option(metavar="FILE.toml", help="A comparison in a file.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder; what is finished there is kept.")] = None,
+    config: Annotated[str | None, typer.Option(metavar="FILE.toml", help="A file, or a shipped one's name.")] = None,
     methods: Annotated[str | None, typer.Option(metavar="A,B", help="Default: all methods.")] = None,
     data: Annotated[str | None, typer.Option(metavar="A,B", help="Default: testbed:A,testbed:B.")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="Default: 0,1,2.")] = None,
     orders: Annotated[str | None, typer.Option(metavar="A,B", help="shuffled, blocked, reversed.")] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Problems per stream; default 108.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Problems per stream; default 108, 0: all.")] = None,
     window: Annotated[int | None, typer.Option(metavar="W", help="Problems per window; default 12.")] = None,
     jobs: Annotated[int | None, typer.Option(metavar="J", help="Processes; default 2.")] = None,
     model: Annotated[str | None, typer.Option(metavar="testbed|PATH|HUBID", help="A causal language model.")] = None,
@@ -49,7 +52,13 @@ def compare(
     max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Most new tokens per answer.")] = None,
     method_file: Annotated[str | None, typer.Option(metavar="FILE.py", help="Registers methods of your own.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="24 problems, one seed: minutes.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print table.json.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print table.json (or the plan).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do and need.")] = False,
+    gpu: Annotated[str | None, typer.Option(metavar="NAME", help="For --dry-run: h100, h200, a100 ...")] = None,
+    tokens_per_answer: Annotated[
+        float | None, typer.Option(metavar="N", help="For --dry-run: mean length of an answer.")
+    ] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="Only list methods and shipped comparisons.")] = False,
 ) -> None:
     """Compare methods on the same streams: accuracy with intervals, harm, and what each one spent.
 
@@ -61,6 +70,9 @@ def compare(
     from tacit.experiments.compare import compare as run
     from tacit.experiments.compare_config import CompareConfig, load
 
+    if list_all:
+        _list(method_file, json_output)
+        return
     plan = load(config) if config else CompareConfig()
     given: dict[str, Any] = dict(QUICK) if quick else {}
     lists = {"methods": methods, "data": data, "orders": orders}
@@ -82,6 +94,13 @@ def compare(
     if method_file is not None:
         given["files"] = (*plan.files, method_file)
     plan = replace(plan, **given)
+    if dry_run:
+        _dry_run(plan, gpu, tokens_per_answer, json_output)
+        return
+    if gpu is not None or tokens_per_answer is not None:
+        raise ConfigError("--gpu and --tokens-per-answer are for --dry-run; leave them out, or add it")
+    if out is None:
+        raise ConfigError("--out DIR is missing: the folder for results (--dry-run and --list need none)")
     began = time.monotonic()
     screen = console()
 
@@ -98,7 +117,45 @@ def compare(
         emit_json(table)
     else:
         emit(comparison_report.as_text(table))
-        emit(f"{out / 'table.json'}")
+        emit(f"{out / 'report.html'}")
     if table["failed"]:
         screen.print(f"failed, and counted as wrong: {', '.join(sorted(set(table['failed'])))}", soft_wrap=True)
         raise typer.Exit(1)
+
+
+def _dry_run(plan: Any, gpu: str | None, tokens_per_answer: float | None, json_output: bool) -> None:
+    from tacit.experiments import dry_run
+
+    figures = dry_run.dry_run(plan, gpu, tokens_per_answer)
+    if json_output:
+        emit_json(figures)
+    else:
+        emit(dry_run.as_text(figures))
+
+
+def _list(method_file: str | None, json_output: bool) -> None:
+    """Methods, with the first sentence of what they say of themselves, and the comparisons that are shipped."""
+    from tacit.baselines import base
+    from tacit.experiments.compare_config import shipped
+
+    if method_file is not None:
+        base.load_file(method_file)
+    methods = {name: _says(base.get(name)) for name in base.names()}
+    if json_output:
+        emit_json({"methods": methods, "comparisons": shipped()})
+        return
+    for title, entries in (("methods", methods), ("comparisons, for --config", shipped())):
+        width = max((len(name) for name in entries), default=0)
+        emit(f"{title}:")
+        for name, text in entries.items():
+            emit(f"  {name:{width}}  {text}")
+
+
+def _says(method: type[Any]) -> str:
+    """The first sentence of a method's docstring; a short one behind the title of its module."""
+    said, _, _ = " ".join((method.__doc__ or "").split()).partition(". ")
+    if len(said) > SHORT:
+        return said.rstrip(".")
+    title, _, _ = (sys.modules[method.__module__].__doc__ or "").partition(":")
+    title = title.partition(". ")[0].partition(" (")[0].strip()
+    return f"{title}: {said[:1].lower()}{said[1:]}".rstrip(".")

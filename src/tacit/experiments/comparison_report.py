@@ -1,9 +1,8 @@
-"""The table of a comparison: table.json, and the same for the eye.
+"""The report of a comparison: table.json, report.html and plots/*.png, and the table for the eye.
 
-Builds on the cells of compare and on metrics. Seeds are pooled: n counts every problem of every seed, those on which
-a method failed included. Intervals are 95 % bootstrap intervals over problems, gains are paired with zero-shot on the
-same stream, and harm is counted: learned, sharpened and corrupted problems by the vote over the samples, and by the
-greedy answer.
+Builds on the cells of compare, on comparison_metrics (figures), comparison_maps (pictures) and comparison_page.
+``tacit compare`` writes it at its end and ``tacit report DIR`` again at any time, from the cells alone: no model, no
+data. Seeds are pooled: n counts every problem of every seed, those on which a method failed included.
 """
 
 from __future__ import annotations
@@ -13,122 +12,80 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tacit.experiments import metrics
-from tacit.experiments.compare import Cell, read
-
-RESAMPLES = 2000
-COUNTS = ("learned", "sharpened", "corrupted", "greedy_learned", "greedy_corrupted")
-Row = dict[str, Any]
+from tacit.errors import DataError
+from tacit.experiments import comparison_metrics
+from tacit.experiments.compare import Cell
+from tacit.experiments.comparison_cells import KINDS, Result, find, grouped, kind
+from tacit.experiments.comparison_maps import draw_all
+from tacit.experiments.comparison_page import render
+from tacit.experiments.report import write_atomically
 
 
 def write_comparison(out: Path, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Make ``out/table.json`` from the finished cells of ``records``; returns it.
+    """Make ``out/table.json``, ``report.html`` and ``plots/*.png`` from the cells of ``records``; returns the table.
 
-    Rows are ``{method, data, order, accuracy, low, high, greedy, n, failed, gain, gain_low, gain_high, greedy_gain,
-    greedy_gain_low, greedy_gain_high, majority, learned, sharpened, corrupted, greedy_learned, greedy_corrupted,
-    replay, transfer, trainable, gradient_steps, tokens, seconds, peak_memory, uses_labels}``; accuracies in 0..1,
-    ``replay`` the change on earlier problems asked again at the end (below 0: forgetting), ``transfer`` the accuracy
-    on fresh problems by data source, both None without probes.
+    Rows have, accuracies and their differences in 0..1, intervals as ``X_low`` and ``X_high`` (``low`` and ``high``
+    for the first value beside them):
+
+    - ``method, data, order, kind``; ``n`` problems of all seeds, ``scored`` those with a gold answer, ``problems``
+      distinct ones, ``seeds``, ``failed`` (counted as wrong), ``uses_labels``;
+    - ``accuracy, low, high``: of one sampled answer (pass@1, estimated as avg@k with k = ``samples``); ``greedy``;
+      ``majority`` (maj@k); ``pass_at_k``; ``by_seed``; ``online``: prefix and windowed accuracy by fifths;
+    - ``gain``, ``greedy_gain`` over zero-shot; ``against``: of ELM's rows over each rival;
+    - ``learned, sharpened, corrupted`` by the vote, ``greedy_learned, greedy_corrupted``; ``harm`` is corrupted per
+      learned, None if nothing was learned;
+    - ``router, retrieval, labels, votes``: None where a method has no such thing;
+    - ``replay``: change on earlier problems asked again at the end (below 0: forgetting), ``replay_blocks``;
+      ``transfer``: accuracy on fresh problems by data source, ``transfer_gain`` over zero-shot; None without probes;
+    - ``trainable, gradient_steps, seconds, peak_memory`` and ``tokens`` = ``tokens_answer`` + ``tokens_learn`` +
+      ``tokens_prepare``; probes cost nothing here.
     """
-    streams: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for record in records:
-        streams.setdefault((record["label"], record["data"], record["order"]), []).append(record)
-    rows = [_row(out, key, held, streams.get(("zero-shot", *key[1:]), [])) for key, held in streams.items()]
-    table = {"rows": rows, "failed": [record["label"] for record in records if record["status"] == "failed"]}
-    temporary = out / "table.tmp"
-    temporary.write_text(json.dumps(table, indent=1) + "\n")
-    temporary.replace(out / "table.json")
+    cells = [(Cell(one["label"], one["data"], one["order"], one["seed"]), one) for one in records]
+    return write(out, [Result.load(record, cell.folder(out)) for cell, record in cells])
+
+
+def rewrite(out: Path) -> dict[str, Any]:
+    """The same from all finished cells that lie in ``out``; methods in the order of the table that is there.
+
+    Raises:
+        DataError: there are no cells, or damaged ones.
+    """
+    try:
+        held = json.loads((out / "table.json").read_text(encoding="utf-8"))["rows"]
+        order = list(dict.fromkeys(row["method"] for row in held))
+    except (OSError, ValueError, KeyError, TypeError):
+        order = []  # interrupted before it was written
+    results = find(out)
+    place = {label: at for at, label in enumerate(order)}
+    last = len(place)
+
+    def rank(result: Result) -> tuple[int, int, str]:
+        label = str(result.record["label"])
+        return place.get(label, last), list(KINDS).index(kind(str(result.record["method"]))), label
+
+    return write(out, sorted(results, key=rank))
+
+
+def write(out: Path, results: Sequence[Result]) -> dict[str, Any]:
+    """Table, page and plots of these cells, the table first; files appear whole or not at all."""
+    streams = grouped(results)
+    rows = [
+        {**comparison_metrics.row(key, streams), "kind": kind(str(held[0].record["method"]))}
+        for key, held in streams.items()
+    ]
+    table = {"rows": rows, "failed": [one.record["label"] for one in results if one.record["status"] == "failed"]}
+    text = json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        write_atomically(out / "table.json", text.encode("utf-8", errors="replace"))
+        pictures = draw_all(table, streams)
+        (out / "plots").mkdir(exist_ok=True)
+        for picture in pictures:
+            write_atomically(out / "plots" / f"{picture.name}.png", picture.png)
+        page = render(out, rows, streams, pictures)
+        write_atomically(out / "report.html", page.encode("utf-8", errors="replace"))
+    except OSError as error:
+        raise DataError(f"the report cannot be written to {out} ({error.strerror or error}); mend that") from error
     return table
-
-
-def _row(out: Path, key: tuple[str, str, str], records: list[dict[str, Any]], base: list[dict[str, Any]]) -> Row:
-    label, data, order = key
-    pairs = []
-    seeds = {record["seed"]: record for record in base}
-    for record in records:
-        zero = {row["id"]: row for row in _rows(out, seeds[record["seed"]])}
-        pairs += [(zero[row["id"]], row) for row in _rows(out, record)]
-    values = np.array(
-        [
-            [a["correct"], b["correct"], float(a["greedy_correct"]), float(b["greedy_correct"]), b["majority_correct"]]
-            for a, b in pairs
-            if b["correct"] is not None
-        ],
-        dtype=np.float64,
-    )
-    figures: Row = {}
-    if len(values):
-        held = metrics.bootstrap_means(values, seed=0, resamples=RESAMPLES)
-        sampled = _interval(values[:, 1].mean(), held[:, 1])
-        gain = _interval((values[:, 1] - values[:, 0]).mean(), held[:, 1] - held[:, 0])
-        greedy = _interval((values[:, 3] - values[:, 2]).mean(), held[:, 3] - held[:, 2])
-        changed = metrics.changes([{"zero_shot": a, "method": b} for a, b in pairs], "method")
-        figures = {
-            "accuracy": sampled[0],
-            "low": sampled[1],
-            "high": sampled[2],
-            "greedy": float(values[:, 3].mean()),
-            "majority": float(values[:, 4].mean()),
-            "gain": gain[0],
-            "gain_low": gain[1],
-            "gain_high": gain[2],
-            "greedy_gain": greedy[0],
-            "greedy_gain_low": greedy[1],
-            "greedy_gain_high": greedy[2],
-            **{
-                name: changed[name]
-                for name in ("learned", "sharpened", "corrupted", "greedy_learned", "greedy_corrupted")
-            },
-        }
-    return {
-        "method": label,
-        "data": data,
-        "order": order,
-        "n": len(pairs),
-        "seeds": len(records),
-        "failed": sum(row["failed"] is not None for _, row in pairs),
-        **figures,
-        **_probed(out, records),
-        "trainable": max(record.get("trainable", 0) for record in records),
-        "gradient_steps": sum(record.get("gradient_steps", 0) for record in records),
-        "tokens": sum(record["tokens"] for record in records),
-        "seconds": sum(record["seconds"] for record in records),
-        "peak_memory": max(record["peak_memory"] for record in records),
-        "uses_labels": records[0]["uses_labels"],
-    }
-
-
-def _probed(out: Path, records: list[dict[str, Any]]) -> Row:
-    differences: list[float] = []
-    fresh: dict[str, list[float]] = {}
-    for record in records:
-        first = {row["id"]: row for row in _rows(out, record)}
-        for probe in read(_folder(out, record), "probes.jsonl"):
-            if probe["correct"] is None:
-                continue
-            if probe["kind"] == "replay":
-                differences.append(probe["correct"] - first[probe["id"]]["correct"])
-            else:
-                fresh.setdefault(probe["data"], []).append(probe["correct"])
-    return {
-        "replay": float(np.mean(differences)) if differences else None,
-        "transfer": {data: float(np.mean(values)) for data, values in fresh.items()} or None,
-    }
-
-
-def _folder(out: Path, record: dict[str, Any]) -> Path:
-    return Cell(record["label"], record["data"], record["order"], record["seed"]).folder(out)
-
-
-def _rows(out: Path, record: dict[str, Any]) -> list[Row]:
-    return list(read(_folder(out, record), "rows.jsonl"))
-
-
-def _interval(mean: float, resampled: Any) -> tuple[float, float, float]:
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return float(mean), float(low), float(high)
 
 
 def as_text(table: dict[str, Any]) -> str:
@@ -146,12 +103,15 @@ def as_text(table: dict[str, Any]) -> str:
             continue
         failed = f", {row['failed']} failed" if row["failed"] else ""
         gains = [
-            f"{100 * row[kind]:+.1f} [{100 * row[kind + '_low']:.1f}, {100 * row[kind + '_high']:.1f}]"
-            for kind in ("gain", "greedy_gain")
+            f"{100 * row[key]:+.1f} [{100 * row[key + '_low']:.1f}, {100 * row[key + '_high']:.1f}]"
+            if key in row  # zero-shot may be missing from an interrupted comparison
+            else ""
+            for key in ("gain", "greedy_gain")
         ]
+        changes = f"{row['learned']} / {row['sharpened']} / {row['corrupted']}" if "learned" in row else ""
         lines.append(
             f"| {name} | {place} | {100 * row['accuracy']:.1f} of {row['n']}{failed} | {100 * row['greedy']:.1f} "
-            f"| {gains[0]} | {gains[1]} | {row['learned']} / {row['sharpened']} / {row['corrupted']} "
+            f"| {gains[0]} | {gains[1]} | {changes} "
             f"| {'' if row['replay'] is None else format(100 * row['replay'], '+.1f')} | {row['trainable']:,} "
             f"| {row['tokens']:,} | {row['seconds']:.0f} |"
         )
