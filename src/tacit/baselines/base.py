@@ -126,6 +126,7 @@ class Method(ABC):
 
     Attributes:
         uses_labels: whether it is given an oracle; such methods are marked in tables.
+        probed: whether it is asked again at the end of the stream; pointless for one that keeps nothing.
         window: problems it answers before it learns from them; None leaves it to the comparison.
         defaults: its options and their default values; other names are refused.
         trainable: parameters that it trains, at most, at once (of one memory; of a whole model).
@@ -134,6 +135,7 @@ class Method(ABC):
 
     name: str = ""
     uses_labels: ClassVar[bool] = False
+    probed: ClassVar[bool] = True
     window: ClassVar[int | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
     trainable: int = 0

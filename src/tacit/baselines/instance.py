@@ -37,6 +37,8 @@ class Instance(Trained):
         rank: of LoRA.
     """
 
+    probed: ClassVar[bool] = False
+
     @classmethod
     def plan(cls, setting: Setting) -> Plan:
         alone = replace(setting, window=1)

@@ -20,6 +20,7 @@ from tacit.seeds import derive
 class Majority(Method):
     """The most common of ``n`` sampled answers (default 64: about what ELM spends on a problem of the testbed)."""
 
+    probed: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {"n": 64}
 
     @classmethod

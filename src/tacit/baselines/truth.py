@@ -18,6 +18,7 @@ class Truth(Method):
     """Says what the oracle says."""
 
     uses_labels: ClassVar[bool] = True
+    probed: ClassVar[bool] = False
 
     @classmethod
     def plan(cls, setting: Setting) -> Plan:

@@ -241,7 +241,7 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
                 size = method_class.window or config.window
                 for start in range(0, len(stream), size):
                     rows += _window(method, start, stream[start : start + size])
-                if config.probes:
+                if config.probes and method_class.probed:
                     probes = _probes(method, config, stream, cell)
                 record |= {"trainable": method.trainable, "gradient_steps": method.gradient_steps}
         except Exception as problem:  # a method may fail in any way; the comparison goes on

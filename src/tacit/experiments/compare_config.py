@@ -61,7 +61,7 @@ class CompareConfig:
     methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     orders: tuple[str, ...] = ("shuffled",)
-    limit: int = 108
+    limit: int = 60
     window: int = 12
     jobs: int = 2
     probes: bool = True
