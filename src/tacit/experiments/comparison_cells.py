@@ -84,6 +84,11 @@ def kind(method: str) -> str:
     return next((name for name, starts in _STARTS.items() if method.startswith(starts)), "other")
 
 
+def marks(row: Mapping[str, Any]) -> str:
+    """Marks of a row's method: † it uses labels, ‡ it trains before the first problem."""
+    return "†" * bool(row["uses_labels"]) + "‡" * bool(row["offline"])
+
+
 def short(data: str) -> str:
     """A data source's name without what is the same for all of its sort: "A" for "testbed:A"."""
     name = data.removeprefix("testbed:").removeprefix("hub:")

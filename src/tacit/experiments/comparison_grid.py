@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tacit.experiments.comparison_cells import KINDS, Figures
+from tacit.experiments.comparison_cells import KINDS, Figures, marks
 
 Make = Callable[[Figures], Sequence[str]]
 MISSING = "–"
@@ -17,13 +17,12 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Line:
-    """A row: its head, its cells, which of them are the best of their column, whether the method uses labels, and a
-    remark under the head."""
+    """A row: its head, its cells, which of them are the best of their column, marks and a remark at the head."""
 
     head: str
     cells: Sequence[str]
     best: frozenset[int] = frozenset()
-    labels: bool = False
+    marks: str = ""
     remark: str = ""
 
 
@@ -88,7 +87,7 @@ class Rows:
                     continue
                 cells = [cell for row in rows for cell in (make(row) if row else [MISSING] * len(heads))]
                 top = tops.get(method, frozenset())
-                lines.append(Line(method, cells, top, first["uses_labels"], remark([row for row in rows if row])))
+                lines.append(Line(method, cells, top, marks(first), remark([row for row in rows if row])))
             if lines:
                 parts.append((heading, lines))
         if not parts:

@@ -115,6 +115,7 @@ def row(key: Stream, streams: Mapping[Stream, Sequence[Result]]) -> Figures:
         "gradient_steps": sum(record.get("gradient_steps", 0) for record in records),
         "peak_memory": max(record["peak_memory"] for record in records),
         "uses_labels": records[0]["uses_labels"],
+        "offline": any(record.get("tokens_prepare") for record in records),
     }
 
 

@@ -51,6 +51,8 @@ def render(
         testbed="testbed" in models,
         verified=any(_verified(result) for result in results),
         labelled=[method for method, row in held.methods.items() if row["uses_labels"]],
+        offline=[method for method, row in held.methods.items() if row["offline"]],
+        unjudged="elm-vote" in held.methods,
         unscored=sum(row["n"] - row["scored"] for row in rows),
         failed=[_failure(result) for result in results if result.record["status"] == "failed"],
         main=found[:1],

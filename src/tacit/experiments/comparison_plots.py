@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from tacit.experiments import plot_labels
-from tacit.experiments.comparison_cells import KINDS, Figures, Result, Stream, short
+from tacit.experiments.comparison_cells import KINDS, Figures, Result, Stream, marks, short
 from tacit.experiments.comparison_metrics import curve
 from tacit.experiments.metrics import Floats, prefix_accuracy, prefix_band
 
@@ -107,8 +107,8 @@ def percent_axis(ax: Axes, which: str = "y") -> None:
 
 
 def marked(row: Mapping[str, Any]) -> str:
-    """The method's name, with the mark of those that use labels."""
-    return f"{row['method']} †" if row["uses_labels"] else str(row["method"])
+    """The method's name with its marks."""
+    return f"{row['method']} {marks(row)}".rstrip()
 
 
 def where(data: str, order: str) -> str:
@@ -185,8 +185,8 @@ def accuracy(rows: Sequence[Figures], data: str, order: str) -> Picture:
         f"accuracy-{slug(data, order)}",
         f"Accuracy on {where(data, order)}",
         "Dots are accuracies, bars 95 % intervals over problems. Vertical lines: zero-shot, sampled (solid) and greedy "
-        "(dotted). † uses labels. Methods are compared by the paired gains in the tables: intervals that overlap "
-        "here may still differ clearly there.",
+        "(dotted). † uses labels, ‡ trains before the first problem. Methods are compared by the paired gains in the "
+        "tables: intervals that overlap here may still differ clearly there.",
         f"Dot chart of {len(held)} methods on {where(data, order)}; highest sampled accuracy, upper bounds aside: "
         f"{top['method']}, {100 * top['accuracy']:.1f} percent. The main table has all figures.",
         png(made),
@@ -311,7 +311,7 @@ def tokens(rows: Sequence[Figures], data: str, order: str) -> Picture | None:
         f"tokens-{slug(data, order)}",
         f"Accuracy against cost, {where(data, order)}",
         "All that a method generated, answers and learning, against its accuracy over the whole stream; higher and "
-        f"further left is better. Sampled above, greedy below. † uses labels.{note}",
+        f"further left is better. Sampled above, greedy below. † uses labels, ‡ trains before the first problem.{note}",
         f"Scatter chart of {len(drawn)} methods on {where(data, order)}: accuracy against tokens per problem. "
         "The tables of accuracy and cost have the figures.",
         png(made),

@@ -28,7 +28,7 @@ def write_comparison(out: Path, records: Sequence[dict[str, Any]]) -> dict[str, 
     for the first value beside them):
 
     - ``method, data, order, kind``; ``n`` problems of all seeds, ``scored`` those with a gold answer, ``problems``
-      distinct ones, ``seeds``, ``failed`` (counted as wrong), ``uses_labels``;
+      distinct ones, ``seeds``, ``failed`` (counted as wrong), ``uses_labels``, ``offline``;
     - ``accuracy, low, high``: of one sampled answer (pass@1, estimated as avg@k with k = ``samples``); ``greedy``;
       ``majority`` (maj@k); ``pass_at_k``; ``by_seed``; ``online``: prefix and windowed accuracy by fifths;
     - ``gain``, ``greedy_gain`` over zero-shot; ``against``: of ELM's rows over each rival;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tacit.experiments.comparison_cells import Figures, short
+from tacit.experiments.comparison_cells import Figures, marks, short
 from tacit.experiments.comparison_grid import (
     MISSING,
     Line,
@@ -94,7 +94,7 @@ def _against(rows: Rows) -> list[Table]:
         for rival in dict.fromkeys(name for row in held if row for name in row["against"]):
             found = [row["against"].get(rival) if row else None for row in held]
             cells = [cell for one in found for cell in (_gain_cells(one) if one else [MISSING] * 3)]
-            lines.append(Line(rival, cells, labels=rows.methods[rival]["uses_labels"]))
+            lines.append(Line(rival, cells, marks=marks(rows.methods[rival])))
         if lines:
             parts[method != "elm"].append(("" if method == "elm" else f"{method}, over", lines))
     note = (
