@@ -42,7 +42,7 @@ def compare(
     data: Annotated[str | None, typer.Option(metavar="A,B", help="Default: testbed:A,testbed:B.")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="Default: 0,1,2.")] = None,
     orders: Annotated[str | None, typer.Option(metavar="A,B", help="shuffled, blocked, reversed.")] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Problems per stream; default 108, 0: all.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Problems per stream; default 60, 0: all.")] = None,
     window: Annotated[int | None, typer.Option(metavar="W", help="Problems per window; default 12.")] = None,
     jobs: Annotated[int | None, typer.Option(metavar="J", help="Processes; default 2.")] = None,
     model: Annotated[str | None, typer.Option(metavar="testbed|PATH|HUBID", help="A causal language model.")] = None,
@@ -65,9 +65,6 @@ def compare(
     Every method has the same engine, template, sampler and scorer. An interrupted comparison continues with the same
     command. Exits with 1 if a method failed on a whole stream.
     """
-    from tacit.experiments import comparison_report
-    from tacit.experiments.compare import Cell
-    from tacit.experiments.compare import compare as run
     from tacit.experiments.compare_config import CompareConfig, load
 
     if list_all:
@@ -101,6 +98,10 @@ def compare(
         raise ConfigError("--gpu and --tokens-per-answer are for --dry-run; leave them out, or add it")
     if out is None:
         raise ConfigError("--out DIR is missing: the folder for results (--dry-run and --list need none)")
+    from tacit.experiments import comparison_report
+    from tacit.experiments.compare import Cell
+    from tacit.experiments.compare import compare as run
+
     began = time.monotonic()
     screen = console()
 

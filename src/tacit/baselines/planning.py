@@ -59,7 +59,7 @@ class Work:
         calls: of the engine, one after the other, that they are spread over.
         trained: of these rollouts, how many go through a gradient pass.
         steps: gradient steps.
-        shown: worked examples in a prompt, each a problem and an answer long.
+        shown: worked examples in a prompt, on average, each a problem and an answer long.
     """
 
     what: str
