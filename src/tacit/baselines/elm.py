@@ -152,6 +152,13 @@ class VoteRouted(ELM):
         return VoteShare()
 
 
+@register("elm-confident")
+class Confident(VoteRouted):
+    """Nothing trained with labels either, but labels from a vote weighted by likelihood."""
+
+    changes: ClassVar[Mapping[str, Any]] = {"label": "confident"}
+
+
 @register("elm-random")
 class RandomMemory(ELM):
     """Control: some memory instead of the nearest, unrouted."""
