@@ -481,6 +481,29 @@ def test_no_text_in_a_picture_lies_on_another(drawn: tuple[Path, list[tuple[int,
     assert [bad for _, bad in seen if bad] == []
 
 
+def test_long_names_and_many_streams_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def spied(made: Figure) -> bytes:
+        data = comparison_plots.png(made)
+        seen.append(clashes(made))
+        return data
+
+    monkeypatch.setattr(comparison_maps, "png", spied)
+    sources = {"testbed:A": "hub:someone/math-500-with-more", "testbed:B": "data/aime24.jsonl"}
+    cells = []
+    for one in many(24):
+        for order in ("shuffled", "blocked", "reversed"):
+            if one.record["label"] in ("zero-shot", "icl", "elm-random-reward"):
+                probes = [{**asked, "data": sources[asked["data"]]} for asked in one.probes]
+                record = {**one.record, "data": sources[one.record["data"]], "order": order}
+                cells.append(Result(record, one.rows, probes))
+    streams = grouped(cells)
+    rows = [{**comparison_metrics.row(key, streams), "kind": "text"} for key in streams]
+    assert comparison_maps.transfer(rows) and comparison_maps.replay(rows)
+    assert seen == [[], []]
+
+
 def test_texts_that_clash_are_seen() -> None:
     made = comparison_plots.figure(3, 3)
     ax = made.add_subplot()

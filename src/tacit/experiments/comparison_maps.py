@@ -22,6 +22,9 @@ from tacit.experiments.comparison_plots import SIZE, WIDTH, Picture, figure, png
 DIVERGING = LinearSegmentedColormap.from_list("worse-better", ["#b34700", "#ffffff", "#005a8f"])
 """Vermilion for worse, blue for better: told apart by colour-blind readers."""
 
+LETTER = 0.07
+"""Inches that a letter takes."""
+
 FEW = 5
 """A mean of fewer is not drawn on its own."""
 
@@ -48,28 +51,25 @@ def transfer(rows: Sequence[Figures]) -> Picture | None:
     held = [row for row in rows if row["transfer_gain"] and row["method"] != "zero-shot"]
     if not held:
         return None
-    pairs = [(row["data"], row["order"], target) for row in held for target in row["transfer_gain"]]
-    columns = {(*pair,): place for place, pair in enumerate(dict.fromkeys(pairs))}
+    streams = list(dict.fromkeys((row["data"], row["order"]) for row in held))
+    targets = list(dict.fromkeys(target for row in held for target in row["transfer_gain"]))
     cells: dict[str, list[Cell]] = {}
     for row in _in_order(held):
-        line = cells.setdefault(plots.marked(row), [(None, False)] * len(columns))
+        line = cells.setdefault(plots.marked(row), [(None, False)] * (len(streams) * len(targets)))
         for target, gain in row["transfer_gain"].items():
-            sure = gain["low"] > 0 or gain["high"] < 0
-            line[columns[row["data"], row["order"], target]] = (gain["gain"], sure)
-    heads = [f"{plots.where(short(data), order)} →\n{short(target)}" for data, order, target in columns]
-    if max(map(len, heads)) < 12:
-        heads = [head.replace("\n", " ") for head in heads]
-    learned = [column[:2] for column in columns]
-    edges = [at for at in range(1, len(learned)) if learned[at] != learned[at - 1]]
-    shown = _heat(cells, heads, "learned on → asked on", "gain over zero-shot in points", edges)
+            place = streams.index((row["data"], row["order"])) * len(targets) + targets.index(target)
+            line[place] = (gain["gain"], gain["low"] > 0 or gain["high"] < 0)
+    names = [f"after {plots.where(short(data), order)}" for data, order in streams]
+    heads = [f"on {short(target)}" for target in targets]
+    shown = _heat(cells, names, heads, "gain over zero-shot in points")
     asked = next(iter(held[0]["transfer_gain"].values()))["n"]
     return Picture(
         "transfer",
         "Transfer",
-        "What each method gained over zero-shot, in points of sampled accuracy, on fresh problems of the data set "
-        "behind the arrow after a stream of the one before it, everything frozen. Bold: the 95 % interval excludes 0. "
+        "What each method gained over zero-shot, in points of sampled accuracy, on fresh problems of one data "
+        "set after a stream of another or the same one, everything frozen. Bold: the 95 % interval excludes 0. "
         f"Each figure is over {asked} problems or so; methods that use labels of the stream are not asked.",
-        f"Heat map of {len(cells)} methods by {len(columns)} pairs of data sets; the tables have the figures.",
+        f"Heat map of {len(cells)} methods, {len(streams)} streams and {len(targets)} data sets; the tables have it all.",
         shown,
     )
 
@@ -85,19 +85,15 @@ def replay(rows: Sequence[Figures]) -> Picture | None:
         line = cells.setdefault(plots.marked(row), [(None, False)] * (BLOCKS * len(places)))
         for block, value in enumerate(row["replay_blocks"]):
             line[BLOCKS * places[row["data"], row["order"]] + block] = (value["change"], False)
-    heads = [
-        f"{plots.where(short(data), order)}\n{block + 1} of {BLOCKS}"
-        for data, order in places
-        for block in range(BLOCKS)
-    ]
     counts = [value["n"] for row in held for value in row["replay_blocks"]]
-    edges = list(range(BLOCKS, len(heads), BLOCKS))
-    shown = _heat(cells, heads, "part of the stream that the problem came from", "change in points", edges)
+    names = [plots.where(short(data), order) for data, order in places]
+    heads = ["first", *(str(block) for block in range(2, BLOCKS)), "last"]
+    shown = _heat(cells, names, heads, "change in points")
     return Picture(
         "replay",
         "Asked again",
-        "Problems of the stream asked again at its end, everything frozen: the change of sampled accuracy, in points, "
-        "since they were first asked. Below 0: forgotten. The first part was learned longest ago. "
+        "Problems of each quarter of a stream asked again at its end, everything frozen: the change of sampled "
+        "accuracy, in points, since they were first asked. Below 0: forgotten. The first was learned longest ago. "
         f"Each cell is the mean of {min(counts)} to {max(counts)} problems; the table has intervals over all parts.",
         f"Heat map of {len(cells)} methods by quarters of the stream; the table of transfer and forgetting sums it up.",
         shown,
@@ -108,14 +104,14 @@ def _in_order(rows: Sequence[Figures]) -> list[Figures]:
     return sorted(rows, key=lambda row: list(KINDS).index(row["kind"]))
 
 
-def _heat(
-    cells: Mapping[str, Sequence[Cell]], heads: Sequence[str], below: str, what: str, edges: Sequence[int]
-) -> bytes:
-    """A heat map with its numbers; lines left of the columns ``edges``."""
+def _heat(cells: Mapping[str, Sequence[Cell]], names: Sequence[str], heads: Sequence[str], what: str) -> bytes:
+    """A heat map with its numbers; under each of ``names`` as many columns as there are ``heads``."""
     values = np.array([[np.nan if value is None else value for value, _ in line] for line in cells.values()])
     top = max(0.05, float(np.nanmax(np.abs(values), initial=0.0)))
-    # At least half an inch per column: heads and numbers must not touch.
-    made = figure(max(WIDTH, 2.0 + 0.52 * len(heads)), 1.5 + 0.26 * len(cells))
+    # Columns wide enough that neither heads nor the names over them touch.
+    letters = max([len(head) + 2 for head in heads] + [(len(name) + 3) / len(heads) for name in names])
+    columns = len(names) * len(heads)
+    made = figure(max(WIDTH, 2.0 + max(0.48, LETTER * letters) * columns), 1.5 + 0.26 * len(cells))
     ax = made.add_subplot()
     image = ax.imshow(values, cmap=DIVERGING, vmin=-top, vmax=top, aspect="auto")
     for y, line in enumerate(cells.values()):
@@ -124,13 +120,16 @@ def _heat(
             dark = value is not None and abs(value) > 0.6 * top
             weight = "bold" if sure else "normal"
             ax.text(x, y, text, ha="center", va="center", fontsize=SIZE, fontweight=weight, color="w" if dark else "k")
-    ax.set_xticks(range(len(heads)), heads, fontsize=SIZE)
+    ax.set_xticks(range(columns), [*heads] * len(names), fontsize=SIZE)
     ax.set_yticks(range(len(cells)), list(cells), fontsize=SIZE)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
-    ax.set_xlabel(below, fontsize=SIZE)
-    for edge in edges:
-        ax.axvline(edge - 0.5, color="#5f6368", linewidth=0.8)
+    for at, name in enumerate(names):
+        middle = (at + 0.5) * len(heads) - 0.5
+        above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "center"}
+        ax.annotate(name, (middle, 1), (0, 2.1 * SIZE), fontsize=SIZE, fontweight="bold", **above)
+        if at:
+            ax.axvline(at * len(heads) - 0.5, color="#5f6368", linewidth=0.8)
     ax.spines[:].set_visible(False)
     bar = made.colorbar(image, ax=ax, location="bottom", fraction=0.05, aspect=40, pad=0.02)
     bar.ax.xaxis.set_major_formatter(lambda value, _: _signed(value))

@@ -15,6 +15,7 @@ from typing import Any
 from tacit.errors import DataError
 from tacit.experiments import comparison_metrics
 from tacit.experiments.compare import Cell
+from tacit.experiments.compare_config import ORDERS
 from tacit.experiments.comparison_cells import KINDS, Result, find, grouped, kind
 from tacit.experiments.comparison_maps import draw_all
 from tacit.experiments.comparison_page import render
@@ -45,25 +46,31 @@ def write_comparison(out: Path, records: Sequence[dict[str, Any]]) -> dict[str, 
 
 
 def rewrite(out: Path) -> dict[str, Any]:
-    """The same from all finished cells that lie in ``out``; methods in the order of the table that is there.
+    """The same from all finished cells that lie in ``out``, in the order of the table that is there.
 
     Raises:
         DataError: there are no cells, or damaged ones.
     """
     try:
         held = json.loads((out / "table.json").read_text(encoding="utf-8"))["rows"]
-        order = list(dict.fromkeys(row["method"] for row in held))
+        known = [(row["method"], row["data"], row["order"]) for row in held]
     except (OSError, ValueError, KeyError, TypeError):
-        order = []  # interrupted before it was written
-    results = find(out)
-    place = {label: at for at, label in enumerate(order)}
-    last = len(place)
+        known = []  # interrupted before it was written
+    methods, streams = list(dict.fromkeys(key[0] for key in known)), list(dict.fromkeys(key[1:] for key in known))
 
-    def rank(result: Result) -> tuple[int, int, str]:
-        label = str(result.record["label"])
-        return place.get(label, last), list(KINDS).index(kind(str(result.record["method"]))), label
+    def rank(result: Result) -> tuple[int, int, str, int, str, int]:
+        record = result.record
+        label, stream = record["label"], (record["data"], record["order"])
+        return (
+            methods.index(label) if label in methods else len(methods),
+            list(KINDS).index(kind(str(record["method"]))),
+            label,
+            streams.index(stream) if stream in streams else len(streams),
+            record["data"],
+            ORDERS.index(record["order"]),
+        )
 
-    return write(out, sorted(results, key=rank))
+    return write(out, sorted(find(out), key=rank))
 
 
 def write(out: Path, results: Sequence[Result]) -> dict[str, Any]:
