@@ -22,7 +22,7 @@ from tacit.experiments.comparison_plots import SIZE, WIDTH, Picture, figure, png
 DIVERGING = LinearSegmentedColormap.from_list("worse-better", ["#b34700", "#ffffff", "#005a8f"])
 """Vermilion for worse, blue for better: told apart by colour-blind readers."""
 
-LETTER = 0.07
+LETTER = 0.075
 """Inches that a letter takes."""
 
 FEW = 5
@@ -69,7 +69,7 @@ def transfer(rows: Sequence[Figures]) -> Picture | None:
         "What each method gained over zero-shot, in points of sampled accuracy, on fresh problems of one data "
         "set after a stream of another or the same one, everything frozen. Bold: the 95 % interval excludes 0. "
         f"Each figure is over {asked} problems or so; methods that use labels of the stream are not asked.",
-        f"Heat map of {len(cells)} methods, {len(streams)} streams and {len(targets)} data sets; the tables have it all.",
+        f"Heat map of {len(cells)} methods, {len(streams)} streams and {len(targets)} data sets; the tables have all.",
         shown,
     )
 

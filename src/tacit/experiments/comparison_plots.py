@@ -23,9 +23,9 @@ from tacit.experiments.comparison_cells import KINDS, Figures, Result, Stream, m
 from tacit.experiments.comparison_metrics import curve
 from tacit.experiments.metrics import Floats, prefix_accuracy, prefix_band
 
-WIDTH = 5.6
+WIDTH = 5.0
 DPI = 150
-SIZE = 8.0
+SIZE = 8.5
 """Inches, dots per inch, points."""
 
 COLOURS = {
