@@ -1,8 +1,8 @@
-"""ICL over raw traces: the nearest earlier problem and its own solution, shown as a worked example.
+"""ICL over raw traces: the nearest earlier problems and their own solutions, shown as worked examples.
 
-Builds on agent and recall's keys. The baseline that the paper's soft prompts are compared with: same store of
-experience, same retrieval, but the experience stays text. Every earlier problem with an answer has a trace, the first
-sampled response that gave the majority answer; there is no gate and no floor, as in the paper.
+Builds on experience (and on agent, for the arm of a run). The baseline that the paper's soft prompts are compared
+with: same store of experience, same retrieval, but the experience stays text. Every earlier problem with an answer has
+a trace, the first sampled response that gave the majority answer; there is no gate and no floor, as in the paper.
 """
 
 from __future__ import annotations
@@ -13,7 +13,31 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tacit.agent import Agent, Answered
+from tacit.baselines import experience
+from tacit.baselines.base import register
+from tacit.baselines.experience import Found, FromExperience, Store
+from tacit.engines.base import Request
+from tacit.problems import Problem
 from tacit.responses import Responses
+
+Example = tuple[str, str]
+"""A problem and a solution of it."""
+
+
+@register("icl")
+class ICL(FromExperience[Example]):
+    """The traces of the ``k`` nearest problems as worked examples, the nearest last."""
+
+    def requests(self, problem: Problem, near: Sequence[Found[Example]]) -> list[Request]:
+        ids = self.world.backbone.encode(problem.text, examples=[one.item for one in reversed(near)])
+        return self.world.responder.requests(problem, ids, self.name) if self.room(len(ids)) else []
+
+    def keep(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[Example | None, str]]:
+        traces = [experience.trace(one) for one in responses]
+        return [
+            (None if one is None else (problem.text, one.text), "")
+            for problem, one in zip(problems, traces, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -27,40 +51,33 @@ class Shown:
 
 @dataclass
 class TraceStore:
-    """Problems seen so far, their traces and keys."""
+    """The same beside an agent, as an arm of a run: problems seen so far, their traces and keys."""
 
     agent: Agent
-    ids: list[str] = field(default_factory=list)
-    examples: list[tuple[str, str]] = field(default_factory=list)
-    keys: list[np.ndarray] = field(default_factory=list)
+    store: Store[Example] = field(default_factory=Store)
 
     def add(self, problem_id: str, problem: str, trace: str | None, key: np.ndarray | None = None) -> None:
         """Keep the trace of a problem; None (no response gave an answer) keeps nothing."""
-        if trace is None:
-            return
-        self.ids.append(problem_id)
-        self.examples.append((problem, trace))
-        self.keys.append(self.agent.recall.keys([problem])[0] if key is None else key)
+        if trace is not None:
+            key = self.agent.recall.keys([problem])[0] if key is None else key
+            self.store.add(problem_id, key, (problem, trace))
 
     def answer(self, answered: Sequence[Answered]) -> list[Shown | None]:
         """Answer problems with the nearest trace in context, in one batch; None before there is any trace."""
-        if not self.keys:
+        if not self.store:
             return [None] * len(answered)
-        similarity = np.stack([one.key for one in answered]) @ np.stack(self.keys).T
-        nearest = similarity.argmax(axis=1)
+        nearest = [near[0] for near in self.store.nearest(np.stack([one.key for one in answered]))]
         requests = []
-        for one, best in zip(answered, nearest, strict=True):
-            ids = self.agent.backbone.encode(one.problem.text, examples=[self.examples[best]])
+        for one, near in zip(answered, nearest, strict=True):
+            ids = self.agent.backbone.encode(one.problem.text, examples=[near.item])
             requests += self.agent.responder.requests(one.problem, ids, "icl")
         responses = self.agent.responder.generate(requests)
         return [
-            Shown(self.ids[best], float(row[best]), response)
-            for row, best, response in zip(similarity, nearest, responses, strict=True)
+            Shown(near.source, near.similarity, response) for near, response in zip(nearest, responses, strict=True)
         ]
 
 
 def trace(answered: Answered) -> str | None:
     """The first sampled response without memory that gave the majority answer."""
-    zero_shot = answered.zero_shot
-    pairs = zip(zero_shot.samples, zero_shot.vote.agrees, strict=True)
-    return next((rollout.text for rollout, agrees in pairs if agrees), None)
+    rollout = experience.trace(answered.zero_shot)
+    return None if rollout is None else rollout.text
