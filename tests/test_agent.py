@@ -147,10 +147,10 @@ def test_the_fingerprint_is_of_weights_tokenizer_and_template(tmp_path: Path, ti
     assert len({same.fingerprint, other.fingerprint, plain.fingerprint}) == 3
 
 
-@pytest.mark.parametrize("kind", ["input", "hidden", "hidden:1", "kv"])
+@pytest.mark.parametrize("kind", ["last", "last:1", "input", "hidden", "hidden:1", "kv"])
 def test_keys_are_unit_and_tell_like_from_unlike(testbed: Backbone, bank: Bank, kind: str) -> None:
     keys = Recall(testbed, bank, RecallConfig(key=kind), "default").keys(
-        ["compute 34 + 58", "compute 33 + 57", "what is the largest of 3, 8, 5"]
+        ["compute 74 + 98", "compute 73 + 57", "largest of 53, 85, 61"]
     )
     assert keys.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1, atol=1e-5)
@@ -160,8 +160,22 @@ def test_keys_are_unit_and_tell_like_from_unlike(testbed: Backbone, bank: Bank, 
 def test_a_layer_that_is_not_there(testbed: Backbone, bank: Bank) -> None:
     with pytest.raises(ModelError, match="has layers 0 to"):
         Recall(testbed, bank, RecallConfig(key="hidden:99"), "default").keys(["compute 1 + 1"])
-    with pytest.raises(ConfigError, match="only hidden takes a layer"):
+    with pytest.raises(ModelError, match="has layers 0 to"):
+        Recall(testbed, bank, RecallConfig(key="last:99"), "default").keys(["compute 1 + 1"])
+    with pytest.raises(ConfigError, match="only hidden and last take a layer"):
         RecallConfig(key="input:3")
+
+
+def test_the_last_state_tells_kinds_apart_that_look_alike(testbed: Backbone, bank: Bank) -> None:
+    """Stories that differ only in their question need different skills; the default key sees it, words do not."""
+    problems = stream(96, seed=31, which="B")
+    right = {}
+    for kind in ("last", "input"):
+        keys = Recall(testbed, bank, RecallConfig(key=kind), "default").keys([problem.text for problem in problems])
+        similarity = keys @ keys.T - 2 * np.eye(len(keys))
+        nearest = similarity.argmax(axis=1)
+        right[kind] = np.mean([problems[a].family == problems[b].family for a, b in enumerate(nearest)])
+    assert right["last"] > 0.97 and right["last"] > right["input"]
 
 
 def candidate(answer: str | None, share: float = 0.5, logprob: float = -1.0, text: str = "") -> Candidate:

@@ -98,9 +98,7 @@ def run(
     ] = LEARN.init,
     label: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="Whose vote: verified, confident, zero-shot, routed, renewed.", rich_help_panel=LEARNING
-        ),
+        typer.Option(metavar="NAME", help="verified, confident, zero-shot, routed, renewed.", rich_help_panel=LEARNING),
     ] = LEARN.label,
     reward: Annotated[
         str, typer.Option(metavar="NAME", help="majority, or a control: random, format.", rich_help_panel=LEARNING)
@@ -129,7 +127,7 @@ def run(
         int, typer.Option(metavar="B", help="Problems learned at once; speed only.", rich_help_panel=LEARNING)
     ] = LEARN.batch,
     key: Annotated[
-        str, typer.Option(metavar="KIND", help="input, hidden, hidden:L, kv.", rich_help_panel=RECALLING)
+        str, typer.Option(metavar="KIND", help="last, last:L, input, hidden, hidden:L, kv.", rich_help_panel=RECALLING)
     ] = RECALL.key,
     floor: Annotated[
         float, typer.Option(metavar="X", help="Least similarity of a recall.", rich_help_panel=RECALLING)
@@ -214,7 +212,7 @@ def ask(
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Recall a memory, or do without.")] = True,
     samples: Annotated[int, typer.Option(metavar="N", help="Answers sampled per arm.")] = SAMPLING.samples,
     max_tokens: Annotated[int, typer.Option(metavar="N", help="Most tokens per answer.")] = SAMPLING.max_tokens,
-    key: Annotated[str, typer.Option(metavar="KIND", help="input, hidden, hidden:L, kv: as in the run.")] = RECALL.key,
+    key: Annotated[str, typer.Option(metavar="KIND", help="last, input, hidden, kv: as in the run.")] = RECALL.key,
     floor: Annotated[float, typer.Option(metavar="X", help="Least similarity of a recall.")] = RECALL.floor,
     verifier: VerifierOption = RUN.verifier,
     reward_model: Annotated[

@@ -148,8 +148,9 @@ class RecallConfig:
     """How memories are found.
 
     Attributes:
-        key: "input" (mean input embedding), "hidden" (pooled hidden state), "hidden:L" (of layer L) or "kv" (key and
-            value activations of every layer).
+        key: "last" (hidden state of the middle layer where the answer begins; "last:L" of layer L), "input" (mean input
+            embedding), "hidden" or "hidden:L" (mean hidden state over the problem) or "kv" (key and value activations
+            of every layer). The paper has "input" and "kv".
         floor: least cosine similarity; below it the problem is answered without a memory.
         k: memories recalled together.
         compose: how several become one soft prompt: "concatenate" (nearest last) or "average".
@@ -157,7 +158,7 @@ class RecallConfig:
             similarity + use x (helped - hurt) / (uses + 2); 0 for similarity alone, as in the paper.
     """
 
-    key: str = "input"
+    key: str = "last"
     floor: float = 0.5
     k: int = 1
     compose: str = "concatenate"
@@ -165,10 +166,10 @@ class RecallConfig:
 
     def __post_init__(self) -> None:
         kind, _, layer = self.key.partition(":")
-        _one_of("key", kind, ("input", "hidden", "kv"))
+        _one_of("key", kind, ("last", "input", "hidden", "kv"))
         _require(
-            not layer or (kind == "hidden" and layer.isdigit()),
-            f"key is {self.key!r}; only hidden takes a layer, as in hidden:12",
+            not layer or (kind in ("hidden", "last") and layer.isdigit()),
+            f"key is {self.key!r}; only hidden and last take a layer, as in last:12",
         )
         _require(self.k >= 1, f"k is {self.k}; it must be at least 1")
         _one_of("compose", self.compose, ("concatenate", "average"))

@@ -4,8 +4,8 @@ Builds on the agent and what it is made of. The paper leaves composition and mer
 other *and* do each other's work are gathered into a cluster; one soft prompt, starting from its first member's, is
 trained on all their problems and labels at once (learning.py, ``Task.also``); and it is judged without labels of any
 other kind: fresh rollouts under it must agree with the members' labels at least as often as those under each member on
-its own problem do. Only then is it stored, under the mean of their keys, and its parts are retired, which can be undone.
-Nothing is ever changed in place.
+its own problem do. Only then is it stored, under the mean of their keys, and its parts are retired, which can be
+undone. Nothing is ever changed in place.
 """
 
 from __future__ import annotations

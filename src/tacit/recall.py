@@ -5,11 +5,14 @@ Builds on backbone and the bank. Keys are what similarity is measured on (method
 - ``input``: the mean input embedding of the problem's tokens (paper: "input");
 - ``hidden`` or ``hidden:L``: the mean hidden state of a layer (default: the middle one);
 - ``kv``: the mean key and value activations of every layer, each layer and kind scaled to unit norm so that none
-  drowns the others (paper: "KV").
+  drowns the others (paper: "KV");
+- ``last`` or ``last:L``: the hidden state of a layer (default: the middle one) at the last position of the whole
+  prompt, where the model is about to answer. It says what the model makes of a problem rather than which words it has,
+  and found a memory of the same kind where the others fell for a likeness of words (docs/log.md). The default.
 
-Keys are made of the problem text alone: a chat template's fixed words would make everything look alike. The input key
-is taken relative to the vocabulary's mean for the same reason: embeddings share a large common direction, and a
-similarity floor means something only without it.
+The first three are made of the problem text alone: a chat template's fixed words would make everything look alike. The
+input key is taken relative to the vocabulary's mean for the same reason: embeddings share a large common direction,
+and a similarity floor means something only without it.
 """
 
 from __future__ import annotations
@@ -49,7 +52,9 @@ class Keys:
         if kind == "input":
             pooled = self._input(ids)
         elif kind == "hidden":
-            pooled = self._hidden(ids, int(layer) if layer else None)
+            pooled = self._layer(ids, layer).mean(0)
+        elif kind == "last":
+            pooled = self._layer(self.backbone.encode(text), layer)[-1]
         else:
             pooled = self._kv(ids)
         key = pooled.double().cpu().numpy()
@@ -58,13 +63,13 @@ class Keys:
     def _input(self, ids: Tensor) -> Tensor:
         return self.backbone.embed(ids).float().mean(0) - self._centre
 
-    def _hidden(self, ids: Tensor, layer: int | None) -> Tensor:
+    def _layer(self, ids: Tensor, name: str) -> Tensor:
+        """Hidden states [T, d] of a layer; the middle one for ""."""
         states = self.backbone.hidden_states(ids)
-        if layer is None:
-            layer = len(states) // 2
+        layer = int(name) if name else len(states) // 2
         if layer >= len(states):
-            raise ModelError(f"key hidden:{layer}: {self.backbone.name} has layers 0 to {len(states) - 1}")
-        return states[layer].float().mean(0)
+            raise ModelError(f"key {self.kind}: {self.backbone.name} has layers 0 to {len(states) - 1}")
+        return states[layer].float()
 
     def _kv(self, ids: Tensor) -> Tensor:
         keys, values = self.backbone.key_values(ids)

@@ -15,7 +15,7 @@ from tacit.bank import open_bank
 from tacit.baselines import controls
 from tacit.baselines.base import Lesson, Method, Oracle, Reply, World, register
 from tacit.baselines.planning import Plan, Setting, Work, answering, remembering
-from tacit.config import LearnConfig
+from tacit.config import LearnConfig, RecallConfig
 from tacit.consolidation import consolidate
 from tacit.labels import Label
 from tacit.memory import State
@@ -42,7 +42,7 @@ class ELM(Method):
             verifier=self._verifier(),
             sampling=world.sampling,
             learning=self._learning(),
-            recalling=world.recalling,
+            recalling=self._recalling(),
         )
         self.trainable = self.agent.learning.tokens * world.backbone.hidden_size
 
@@ -55,6 +55,9 @@ class ELM(Method):
 
     def _verifier(self) -> Any:
         return self.world.verifier
+
+    def _recalling(self) -> RecallConfig:
+        return self.world.recalling
 
     def _learning(self) -> LearnConfig:
         return replace(self.world.learning, **self.changes)
@@ -188,9 +191,12 @@ class FormatReward(Unrouted):
 
 @register("elm-paper")
 class Paper(ELM):
-    """As in the paper: labels by the plain vote of the answers without memory."""
+    """As in the paper: labels by the plain vote of the answers without memory, keys of the problem's embeddings."""
 
     changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot"}
+
+    def _recalling(self) -> RecallConfig:
+        return replace(self.world.recalling, key="input")
 
 
 @dataclass
