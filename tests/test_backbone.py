@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, MistralConfig, MistralForCausalLM, Qwen2Config
+from transformers import AutoTokenizer, LlamaConfig, MistralConfig, MistralForCausalLM, Qwen2Config
 
 from conftest import save_tiny_qwen2, stream
 from tacit import problems
@@ -50,6 +50,19 @@ def test_chat_and_plain_templates(tiny: Backbone, tmp_path: Path) -> None:
     assert text.startswith("Problem: 2 + 2?") and text.endswith("\nSolution:")
     bare = Backbone.load(str(tmp_path / "plain"), device="cpu", template=Template(instruction=""))
     assert bare.tokenizer.decode(bare.encode("2 + 2?")) == "Problem: 2 + 2?\nSolution:"
+
+
+def test_a_turn_ends_a_rollout_where_the_template_has_turns(tiny: Backbone, tmp_path: Path) -> None:
+    """A base model may name the end of a text alone, while its template ends turns with a token of their own."""
+    directory = save_tiny_qwen2(tmp_path / "chatml")
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|bot|>", "<|im_end|>", "<|eot_id|>"]})
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    tokenizer.save_pretrained(directory)
+    made = Backbone(tiny.model, AutoTokenizer.from_pretrained(directory))
+    names = {made.tokenizer.convert_ids_to_tokens(index) for index in made.end_ids}
+    assert names == {"<|end|>", "<|im_end|>"}
+    assert {tiny.tokenizer.convert_ids_to_tokens(index) for index in tiny.end_ids} == {"<|end|>"}
 
 
 def test_a_sliding_window_is_respected(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import stream
+from conftest import save_tiny_qwen2, stream
 from tacit import labels
 from tacit.agent import Agent, Answered
 from tacit.answers import vote_answers
@@ -22,6 +22,7 @@ from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
 from tacit.learning import Example, Learned, Learner, Task
 from tacit.memory import Memory, State
+from tacit.problems import Problem
 from tacit.recall import compose, utility
 from tacit.responses import Responses
 from tacit.testbed import reward_model_path
@@ -203,6 +204,36 @@ def test_where_the_recalled_memory_is_enough_nothing_is_learned(
     assert all("is enough" not in result.learned.reason for result in made.learn(answered))
 
 
+def test_a_problem_that_fits_without_a_memory_alone_is_answered_and_not_learned(tmp_path: Path) -> None:
+    """The soft prompt needs room too; its lack concerns this one problem."""
+    save_tiny_qwen2(tmp_path / "short", max_position_embeddings=220)
+    short = Backbone.load(str(tmp_path / "short"), device="cpu")
+    made = Agent(
+        short,
+        LocalEngine(short),
+        open_bank(str(tmp_path / "bank.sqlite")),
+        sampling=Sampling(samples=2, max_tokens=16),
+        learning=LearnConfig(steps=1, rollouts=2, min_votes=0, min_lead=0),
+        recalling=RecallConfig(floor=-1.0),
+    )
+    brief, longer = Problem("brief", "1 + 1?"), Problem("long", "1 + 1? " * 16)
+    assert 184 < len(short.encode(longer.text)) <= 204
+    answered = [
+        replace(one, zero_shot=responses(("2", -1.0), ("2", -1.0)))  # its own random words give no answer
+        for one in made.answer([brief, longer])
+    ]
+    first, second = made.learn(answered)
+    assert "too long" not in first.learned.reason and first.learned.steps
+    assert second.learned.reason.startswith("too long: ") and second.memory is None
+    memory = Memory(
+        "m", "default", "p", "p", np.zeros((20, 64), np.float32), answered[0].key, "last", short.fingerprint,
+        State.ACTIVE, "", {}, 0.0,
+    )  # fmt: skip
+    made.bank.add(memory)
+    with_room, without = made.answer([brief, longer])
+    assert with_room.hit is not None and without.hit is None and without.memory is None
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -231,8 +262,8 @@ def test_settings_that_came_later_leave_old_digests_alone() -> None:
 def test_consolidation_keeps_what_does_no_worse_than_its_parts(
     testbed: Backbone, bank: Bank, verifier: RewardModel
 ) -> None:
-    made = agent(testbed, bank, learning=LearnConfig(steps=6), verifier=verifier)
-    taught(made, 36, which="A")
+    made = agent(testbed, bank, learning=LearnConfig(steps=4), verifier=verifier)
+    taught(made, 24, which="A")
     before = {info.id: info for info in bank.find("default")}
     done = consolidate(made, near=0.7)
     assert done and any(one.kept for one in done)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from tacit import labels
 from tacit.answers import equivalent
@@ -143,6 +144,7 @@ class Agent:
         asked = [
             (self.responder.requests(problem, own, "zero-shot")) for problem, own in zip(problems, ids, strict=True)
         ]
+        recalled = [self._fitting(own, memories) for own, memories in zip(ids, recalled, strict=True)]
         with_memory = [number for number, memories in enumerate(recalled) if memories]
         for number in with_memory:
             prompt = compose([memory.prompt for _, memory in recalled[number]], self.recalling.compose)
@@ -153,6 +155,13 @@ class Agent:
             self._routed(problem, keys[n], zero_shot[n], tuple(hit for hit, _ in recalled[n]), memory.get(n))
             for n, problem in enumerate(problems)
         ]
+
+    def _fitting(self, ids: torch.Tensor, memories: list[tuple[Hit, Memory]]) -> list[tuple[Hit, Memory]]:
+        """The best of the memories that leave room for an answer: a long problem may fit without them alone."""
+        room = self.backbone.context - len(ids) - self.sampling.max_tokens
+        while memories and len(compose([memory.prompt for _, memory in memories], self.recalling.compose)) > room:
+            memories = memories[:-1]
+        return memories
 
     def _routed(
         self, problem: Problem, key: np.ndarray, zero_shot: Responses, hits: tuple[Hit, ...], memory: Responses | None

@@ -26,6 +26,8 @@ from tacit.errors import ConfigError, ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
+"""Tokens that end a turn in the chat templates of common model families."""
 FULL_HASH_BYTES = 2 << 30  # weights beyond this are hashed by samples: 15 GB would take half a minute at every start
 
 
@@ -136,9 +138,16 @@ class Backbone:
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
-        """Token ids that end a rollout."""
+        """Token ids that end a rollout: those configured, and the end of a turn where the chat template has one.
+
+        Base models with a chat template (Qwen2.5-Math-7B) name the end of a text alone, and would run on into a turn of
+        their own making.
+        """
         configured = getattr(self.model.generation_config, "eos_token_id", None)
         ids = configured if isinstance(configured, list) else [configured]
+        template = str(getattr(self.tokenizer, "chat_template", None) or "")
+        known = self.tokenizer.get_added_vocab()
+        ids = [*ids, *(known[token] for token in TURN_ENDS if token in known and token in template)]
         return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
 
     # -- text ---------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ class Learner:
         results: list[Learned | None] = [None] * len(tasks)
         todo: list[int] = []
         for number, task in enumerate(tasks):
-            refusal = task.refusal or (None if task.label is not None else self.gate(task.vote))
+            refusal = task.refusal or self._room(task) or (None if task.label is not None else self.gate(task.vote))
             if refusal:
                 results[number] = Learned(task.problem, None, False, refusal, task.vote.answer)
             else:
@@ -145,6 +145,18 @@ class Learner:
             for number, memory in zip(chosen, live, strict=True):
                 results[number] = self._finish(memory)
         return [result for result in results if result is not None]
+
+    def _room(self, task: Task) -> str | None:
+        """Why a problem is too long to be learned from: with a soft prompt it needs more room than without."""
+        problems = [task.problem, *(example.problem for example in task.also)]
+        longest = max(len(self.backbone.encode(problem.text)) for problem in problems)
+        rows = len(task.start) if task.start is not None else self.config.tokens
+        needed = longest + rows + self.sampling.max_tokens
+        if needed <= self.backbone.context:
+            return None
+        return (
+            f"too long: with its soft prompt and answer {needed} tokens, the model has room for {self.backbone.context}"
+        )
 
     def gate(self, vote: Vote) -> str | None:
         """Why a vote is too weak to learn from, or None if it is strong enough."""
