@@ -15,7 +15,8 @@ from tacit.baselines.training import Trained, Trainer, by_oracle
 from tacit.errors import ConfigError
 from tacit.problems import Problem
 
-OPTIONS: Mapping[str, Any] = {"lr": 1e-4, "epochs": 10, "batch": 12}
+OPTIONS: Mapping[str, Any] = {"lr": 1e-4, "epochs": 12, "batch": 12}
+"""The best of those tried on the testbed (learning rates a factor of three apart); a larger model needs its own."""
 
 
 class GRPO(Trained):
@@ -71,4 +72,4 @@ class Soft(GRPO):
     """Of one soft prompt for all problems."""
 
     kind: ClassVar[str] = "soft"
-    defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 1e-2}
+    defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 3e-2}
