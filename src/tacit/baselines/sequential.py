@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from tacit.baselines.base import Lesson, Reply, World, register
 from tacit.baselines.planning import Plan, Setting, answering, training
 from tacit.baselines.training import Seen, Trained, Trainer, by_label, by_own_vote, vote_gate
+from tacit.labels import Label, choose
 from tacit.problems import Problem
 from tacit.responses import Responses
 
@@ -25,7 +26,8 @@ class Sequential(Trained):
     Options:
         lr: of the training; Adam's moments go through the stream too.
         steps: passes over the problems of a window, ``batch`` problems a gradient step.
-        label: "answers" (the vote of the answers just given) or "renewed" (of each step's own group).
+        label: "answers" (the vote of the answers just given), "renewed" (of each step's own group), or "verified" (of
+            the answers just given, weighted by the reward model, as ELM does; not in TTRL).
         rank: of LoRA.
     """
 
@@ -37,7 +39,7 @@ class Sequential(Trained):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.choice("label", "answers", "renewed")
+        self.choice("label", "answers", "renewed", "verified")
         self._gate = vote_gate(world)
         self._trainer = Trainer(self.policy, world, self.options["lr"], self.name)
 
@@ -45,21 +47,22 @@ class Sequential(Trained):
         return [Reply.of(responses, responses) for responses in self.policy.respond(problems)]
 
     def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> list[Lesson]:
-        votes = []
-        for reply in replies:
-            assert isinstance(reply.state, Responses)
-            votes.append(reply.state.vote)
-        refusals = [self._gate(vote) for vote in votes]
+        found = [self._label(problem, reply.state) for problem, reply in zip(problems, replies, strict=True)]
+        refusals = [None if label.trusted else self._gate(label.vote) for label in found]
         chosen = [problem for problem, refusal in zip(problems, refusals, strict=True) if refusal is None]
-        labels = {problem.id: vote.answer for problem, vote in zip(problems, votes, strict=True) if vote.answer}
-        judge = by_label(self.world, labels) if self.options["label"] == "answers" else by_own_vote(self.world, True)
+        labels = {problem.id: label.answer for problem, label in zip(problems, found, strict=True) if label.answer}
+        judge = by_own_vote(self.world, True) if self.options["label"] == "renewed" else by_label(self.world, labels)
         history = list(self._trainer.epochs(chosen, judge, self.options["steps"], self.options["batch"]))
         self.gradient_steps = self._trainer.steps
         taken = {problem.id: [seen[place] for seen in history] for place, problem in enumerate(chosen)}
         return [
-            Lesson(vote.answer, False, refusal) if refusal else self._lesson(vote.answer, taken[problem.id])
-            for problem, vote, refusal in zip(problems, votes, refusals, strict=True)
+            Lesson(label.answer, False, refusal) if refusal else self._lesson(label.answer, taken[problem.id])
+            for problem, label, refusal in zip(problems, found, refusals, strict=True)
         ]
+
+    def _label(self, problem: Problem, responses: Responses) -> Label:
+        how = "verified" if self.options["label"] == "verified" else "zero-shot"
+        return choose(how, problem.text, responses, None, (), self.world.verifier)
 
     def _lesson(self, label: str | None, seen: Sequence[Seen]) -> Lesson:
         used = sum(one.used for one in seen)
