@@ -178,19 +178,9 @@ class Learner:
         return _Live(task, self.backbone.encode(task.problem.text), prompt, optimizer, label, also)
 
     def _initial(self, task: Task) -> Tensor:
-        config, backbone = self.config, self.backbone
-        rng = generator(self.seed, task.problem.id, "init")
-        if config.init == "nearest" and task.start is not None:
+        if self.config.init == "nearest" and task.start is not None:
             return torch.tensor(task.start, dtype=torch.float32)
-        if config.init in ("gaussian", "nearest"):
-            noise = rng.standard_normal((config.tokens, backbone.hidden_size), dtype=np.float32)
-            return torch.from_numpy(noise) * backbone.embedding_std
-        if config.init == "vocabulary":
-            ids = torch.from_numpy(rng.integers(0, len(backbone.tokenizer), config.tokens))
-        else:
-            text = torch.tensor(backbone.tokenizer(config.init_text, add_special_tokens=False)["input_ids"])
-            ids = text.repeat(-(-config.tokens // len(text)))[: config.tokens]
-        return backbone.embed(ids).detach().float().cpu().clone()
+        return initial_prompt(self.backbone, self.config, generator(self.seed, task.problem.id, "init"))
 
     def _step(self, live: list[_Live], step: int) -> None:
         began = time.perf_counter()
@@ -312,3 +302,16 @@ class Learner:
             memory.steps,
             memory.tokens,
         )
+
+
+def initial_prompt(backbone: Backbone, config: LearnConfig, rng: np.random.Generator) -> Tensor:
+    """The soft prompt [K, d] (float32, on CPU) that learning starts from; "nearest" without a memory is gaussian."""
+    if config.init in ("gaussian", "nearest"):
+        noise = rng.standard_normal((config.tokens, backbone.hidden_size), dtype=np.float32)
+        return torch.from_numpy(noise) * backbone.embedding_std
+    if config.init == "vocabulary":
+        ids = torch.from_numpy(rng.integers(0, len(backbone.tokenizer), config.tokens))
+    else:
+        text = torch.tensor(backbone.tokenizer(config.init_text, add_special_tokens=False)["input_ids"])
+        ids = text.repeat(-(-config.tokens // len(text)))[: config.tokens]
+    return backbone.embed(ids).detach().float().cpu().clone()

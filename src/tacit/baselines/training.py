@@ -22,12 +22,11 @@ from tacit import rewards
 from tacit.answers import extract, vote_answers
 from tacit.backbone import Backbone
 from tacit.baselines.base import Method, Oracle, World
-from tacit.config import LearnConfig
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
 from tacit.gradients import Group, passes, policy_loss
-from tacit.learning import Learner
+from tacit.learning import Learner, initial_prompt
 from tacit.problems import Problem
 from tacit.responses import Responder, Responses
 from tacit.seeds import derive, generator
@@ -52,7 +51,8 @@ class Policy:
         self.parameters: list[Tensor]
         if kind == "soft":
             self.backbone = world.backbone
-            self.prompt = soft_start(world.backbone, world.learning, world.seed).requires_grad_(True)
+            start = initial_prompt(world.backbone, world.learning, generator(world.seed, "soft policy", "init"))
+            self.prompt = start.to(world.backbone.device).requires_grad_(True)
             self.parameters = [self.prompt]
         else:
             self.backbone = duplicate(world.backbone, f"{world.backbone.name} ({kind})")
@@ -98,20 +98,6 @@ def duplicate(backbone: Backbone, name: str) -> Backbone:
     """A deep copy whose weights may change; memories of the original are not valid for it."""
     model = copy.deepcopy(backbone.model)
     return Backbone(model, backbone.tokenizer, backbone.template, name, f"a copy of {backbone.fingerprint}")
-
-
-def soft_start(backbone: Backbone, config: LearnConfig, seed: int) -> Tensor:
-    """The soft prompt [K, d] that a shared policy starts from: as a memory's (config.init; "nearest" is gaussian)."""
-    rng = generator(seed, "soft policy", "init")
-    if config.init in ("gaussian", "nearest"):
-        noise = rng.standard_normal((config.tokens, backbone.hidden_size), dtype=np.float32)
-        return torch.from_numpy(noise).to(backbone.device) * backbone.embedding_std
-    if config.init == "vocabulary":
-        ids = torch.from_numpy(rng.integers(0, len(backbone.tokenizer), config.tokens))
-    else:
-        text = torch.tensor(backbone.tokenizer(config.init_text, add_special_tokens=False)["input_ids"])
-        ids = text.repeat(-(-config.tokens // len(text)))[: config.tokens]
-    return backbone.embed(ids).detach().float().clone()
 
 
 def _adapt(backbone: Backbone, rank: int, seed: int) -> list[Tensor]:
