@@ -102,13 +102,17 @@ def compare(
     from tacit.experiments.compare import Cell
     from tacit.experiments.compare import compare as run
 
-    began = time.monotonic()
-    screen = console()
+    began, screen, earlier = time.monotonic(), console(), 0
 
-    def show(cell: Cell, record: dict[str, Any], done: int, total: int) -> None:
-        spent = time.monotonic() - began
-        left = "" if done == total else f", about {spent / done * (total - done) / 60:.0f} min left"
+    def show(cell: Cell, record: dict[str, Any], done: int, total: int, kept: bool) -> None:
+        nonlocal earlier
+        earlier += kept
+        left = ""
+        if done < total and not kept:
+            rate = (time.monotonic() - began) / (done - earlier)
+            left = f", about {rate * (total - done) / 60:.0f} min left"
         state = f"{record['seconds']:.0f} s" if record["status"] == "done" else f"FAILED: {record['error']}"
+        state += ", kept" if kept else ""
         name = f"{cell.label} on {cell.data}, {cell.order}, seed {cell.seed}"
         screen.print(f"{done} of {total}: {name}: {state}{left}", soft_wrap=True, highlight=False, markup=False)
 

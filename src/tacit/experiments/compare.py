@@ -64,8 +64,8 @@ class Cell:
         return out / "cells" / re.sub(r"[^A-Za-z0-9._-]+", "-", self.label) / slug / f"{self.order}-{self.seed}"
 
 
-Progress = Callable[[Cell, dict[str, Any], int, int], None]
-"""(cell, its cell.json, cells done, cells in all)."""
+Progress = Callable[[Cell, dict[str, Any], int, int, bool], None]
+"""(cell, its cell.json, cells done, cells in all, whether it was done by an earlier call)."""
 
 
 def compare(config: CompareConfig, out: str | Path, progress: Progress | None = None) -> list[dict[str, Any]]:
@@ -92,9 +92,9 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made ({error.strerror}); choose another --out") from None
     done = {cell: record for cell in cells if (record := finished(cell, config, folder))}
-    for cell, record in done.items():
+    for number, (cell, record) in enumerate(done.items(), start=1):
         if progress:
-            progress(cell, record, len(done), len(cells))
+            progress(cell, record, number, len(cells), True)
     # Slow cells first would be better balanced, but seeds side by side let a reader look at full rows early.
     todo = [cell for cell in cells if cell not in done]
     context = multiprocessing.get_context("spawn")
@@ -107,7 +107,7 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
                     cell = running.pop(future)
                     done[cell] = future.result()
                     if progress:
-                        progress(cell, done[cell], len(done), len(cells))
+                        progress(cell, done[cell], len(done), len(cells), False)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
