@@ -89,12 +89,12 @@ class ReasoningBank(FromExperience[Distilled]):
     """The strategies of the ``k`` nearest problems in the prompt, the nearest last.
 
     Options:
-        k: problems whose strategies are shown.
+        k: problems whose strategies are shown. ReasoningBank shows one; on the testbed three gave more.
         attempts: that the model compares, at most, successes and failures in equal parts (models that can read the
             request; the rule for others compares all).
     """
 
-    defaults: ClassVar[Mapping[str, Any]] = {"k": 1, "attempts": 4}
+    defaults: ClassVar[Mapping[str, Any]] = {"k": 3, "attempts": 4}
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -158,8 +158,6 @@ class ReasoningBank(FromExperience[Distilled]):
 class Obeyed(ReasoningBank):
     """Upper bound: responses open with the first strategy of the nearest problem, or with the one that most of the
     ``k`` nearest share."""
-
-    defaults: ClassVar[Mapping[str, Any]] = {"k": 3, "attempts": 4}
 
     def requests(self, problem: Problem, near: Sequence[Found[Distilled]]) -> list[Request]:
         backbone = self.world.backbone
