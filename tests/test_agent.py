@@ -24,9 +24,10 @@ from tacit.errors import ConfigError, FingerprintError, ModelError
 from tacit.memory import State
 from tacit.recall import Recall
 from tacit.responses import Responses
+from tacit.reward_models import RewardModel
 from tacit.routing import route
 from tacit.testbed import reward_model_path
-from tacit.verifiers import Candidate, LogProb, RewardModel, VoteShare
+from tacit.verifiers import Candidate, LogProb, VoteShare
 
 QUICK = {"sampling": Sampling(samples=8, max_tokens=48), "learning": LearnConfig(steps=4)}
 

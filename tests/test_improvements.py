@@ -25,8 +25,9 @@ from tacit.memory import Memory, State
 from tacit.problems import Problem
 from tacit.recall import compose, utility
 from tacit.responses import Responses
+from tacit.reward_models import RewardModel
 from tacit.testbed import reward_model_path
-from tacit.verifiers import RewardModel, VoteShare
+from tacit.verifiers import VoteShare
 
 SAMPLING = Sampling(samples=8, max_tokens=48)
 

@@ -19,7 +19,6 @@ from tacit.reward_models import RewardModel
 from tacit.routing import route
 from tacit.testbed import reward_model_path
 from tacit.verifiers import Candidate
-from tacit.verifiers import RewardModel as SameRewardModel
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -131,7 +130,7 @@ def test_qwens_format_gives_what_a_plain_computation_gives(prm: Path) -> None:
     wanted = plainly(prm, "What is 3 + 4?", STEPS)
     assert max(wanted) - min(wanted) > 0.02, "a stand-in whose steps all score the same would show nothing"
     model = RewardModel(prm, device="cpu")
-    assert model.reduce == "min" and SameRewardModel is RewardModel
+    assert model.reduce == "min"
     assert model.steps("What is 3 + 4?", "\n\n".join(STEPS)) == pytest.approx(wanted, abs=1e-5)
     one, two, empty = (candidate(text) for text in ("\n\n\n".join(STEPS) + "\n\n", STEPS[0], " \n\n "))
     scores = model.score("What is 3 + 4?", [one, two, empty])

@@ -18,7 +18,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -27,9 +27,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, Qwen2Co
 
 from tacit.backbone import BOXED, DTYPES, parse_device, quiet_loading, resolve_model
 from tacit.errors import ConfigError, ModelError
-
-if TYPE_CHECKING:
-    from tacit.verifiers import Candidate
+from tacit.verifiers import Candidate
 
 QWEN = "Qwen2ForProcessRewardModel"
 STEP = "<extra_0>"

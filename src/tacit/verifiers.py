@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tacit.engines.base import Rollout
-from tacit.reward_models import RewardModel
-
-__all__ = ["Candidate", "LogProb", "RewardModel", "Verifier", "VoteShare"]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from tacit.experiments.run_folder import Row, RunFolder
 from tacit.experiments.scoring import Grader
 from tacit.problems import Problem
 from tacit.responses import Responses
-from tacit.verifiers import LogProb, RewardModel, Verifier, VoteShare
+from tacit.reward_models import RewardModel
+from tacit.verifiers import LogProb, Verifier, VoteShare
 
 Progress = Callable[[Row, int, int], None]
 """(row, problems done, problems in all), called as each problem's row becomes final."""
