@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tacit.errors import ConfigError, DataError
@@ -159,3 +161,40 @@ def test_variants_and_unknown_keys(tmp_path: Path) -> None:
 def test_an_oracle_without_gold_says_so() -> None:
     with pytest.raises(DataError, match="no gold answer"):
         Truths([Problem("p", "?")]).truth("p")
+
+
+def test_the_example_of_the_docs_is_a_method(tmp_path: Path) -> None:
+    example = Path(__file__).parent.parent / "docs" / "examples" / "confident.py"
+    ran = command(
+        *("compare", "--method-file", str(example), "--methods", "zero-shot,confident", "--data", "testbed:A"),
+        *("--seeds", "1", "--limit", "8", "--out", str(tmp_path / "out"), "--json"),
+    )
+    assert ran.returncode == 0, ran.stderr
+    rows = {row["method"]: row for row in json.loads(ran.stdout)["rows"]}
+    assert rows["confident"]["n"] == 8 and rows["confident"]["tokens"] == rows["zero-shot"]["tokens"]
+    assert rows["confident"]["accuracy"] > rows["zero-shot"]["accuracy"]
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_takes_its_workers_along_and_continues(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [
+        *(sys.executable, "-m", "tacit", "compare", "--methods", "zero-shot,elm", "--data", "testbed:A"),
+        *("--seeds", "1", "--limit", "12", "--jobs", "1", "--out", str(out)),
+    ]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        deadline = time.monotonic() + 120
+        while not (out / "cells" / "elm").exists():
+            assert running.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        workers = psutil.Process(running.pid).children(recursive=True)
+        running.kill()
+    assert workers
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    assert (out / "cells" / "zero-shot" / "testbed-A" / "shuffled-1" / "cell.json").exists()
+    assert not (out / "cells" / "elm" / "testbed-A" / "shuffled-1" / "cell.json").exists()
+    again = command(*words[3:], "--json")
+    assert again.returncode == 0 and "zero-shot on testbed:A, shuffled, seed 1: " in again.stderr
+    assert ", kept" in again.stderr.splitlines()[0]
+    assert [row["n"] for row in json.loads(again.stdout)["rows"]] == [12, 12]
