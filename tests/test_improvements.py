@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import save_tiny_qwen2, stream
+from conftest import Tacit, save_tiny_qwen2, stream
 from tacit import labels
 from tacit.agent import Agent, Answered
 from tacit.answers import vote_answers
@@ -285,6 +286,21 @@ def test_consolidation_keeps_what_does_no_worse_than_its_parts(
             }
     # What was tried is not tried again, and parts come back if their whole is not wanted.
     assert not {one.parts for one in done} & {one.parts for one in consolidate(made, near=0.7)}
+
+
+def test_consolidation_from_the_command_line(testbed: Backbone, tmp_path: Path, cli: Tacit) -> None:
+    url = str(tmp_path / "bank.sqlite")
+    bank = open_bank(url)
+    taught(agent(testbed, bank, learning=LearnConfig(steps=3, admit=0.0)), 10, which="A")
+    before = [info.id for info in bank.find("default", states=[State.ACTIVE])]
+    code, out, err = cli("consolidate", "--bank", url, "--least", 2, "--steps", 2, "--near", -1, "--json")
+    done = json.loads(out)
+    assert code == 0 and done, err
+    for one in done:
+        assert one["kept"] == (one["whole"] >= one["apart"]) and set(one["parts"]) <= set(before)
+    assert cli("consolidate", "--bank", url, "--least", 9, "--most", 8)[0] == 2
+    assert cli("consolidate", "--bank", str(tmp_path / "nowhere.sqlite"))[0] == 2
+    bank.close()
 
 
 def test_a_cluster_of_one_is_refused(testbed: Backbone, bank: Bank) -> None:

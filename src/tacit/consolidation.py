@@ -28,6 +28,9 @@ from tacit.problems import Problem
 from tacit.rewards import majority
 from tacit.seeds import derive, generator
 
+TRIED = 64
+"""Most memories that are tried for one cluster, the most similar first: each costs a group of rollouts."""
+
 
 @dataclass(frozen=True)
 class Consolidation:
@@ -123,7 +126,7 @@ def _clusters(
     while free:
         first, free = free[0], free[1:]
         similar = [memory for memory in free if float(memory.key @ first.key) >= near]
-        similar.sort(key=lambda memory: -float(memory.key @ first.key))
+        similar = sorted(similar, key=lambda memory: -float(memory.key @ first.key))[:TRIED]
         pairs = [(first.prompt, example) for memory in similar for example in _examples(memory)]
         scores = iter(_agreement(agent, pairs))
         agreed = [float(np.mean([next(scores) for _ in _examples(memory)])) for memory in similar]
