@@ -163,10 +163,8 @@ def shipped() -> dict[str, str]:
 
 
 def _ordered(labels: list[str]) -> list[str]:
-    first = ("zero-shot", "majority", "icl", "icl-reflect", "reasoning-bank", "lag", "grpo", "ttrl", "elm", "")
-    return sorted(
-        dict.fromkeys(labels), key=lambda label: next(i for i, p in enumerate((*first,)) if label.startswith(p))
-    )
+    first = ("zero-shot", "majority", "best-of", "icl", "reasoning-bank", "lag", "grpo", "ttrl", "elm", "")
+    return sorted(dict.fromkeys(labels), key=lambda label: next(i for i, p in enumerate(first) if label.startswith(p)))
 
 
 def _changed(settings: Any, changes: Any, where: str) -> Any:

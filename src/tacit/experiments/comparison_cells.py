@@ -70,7 +70,7 @@ KINDS = {
 """Kinds of methods in the order of tables and pictures, with their headings."""
 
 _STARTS = {
-    "frozen": ("zero-shot", "majority"),
+    "frozen": ("zero-shot", "majority", "best-of"),
     "text": ("icl", "reasoning-bank", "lag"),
     "trained": ("grpo", "ttrl", "instance", "sequential"),
     "controls": ("elm-random", "elm-format"),
