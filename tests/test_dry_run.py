@@ -134,7 +134,7 @@ def test_a_method_that_cannot_run_is_named() -> None:
     )
     assert "labelled problems" in dry_run(config)["rows"][1]["cannot"]
     named = dry_run(replace(config, training={"hub:a/b": "hub:c/d"}))["rows"][1]
-    assert named["cannot"] is None and named["gradient_steps"] == 10
+    assert named["cannot"] is None and named["gradient_steps"] == base.get("grpo-soft").defaults["epochs"]
 
 
 # ---------------------------------------------------------------- bytes

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import Tacit, stream
-from tacit.config import LearnConfig, RunConfig, Sampling
+from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.errors import DataError
 from tacit.experiments import quality, quality_rules, transfer
 from tacit.experiments.quality import QualityConfig
@@ -188,7 +188,13 @@ def test_too_few_problems_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_the_transfer_study(tmp_path: Path) -> None:
-    run = RunConfig(data="testbed:A", seed=3, sampling=QUICK.sampling, learn=LearnConfig(steps=6, label="zero-shot"))
+    run = RunConfig(
+        data="testbed:A",
+        seed=3,
+        sampling=QUICK.sampling,
+        learn=LearnConfig(steps=6, label="zero-shot"),
+        recall=RecallConfig(key="input"),
+    )
     config = TransferConfig(run, memories=1, tries=2, targets=2, learned=12, answered=8, window=12)
     result = transfer.study(config, tmp_path)
     assert json.loads((tmp_path / "transfer.json").read_text()) == json.loads(json.dumps(result))
@@ -210,7 +216,7 @@ def test_the_transfer_study(tmp_path: Path) -> None:
         for target in config.sets:
             assert rows[source, target, -1.0]["recalled"] == rows[source, target, -1.0]["problems"] == 8
             assert rows[source, target, 0.5]["recalled"] <= 8
-    # Formal problems and stories look so little alike that nothing is recalled, and nothing gained or lost.
+    # Formal problems and stories have so few words in common that nothing is recalled by them, and nothing gained.
     across = rows["testbed:A", "testbed:B", 0.5]
     assert across["recalled"] == 0 and across["routed"] == across["memory"] and across["routed"]["mean"] == 0
     assert "| testbed:A | testbed:B |" in (tmp_path / "transfer.md").read_text()
