@@ -52,7 +52,7 @@ def render(
         verified=any(_verified(result) for result in results),
         labelled=[method for method, row in held.methods.items() if row["uses_labels"]],
         offline=[method for method, row in held.methods.items() if row["offline"]],
-        unjudged="elm-vote" in held.methods,
+        unjudged=[name for name in ("elm-vote", "elm-confident") if name in held.methods],
         unscored=sum(row["n"] - row["scored"] for row in rows),
         failed=[_failure(result) for result in results if result.record["status"] == "failed"],
         main=found[:1],
