@@ -16,6 +16,7 @@ from tacit.answers import vote_answers
 from tacit.backbone import Backbone
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
+from tacit.baselines import controls
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.consolidation import consolidate
 from tacit.engines.base import Rollout
@@ -128,6 +129,17 @@ def test_several_memories_are_recalled_and_counted(testbed: Backbone, bank: Bank
     assert any(a.memory.samples != b.memory.samples for a, b in zip(answered, single, strict=True))  # type: ignore[union-attr]
     made.remember(answered, [])
     assert sum(info.uses for info in bank.find("default")) == 3 * 4
+
+
+def test_the_unlike_control_draws_from_the_less_similar_half(testbed: Backbone, bank: Bank) -> None:
+    made = agent(testbed, bank, learning=LearnConfig(steps=1, admit=0.0))
+    taught(made, 12)
+    asked = made.answer(stream(8, seed=6), use_memory=False)
+    active = [bank.get(info.id, "default") for info in bank.find("default", states=[State.ACTIVE])]
+    for one, drawn in zip(asked, controls.random_memory(made, asked, unlike=True), strict=True):
+        assert drawn is not None
+        similarity = sorted((float(memory.key @ one.key), memory.id) for memory in active)
+        assert drawn[0] in {name for _, name in similarity[: -(-len(active) // 2)]}
 
 
 def test_measured_use_decides_between_near_memories(testbed: Backbone, bank: Bank) -> None:

@@ -19,21 +19,41 @@ from tacit.routing import route
 from tacit.seeds import derive, generator
 
 
-def random_memory(agent: Agent, answered: Sequence[Answered]) -> list[tuple[str, Responses] | None]:
-    """(memory id, responses) under a memory drawn from all active ones; None while there is none."""
-    active = agent.bank.find(agent.namespace, states=[State.ACTIVE])
+def random_memory(
+    agent: Agent, answered: Sequence[Answered], *, unlike: bool = False
+) -> list[tuple[str, Responses] | None]:
+    """(memory id, responses) under a memory drawn from all active ones; None while there is none.
+
+    Args:
+        agent: whose memories, in whose namespace.
+        answered: the problems.
+        unlike: draw from the half that is least similar to the problem, and so hardly ever from the right kind.
+    """
+    active = [info.id for info in agent.bank.find(agent.namespace, states=[State.ACTIVE])]
     if not active:
         return [None] * len(answered)
     chosen, requests = [], []
     for one in answered:
         rng = generator(agent.seed, one.problem.id, "random-memory")
-        info = active[int(rng.integers(len(active)))]
-        memory = agent.bank.get(info.id, agent.namespace)
-        chosen.append(info.id)
+        among = _least_similar(agent, one, len(active)) if unlike else active
+        chosen.append(among[int(rng.integers(len(among)))])
+        memory = agent.bank.get(chosen[-1], agent.namespace)
         requests += agent.responder.requests(
             one.problem, agent.backbone.encode(one.problem.text), "random", memory.prompt
         )
     return list(zip(chosen, agent.responder.generate(requests), strict=True))
+
+
+def _least_similar(agent: Agent, one: Answered, count: int) -> list[str]:
+    """Ids of the less similar half of ``count`` active memories."""
+    hits = agent.bank.search(
+        one.key,
+        namespace=agent.namespace,
+        fingerprint=agent.backbone.fingerprint,
+        key_kind=agent.recalling.key,
+        k=count,
+    )
+    return [hit.memory_id for hit in hits[len(hits) // 2 :]]
 
 
 def more_rollouts(

@@ -166,13 +166,22 @@ class Confident(VoteRouted):
 class RandomMemory(ELM):
     """Control: some memory instead of the nearest, unrouted."""
 
+    unlike: ClassVar[bool] = False
+
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         answered = self.agent.answer(problems, use_memory=False)
-        drawn = controls.random_memory(self.agent, answered)
+        drawn = controls.random_memory(self.agent, answered, unlike=self.unlike)
         return [
             Reply.of(one.zero_shot, one) if other is None else Reply.of(other[1], one, memory=other[0])
             for one, other in zip(answered, drawn, strict=True)
         ]
+
+
+@register("elm-unlike")
+class UnlikeMemory(RandomMemory):
+    """Control: a memory of the half least similar to the problem, unrouted: what any soft prompt would do."""
+
+    unlike: ClassVar[bool] = True
 
 
 @register("elm-random-reward")

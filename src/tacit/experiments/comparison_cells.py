@@ -73,7 +73,7 @@ _STARTS = {
     "frozen": ("zero-shot", "majority", "best-of"),
     "text": ("icl", "reasoning-bank", "lag"),
     "trained": ("grpo", "ttrl", "instance", "sequential"),
-    "controls": ("elm-random", "elm-format"),
+    "controls": ("elm-random", "elm-unlike", "elm-format"),
     "bounds": ("truth", "elm-oracle"),
     "memories": ("elm",),
 }
