@@ -141,9 +141,7 @@ class Agent:
         keys = self.recall.keys([problem.text for problem in problems])
         recalled = self.recall.recalled(keys) if use_memory else [[] for _ in problems]
         ids = [self.backbone.encode(problem.text) for problem in problems]
-        asked = [
-            (self.responder.requests(problem, own, "zero-shot")) for problem, own in zip(problems, ids, strict=True)
-        ]
+        asked = [self.responder.requests(problem, own, "zero-shot") for problem, own in zip(problems, ids, strict=True)]
         recalled = [self._fitting(own, memories) for own, memories in zip(ids, recalled, strict=True)]
         with_memory = [number for number, memories in enumerate(recalled) if memories]
         for number in with_memory:

@@ -88,10 +88,6 @@ class Recall:
         """Unit-norm float32 keys [N, D] of problem texts; D depends on the kind of key."""
         return self._keys.of(texts)
 
-    def nearest(self, keys: np.ndarray) -> list[Hit | None]:
-        """The most similar active memory of each key [N, D], or None where none reaches the floor."""
-        return [hits[0] if hits else None for hits in self._search(keys, 1)]
-
     def recalled(self, keys: np.ndarray) -> list[list[tuple[Hit, Memory]]]:
         """The memories to answer with, for each key [N, D]: up to ``config.k`` of them, best first."""
         config = self.config

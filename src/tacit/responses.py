@@ -72,13 +72,25 @@ class Responder:
         self, problem: Problem, ids: torch.Tensor, purpose: str, soft_prompt: np.ndarray | None = None
     ) -> list[Request]:
         """The sampled and the greedy request of one way of answering; ``purpose`` enters the seeds."""
-        sampling = self.sampling
         prompt = None if soft_prompt is None else torch.tensor(soft_prompt)
-        seeds = tuple(derive(self.seed, problem.id, purpose, sample) for sample in range(sampling.samples))
         return [
-            Request(ids, prompt, sampling.samples, sampling.temperature, sampling.top_p, sampling.max_tokens, seeds),
-            Request(ids, prompt, 1, 0.0, 1.0, sampling.max_tokens),
+            self.sampled(problem, ids, purpose, range(self.sampling.samples), prompt),
+            Request(ids, prompt, 1, 0.0, 1.0, self.sampling.max_tokens),
         ]
+
+    def sampled(
+        self,
+        problem: Problem,
+        ids: torch.Tensor,
+        purpose: str,
+        numbers: range,
+        soft_prompt: torch.Tensor | None = None,
+    ) -> Request:
+        """The request for the samples of these numbers: a sample's random numbers hang on its own number alone, so
+        that more samples begin with the same ones."""
+        sampling = self.sampling
+        seeds = tuple(derive(self.seed, problem.id, purpose, sample) for sample in numbers)
+        return Request(ids, soft_prompt, len(numbers), sampling.temperature, sampling.top_p, sampling.max_tokens, seeds)
 
     def generate(self, requests: Sequence[Request]) -> list[Responses]:
         """Serve (sampled, greedy) pairs of requests and extract the answers."""

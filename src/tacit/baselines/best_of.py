@@ -12,11 +12,9 @@ from typing import Any, ClassVar
 from tacit.answers import extract, vote_answers
 from tacit.baselines.base import Method, Reply, World, register
 from tacit.baselines.planning import Plan, Setting, Work
-from tacit.engines.base import Request
 from tacit.errors import ConfigError
 from tacit.problems import Problem
 from tacit.responses import Responses
-from tacit.seeds import derive
 
 
 class BestOf(Method):
@@ -41,15 +39,7 @@ class BestOf(Method):
         world, sampling, n = self.world, self.world.sampling, int(self.options["n"])
         drawn = n * sampling.samples
         requests = [
-            Request(
-                world.backbone.encode(problem.text),
-                None,
-                drawn,
-                sampling.temperature,
-                sampling.top_p,
-                sampling.max_tokens,
-                tuple(derive(world.seed, problem.id, "zero-shot", sample) for sample in range(drawn)),
-            )
+            world.responder.sampled(problem, world.backbone.encode(problem.text), "zero-shot", range(drawn))
             for problem in problems
         ]
         assert world.verifier is not None

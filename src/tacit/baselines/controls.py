@@ -12,11 +12,10 @@ from collections.abc import Sequence
 
 from tacit.agent import Agent, Answered
 from tacit.answers import extract
-from tacit.engines.base import Request
 from tacit.memory import State
 from tacit.responses import Responses
 from tacit.routing import route
-from tacit.seeds import derive, generator
+from tacit.seeds import generator
 
 
 def random_memory(
@@ -65,18 +64,8 @@ def more_rollouts(
     for place, (one, count) in enumerate(zip(answered, counts, strict=True)):
         more = range(sampling.samples, count)
         if more:
-            seeds = tuple(derive(agent.seed, one.problem.id, "zero-shot", sample) for sample in more)
-            requests.append(
-                Request(
-                    agent.backbone.encode(one.problem.text),
-                    None,
-                    len(seeds),
-                    sampling.temperature,
-                    sampling.top_p,
-                    sampling.max_tokens,
-                    seeds,
-                )
-            )
+            ids = agent.backbone.encode(one.problem.text)
+            requests.append(agent.responder.sampled(one.problem, ids, "zero-shot", more))
             places.append(place)
     drawn = dict(zip(places, agent.engine.generate(requests), strict=True))
     results = []

@@ -11,9 +11,7 @@ from typing import Any, ClassVar
 from tacit.answers import extract, vote_answers
 from tacit.baselines.base import Method, Reply, register
 from tacit.baselines.planning import Plan, Setting, Work
-from tacit.engines.base import Request
 from tacit.problems import Problem
-from tacit.seeds import derive
 
 
 @register("majority")
@@ -28,17 +26,9 @@ class Majority(Method):
         return Plan((Work("answer", setting.problems * int(setting.options["n"]), len(setting.windows)),))
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
-        world, sampling, n = self.world, self.world.sampling, int(self.options["n"])
+        world, n = self.world, int(self.options["n"])
         requests = [
-            Request(
-                world.backbone.encode(problem.text),
-                None,
-                n,
-                sampling.temperature,
-                sampling.top_p,
-                sampling.max_tokens,
-                tuple(derive(world.seed, problem.id, "zero-shot", sample) for sample in range(n)),
-            )
+            world.responder.sampled(problem, world.backbone.encode(problem.text), "zero-shot", range(n))
             for problem in problems
         ]
         replies = []

@@ -1,7 +1,7 @@
 """The page of a comparison: one self-contained file that says what was compared, found and spent, and how it was set.
 
-Builds on comparison_tables, comparison_maps' pictures and jinja2. Tables of studies that lie in the same folder
-(quality.json, transfer.json: ``tacit study``) are shown as well. No scripts, nothing from elsewhere; all text is
+Builds on comparison_tables, comparison_maps' pictures and report's templates. Tables of studies that lie in the same
+folder (quality.json, transfer.json: ``tacit study``) are shown as well. No scripts, nothing from elsewhere; all text is
 escaped, because names and errors come from anyone.
 """
 
@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from tacit.errors import DataError
 from tacit.experiments.comparison_cells import Figures, Result, Stream
 from tacit.experiments.comparison_grid import MISSING, Line, Rows, Table, between, points
 from tacit.experiments.comparison_plots import Picture
 from tacit.experiments.comparison_tables import tables
+from tacit.experiments.report import templates
 
 
 def render(
@@ -34,43 +33,40 @@ def render(
     results = [result for held in streams.values() for result in held]
     shared, other = settings(results)
     models = list(dict.fromkeys(result.record["settings"].get("model") for result in results))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tacit.experiments", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     held = Rows(rows)
     found = tables(held)
-    return environment.get_template("comparison.html.jinja").render(
-        models=", ".join(map(str, models)),
-        streams=[held.name(stream) for stream in held.streams],
-        seeds=sorted({result.seed for result in results}),
-        methods=len(held.methods),
-        testbed="testbed" in models,
-        verified=any(_verified(result) for result in results),
-        labelled=[method for method, row in held.methods.items() if row["uses_labels"]],
-        offline=[method for method, row in held.methods.items() if row["offline"]],
-        unjudged=[name for name in ("elm-vote", "elm-confident") if name in held.methods],
-        unscored=sum(row["n"] - row["scored"] for row in rows),
-        failed=[_failure(result) for result in results if result.record["status"] == "failed"],
-        main=found[:1],
-        tables=found[1:],
-        studies=studies(out),
-        pictures=[
-            {
-                "title": picture.title,
-                "caption": picture.caption,
-                "alt": picture.alt,
-                "size": _size(picture.png),
-                "data": "data:image/png;base64," + base64.b64encode(picture.png).decode("ascii"),
-            }
-            for picture in pictures
-        ],
-        shared=shared,
-        other=other,
-        version=importlib.metadata.version("tacit"),
+    return (
+        templates()
+        .get_template("comparison.html.jinja")
+        .render(
+            models=", ".join(map(str, models)),
+            streams=[held.name(stream) for stream in held.streams],
+            seeds=sorted({result.seed for result in results}),
+            methods=len(held.methods),
+            testbed="testbed" in models,
+            verified=any(_verified(result) for result in results),
+            labelled=[method for method, row in held.methods.items() if row["uses_labels"]],
+            offline=[method for method, row in held.methods.items() if row["offline"]],
+            unjudged=[name for name in ("elm-vote", "elm-confident") if name in held.methods],
+            unscored=sum(row["n"] - row["scored"] for row in rows),
+            failed=[_failure(result) for result in results if result.record["status"] == "failed"],
+            main=found[:1],
+            tables=found[1:],
+            studies=studies(out),
+            pictures=[
+                {
+                    "title": picture.title,
+                    "caption": picture.caption,
+                    "alt": picture.alt,
+                    "size": _size(picture.png),
+                    "data": "data:image/png;base64," + base64.b64encode(picture.png).decode("ascii"),
+                }
+                for picture in pictures
+            ],
+            shared=shared,
+            other=other,
+            version=importlib.metadata.version("tacit"),
+        )
     )
 
 

@@ -160,15 +160,20 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def render(summary: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[str, bytes]) -> str:
-    """report.html as text."""
-    environment = jinja2.Environment(
+def templates() -> jinja2.Environment:
+    """The pages' templates: what is put into them is escaped, and what is missing is an error."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("tacit.experiments", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+
+
+def render(summary: Mapping[str, Any], rows: Sequence[Row], pictures: Mapping[str, bytes]) -> str:
+    """report.html as text."""
+    environment = templates()
     environment.filters |= {
         "percent": _percent,
         "share": _share,
