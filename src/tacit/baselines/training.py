@@ -97,7 +97,7 @@ class Policy:
 def duplicate(backbone: Backbone, name: str) -> Backbone:
     """A deep copy whose weights may change; memories of the original are not valid for it."""
     model = copy.deepcopy(backbone.model)
-    return Backbone(model, backbone.tokenizer, backbone.template, name, f"a copy of {backbone.fingerprint}")
+    return Backbone(model, backbone.tokenizer, backbone.template, name, f"a copy of {backbone.fingerprint}", lean=False)
 
 
 def _adapt(backbone: Backbone, rank: int, seed: int) -> list[Tensor]:

@@ -155,9 +155,8 @@ class LocalEngine:
                 draws = np.random.Generator(np.random.Philox(key=seed)).random(request.max_tokens)
                 rows.append(_Row(r, index, request, draws, int(request.ids[-1]), position))
                 source.append(place)
-        taken = cache.take(self._index(source))
-        taken.reserve(max(row.position + row.spec.max_tokens for row in rows))
-        return rows, taken
+        cache.reserve(max(row.position + row.spec.max_tokens for row in rows))  # while it has a row per request only
+        return rows, cache.take(self._index(source))
 
     def _decode(
         self,
