@@ -28,8 +28,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 
-bench: $(INSTALLED)
-	$(BIN)/python benchmarks/recall.py --out runs/bench
+# BENCH: which of them, of learn, generate, recall. OUT: folder for the JSON and the plots. QUICK=1: the smallest sizes.
+BENCH ?= learn generate recall
+OUT ?= runs/bench
+bench: $(VENV)/.bench-installed
+	set -e; for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py --out $(OUT) $(if $(QUICK),--quick); done
 
 # Torch comes first and by its exact version: a looser request may bring gigabytes of CUDA libraries.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -37,6 +40,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(INSTALLED)
+
+$(VENV)/.bench-installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -65,9 +65,10 @@ class Contestant:
         return float(units / seconds)
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process, which leaves when nobody is there to ask it."""
+        self._pipe.close()
+        self._process.join(10)
         self._process.terminate()
-        self._process.join()
 
     def _answer(self) -> Any:
         try:

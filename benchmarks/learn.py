@@ -5,13 +5,12 @@
 Both sides train a soft prompt of 20 rows for each problem, in 10 steps of 8 rollouts of at most 64 new tokens, on
 float32 weights, with the same reward (1 for the label, which is the model's own greedy answer; on random weights a
 coin, so that every step has a gradient). TRL has one prompt per trainer, so it learns one problem after another; ours
-learns 32 at once, and also one at a time. Making a trainer is not counted against TRL, and gradient checkpointing is off.
+learns 32 at once, and also one at a time. TRL's time is that of ``train`` alone, without gradient checkpointing.
 Writes ``learn.json`` and ``learn.png``.
 """
 
 from __future__ import annotations
 
-import tempfile
 from typing import Any
 
 from common import Round, bars, contest, machine, parser, write
@@ -54,6 +53,7 @@ def ours(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
 
 def peer(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -> Round:
     """A round learns ``at_once`` memories, one after another."""
+    import tempfile
     import time
 
     import numpy as np
@@ -69,10 +69,9 @@ def peer(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
     logging.set_verbosity_error()
     _, tokenizer = load(model)
     rng = np.random.default_rng(seed)
-    folder = tempfile.mkdtemp()
     done = 0
 
-    def train(text: str, label: str) -> float:
+    def train(text: str, label: str, folder: str) -> float:
         reward = rewards.get("majority" if model == "testbed" else "random")
 
         def scores(completions: list[str], **_: Any) -> list[float]:
@@ -100,7 +99,8 @@ def peer(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
         nonlocal done
         chosen = [problems[(done + i) % len(problems)] for i in range(at_once)]
         done += at_once
-        return at_once, sum(train(text, label) for text, label in chosen)
+        with tempfile.TemporaryDirectory() as folder:
+            return at_once, sum(train(text, label, folder) for text, label in chosen)
 
     return work
 

@@ -18,6 +18,7 @@ from tacit.problems import Problem
 from tacit.testbed import model_path, problems
 from tacit.testbed.tokenizer import build
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="tacit-bench-")
 SHAPES: dict[str, dict[str, int]] = {
     "random-7m": {
         "hidden_size": 256,
@@ -51,10 +52,10 @@ def load(name: str) -> tuple[Any, Any]:
 
 
 def saved(name: str) -> str:
-    """A folder with that model, for what only loads from folders; the caller's temporary files hold it."""
+    """A folder with that model, for what only loads from folders; it goes when the process ends."""
     if name == "testbed":
         return str(model_path())
-    folder = Path(tempfile.mkdtemp(prefix="tacit-bench-")) / name
+    folder = Path(_FOLDER.name) / name
     model, tokenizer = load(name)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

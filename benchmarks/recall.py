@@ -11,17 +11,14 @@ part of the answers is checked against float64 brute force. Writes ``recall.json
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from common import machine, parser, table, write
 
 from tacit.bank import open_bank
 from tacit.bank.matrices import default_threads
@@ -66,7 +63,7 @@ def spread(seconds: list[float]) -> dict[str, float]:
     return {"median_ms": float(np.median(seconds)) * 1e3, "p99_ms": float(np.quantile(seconds, 0.99)) * 1e3}
 
 
-def measure(size: int, dim: int, queries: int, k: int, seed: int) -> dict[str, object]:
+def measure(size: int, dim: int, queries: int, k: int, seed: int) -> dict[str, Any]:
     """All figures of one size."""
     rng = np.random.default_rng(seed)
     keys = rng.standard_normal((size, dim), dtype=np.float32)
@@ -98,7 +95,7 @@ def measure(size: int, dim: int, queries: int, k: int, seed: int) -> dict[str, o
             start_many = time.perf_counter()
             bank.search_many(asked[:32], k=k, **WHERE)
             many_ms = (time.perf_counter() - start_many) / min(32, queries) * 1e3
-        result: dict[str, object] = {
+        result: dict[str, Any] = {
             "size": size, "dim": dim, "k": k, "queries": queries, "checked": min(CHECKED, queries),
             "add_ms": add_ms, "open_ms": (opened - start) * 1e3, "first_search_ms": (loaded - opened) * 1e3,
             "bank": spread(ours), "numpy": spread(plain), "batch_of_32_ms_per_query": many_ms,
@@ -108,36 +105,42 @@ def measure(size: int, dim: int, queries: int, k: int, seed: int) -> dict[str, o
 
 
 def main() -> None:
-    """Measure, print a table, write ``recall.json``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="folder for recall.json")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--dim", type=int, default=1024)
-    parser.add_argument("--queries", type=int, default=300)
-    parser.add_argument("-k", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    """Measure, print tables, write ``recall.json``."""
+    made = parser(__doc__)
+    made.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    made.add_argument("--dim", type=int, default=1024)
+    made.add_argument("--queries", type=int, default=300)
+    made.add_argument("-k", type=int, default=8)
+    arguments = made.parse_args()
+    started = machine()
     threads = {name: os.environ.get(name, "default") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    machine = {
-        "cores": len(os.sched_getaffinity(0)), "load_average_before": os.getloadavg()[0], "numpy": np.__version__,
-        "python": platform.python_version(), "search_threads": default_threads(), "blas_threads": threads,
-    }  # fmt: skip
+    if arguments.quick:
+        arguments.sizes, arguments.queries = [200, 1_000], 30
     rows = [measure(size, arguments.dim, arguments.queries, arguments.k, arguments.seed) for size in arguments.sizes]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "recall.json").write_text(json.dumps({"machine": machine, "results": rows}, indent=2) + "\n")
-    table = Table(title=f"recall, {arguments.dim} dimensions, k = {arguments.k}, {machine}")
-    for column in ("memories", "search median ms", "p99 ms", "numpy median ms", "p99 ms", "ratio", "open ms",
-                   "first search ms", "add ms"):  # fmt: skip
-        table.add_column(column, justify="right")
-    for row in rows:
-        bank, plain = row["bank"], row["numpy"]
-        assert isinstance(bank, dict) and isinstance(plain, dict)
-        table.add_row(
-            f"{row['size']:,}", f"{bank['median_ms']:.2f}", f"{bank['p99_ms']:.2f}", f"{plain['median_ms']:.2f}",
-            f"{plain['p99_ms']:.2f}", f"{row['ratio']:.2f}", f"{row['open_ms']:.1f}",
-            f"{row['first_search_ms']:.0f}", f"{row['add_ms']:.2f}",
-        )  # fmt: skip
-    Console(width=160).print(table)
+    ratios = [
+        {
+            "name": f"{row['size']:,} memories",
+            "ratio": 1 / row["ratio"],
+            "ours": 1e3 / row["bank"]["median_ms"],
+            "peer": 1e3 / row["numpy"]["median_ms"],
+            "unit": "searches/s",
+            "threads": default_threads(),
+        }
+        for row in rows
+    ]
+    write(arguments.out, "recall", ratios, started, blas_threads=threads, results=rows)
+    table(
+        f"recall, {arguments.dim} dimensions, k = {arguments.k}, milliseconds",
+        ("memories", "search median", "p99", "numpy median", "p99", "open", "first search", "add"),
+        [
+            (
+                f"{row['size']:,}",
+                *(f"{row[side][part]:.2f}" for side in ("bank", "numpy") for part in ("median_ms", "p99_ms")),
+                *(f"{row[name]:.2f}" for name in ("open_ms", "first_search_ms", "add_ms")),
+            )
+            for row in rows
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -118,6 +118,14 @@ class RaggedCache(Cache):
             held.transpose(1, 2).index_put_((rows, columns), states)
         return part.keys, part.values
 
+    def move(self, sources: Tensor, targets: Tensor, kept: int) -> None:
+        """Copy rows over others and keep the first ``kept``, in place, which is cheap where most stay."""
+        for part in self.parts:
+            for name in ("keys", "values"):
+                held = getattr(part, name)
+                held[targets] = held[sources]
+                setattr(part, name, held[:kept])
+
     def take(self, rows: Tensor) -> RaggedCache:
         """A cache of the given rows [S] (int64), in that order; repetition allowed, gradients flow."""
         taken = RaggedCache(len(self.parts))

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, scaled_dot_product_attention, silu
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
 from tacit.cache import RaggedCache
 
@@ -25,13 +25,16 @@ MODEL_TYPES = frozenset({"llama", "qwen2", "qwen3"})
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Weights of one layer. ``qkv`` and ``gate_up`` are the model's own projections, one below the other."""
+    """Weights of one layer.
+
+    ``qkv`` and ``gate_up`` are the model's own projections, one below the other; ``head_norms`` [query heads + key
+    heads, head_dim] repeats the norms of queries and keys for every head.
+    """
 
     attention_norm: Tensor
     qkv: Tensor
     qkv_bias: Tensor | None
-    query_norm: Tensor | None
-    key_norm: Tensor | None
+    head_norms: Tensor | None
     out: Tensor
     out_bias: Tensor | None
     mlp_norm: Tensor
@@ -79,14 +82,17 @@ class Decoder:
             layer.input_layernorm.weight,
             qkv,
             bias,
-            attention.q_norm.weight if hasattr(attention, "q_norm") else None,
-            attention.k_norm.weight if hasattr(attention, "k_norm") else None,
+            self._head_norms(attention) if hasattr(attention, "q_norm") else None,
             attention.o_proj.weight,
             attention.o_proj.bias,
             layer.post_attention_layernorm.weight,
             gate_up,
             mlp.down_proj.weight,
         )
+
+    def _head_norms(self, attention: Any) -> Tensor:
+        queries = attention.q_norm.weight.expand(self.heads, -1)
+        return torch.cat([queries, attention.k_norm.weight.expand(self.kv_heads, -1)])
 
     def hidden(
         self,
@@ -119,19 +125,20 @@ class Decoder:
             x, flat, row = x[real], flat[real], row[real]
         cos, sin = self.rotary(x, flat[None])
         half = self.head_dim // 2
-        cos, sin = cos[0, :, None, :half], sin[0, :, None, :half]
+        cos, sin = cos[0, :, None], torch.cat([-sin[0, :, None, :half], sin[0, :, None, half:]], dim=-1)
         heads, kv, dim = self.heads, self.kv_heads, self.head_dim
         last = len(self.blocks) - 1
         for number, block in enumerate(self.blocks):
             qkv = linear(self._norm(x, block.attention_norm), block.qkv, block.qkv_bias)
             qkv = qkv.view(-1, heads + 2 * kv, dim)
-            query, key, value = qkv[:, :heads], qkv[:, heads : heads + kv], qkv[:, heads + kv :]
-            if block.query_norm is not None and block.key_norm is not None:
-                query, key = self._norm(query, block.query_norm), self._norm(key, block.key_norm)
-            keys, values = cache.put(number, row, flat, _rotate(key, cos, sin), value)
+            both, value = qkv[:, : heads + kv], qkv[:, heads + kv :]
+            if block.head_norms is not None:
+                both = self._norm(both, block.head_norms)
+            both = _rotate(both, cos, sin)
+            keys, values = cache.put(number, row, flat, both[:, heads:], value)
             if cache_only and number == last:
                 break
-            query = _rotate(query, cos, sin)
+            query = both[:, :heads]
             if real is None:
                 query = query.reshape(rows, width, heads, dim)
             else:
@@ -154,15 +161,17 @@ class Decoder:
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         # In float32 whatever the model's dtype, as transformers does it.
+        if x.dtype == torch.float32:
+            return rms_norm(x, x.shape[-1:], eps=self.eps) * weight
         wide = x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return (wide * scale).to(x.dtype) * weight
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of [N, H, D]; cos, sin [N, 1, D / 2]."""
+    """Rotary embedding of [N, H, D]; cos, sin [N, 1, D], the first half of sin negated."""
     first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.addcmul(x * cos, torch.cat([second, first], dim=-1), sin)
 
 
 def _join(*modules: Any) -> tuple[Tensor, Tensor | None]:

@@ -56,7 +56,7 @@ class LocalEngine:
         self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
         """Serve all requests; see ``Engine.generate``.
 
@@ -171,12 +171,20 @@ class LocalEngine:
             live = [slot for slot, row in enumerate(slots) if row is not None]
             if len(live) <= refill_at or not live:
                 break
-            # Copying the cache costs about as much as a few tokens: compact when a quarter of the rows is idle.
-            if (len(live) <= 0.75 * len(slots) and len(slots) > MIN_ROWS) or len(slots) < MIN_ROWS:
-                idle = max(0, MIN_ROWS - len(live))
-                cache = cache.take(self._index(live + [live[0]] * idle))
-                slots = [slots[slot] for slot in live] + [None] * idle
+            # Moving rows costs about as much as a few tokens: compact when a quarter of the rows is idle.
+            if len(slots) < MIN_ROWS:
+                cache = cache.take(self._index(live + [live[0]] * (MIN_ROWS - len(live))))
+                slots = [slots[slot] for slot in live] + [None] * (MIN_ROWS - len(live))
                 live = list(range(len(live)))
+            elif len(live) <= 0.75 * len(slots) and len(slots) > MIN_ROWS:
+                kept = max(MIN_ROWS, len(live))
+                sources = [slot for slot in live if slot >= kept]
+                targets = [slot for slot in range(kept) if slots[slot] is None][: len(sources)]
+                cache.move(self._index(sources), self._index(targets), kept)
+                for source, target in zip(sources, targets, strict=True):
+                    slots[target] = slots[source]
+                slots = slots[:kept]
+                live = [slot for slot in range(kept) if slots[slot] is not None]
             self._step(slots, live, cache, done)
         return [slots[s] for s in live if slots[s] is not None], cache.take(self._index(live))  # type: ignore[misc]
 
