@@ -267,15 +267,17 @@ def pass_bytes(
 
     Per token and layer, with e the bytes of the dtype: three intermediate-sized results of the MLP (e each), the inputs
     of two norms (4 bytes each), queries and attention's output (e), its log-sums (4 a head), the mask (e a column).
-    Keys and values are repeated for all heads: 2 e a column of every row. Frozen weights need no inputs kept; trained
-    ones, and adapters, do. (Counted as in Korthikanti et al., arXiv 2205.05198, for this network.) The logits are there
-    three times in float32.
+    Keys and values are repeated for all heads, but not under a frozen model: 2 e a column of every row. Frozen weights
+    need no inputs kept; trained ones, and adapters, do. (Counted as in Korthikanti et al., arXiv 2205.05198, for this
+    network.) The logits are there three times in float32.
     """
     e, d, ff = DTYPE_BYTES[dtype], dims.hidden, dims.intermediate
     attention = dims.heads * dims.head_dim
     token = 3 * ff * e + 2 * d * 4 + 2 * attention * e + 4 * dims.heads
     normed = (dims.heads + dims.kv_heads) * dims.head_dim if dims.qk_norm else 0
     token += 4 * normed
+    if policy == "memory" and normed and e == 4:  # the values lie beside the queries and keys that are normed
+        token += e * dims.kv_heads * dims.head_dim
     if policy == "full":
         token += e * (4 * d + attention + ff + normed)
     elif policy == "lora":  # float32 adapters: in half precision each casts its own copy of its input
@@ -284,6 +286,9 @@ def pass_bytes(
     def body(sequences: int, length: int, columns: int) -> int:
         columns = round_up(columns)
         tokens = sequences * length
+        if policy == "memory":  # the lean decoder (decoder.py): keys and values unrepeated, one mask for all layers
+            held = 2 * dims.kv_heads * dims.head_dim
+            return dims.layers * (tokens * token + sequences * columns * held * e) + tokens * columns * e
         return dims.layers * (tokens * token + sequences * columns * 2 * attention * e + tokens * columns * e)
 
     logits = 3 * 4 * rows * answer * dims.vocabulary
