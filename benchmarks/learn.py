@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from common import Round, bars, contest, machine, parser, write
+from common import Round, contest_parser, versus
 from models import load, saved, stream
 
 TOKENS, STEPS, ROLLOUTS, NEW_TOKENS, RATE = 20, 10, 8, 64, 0.02
@@ -121,35 +121,26 @@ def labelled(count: int, seed: int) -> list[tuple[str, str]]:
 
 def main() -> None:
     """Measure, print a table, write ``learn.json`` and ``learn.png``."""
-    arguments = parser(__doc__).parse_args()
-    started = machine()
+    arguments = contest_parser(__doc__).parse_args()
     problems = labelled(64, arguments.seed)
-    ratios = []
-    for model, at_once, name in (
-        ("testbed", 32, "testbed"),
-        ("testbed", 1, "testbed, one at a time"),
-        ("random-7m", 32, "random-7m"),
-        ("random-7m", 1, "random-7m, one at a time"),
-    ):
-        if arguments.quick and at_once == 1:
-            continue
-        common = {"model": model, "problems": problems, "seed": arguments.seed}
-        few = 4 if arguments.quick else at_once
-        ratio = contest(
-            name,
-            ours,
-            peer,
-            rounds=1 if arguments.quick else 3,
-            threads=arguments.threads,
-            unit="memories/s",
-            ours_options={**common, "at_once": few},
-            peer_options={**common, "at_once": 1},
-        )
-        ratios.append(ratio)
-        write(arguments.out, "learn", ratios, started, work={
-            "soft prompt rows": TOKENS, "steps": STEPS, "rollouts": ROLLOUTS, "new tokens": NEW_TOKENS,
-        })  # fmt: skip
-    bars(arguments.out / "learn.png", "learning, memories per second against TRL + PEFT", ratios)
+    many = 4 if arguments.quick else 32
+    cases = []
+    for model in ("testbed", "random-7m"):
+        one = {"model": model, "problems": problems, "seed": arguments.seed, "at_once": 1}
+        cases.append((model, {**one, "at_once": many}, one))
+        if not arguments.quick:
+            cases.append((f"{model}, one at a time", one, one))
+    versus(
+        arguments,
+        "learn",
+        cases,
+        ours,
+        peer,
+        rounds=3,
+        unit="memories/s",
+        title="learning, memories per second against TRL + PEFT",
+        work={"soft prompt rows": TOKENS, "steps": STEPS, "rollouts": ROLLOUTS, "new tokens": NEW_TOKENS},
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ For each size it stores that many memories with random unit keys in a real SQLit
 opening, the first search (which loads the keys) and then single searches with k = 8. Half of the queries are random
 directions, the hardest case for an exact search; half are stored keys with noise, as recall meets them. Each query is
 also answered by numpy alone (one matrix product over a resident array, then the top k), the two taking turns, and a
-part of the answers is checked against float64 brute force. Writes ``recall.json`` into the ``--out`` folder.
+part of the answers is checked against float64 brute force. Writes ``recall.json`` and ``recall.png``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import machine, parser, table, write
+from common import machine, parser, pyplot, table, write
 
 from tacit.bank import open_bank
 from tacit.bank.matrices import default_threads
@@ -105,7 +105,7 @@ def measure(size: int, dim: int, queries: int, k: int, seed: int) -> dict[str, A
 
 
 def main() -> None:
-    """Measure, print tables, write ``recall.json``."""
+    """Measure, print tables, write ``recall.json`` and ``recall.png``."""
     made = parser(__doc__)
     made.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     made.add_argument("--dim", type=int, default=1024)
@@ -141,6 +141,18 @@ def main() -> None:
             for row in rows
         ],
     )
+    plot(arguments.out / "recall.png", rows)
+
+
+def plot(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Median milliseconds of a search against the size of the bank, ours and numpy's."""
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for side, name in (("bank", "bank"), ("numpy", "numpy brute force")):
+        axes.loglog([row["size"] for row in rows], [row[side]["median_ms"] for row in rows], marker="o", label=name)
+    axes.set(xlabel="memories", ylabel="median ms", title="recall")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from tacit.cache import RaggedCache, round_up
+from tacit.cache import RaggedCache
 from tacit.decoder import Decoder
 from tacit.errors import ConfigError, ModelError
 
@@ -211,7 +211,7 @@ class Backbone:
             positions: [R, T] position of each in its own sequence, which is also its column in the cache; a query sees
                 the columns up to its own.
             cache: keys and values of what came before; extended in place of the columns ``positions``.
-            all_logits: False if only the cache matters (the logits returned then mean nothing).
+            all_logits: False if only the cache matters; what is returned then means nothing.
             real: indices [N] into the R x T inputs; the others are padding, of which nothing is asked.
 
         Returns:
@@ -219,7 +219,7 @@ class Backbone:
         """
         capacity = cache.begin(positions)
         if self._decoder is not None:
-            return self._lean(self._decoder, embeds.to(self.dtype), positions, cache, all_logits, real)
+            return self._decoder.forward(embeds.to(self.dtype), positions, cache, cache_only=not all_logits, real=real)
         columns = torch.arange(capacity, device=embeds.device)
         visible = columns <= positions[:, :, None]
         near = visible & (columns > positions[:, :, None] - self._window) if self._window else visible
@@ -236,26 +236,6 @@ class Backbone:
         )
         logits: Tensor = out.logits
         return logits if real is None else logits.flatten(0, 1)[real]
-
-    def _lean(
-        self,
-        decoder: Decoder,
-        embeds: Tensor,
-        positions: Tensor,
-        cache: RaggedCache,
-        all_logits: bool,
-        real: Tensor | None,
-    ) -> Tensor:
-        # Whole blocks of columns, so that a row's sums do not depend on how far its neighbours are (cache.py).
-        columns = torch.arange(min(cache.capacity, round_up(int(positions.max()) + 1)), device=embeds.device)
-        hidden_from = columns > positions[:, :, None]
-        mask = torch.zeros(hidden_from.shape, dtype=self.dtype, device=embeds.device)
-        mask = mask.masked_fill_(hidden_from, -torch.inf)[:, None]
-        states = decoder.hidden(embeds, positions, cache, mask, real, cache_only=not all_logits)
-        if not all_logits:
-            return states[:0]
-        logits = decoder.logits(states)
-        return logits if real is not None else logits.view(*positions.shape, -1)
 
     def _as_mask(self, visible: Tensor, dtype: torch.dtype) -> Any:
         if self.model.config._attn_implementation == "sdpa":

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
-from tacit.cache import RaggedCache
+from tacit.cache import RaggedCache, round_up
 
 MODEL_TYPES = frozenset({"llama", "qwen2", "qwen3"})
 
@@ -94,29 +94,47 @@ class Decoder:
         queries = attention.q_norm.weight.expand(self.heads, -1)
         return torch.cat([queries, attention.k_norm.weight.expand(self.kv_heads, -1)])
 
-    def hidden(
+    def forward(
         self,
         embeds: Tensor,
         positions: Tensor,
         cache: RaggedCache,
-        mask: Tensor,
-        real: Tensor | None = None,
         *,
         cache_only: bool = False,
+        real: Tensor | None = None,
     ) -> Tensor:
-        """Last hidden states, normalised: what the output embeddings are applied to.
+        """One forward pass over a ragged cache; see ``Backbone.forward``.
 
         Args:
             embeds: [R, T, d] in the model's dtype.
             positions: [R, T] position and column of each.
             cache: announced by ``begin``; written at ``positions``.
-            mask: added to attention scores, [R, 1, T, columns] or [R, 1, 1, columns]; columns beyond it are not read.
+            cache_only: leave out what only the logits need; what is returned then is empty.
             real: indices [N] into the R x T inputs that matter; the rest is padding, whose keys stay zero.
-            cache_only: leave out what only the hidden states need of the last layer; the result is then meaningless.
 
         Returns:
-            [R x T, d], or [N, d] for ``real``.
+            logits [R, T, V], or [N, V] for ``real``.
         """
+        # Whole blocks of columns, so that a row's sums do not depend on how far its neighbours are (cache.py).
+        columns = torch.arange(min(cache.capacity, round_up(int(positions.max()) + 1)), device=embeds.device)
+        later = columns > positions[:, :, None]
+        mask = torch.zeros(later.shape, dtype=embeds.dtype, device=embeds.device).masked_fill_(later, -torch.inf)
+        states = self._hidden(embeds, positions, cache, mask[:, None], real, cache_only)
+        if cache_only:
+            return states[:0]
+        logits: Tensor = self.head(states)
+        return logits if real is not None else logits.view(*positions.shape, -1)
+
+    def _hidden(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        cache: RaggedCache,
+        mask: Tensor,
+        real: Tensor | None,
+        cache_only: bool,
+    ) -> Tensor:
+        """Last hidden states [R x T or N, d], normalised; ``mask`` [R, 1, T, columns] is added to attention scores."""
         rows, width = positions.shape
         x = embeds.reshape(rows * width, -1)
         flat = positions.reshape(-1)
@@ -153,11 +171,6 @@ class Decoder:
             gate, up = linear(self._norm(x, block.mlp_norm), block.gate_up).chunk(2, dim=-1)
             x = x + linear(silu(gate) * up, block.down)
         return self._norm(x, self.norm)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[N, V] of hidden states [N, d]."""
-        result: Tensor = self.head(hidden)
-        return result
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         # In float32 whatever the model's dtype, as transformers does it.

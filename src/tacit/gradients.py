@@ -109,9 +109,8 @@ def _logprobs(
     prefix = prefill(backbone, embeds)
     owner = [place for place, group in enumerate(groups) for _ in group.rollouts]
     tokens, weights, positions = _completions(groups, [len(prompt) for prompt in embeds], backbone.device)
-    prefix.reserve(
-        int(positions.max()) + 1
-    )  # before it is repeated: a group's prompt is one row, its rollouts are many
+    # Room is made before the prompt is repeated: it is one row, its rollouts are many.
+    prefix.reserve(int(positions.max()) + 1)
     cache: RaggedCache = prefix.take(torch.tensor(owner, device=backbone.device))
     lengths = torch.tensor([len(rollout.token_ids) for group in groups for rollout in group.rollouts])
     real = (torch.arange(tokens.shape[1] - 1) < lengths[:, None]).flatten().nonzero()[:, 0].to(backbone.device)

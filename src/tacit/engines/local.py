@@ -75,7 +75,7 @@ class LocalEngine:
                 chosen = self._choose(requests, waiting, self.max_rows - len(rows))
                 new_rows, new_cache = self._prefill(requests, chosen)
                 if cache is not None and rows:
-                    new_cache = cache.take(self._index(range(len(rows)))).join(new_cache)
+                    new_cache = cache.join(new_cache)
                 rows, cache = rows + new_rows, new_cache
             assert cache is not None
             rows, cache = self._decode(rows, cache, done, refill_at=self.max_rows // 2 if waiting else 0)
