@@ -25,6 +25,10 @@ class EngineError(TacitError):
     """A generation request cannot be served."""
 
 
+class EngineBusy(EngineError):
+    """More requests wait than the engine may hold; the same request can succeed later."""
+
+
 class BankError(TacitError):
     """A memory bank cannot be opened, read or written."""
 

@@ -45,6 +45,7 @@ class Request:
             shares the batch changes nothing.
         stop: strings that end a rollout; the text is cut before the first of them.
         past: activations that stand in front of the soft prompt and ``ids``, whose positions start behind them.
+        top: most likely tokens to report beside each drawn one; 0 for none.
     """
 
     ids: torch.Tensor
@@ -56,6 +57,11 @@ class Request:
     seeds: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
     past: KeyValues | None = None
+    top: int = 0
+
+
+Alternatives = tuple[tuple[int, float], ...]
+"""The most likely tokens at one position with their log-probs, best first."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,59 @@ class Rollout:
         logprobs: natural-log probability of each token under the distribution it was drawn from.
         text: decoded continuation without special tokens.
         finish: "stop" (end token or stop string) or "length".
+        alternatives: per token, where the request asked for them (``top``).
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
     finish: str
+    alternatives: tuple[Alternatives, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One token of one rollout, as it is drawn.
+
+    Attributes:
+        ticket: of the request.
+        index: of the rollout within it, 0 .. n - 1.
+        token_id, logprob, alternatives: as in ``Rollout``.
+        rollout: the whole, with its last token.
+    """
+
+    ticket: int
+    index: int
+    token_id: int
+    logprob: float
+    alternatives: Alternatives = ()
+    rollout: Rollout | None = None
+
+
+class Session(Protocol):
+    """Continuous batching: requests come and go while others are being served. For one thread."""
+
+    def submit(self, request: Request) -> int:
+        """Queue a request; its ticket. EngineError if it is malformed, and then nothing is queued."""
+        ...
+
+    def cancel(self, ticket: int) -> None:
+        """Drop a request with all its rollouts, started or not; one that is over or unknown is passed over."""
+        ...
+
+    def step(self) -> list[Progress]:
+        """Start what there is room for and draw one token for every rollout in flight; nothing where none is."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Requests not started."""
+        ...
+
+    @property
+    def running(self) -> int:
+        """Rollouts in flight."""
+        ...
 
 
 class Engine(Protocol):
