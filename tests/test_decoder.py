@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2
 
 from tacit.backbone import Backbone
 from tacit.decoder import Decoder
-from tacit.engines.local import prefill, prompt_embeddings
+from tacit.engines.prefill import prefill, prompt_embeddings
 from tacit.testbed.tokenizer import build
 
 SMALL = {

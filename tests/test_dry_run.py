@@ -17,8 +17,9 @@ from tacit.baselines import base
 from tacit.baselines.training import Policy
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Rollout
-from tacit.engines.local import LocalEngine, prefill
+from tacit.engines.local import LocalEngine
 from tacit.engines.meter import METER
+from tacit.engines.prefill import prefill
 from tacit.errors import ConfigError, ModelError
 from tacit.experiments import estimates
 from tacit.experiments.compare import Cell, run_cell

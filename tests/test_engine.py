@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from conftest import stream
 from tacit.backbone import Backbone
 from tacit.engines.base import KeyValues, Request
-from tacit.engines.local import LocalEngine, draw
+from tacit.engines.draw import draw
+from tacit.engines.local import LocalEngine
 from tacit.errors import EngineError
 from tacit.seeds import derive
 
@@ -192,7 +193,7 @@ def test_drawing_follows_the_distribution(logits: list[float], temperature: floa
     grid = 2000
     spec = Request(torch.tensor([0]), temperature=temperature, top_p=top_p, seeds=(0,))
     rows = torch.tensor([logits]).repeat(grid, 1)
-    tokens, logprobs = draw(rows, [spec] * grid, [(k + 0.5) / grid for k in range(grid)])
+    tokens, logprobs, _ = draw(rows, [spec] * grid, [(k + 0.5) / grid for k in range(grid)])
     expected = torch.softmax(torch.tensor(logits, dtype=torch.float64) / temperature, -1)
     order = expected.argsort(descending=True, stable=True)
     before = expected[order].cumsum(0) - expected[order]

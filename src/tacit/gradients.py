@@ -20,7 +20,7 @@ from torch import Tensor
 from tacit.backbone import Backbone
 from tacit.cache import RaggedCache, round_up
 from tacit.engines.base import Rollout
-from tacit.engines.local import prefill, prompt_embeddings
+from tacit.engines.prefill import prefill, prompt_embeddings
 
 ROW_TOKENS = 16384
 """Completion tokens (padding included) of one pass, by default: their logits take as many times the vocabulary floats,

@@ -2,7 +2,7 @@
 
 Builds on the engine protocol. A thread of its own steps a session for as long as there is something to do; callers wait
 for whole rollouts (``generate``, the engine protocol, so that an agent can run on it unchanged) or listen to single
-tokens (``start``). What else is in the batch changes no result (engines/local.py).
+tokens (``start``). What else is in the batch changes no result (engines/session.py).
 """
 
 from __future__ import annotations

@@ -1,0 +1,64 @@
+"""Drawing tokens from logits, each row by its own random numbers.
+
+Builds on the engine protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tacit.engines.base import Alternatives, Request
+
+
+def draw(
+    logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
+) -> tuple[list[int], list[float], list[Alternatives]]:
+    """Draw one token per row by inverting the cumulative distribution at the row's own uniform number.
+
+    Args:
+        logits: float32 [R, V].
+        specs: each row's request (temperature, top_p).
+        draws: each row's uniform number in [0, 1).
+
+    Returns:
+        Token ids, their natural-log probabilities under the distribution drawn from (greedy: at T = 1), and the most
+        likely tokens of that distribution, as many for every row as any row's ``top`` asks for.
+    """
+    temperature = torch.tensor([spec.temperature or 1.0 for spec in specs], device=logits.device)
+    logprobs = torch.log_softmax(logits / temperature[:, None], dim=-1)
+    greedy = torch.tensor([spec.temperature == 0 for spec in specs], device=logits.device)
+    if bool(greedy.all()):
+        tokens = logits.argmax(-1)
+    else:
+        if any(spec.top_p < 1 for spec in specs):
+            top_p = torch.tensor([spec.top_p for spec in specs], device=logits.device)
+            logprobs = torch.where((greedy | (top_p >= 1))[:, None], logprobs, _nucleus(logprobs, top_p))
+        cumulative = logprobs.exp().cumsum(-1)
+        target = torch.tensor(draws, dtype=cumulative.dtype, device=logits.device) * cumulative[:, -1]
+        sampled = (cumulative <= target[:, None]).sum(-1).clamp(max=logits.shape[1] - 1)
+        tokens = torch.where(greedy, logits.argmax(-1), sampled)
+    chosen = logprobs.gather(1, tokens[:, None])[:, 0]
+    return tokens.tolist(), chosen.tolist(), most_likely(logprobs, max(spec.top for spec in specs))
+
+
+def most_likely(logprobs: Tensor, top: int) -> list[Alternatives]:
+    """The ``top`` most likely tokens of each row of [R, V], best first, equal ones by id; those of probability 0 are
+    left out."""
+    if not top:
+        return [()] * len(logprobs)
+    best, ids = logprobs.topk(min(top, logprobs.shape[1]), dim=-1)
+    return [
+        tuple(sorted(((i, p) for i, p in zip(*pair, strict=True) if p > -torch.inf), key=lambda one: (-one[1], one[0])))
+        for pair in zip(ids.tolist(), best.tolist(), strict=True)
+    ]
+
+
+def _nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
+    """Log-probs renormalised over the smallest set of most likely tokens whose mass reaches ``top_p``."""
+    ordered, order = logprobs.sort(dim=-1, descending=True, stable=True)
+    before = ordered.exp().cumsum(-1) - ordered.exp()
+    kept = torch.empty_like(before, dtype=torch.bool).scatter(1, order, before < top_p[:, None])
+    return torch.log_softmax(logprobs.masked_fill(~kept, -torch.inf), dim=-1)
