@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2
 from tacit.backbone import Backbone
 from tacit.decoder import Decoder
 from tacit.engines.prefill import prefill, prompt_embeddings
+from tacit.logprobs import token_logprobs
 from tacit.testbed.tokenizer import build
 
 SMALL = {
@@ -109,3 +110,27 @@ def test_bfloat16_stays_near_transformers() -> None:
     pair = [Backbone(model_of(config).to(torch.bfloat16), build(), weights_digest="x", lean=lean) for lean in (1, 0)]
     (ours, _), (theirs, _) = map(completions, pair)
     assert (ours.float() - theirs.float()).abs().mean() < 0.03 * theirs.float().abs().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("at_once", [1 << 25, 40 * 50])
+def test_log_probs_made_in_parts_are_those_of_all_logits(
+    dtype: torch.dtype, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients against log_softmax over the whole; 150 tokens in 1 part, and in 8."""
+    monkeypatch.setattr("tacit.logprobs.FLOATS_AT_ONCE", at_once)
+    noise = torch.Generator().manual_seed(0)
+    states = torch.randn(150, 24, generator=noise).to(dtype).requires_grad_(True)
+    weight = torch.randn(101, 24, generator=noise).to(dtype)
+    targets = torch.randint(0, 101, (150,), generator=noise)
+    weights = torch.randn(150, generator=noise)
+    found = token_logprobs(states, weight, targets, 0.7)
+    (slope,) = torch.autograd.grad((found * weights).sum(), [states])
+    wide = states.detach().double().requires_grad_(True)
+    expected = torch.log_softmax(wide @ weight.double().T / 0.7, -1).gather(1, targets[:, None])[:, 0]
+    (wanted,) = torch.autograd.grad((expected * weights).sum(), [wide])
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(slope.double(), wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max()))
+    with torch.no_grad():
+        assert torch.equal(token_logprobs(states, weight, targets, 0.7), found)

@@ -19,7 +19,7 @@ ROOMS = [
     ["problems"],
     ["answer", "equivalence", "normalisation"],
     ["cache"],
-    ["decoder"],
+    ["decoder", "logprobs"],
     ["backbone"],
     ["engines"],
     ["memory"],

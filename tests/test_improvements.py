@@ -74,14 +74,14 @@ def test_memories_of_several_problems_are_the_same_alone_and_together(testbed: B
     todo = tasks(testbed, bank)
 
     def learn(batch: int, row_tokens: int) -> list[Learned]:
-        config = LearnConfig(steps=2, batch=batch)
-        engine = LocalEngine(testbed)
-        return Learner(testbed, engine, config, SAMPLING, seed=0, row_tokens=row_tokens).learn(todo)
+        config = LearnConfig(steps=2, batch=batch, row_tokens=row_tokens)
+        return Learner(testbed, LocalEngine(testbed), config, SAMPLING, seed=0).learn(todo)
 
-    together, alone = learn(32, 16384), learn(1, 600)
-    for task, one, other in zip(todo, together, alone, strict=True):
-        assert one.prompt is not None and other.prompt is not None
+    together, alone, split = learn(32, 16384), learn(1, 16384), learn(3, 300)
+    for task, one, other, parts in zip(todo, together, alone, split, strict=True):
+        assert one.prompt is not None and other.prompt is not None and parts.prompt is not None
         assert np.array_equal(one.prompt, other.prompt)
+        np.testing.assert_allclose(one.prompt, parts.prompt, rtol=1e-3, atol=1e-4)
         assert [("also" in step) for step in one.steps] == [bool(task.also)] * 2
 
 

@@ -39,11 +39,12 @@ def learner(backbone: Backbone, **changes: object) -> Learner:
     return Learner(backbone, LocalEngine(backbone), config, SAMPLING, seed=0)
 
 
+@pytest.mark.parametrize("row_tokens", [1, 20, 30, 16384])
 @pytest.mark.parametrize("kl", [0.0, 0.3])
-def test_the_gradient_is_the_policy_gradient(tiny: Backbone, kl: float) -> None:
+def test_the_gradient_is_the_policy_gradient(tiny: Backbone, kl: float, row_tokens: int) -> None:
     """The batched, prefix-sharing pass against the textbook formula, one whole sequence at a time."""
     sampling = Sampling(temperature=0.8, max_tokens=12)
-    learning = Learner(tiny, LocalEngine(tiny), LearnConfig(kl=kl), sampling, seed=0, row_tokens=30)
+    learning = Learner(tiny, LocalEngine(tiny), LearnConfig(kl=kl, row_tokens=row_tokens), sampling, seed=0)
     prompts, groups = [], []
     for index, texts in enumerate([["short"], ["a rather longer question than that", "and one more"]]):
         memory = learning._begin(Task(stream(1)[0], vote_answers(["1"])))

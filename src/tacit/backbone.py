@@ -24,6 +24,7 @@ from torch import Tensor
 from tacit.cache import RaggedCache
 from tacit.decoder import Decoder
 from tacit.errors import ConfigError, ModelError
+from tacit.logprobs import token_logprobs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -236,6 +237,33 @@ class Backbone:
         )
         logits: Tensor = out.logits
         return logits if real is None else logits.flatten(0, 1)[real]
+
+    def token_logprobs(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        cache: RaggedCache,
+        *,
+        real: Tensor,
+        targets: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        """Natural-log probabilities of tokens, with gradients; never more than a part of the logits at once.
+
+        Args:
+            embeds, positions, cache, real: as for ``forward``.
+            targets: token id [N] after each of ``real``.
+            temperature: divides the logits.
+
+        Returns:
+            float32 [N].
+        """
+        if self._decoder is None or self._decoder.head.bias is not None:
+            logits = self.forward(embeds, positions, cache, real=real).float()
+            return torch.log_softmax(logits / temperature, dim=-1).gather(1, targets[:, None])[:, 0]
+        cache.begin(positions)
+        states = self._decoder.states(embeds.to(self.dtype), positions, cache, real=real)
+        return token_logprobs(states, self._decoder.head.weight, targets, temperature)
 
     def _as_mask(self, visible: Tensor, dtype: torch.dtype) -> Any:
         if self.model.config._attn_implementation == "sdpa":

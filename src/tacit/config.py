@@ -89,6 +89,9 @@ class LearnConfig:
         enough: a problem is not learned from where at least this share of the samples under the recalled memory give
             the label already; above 1 to learn always. Saves most of the compute of a stream that repeats itself.
         batch: problems learned at once; changes speed, never a memory.
+        row_tokens: most tokens of rollouts (padding included) in one gradient pass, which holds activations of every
+            layer for each; where one memory's rollouts have more, its gradient is summed over several passes. Changes
+            speed, the bytes needed, and the rounding of such sums.
     """
 
     tokens: int = 20
@@ -112,9 +115,10 @@ class LearnConfig:
     admit_belief: float = 0.0
     enough: float = 2.0
     batch: int = 32
+    row_tokens: int = 16384
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "steps", "rollouts", "admit_steps", "batch"):
+        for name in ("tokens", "steps", "rollouts", "admit_steps", "batch", "row_tokens"):
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
         _require(self.rollouts >= 2, "rollouts is 1; a group needs at least 2 to have advantages")
         _require(0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0 and finite")
@@ -130,7 +134,7 @@ class LearnConfig:
         _one_of("keep", self.keep, ("last", "best"))
 
     def digest(self) -> str:
-        """Short hash of all settings that change a memory (``batch`` does not).
+        """Short hash of all settings that change a memory (``batch`` and ``row_tokens`` do not).
 
         A setting that came later counts only where it is used, so that memories made before keep their ids.
         """
@@ -138,7 +142,7 @@ class LearnConfig:
         values = {
             name: value
             for name, value in dataclasses.asdict(self).items()
-            if name != "batch" and not (name in LATER and value == defaults[name])
+            if name not in ("batch", "row_tokens") and not (name in LATER and value == defaults[name])
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 

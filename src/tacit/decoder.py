@@ -115,15 +115,27 @@ class Decoder:
         Returns:
             logits [R, T, V], or [N, V] for ``real``.
         """
-        # Whole blocks of columns, so that a row's sums do not depend on how far its neighbours are (cache.py).
-        columns = torch.arange(min(cache.capacity, round_up(int(positions.max()) + 1)), device=embeds.device)
-        later = columns > positions[:, :, None]
-        mask = torch.zeros(later.shape, dtype=embeds.dtype, device=embeds.device).masked_fill_(later, -torch.inf)
-        states = self._hidden(embeds, positions, cache, mask[:, None], real, cache_only)
+        states = self.states(embeds, positions, cache, cache_only=cache_only, real=real)
         if cache_only:
             return states[:0]
         logits: Tensor = self.head(states)
         return logits if real is not None else logits.view(*positions.shape, -1)
+
+    def states(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        cache: RaggedCache,
+        *,
+        cache_only: bool = False,
+        real: Tensor | None = None,
+    ) -> Tensor:
+        """What the head makes logits of: as ``forward``, but the last hidden states [R x T or N, d], normalised."""
+        # Whole blocks of columns, so that a row's sums do not depend on how far its neighbours are (cache.py).
+        columns = torch.arange(min(cache.capacity, round_up(int(positions.max()) + 1)), device=embeds.device)
+        later = columns > positions[:, :, None]
+        mask = torch.zeros(later.shape, dtype=embeds.dtype, device=embeds.device).masked_fill_(later, -torch.inf)
+        return self._hidden(embeds, positions, cache, mask[:, None], real, cache_only)
 
     def _hidden(
         self,

@@ -12,7 +12,7 @@ product; the prompt of a group is computed once, and autograd sums the group's g
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,10 +21,6 @@ from tacit.backbone import Backbone
 from tacit.cache import RaggedCache, round_up
 from tacit.engines.base import Rollout
 from tacit.engines.prefill import prefill, prompt_embeddings
-
-ROW_TOKENS = 16384
-"""Completion tokens (padding included) of one pass, by default: their logits take as many times the vocabulary floats,
-several times over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +32,21 @@ class Group:
         prompt: soft prompt [K, d] float32 that they were sampled under; None for the plain model.
         rollouts: the group.
         advantages: one per rollout.
+        whole: tokens of the whole group, where this is a part of one.
     """
 
     ids: Tensor
     prompt: Tensor | None
     rollouts: Sequence[Rollout]
     advantages: Sequence[float]
+    whole: int | None = None
+
+    @property
+    def total(self) -> int:
+        """N, the tokens that the loss is a mean over."""
+        if self.whole is not None:
+            return self.whole
+        return sum(len(rollout.token_ids) for rollout in self.rollouts)
 
     @property
     def longest(self) -> int:
@@ -49,23 +54,44 @@ class Group:
         return max(len(rollout.token_ids) for rollout in self.rollouts)
 
 
-def passes(groups: Sequence[Group], row_tokens: int = ROW_TOKENS) -> Iterator[list[Group]]:
-    """Groups of similar length together, in passes of at most ``row_tokens`` padded tokens.
+def passes(groups: Sequence[Group], row_tokens: int) -> Iterator[list[Group]]:
+    """Groups of similar length together, in passes of at most ``row_tokens`` padded tokens, but one rollout at least.
 
-    No group is split, and groups of one soft prompt stay together in their order, so that its gradient is the same sum
-    whatever else is learned beside it.
+    Groups of one soft prompt stay together in their order, so that its gradient is the same sum whatever else is
+    learned beside it. Where they are too long for one pass, they take several of their own, whose gradients add up; a
+    group may be split.
     """
     bundles: dict[int, list[Group]] = {}
     for place, group in enumerate(groups):
         bundles.setdefault(-1 - place if group.prompt is None else id(group.prompt), []).append(group)
     held: list[Group] = []
     for bundle in sorted(bundles.values(), key=lambda bundle: max(group.longest for group in bundle)):
+        if _padded(bundle) > row_tokens:
+            yield from _split(bundle, row_tokens)
+            continue
         if held and _padded([*held, *bundle]) > row_tokens:
             yield held
             held = []
         held += bundle
     if held:
         yield held
+
+
+def _split(bundle: Sequence[Group], row_tokens: int) -> Iterator[list[Group]]:
+    """The rollouts of a bundle in order, as passes of their own."""
+    held: list[Group] = []
+    for group in bundle:
+        for rollout, advantage in zip(group.rollouts, group.advantages, strict=True):
+            one = Group(group.ids, group.prompt, [rollout], [advantage], group.total)
+            if held and _padded([*held, one]) > row_tokens:
+                yield held
+                held = []
+            if held and held[-1].ids is group.ids:
+                one = replace(one, rollouts=[*held[-1].rollouts, rollout], advantages=[*held[-1].advantages, advantage])
+                held[-1] = one
+            else:
+                held.append(one)
+    yield held
 
 
 def _padded(groups: Sequence[Group]) -> int:
@@ -114,8 +140,14 @@ def _logprobs(
     cache: RaggedCache = prefix.take(torch.tensor(owner, device=backbone.device))
     lengths = torch.tensor([len(rollout.token_ids) for group in groups for rollout in group.rollouts])
     real = (torch.arange(tokens.shape[1] - 1) < lengths[:, None]).flatten().nonzero()[:, 0].to(backbone.device)
-    logits = backbone.forward(backbone.embed(tokens[:, :-1]), positions, cache, real=real).float()
-    chosen = torch.log_softmax(logits / temperature, dim=-1).gather(1, tokens[:, 1:].reshape(-1, 1)[real])[:, 0]
+    chosen = backbone.token_logprobs(
+        backbone.embed(tokens[:, :-1]),
+        positions,
+        cache,
+        real=real,
+        targets=tokens[:, 1:].reshape(-1)[real],
+        temperature=temperature,
+    )
     logprobs = torch.zeros_like(weights).flatten().index_copy(0, real, chosen)
     return logprobs.view_as(weights), weights
 
@@ -133,7 +165,7 @@ def _completions(
     width = round_up(max(group.longest for group in groups), 8)
     tokens, weights, positions = [], [], []
     for group, length in zip(groups, lengths, strict=True):
-        total = sum(len(rollout.token_ids) for rollout in group.rollouts)
+        total = group.total
         for rollout, advantage in zip(group.rollouts, group.advantages, strict=True):
             ids = list(rollout.token_ids)
             padding = width - len(ids)
@@ -152,8 +184,7 @@ def _shares(groups: Sequence[Group], like: Tensor) -> Tensor:
     shares = torch.zeros_like(like)
     row = 0
     for group in groups:
-        total = sum(len(rollout.token_ids) for rollout in group.rollouts)
         for rollout in group.rollouts:
-            shares[row, : len(rollout.token_ids)] = 1 / total
+            shares[row, : len(rollout.token_ids)] = 1 / group.total
             row += 1
     return shares

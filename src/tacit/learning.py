@@ -26,7 +26,7 @@ from tacit.answers import Vote, extract, vote_answers
 from tacit.backbone import Backbone
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
-from tacit.gradients import ROW_TOKENS, Group, passes, policy_loss
+from tacit.gradients import Group, passes, policy_loss
 from tacit.problems import Problem
 from tacit.seeds import derive, generator
 
@@ -108,8 +108,6 @@ class Learner:
         sampling: temperature, top_p and max_tokens of the rollouts. The gradient is that of the distribution
             sampled from (temperature included; top_p must be 1).
         seed: with the problem's id, decides every random number.
-        row_tokens: most completion tokens (padding included) in one gradient pass. Its logits take ``row_tokens`` x
-            vocabulary floats, several times over, so lower it for a large vocabulary; one group is never split.
     """
 
     def __init__(
@@ -120,11 +118,9 @@ class Learner:
         sampling: Sampling,
         *,
         seed: int,
-        row_tokens: int = ROW_TOKENS,
     ) -> None:
         self.backbone, self.engine, self.config, self.sampling = backbone, engine, config, sampling
         self.seed = seed
-        self.row_tokens = row_tokens
         self.reward = rewards.get(config.reward)
 
     def learn(self, tasks: Sequence[Task]) -> list[Learned]:
@@ -263,13 +259,14 @@ class Learner:
         return [(score - mean) / scale / groups for score in scores]
 
     def _gradients(self, groups: list[Group]) -> set[int]:
-        """Add to the gradient of every prompt in ``groups``, in passes that fit ``row_tokens``; returns their ids."""
+        """Add to the gradient of every prompt in ``groups``, in passes that fit ``config.row_tokens``; returns
+        their ids."""
         moved: set[int] = set()
-        for part in passes(groups, self.row_tokens):
+        for part in passes(groups, self.config.row_tokens):
             loss = policy_loss(self.backbone, part, self.sampling.temperature, kl=self.config.kl)
             prompts = list({id(group.prompt): group.prompt for group in part if group.prompt is not None}.values())
             for prompt, gradient in zip(prompts, torch.autograd.grad(loss, prompts), strict=True):
-                prompt.grad = gradient
+                prompt.grad = gradient if prompt.grad is None else prompt.grad + gradient
             moved |= set(map(id, prompts))
         return moved
 

@@ -276,7 +276,7 @@ class Trainer:
 
     def _descend(self, groups: Sequence[Group], problems: int) -> None:
         policy, world = self.policy, self.world
-        for part in passes(groups):
+        for part in passes(groups, world.learning.row_tokens):
             loss = policy_loss(
                 policy.backbone,
                 part,

@@ -32,6 +32,8 @@ def prefill(
     overwritten or never read)."""
     width = max(1, *(len(prompt) for prompt in prompts)) if len(prompts) > 1 else max(1, len(prompts[0]))
     width = max(width, -(-MIN_ROWS // len(prompts)))
+    # A multiple of 8, as far as there are positions: attention over other numbers of queries rounds in other ways.
+    width = max(width, min(round_up(width, 8), backbone.context))
     padded = torch.stack([torch.nn.functional.pad(prompt, (0, 0, 0, width - len(prompt))) for prompt in prompts])
     positions = torch.arange(width, device=padded.device).expand(len(prompts), -1)
     if pasts is None or all(past is None for past in pasts):

@@ -186,8 +186,7 @@ class _Row:
         """The figures of one cell; None where they hang on a number of problems that is unknown."""
         config, plan, learn = self.config, self.plan, self.settings.learn
         known = self.data.problems is not None
-        group = learn.rollouts * (1 + learn.rehearse if plan.policy == "memory" else 1)
-        memory = estimates.memory(plan, self.dims, self.reward, config.dtype, self._lengths(), group, learn.tokens)
+        memory = estimates.memory(plan, self.dims, self.reward, config.dtype, self._lengths(), learn)
         rollouts = sum(one.rollouts for one in self.work)
         most = rollouts * self.settings.sampling.max_tokens
         answer = min(self.data.answer, self.settings.sampling.max_tokens)

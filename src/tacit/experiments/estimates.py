@@ -19,8 +19,9 @@ from torch import nn
 
 from tacit.baselines.planning import Plan, Work
 from tacit.cache import round_up
+from tacit.config import LearnConfig
 from tacit.errors import ConfigError, ModelError
-from tacit.gradients import ROW_TOKENS
+from tacit.logprobs import FLOATS_AT_ONCE
 
 MAX_ROWS = 256
 """Rollouts that ``LocalEngine`` decodes at once."""
@@ -269,7 +270,8 @@ def pass_bytes(
     of two norms (4 bytes each), queries and attention's output (e), its log-sums (4 a head), the mask (e a column).
     Keys and values are repeated for all heads, but not under a frozen model: 2 e a column of every row. Frozen weights
     need no inputs kept; trained ones, and adapters, do. (Counted as in Korthikanti et al., arXiv 2205.05198, for this
-    network.) The logits are there three times in float32.
+    network.) The logits are there three times in float32: of all tokens where weights are trained, else of a part at a
+    time, and one row of the model's width is kept of each token (logprobs.py).
     """
     e, d, ff = DTYPE_BYTES[dtype], dims.hidden, dims.intermediate
     attention = dims.heads * dims.head_dim
@@ -292,19 +294,21 @@ def pass_bytes(
         return dims.layers * (tokens * token + sequences * columns * 2 * attention * e + tokens * columns * e)
 
     logits = 3 * 4 * rows * answer * dims.vocabulary
+    if policy == "memory":
+        logits = min(logits, 3 * 4 * FLOATS_AT_ONCE) + e * rows * answer * d
     return body(rows, answer, prompt + answer) + body(groups, prompt, prompt) + logits
 
 
 def memory(
-    plan: Plan, dims: Dimensions, reward: Dimensions | None, dtype: str, lengths: Lengths, group: int, tokens: int
+    plan: Plan, dims: Dimensions, reward: Dimensions | None, dtype: str, lengths: Lengths, learn: LearnConfig
 ) -> dict[str, int]:
     """Bytes of each part, and their peak: what stays, and the largest of generating, a gradient pass and an update.
 
-    A pass holds as many answers as ROW_TOKENS allows, each as long as the longest may be, and one ``group`` of rollouts
-    at least. Methods that train weights keep a copy of them and its start; "full" in half precision also a float32
+    A pass holds as many answers as ``learn.row_tokens`` allows, each as long as the longest may be, and one at least.
+    Methods that train weights keep a copy of them and its start; "full" in half precision also a float32
     twin, and gradients in both. Adam (arXiv 1412.6980) keeps two float32 moments of every number trained.
     """
-    trained = dims.trainable(plan, tokens)
+    trained = dims.trainable(plan, learn.tokens)
     full = plan.policy == "full"
     own = DTYPE_BYTES[dtype] if full else 4
     twin = 4 if own < 4 else 0
@@ -317,9 +321,9 @@ def memory(
     parts["pass"] = 0
     if plan.steps:
         per_call = max(-(-one.trained // one.calls) for one in plan.work if one.calls)
-        fitting = max(group, min(per_call, ROW_TOKENS // lengths.most))
+        fitting = max(1, min(per_call, learn.row_tokens // lengths.most))
         parts["pass"] = held * own + pass_bytes(
-            dims, dtype, fitting, lengths.prompt, lengths.most, plan.policy, plan.rank, -(-fitting // group)
+            dims, dtype, fitting, lengths.prompt, lengths.most, plan.policy, plan.rank, -(-fitting // learn.rollouts)
         )
     stays = sum(parts[name] for name in ("weights", "reward_model", "policy", "optimizer"))
     parts["peak"] = stays + max(parts["cache"], parts["pass"], held * (own + twin))
