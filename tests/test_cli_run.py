@@ -48,7 +48,7 @@ def test_every_option_reaches_its_setting(cli: Tacit, asked: list[RunConfig]) ->
         "--top-p": 0.9, "--max-tokens": 99, "--tokens": 7, "--steps": 6, "--rollouts": 5, "--lr": 0.5,
         "--init": "text", "--label": "renewed", "--reward": "random", "--admit": 0.25, "--batch": 2,
         "--admit-belief": 0.5, "--enough": 0.75, "--rehearse": 2, "--kl": 0.01, "--memories": 2, "--compose": "average",
-        "--use": 0.25,
+        "--use": 0.25, "--row-tokens": 4096,
         "--key": "hidden:3", "--floor": 0.1, "--verifier": "vote", "--reward-model": "some/prm", "--device": "cpu",
         "--dtype": "bfloat16", "--threads": 1,
     }  # fmt: skip
@@ -80,6 +80,7 @@ def test_every_option_reaches_its_setting(cli: Tacit, asked: list[RunConfig]) ->
                 reward="random",
                 admit=0.25,
                 batch=2,
+                row_tokens=4096,
                 admit_belief=0.5,
                 enough=0.75,
                 rehearse=2,

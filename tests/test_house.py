@@ -19,7 +19,7 @@ ROOMS = [
     ["problems"],
     ["answer", "equivalence", "normalisation"],
     ["cache"],
-    ["decoder", "logprobs"],
+    ["decoder", "loading", "logprobs"],
     ["backbone"],
     ["engines"],
     ["memory"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -223,6 +224,19 @@ def test_a_bank_of_another_backbone_is_refused_and_kept(finished: Path, tmp_path
     )
     assert "backbone" in line
     assert contents(finished) == before
+
+
+def test_a_run_goes_on_after_a_setting_was_added(finished: Path, tmp_path: Path) -> None:
+    """A setting that an older run.json lacks had its default then; another value is still refused."""
+    out = tmp_path / "older"
+    shutil.copytree(finished, out)
+    held = json.loads((out / "run.json").read_text())
+    del held["learn"]["row_tokens"]
+    (out / "run.json").write_text(json.dumps(held))
+    settings = ["--data", "testbed", "--limit", 24, "--out", out, *SHORT, "--baselines", "icl,majority,random,verified"]
+    assert "another learn" in refused("run", *settings, "--row-tokens", 99)
+    tacit("run", *settings)
+    assert results(out) == results(finished)
 
 
 def test_a_locked_bank_is_one_clear_sentence(finished: Path, tmp_path: Path) -> None:

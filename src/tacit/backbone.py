@@ -1,36 +1,32 @@
 """The frozen backbone: a Hugging Face causal LM that is asked, embedded and read, and never changed.
 
-Builds on errors, testbed (for the name ``testbed``) and transformers. It holds what belongs to one model: tokenizer,
-prompt template, input embeddings, forward pass over a key/value cache, and the fingerprint that ties a memory to it.
-The policy of the method is (this backbone + a soft prompt prepended as input embeddings), so nothing here has
-gradients except, in learning, what flows back to those embeddings.
+Builds on loading, decoder, cache, testbed (for the name ``testbed``) and transformers. It holds what belongs to one
+model: tokenizer, prompt template, input embeddings, forward pass over a key/value cache, and the fingerprint that ties
+a memory to it. The policy of the method is (this backbone + a soft prompt prepended as input embeddings), so
+nothing here has gradients except, in learning, what flows back to those embeddings.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from tacit.cache import RaggedCache
 from tacit.decoder import Decoder
 from tacit.errors import ConfigError, ModelError
+from tacit.loading import digest_files, digest_state, load_pretrained, parse_device, resolve_model
 from tacit.logprobs import token_logprobs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
 """Tokens that end a turn in the chat templates of common model families."""
-FULL_HASH_BYTES = 2 << 30  # weights beyond this are hashed by samples: 15 GB would take half a minute at every start
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Backbone:
         self._decoder = Decoder(model) if lean and Decoder.supports(model) else None
         self.embedding_std = float(matrix.float().std())
         self.embedding_norm = float(matrix.float().norm(dim=1).mean())
-        self.fingerprint = self._fingerprint(weights_digest or _digest_state(model))
+        self.fingerprint = self._fingerprint(weights_digest or digest_state(model))
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 31)
         layer_types = getattr(model.config, "layer_types", None) or []
         window = int(getattr(model.config, "sliding_window", None) or 0)
@@ -128,8 +124,8 @@ class Backbone:
             template = template or Template(instruction="")
         else:
             directory = resolve_model(name, revision)
-        model, tokenizer = _load_pretrained(directory, name, DTYPES[dtype])
-        return cls(model.to(target), tokenizer, template, name, _digest_files(directory))
+        model, tokenizer = load_pretrained(directory, name, DTYPES[dtype])
+        return cls(model.to(target), tokenizer, template, name, digest_files(directory))
 
     @property
     def device(self) -> torch.device:
@@ -220,7 +216,11 @@ class Backbone:
         """
         capacity = cache.begin(positions)
         if self._decoder is not None:
-            return self._decoder.forward(embeds.to(self.dtype), positions, cache, cache_only=not all_logits, real=real)
+            states = self._decoder.states(embeds.to(self.dtype), positions, cache, cache_only=not all_logits, real=real)
+            if not all_logits:
+                return states[:0]
+            found: Tensor = self._decoder.head(states)
+            return found if real is not None else found.view(*positions.shape, -1)
         columns = torch.arange(capacity, device=embeds.device)
         visible = columns <= positions[:, :, None]
         near = visible & (columns > positions[:, :, None] - self._window) if self._window else visible
@@ -299,7 +299,7 @@ class Backbone:
 
     def checksum(self) -> str:
         """Digest of every parameter as it is now; equal before and after any run (invariant 1)."""
-        return _digest_state(self.model)
+        return digest_state(self.model)
 
 
 def trainable_share(config: Any, tokens: int) -> tuple[int, float]:
@@ -318,98 +318,3 @@ def trainable_share(config: Any, tokens: int) -> tuple[int, float]:
         model = AutoModelForCausalLM.from_config(config)
     trained = tokens * int(model.get_input_embeddings().weight.shape[1])
     return trained, trained / sum(parameter.numel() for parameter in model.parameters())
-
-
-def _digest_state(model: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _digest_files(directory: Path) -> str:
-    """Digest of the weight files, independent of the dtype they are loaded in."""
-    files = sorted(directory.glob("*.safetensors"))
-    total = sum(file.stat().st_size for file in files)
-    digest = hashlib.sha256(str(total).encode())
-    for file in files:
-        size = file.stat().st_size
-        block = 1 << 20
-        stride = block if total <= FULL_HASH_BYTES else max(block, size // 256)
-        with file.open("rb") as handle:
-            for offset in range(0, size, stride):
-                handle.seek(offset)
-                digest.update(handle.read(block))
-    return digest.hexdigest()
-
-
-def parse_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-    except RuntimeError:
-        raise ConfigError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from None
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device} was asked for, but this machine has no CUDA; use --device cpu or auto")
-    return target
-
-
-def resolve_model(name: str, revision: str | None) -> Path:
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{name} is a folder without config.json, so no Hugging Face model; give a model's folder")
-        return path
-    if path.exists():
-        raise ModelError(f"model {name} is a file; give the folder that holds config.json and the weights")
-    if name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise ModelError(f"no model at {name}; give an existing folder, a Hub id like Qwen/Qwen2.5-0.5B, or testbed")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(
-                name, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-            )
-        )
-    except Exception as error:  # the client raises many kinds, none of which a user should have to know
-        raise ModelError(
-            f"no folder {name} here, and the Hub did not give a model of that name "
-            f"({type(error).__name__}); check the name, or download it first and give its folder"
-        ) from error
-
-
-def _load_pretrained(directory: Path, name: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    if not list(directory.glob("*.safetensors")):
-        raise ModelError(f"model {name} has no *.safetensors weights; convert it first (pickled weights are not read)")
-    try:
-        with quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(directory)
-            model = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"model {name} cannot be loaded as a causal language model: {reason}") from error
-    return model, tokenizer
-
-
-@contextlib.contextmanager
-def quiet_loading() -> Iterator[None]:
-    """No progress bars and warnings of transformers inside: they would stand in the middle of our own progress."""
-    from transformers.utils import logging as theirs
-
-    quiet = logging.getLogger("transformers")
-    level, bars = quiet.level, theirs.is_progress_bar_enabled()
-    quiet.setLevel(logging.ERROR)
-    theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        quiet.setLevel(level)
-        if bars:
-            theirs.enable_progress_bar()

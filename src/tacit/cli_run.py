@@ -126,6 +126,12 @@ def run(
     batch: Annotated[
         int, typer.Option(metavar="B", help="Problems learned at once; speed only.", rich_help_panel=LEARNING)
     ] = LEARN.batch,
+    row_tokens: Annotated[
+        int,
+        typer.Option(
+            metavar="T", help="Most tokens in a gradient pass; fewer need less room.", rich_help_panel=LEARNING
+        ),
+    ] = LEARN.row_tokens,
     key: Annotated[
         str, typer.Option(metavar="KIND", help="last, last:L, input, hidden, hidden:L, kv.", rich_help_panel=RECALLING)
     ] = RECALL.key,
@@ -181,6 +187,7 @@ def run(
             rehearse=rehearse,
             kl=kl,
             batch=batch,
+            row_tokens=row_tokens,
         ),
         recall=RecallConfig(key=key, floor=floor, k=memories, compose=compose, use=use),
     )

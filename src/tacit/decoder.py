@@ -94,33 +94,6 @@ class Decoder:
         queries = attention.q_norm.weight.expand(self.heads, -1)
         return torch.cat([queries, attention.k_norm.weight.expand(self.kv_heads, -1)])
 
-    def forward(
-        self,
-        embeds: Tensor,
-        positions: Tensor,
-        cache: RaggedCache,
-        *,
-        cache_only: bool = False,
-        real: Tensor | None = None,
-    ) -> Tensor:
-        """One forward pass over a ragged cache; see ``Backbone.forward``.
-
-        Args:
-            embeds: [R, T, d] in the model's dtype.
-            positions: [R, T] position and column of each.
-            cache: announced by ``begin``; written at ``positions``.
-            cache_only: leave out what only the logits need; what is returned then is empty.
-            real: indices [N] into the R x T inputs that matter; the rest is padding, whose keys stay zero.
-
-        Returns:
-            logits [R, T, V], or [N, V] for ``real``.
-        """
-        states = self.states(embeds, positions, cache, cache_only=cache_only, real=real)
-        if cache_only:
-            return states[:0]
-        logits: Tensor = self.head(states)
-        return logits if real is not None else logits.view(*positions.shape, -1)
-
     def states(
         self,
         embeds: Tensor,
@@ -130,7 +103,18 @@ class Decoder:
         cache_only: bool = False,
         real: Tensor | None = None,
     ) -> Tensor:
-        """What the head makes logits of: as ``forward``, but the last hidden states [R x T or N, d], normalised."""
+        """One forward pass over a ragged cache, up to what the head makes logits of.
+
+        Args:
+            embeds: [R, T, d] in the model's dtype.
+            positions: [R, T] position and column of each.
+            cache: announced by ``begin``; written at ``positions``.
+            cache_only: leave out what only the logits need; what is returned then means nothing.
+            real: indices [N] into the R x T inputs that matter; the rest is padding, whose keys stay zero.
+
+        Returns:
+            The last hidden states [R x T, d], or [N, d] for ``real``, normalised.
+        """
         # Whole blocks of columns, so that a row's sums do not depend on how far its neighbours are (cache.py).
         columns = torch.arange(min(cache.capacity, round_up(int(positions.max()) + 1)), device=embeds.device)
         later = columns > positions[:, :, None]

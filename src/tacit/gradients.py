@@ -86,11 +86,14 @@ def _split(bundle: Sequence[Group], row_tokens: int) -> Iterator[list[Group]]:
             if held and _padded([*held, one]) > row_tokens:
                 yield held
                 held = []
-            if held and held[-1].ids is group.ids:
-                one = replace(one, rollouts=[*held[-1].rollouts, rollout], advantages=[*held[-1].advantages, advantage])
-                held[-1] = one
-            else:
-                held.append(one)
+            if held and held[-1].ids is group.ids:  # of one group: its prompt is computed once a pass
+                before = held.pop()
+                one = replace(
+                    one,
+                    rollouts=[*before.rollouts, rollout],
+                    advantages=[*before.advantages, advantage],
+                )
+            held.append(one)
     yield held
 
 

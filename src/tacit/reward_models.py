@@ -25,8 +25,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification, AutoTokenizer, Qwen2Config, Qwen2Model, Qwen2PreTrainedModel
 
-from tacit.backbone import BOXED, DTYPES, parse_device, quiet_loading, resolve_model
+from tacit.backbone import BOXED, DTYPES
 from tacit.errors import ConfigError, ModelError
+from tacit.loading import parse_device, quiet_loading, resolve_model
 from tacit.verifiers import Candidate
 
 QWEN = "Qwen2ForProcessRewardModel"

@@ -18,7 +18,8 @@ from tacit.engines.base import Progress, Request, Rollout, Session
 from tacit.errors import EngineBusy, EngineError
 
 Listener = Callable[["Progress | EngineError"], None]
-"""Told of every token, on the engine's thread; or once of the error that ended the request."""
+"""Told of every token, on the engine's thread; or once of the error that ended the request. Must neither wait nor
+raise: everyone else's tokens wait for it."""
 
 
 @dataclass(eq=False)
@@ -99,7 +100,10 @@ class SharedEngine:
             raise
 
     def start(self, request: Request, listener: Listener) -> object:
-        """Serve a request and tell ``listener`` of every token; what ``cancel`` takes. Raises as ``generate`` does."""
+        """Serve a request and tell ``listener`` of every token; what ``cancel`` takes.
+
+        Raises EngineBusy or, when closed, EngineError; that a request is malformed is told to the listener.
+        """
         return self._enter([_Asked(request, listener, request.n)])[0]
 
     def cancel(self, handle: object) -> None:
