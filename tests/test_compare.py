@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -99,6 +100,21 @@ def test_another_plan_in_the_same_folder_is_refused(done: tuple[Path, dict[str, 
     other = CompareConfig(data=("testbed:A",), methods=("zero-shot",), seeds=(3,), limit=4, window=3, probes=True)
     with pytest.raises(ConfigError, match="another limit"):
         compare(other, out)
+
+
+def test_cells_done_before_a_setting_was_added_are_still_done(
+    done: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = tmp_path / "older"
+    shutil.copytree(done[0], out)
+    files = sorted(out.rglob("cell.json"))
+    for file in files:
+        record = json.loads(file.read_text())
+        del record["settings"]["learn"]["row_tokens"]
+        file.write_text(json.dumps(record))
+    before = {file: file.stat().st_mtime_ns for file in files}
+    compare(SMALL, out)
+    assert files and {file: file.stat().st_mtime_ns for file in files} == before
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:

@@ -234,3 +234,12 @@ class RunConfig:
         """As JSON-ready values, for run.json."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return values
+
+
+def completed(held: dict[str, Any]) -> dict[str, Any]:
+    """Settings read from a file, where every one that did not exist when it was written has its default."""
+    parts = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
+    return {
+        name: {**dataclasses.asdict(parts[name]()), **value} if name in parts and isinstance(value, dict) else value
+        for name, value in held.items()
+    }

@@ -31,7 +31,7 @@ from tacit import problems as sources
 from tacit.backbone import Backbone
 from tacit.baselines import base
 from tacit.baselines.base import Method, Reply, World
-from tacit.config import RunConfig
+from tacit.config import RunConfig, completed
 from tacit.engines.local import LocalEngine
 from tacit.engines.meter import METER
 from tacit.errors import ConfigError, TacitError
@@ -138,8 +138,8 @@ def finished(cell: Cell, config: CompareConfig, out: Path) -> dict[str, Any] | N
         return None
     try:
         record: dict[str, Any] = json.loads(file.read_text())
-        held = record["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
+        held = completed(record["settings"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{file} is damaged; delete its folder and run again") from None
     wanted = config.settings(cell.label)
     changed = sorted(name for name in {*held, *wanted} if held.get(name) != wanted.get(name))

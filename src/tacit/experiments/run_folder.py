@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tacit.bank.base import Bank
-from tacit.config import RunConfig
+from tacit.config import completed
 from tacit.errors import ConfigError, DataError
 
 Row = dict[str, Any]
@@ -79,7 +79,7 @@ class RunFolder:
         try:
             held = json.loads(file.read_text())
             run_id = str(held.pop("run_id"))
-            held = _completed(held, RunConfig().settings())
+            held = completed(held)
         except (OSError, ValueError, KeyError, AttributeError):
             raise ConfigError(f"{file} is damaged; choose another --out") from None
         changed = sorted(
@@ -173,11 +173,3 @@ def _complete_lines(path: Path) -> Iterator[Row]:
             if not isinstance(row, dict) or not isinstance(row.get("position"), int):
                 raise ConfigError(f"{path} holds a line that is no result of a run; choose another --out")
             yield row
-
-
-def _completed(held: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Settings with the default of every one that did not exist when they were written."""
-    return {
-        name: {**defaults[name], **value} if isinstance(value, dict) and isinstance(defaults.get(name), dict) else value
-        for name, value in held.items()
-    }
