@@ -37,6 +37,7 @@ ROOMS = [
     ["consolidation"],
     ["baselines"],
     ["experiments"],
+    ["server"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}

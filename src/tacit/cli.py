@@ -1,4 +1,4 @@
-"""The command line: ``tacit demo | run | ask | consolidate | compare | report | memories | study | testbed | doctor``.
+"""The command line: ``tacit demo | run | ask | consolidate | compare | report | memories | keys | study | ...``.
 
 Builds on everything, but imports it late: ``tacit --help`` must not wait for torch. The commands are thin (parse, call,
 print) and live in the ``cli_*`` modules; this file holds the entry point and what becomes of errors. A user's error is
@@ -14,7 +14,7 @@ from typing import Annotated, cast
 
 import typer
 
-from tacit import cli_compare, cli_consolidate, cli_doctor, cli_memories, cli_run, cli_study, cli_testbed
+from tacit import cli_compare, cli_consolidate, cli_doctor, cli_keys, cli_memories, cli_run, cli_study, cli_testbed
 from tacit.cli_common import Interrupted, ReaderGone, emit, one_line, show_summary, version, writing
 from tacit.errors import TacitError
 
@@ -40,6 +40,7 @@ app.command("ask")(cli_run.ask)
 app.command("consolidate")(cli_consolidate.consolidate)
 app.command("compare")(cli_compare.compare)
 app.add_typer(cli_memories.app, name="memories")
+app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_study.app, name="study")
 app.add_typer(cli_testbed.app, name="testbed")
 app.command("doctor")(cli_doctor.doctor)

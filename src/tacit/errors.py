@@ -41,5 +41,9 @@ class MemoryNotFound(BankError):
     """No memory of that id in that namespace."""
 
 
+class KeyNotFound(BankError):
+    """No API key of that id."""
+
+
 class MemoryFormatError(BankError):
     """Bytes that should be a memory are not: wrong shape, dtype, not finite, or not safetensors."""

@@ -53,7 +53,9 @@ def restore(path: str | Path, url: str, *, force: bool = False, busy_timeout: fl
 
     The snapshot is verified first, whole, and never written to. With ``force`` an existing bank is replaced, and what
     was there is kept beside it under the path returned (None where there was nothing); other processes that have it
-    open go on with the restored content.
+    open go on with the restored content. An existing bank's API keys stay as they are, so that a key revoked after
+    the snapshot was made does not come back; only where that bank cannot be read, or has no key, or there was none,
+    are the keys those of the snapshot.
 
     Raises:
         BankError: the snapshot is missing, damaged or no bank; or there is a bank at ``url`` and ``force`` is false.

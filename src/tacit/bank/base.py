@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from sqlalchemy import Connection
 
 from tacit.memory import Memory, State
 
@@ -92,6 +93,15 @@ class Bank(Protocol):
 
         A nested transaction joins the outer one: its writes become final with the outer one's, and if it fails, its
         own writes are undone even when the caller catches the exception. A call outside is its own transaction.
+        """
+        ...
+
+    def connection(self, *, write: bool = False) -> AbstractContextManager[Connection]:
+        """A connection for tables that belong to rooms above the bank (keys, jobs), within its transactions.
+
+        Inside ``transaction`` it is that transaction's, so that what is written commits together with memories.
+        Outside, reading sees one committed state, and writing is a transaction of its own. Memories are not to be
+        written through it: ``revision`` counts only the bank's own writes.
         """
         ...
 
@@ -179,7 +189,10 @@ class Bank(Protocol):
         ...
 
     def revision(self) -> int:
-        """A number that every committed write raises, by whichever process. Equal numbers mean nothing has changed."""
+        """A number that every committed write of memories and marks raises, by whichever process.
+
+        Equal numbers mean that nothing of these has changed.
+        """
         ...
 
     def snapshot(self, path: str | Path) -> None:

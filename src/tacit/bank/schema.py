@@ -106,6 +106,50 @@ marks = Table(
     Column("value", Text, nullable=False),
 )
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False),  # hex SHA-256 of the secret, which itself is kept nowhere
+    Column("namespace", Text, nullable=False),
+    Column("rights", Text, nullable=False),  # comma-separated
+    Column("learn_per_day", BigInteger, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("revoked", Double),
+)
+
+learned_days = Table(
+    "learned_days",
+    metadata,
+    Column("key_id", Text, ForeignKey("api_keys.id"), primary_key=True),
+    Column("day", Text, primary_key=True),  # UTC, 2026-01-31
+    Column("n", BigInteger, nullable=False),  # problems that the key has queued on that day
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", BigInteger, primary_key=True),  # order of submission, never used twice
+    Column("id", Text, nullable=False),
+    Column("namespace", Text, nullable=False),
+    Column("problem_id", Text, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("digest", Text, nullable=False),  # of namespace and normalised problem: a problem is queued once
+    Column("key_id", Text, nullable=False),
+    Column("state", Text, nullable=False),  # queued, learning, done, failed
+    Column("attempts", Integer, nullable=False),
+    Column("lease_until", Double),
+    Column("worker", Text),
+    Column("error", Text),
+    Column("memory_id", Text),
+    Column("outcome", Text),
+    Column("progress", Text),  # JSON
+    Column("created", Double, nullable=False),
+    Column("started", Double),
+    Column("finished", Double),
+)
+
 
 @dataclass(frozen=True)
 class Migration:
@@ -164,6 +208,24 @@ MIGRATIONS: tuple[Migration, ...] = (
         (
             """CREATE TABLE marks (
                 namespace TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (namespace, name))""",
+        ),
+    ),
+    Migration(
+        "server",
+        (
+            """CREATE TABLE api_keys (
+                id TEXT PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL UNIQUE, namespace TEXT NOT NULL,
+                rights TEXT NOT NULL, learn_per_day BIGINT NOT NULL, created {real} NOT NULL, revoked {real})""",
+            """CREATE TABLE learned_days (
+                key_id TEXT NOT NULL REFERENCES api_keys (id), day TEXT NOT NULL, n BIGINT NOT NULL,
+                PRIMARY KEY (key_id, day))""",
+            """CREATE TABLE jobs (
+                number {serial}, id TEXT NOT NULL UNIQUE, namespace TEXT NOT NULL, problem_id TEXT NOT NULL,
+                problem TEXT NOT NULL, digest TEXT NOT NULL, key_id TEXT NOT NULL, state TEXT NOT NULL,
+                attempts INTEGER NOT NULL, lease_until {real}, worker TEXT, error TEXT, memory_id TEXT, outcome TEXT,
+                progress TEXT, created {real} NOT NULL, started {real}, finished {real}, UNIQUE (namespace, digest))""",
+            "CREATE INDEX jobs_by_state ON jobs (state, number)",
+            "CREATE INDEX jobs_by_namespace ON jobs (namespace, state, number)",
         ),
     ),
 )

@@ -14,7 +14,8 @@ import hashlib
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -90,6 +91,12 @@ class SQLBank(Transactions):
     @abstractmethod
     def _check_files(self) -> None:
         """The database's own integrity check; BankError when it finds damage."""
+
+    @contextmanager
+    def connection(self, *, write: bool = False) -> Iterator[Connection]:
+        """See ``Bank.connection``."""
+        with self._writing() if write else self._reading() as connection:
+            yield connection
 
     # Writes.
 

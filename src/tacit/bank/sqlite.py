@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, Table, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
+from tacit.bank import schema
 from tacit.bank.schema import MIGRATIONS
 from tacit.bank.sql import SQLBank
 from tacit.errors import BankError, ConfigError
@@ -341,7 +342,9 @@ def _put(fresh: Path, target: Path, busy_timeout: float) -> Path | None:
             if not _version(old, target, create=False):
                 raise _foreign(target)
             copy(old, aside, busy_timeout)
+            migrate(old, target, create=False)
             with contextlib.closing(connect(fresh, busy_timeout)) as source:
+                _keep_api_keys(old, source)
                 backup(source, old, busy_timeout)
     except (sqlite3.DatabaseError, BankError) as error:
         aside.unlink(missing_ok=True)
@@ -355,3 +358,26 @@ def _put(fresh: Path, target: Path, busy_timeout: float) -> Path | None:
         with contextlib.closing(connect(fresh, busy_timeout)) as source:
             copy(source, target, busy_timeout)
     return aside
+
+
+def _keep_api_keys(old: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
+    """Give ``fresh`` the API keys of ``old`` in place of its own: who has been shut out since a snapshot stays out.
+
+    An old bank without a key has shut nobody out; then those of the snapshot stay.
+    """
+    # The learning done today belongs to the keys: a restore must not hand the day's budget out again.
+    tables = (schema.api_keys, schema.learned_days)
+    rows = {table.name: old.execute(f"SELECT {_columns(table)} FROM {table.name}").fetchall() for table in tables}
+    if not rows["api_keys"]:
+        return
+    with fresh:
+        fresh.execute("BEGIN IMMEDIATE")
+        for table in reversed(tables):
+            fresh.execute(f"DELETE FROM {table.name}")
+        for table in tables:
+            places = ", ".join("?" * len(table.columns))
+            fresh.executemany(f"INSERT INTO {table.name} ({_columns(table)}) VALUES ({places})", rows[table.name])
+
+
+def _columns(table: Table) -> str:
+    return ", ".join(table.columns.keys())

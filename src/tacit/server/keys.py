@@ -1,0 +1,148 @@
+"""API keys: who may use a server, whose memories they use, and how much they may have learned.
+
+Builds on the bank, whose database holds the keys. Of a secret only its SHA-256 is kept: it is 256 random bits, which
+nobody guesses from a hash however fast, so no slow password hash is needed. A request's namespace is that of its
+key and comes from nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import exists, insert, select, update
+
+from tacit.bank import schema
+from tacit.bank.base import Bank
+from tacit.errors import ConfigError, KeyNotFound
+from tacit.memory import check_name
+
+RIGHTS = ("ask", "learn", "admin")
+"""What a key may be allowed: asking for answers, having its problems learned, looking after the server."""
+
+PREFIX = "tacit-"
+"""Of every secret, so that scanners for leaked secrets can tell one."""
+
+_t = schema.api_keys.c
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """One key, without its secret.
+
+    Attributes:
+        id: names the key; no secret.
+        name: for people.
+        namespace: whose memories its requests use and make.
+        rights: some of ``RIGHTS``.
+        learn_per_day: problems that it may have learned per UTC day.
+        created, revoked: unix seconds; ``revoked`` is None while it is in use.
+    """
+
+    id: str
+    name: str
+    namespace: str
+    rights: frozenset[str]
+    learn_per_day: int
+    created: float
+    revoked: float | None
+
+    def may(self, right: str) -> bool:
+        """Whether the key is in use and has this right."""
+        return self.revoked is None and right in self.rights
+
+
+class KeyStore:
+    """The API keys of one bank. Every call asks the database, so that a revocation counts at once, in every process."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.bank = bank
+
+    def create(
+        self, name: str, namespace: str, rights: Iterable[str] = ("ask", "learn"), learn_per_day: int = 100
+    ) -> tuple[ApiKey, str]:
+        """Make a key; returns it with its secret, which cannot be had again.
+
+        Raises:
+            MemoryFormatError: ``name`` or ``namespace`` is no name.
+            ConfigError: no right or an unknown one; a negative or enormous ``learn_per_day``.
+        """
+        check_name("name of a key", name)
+        check_name("namespace", namespace)
+        wanted = frozenset(rights)
+        if not wanted or not wanted <= set(RIGHTS):
+            said = ", ".join(sorted(wanted)) or "none"
+            raise ConfigError(f"the rights of a key are some of {', '.join(RIGHTS)}, not {said}")
+        if not 0 <= learn_per_day < 2**31:
+            raise ConfigError(f"learn_per_day is {learn_per_day}; it must be 0 or more, and below 2^31")
+        secret = PREFIX + secrets.token_urlsafe(32)
+        key = ApiKey(secrets.token_hex(6), name, namespace, wanted, learn_per_day, time.time(), None)
+        row = {
+            "id": key.id,
+            "name": name,
+            "digest": digest(secret),
+            "namespace": namespace,
+            "rights": ",".join(right for right in RIGHTS if right in wanted),
+            "learn_per_day": learn_per_day,
+            "created": key.created,
+        }
+        with self.bank.connection(write=True) as connection:
+            connection.execute(insert(schema.api_keys).values(**row))
+        return key, secret
+
+    def lookup(self, secret: str) -> ApiKey | None:
+        """The key with this secret; None if there is none or it has been revoked."""
+        # The database compares digests, not secrets, and may stop at the first differing byte. Timing that tells
+        # nothing: to learn a digest byte by byte one needs secrets with chosen beginnings of their SHA-256, and whoever
+        # knew the whole digest would still lack the secret. What is found is compared once more, in constant time.
+        presented = digest(secret)
+        with self.bank.connection() as connection:
+            row = connection.execute(select(schema.api_keys).where(_t.digest == presented)).mappings().one_or_none()
+        if row is None or row["revoked"] is not None or not hmac.compare_digest(row["digest"], presented):
+            return None
+        return _key(row)
+
+    def get(self, id: str) -> ApiKey:
+        """The key of this id, revoked or not; KeyNotFound if there is none."""
+        with self.bank.connection() as connection:
+            row = connection.execute(select(schema.api_keys).where(_t.id == id)).mappings().one_or_none()
+        if row is None:
+            raise KeyNotFound(f"there is no API key {id!r}; list them with `tacit keys list`")
+        return _key(row)
+
+    def all(self) -> list[ApiKey]:
+        """All keys, revoked ones too, in the order in which they were made."""
+        with self.bank.connection() as connection:
+            rows = connection.execute(select(schema.api_keys).order_by(_t.created, _t.id)).mappings().all()
+        return [_key(row) for row in rows]
+
+    def any(self) -> bool:
+        """Whether any key is in use."""
+        with self.bank.connection() as connection:
+            return bool(connection.execute(select(exists().where(_t.revoked.is_(None)))).scalar_one())
+
+    def revoke(self, id: str) -> ApiKey:
+        """Shut a key out for good, from now on; its memories stay. A second time changes nothing.
+
+        Raises:
+            KeyNotFound: there is no key of this id.
+        """
+        with self.bank.connection(write=True) as connection:
+            unrevoked = (_t.id == id) & _t.revoked.is_(None)
+            connection.execute(update(schema.api_keys).where(unrevoked).values(revoked=time.time()))
+            return self.get(id)
+
+
+def digest(secret: str) -> str:
+    """Hex SHA-256 of a secret, whatever a client may have sent in its place."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _key(row: Any) -> ApiKey:
+    fields = {name: row[name] for name in ApiKey.__dataclass_fields__}
+    return ApiKey(**{**fields, "rights": frozenset(row["rights"].split(","))})
