@@ -17,7 +17,6 @@ error in stage 1 was larger than the margin. Rows cost D + D / 8 + 16 bytes, bes
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -45,9 +44,14 @@ ReadKeys = Callable[[np.ndarray], np.ndarray]
 """Positions -> the stored keys, float32 [n, D], in that order."""
 
 
+@cache
 def available() -> bool:
-    """Whether what compiles the kernels is installed."""
-    return importlib.util.find_spec("numba") is not None
+    """Whether what compiles the kernels is installed, and works with the numpy that is there."""
+    try:
+        _kernels()
+    except ImportError:
+        return False
+    return True
 
 
 @cache

@@ -77,7 +77,7 @@ class Matrices:
             raise ConfigError(f"a bank needs at least 1 search thread, not {threads}")
         if exact_rows is not None and exact_rows < 1:
             raise ConfigError(f"exact_rows must be at least 1, or None for always exact, not {exact_rows}")
-        self._exact_rows = exact_rows if available() else None
+        self._exact_rows = exact_rows
         self._reading = reading
         self._where = where
         self._threads = threads or default_threads()
@@ -211,7 +211,7 @@ class Matrices:
             keys = self._keys(blobs, ids, namespace, dim)
             matrix.append(positions, ids, problem_ids, [_CODES[State(state)] for state in states], keys)
             large = self._exact_rows is not None and matrix.rows > self._exact_rows
-            if large and not isinstance(matrix, CompressedMatrix):
+            if large and not isinstance(matrix, CompressedMatrix) and available():
                 matrix = group.matrix = CompressedMatrix(matrix)
 
     def _read_keys(self, connection: Connection, namespace: str, dim: int, positions: np.ndarray) -> np.ndarray:
