@@ -67,8 +67,8 @@ def test_finds_at_least_98_percent_of_the_exact_best(kind, dim, seed):
     """For random directions and for stored keys with noise."""
     rng = np.random.default_rng(seed)
     keys = some_keys(kind, 4000, dim, rng)
-    noisy = keys[:20] + 0.5 * unit(rng.standard_normal((20, dim)))
-    for queries in (noisy, rng.standard_normal((20, dim))):
+    noisy = keys[:50] + 0.5 * unit(rng.standard_normal((50, dim)))
+    for queries in (noisy, rng.standard_normal((50, dim))):
         true, found = both(keys, queries)
         assert recall(true, found) >= 0.98
         for a, b in zip(true, found, strict=True):

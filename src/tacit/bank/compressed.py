@@ -11,8 +11,9 @@ mean key, turned by a fixed random rotation:
    best (at most ``_KEPT``, or 8 k): cosines in float64, by the same formula as in the exact search.
 
 So the number of candidates follows from the data and the query, and everything returned is a real memory of an allowed
-state with its exact cosine, in the right order. What may happen is that one of the best k is missing, because its
-error in stage 1 was larger than the margin. Rows cost D + D / 8 + 16 bytes, besides ids.
+state with its exact cosine, in the right order. What may happen is that one of the best k is missing: because its error
+in stage 1 was larger than the margin, or because more than ``_KEPT`` keys are so alike that a byte a dimension cannot
+tell them apart. Rows cost D + D / 8 + 16 bytes, besides ids.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _ROWS = 1 << 16  # of a segment
 _CHUNK = 1 << 13  # rows that a thread scans at a time
 _BIT_MARGIN = 2.75
 _BYTE_MARGIN = 4.0
-_KEPT = 256
+_KEPT = 1024
 _PILOTS = 64
 _FLOAT_ERROR = 1e-5  # of float32 sums, generously
 
