@@ -1,7 +1,7 @@
 """The memory bank: where latent memories are kept, found again, and judged.
 
 ``open_bank`` is the door. Builds on memory and errors; what a bank promises is in ``base.Bank``, how it keeps the
-promises in ``sql``, ``index`` and ``sqlite``.
+promises in ``sql``, ``index``, ``compressed`` and ``sqlite``.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import re
 from pathlib import Path
 
 from tacit.bank.base import Bank, Hit, MemoryInfo, StateChange
+from tacit.bank.compressed import EXACT_ROWS
 from tacit.bank.peft_adapter import export_peft, import_peft
 from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank, restore_file
 from tacit.errors import ConfigError
 
 __all__ = [
+    "EXACT_ROWS",
     "Bank",
     "Hit",
     "MemoryInfo",
@@ -30,7 +32,12 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: "C:
 
 
 def open_bank(
-    url: str, create: bool = True, *, busy_timeout: float = BUSY_TIMEOUT, search_threads: int | None = None
+    url: str,
+    create: bool = True,
+    *,
+    busy_timeout: float = BUSY_TIMEOUT,
+    search_threads: int | None = None,
+    exact_rows: int | None = EXACT_ROWS,
 ) -> Bank:
     """Open the bank at ``url``, making it if there is none and ``create`` is true.
 
@@ -39,13 +46,17 @@ def open_bank(
         create: False refuses to make a new bank.
         busy_timeout: seconds to wait for another process's write before giving up.
         search_threads: threads that a search uses; None for at most two.
+        exact_rows: up to how many keys of a kind a namespace is searched exactly; above that a search of compressed
+            keys may miss a few, see ``Bank.search``. None searches exactly at any size.
 
     Raises:
         ConfigError: a scheme that is not supported, or no path.
         BankError: the bank cannot be opened; the message says why and what to do.
     """
     path = sqlite_path(url)
-    return SQLiteBank(path, create=create, busy_timeout=busy_timeout, search_threads=search_threads)
+    return SQLiteBank(
+        path, create=create, busy_timeout=busy_timeout, search_threads=search_threads, exact_rows=exact_rows
+    )
 
 
 def restore(path: str | Path, url: str, *, force: bool = False, busy_timeout: float = BUSY_TIMEOUT) -> Path | None:

@@ -5,6 +5,11 @@ Builds on memory and errors. The contract in words, held by one test suite for e
 - An acknowledged write (the call, or the outermost ``transaction``, has returned) survives kill -9 and power loss.
 - ``add`` never overwrites. Ids are unique within their namespace, and an id of another namespace looks missing.
 - ``search`` is exact: the top k by cosine computed in float64, ties in the order in which memories were stored.
+  One exception: where a namespace has more keys of a kind than the bank's ``exact_rows`` (250,000 unless told
+  otherwise) and numba is installed (``tacit[large]``), one of the best k may now and then be missing and the next best
+  be there instead. What is returned has its exact cosine, is of an allowed state, above the floor, and in the order
+  just said; deletions and other processes' writes are seen as ever. With ``open_bank(url, exact_rows=None)`` every
+  search is exact.
   It sees every *committed* write of every process as of the moment of the call, and nothing that is uncommitted,
   not even the calling thread's own open transaction.
 - All methods may be called from several threads, and several processes may have the same bank open. After a fork
@@ -141,7 +146,8 @@ class Bank(Protocol):
     ) -> list[Hit]:
         """The ``k`` memories most similar to ``key`` (float [D], any non-zero norm) with similarity >= ``floor``.
 
-        Sorted by similarity, falling; equal ones in the order of storing. Empty when nothing qualifies.
+        Sorted by similarity, falling; equal ones in the order of storing. Empty when nothing qualifies. Exact up to
+        the bank's ``exact_rows``, nearly always the same above: see the module's docstring.
 
         Raises:
             FingerprintError: the namespace belongs to another backbone.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -85,6 +86,11 @@ class KeyMatrix:
         """Position of the newest memory held, 0 for none."""
         return self._positions[-1] if self._positions else 0
 
+    @property
+    def rows(self) -> int:
+        """Number of rows held, deleted ones included."""
+        return len(self._positions)
+
     def view(self) -> View:
         """What a search may read without a lock."""
         return View(len(self._positions), self._states, tuple(self._segments), self._ids, self._problem_ids)
@@ -98,6 +104,13 @@ class KeyMatrix:
         keys: np.ndarray,
     ) -> None:
         """Add rows, ``keys`` float32 [n, D], whose positions are above ``last`` and rising."""
+        self._store(keys)
+        self._positions.extend(positions)
+        self._ids.extend(ids)
+        self._problem_ids.extend(problem_ids)
+        self._states = np.concatenate([self._states, np.asarray(states, dtype=np.uint8)])
+
+    def _store(self, keys: np.ndarray) -> None:
         done = 0
         while done < len(keys):
             if not self._free:
@@ -108,10 +121,11 @@ class KeyMatrix:
             segment[start : start + take] = keys[done : done + take]
             self._free -= take
             done += take
-        self._positions.extend(positions)
-        self._ids.extend(ids)
-        self._problem_ids.extend(problem_ids)
-        self._states = np.concatenate([self._states, np.asarray(states, dtype=np.uint8)])
+
+    def _take_rows(self, other: KeyMatrix) -> None:
+        """Have the rows of ``other`` but not its keys."""
+        self._positions, self._ids, self._problem_ids = other._positions, other._ids, other._problem_ids
+        self._states = other._states
 
     def change(self, states: Iterable[tuple[int, int]]) -> None:
         """Set the state codes of (position, code) pairs; positions not held are passed over."""
@@ -151,6 +165,28 @@ class Helpers:
     def stop(self) -> None:
         """End the threads when they have done what they are at."""
         self._pool.shutdown()
+
+
+def share(tasks: Sequence[Callable[[], None]], helpers: Helpers | None) -> None:
+    """Do all ``tasks``, in any order and some of them perhaps twice, together with the ``helpers``."""
+    left = list(range(len(tasks)))
+    done = [False] * len(tasks)
+
+    def work() -> None:
+        with suppress(IndexError):  # of an empty ``left``: all taken
+            while True:
+                i = left.pop()
+                tasks[i]()
+                done[i] = True
+
+    # The caller works too and waits for no one: a part that a helper took and has not finished (it may have lost its
+    # core to another process) is simply done again. So on a busy machine a search is no slower than on one thread.
+    if helpers is not None:
+        helpers.start(work)
+    work()
+    for i, task in enumerate(tasks):
+        if not done[i]:
+            task()
 
 
 def unit_queries(keys: np.ndarray) -> np.ndarray | None:
@@ -197,21 +233,12 @@ def _scan(view: View, queries: np.ndarray, helpers: Helpers | None) -> np.ndarra
     if len(queries) > 1:
         return np.concatenate([queries @ part.T for part in parts], axis=1)
 
-    done: list[np.ndarray | None] = [None] * len(parts)
-    left = list(range(len(parts)))
+    scores: list[np.ndarray] = [np.empty(0, np.float32)] * len(parts)
 
-    def work() -> None:
-        with suppress(IndexError):  # of an empty ``left``: all taken
-            while True:
-                i = left.pop()
-                done[i] = _dots(parts[i], queries[0])
+    def work(i: int) -> None:
+        scores[i] = _dots(parts[i], queries[0])
 
-    # The caller works too and waits for no one: a part that a helper took and has not finished (it may have lost its
-    # core to another process) is simply done again. So on a busy machine a search is no slower than on one thread.
-    if shared and helpers is not None:
-        helpers.start(work)
-    work()
-    scores = [_dots(parts[i], queries[0]) if part is None else part for i, part in enumerate(done)]
+    share([partial(work, i) for i in range(len(parts))], helpers if shared else None)
     return np.concatenate(scores)[None]
 
 
@@ -261,8 +288,14 @@ def exact_cosines(view: View, rows: np.ndarray, query: np.ndarray) -> np.ndarray
         low, high = np.searchsorted(rows, (first, first + len(segment)))
         for start in range(low, high, block):
             stop = min(high, start + block)
-            keys = segment[rows[start:stop] - first].astype(np.float64)
-            # Row by row in one fixed order, so that equal keys have equal cosines wherever they lie.
-            cosines[start:stop] = (keys * query).sum(axis=1) / np.sqrt((keys * keys).sum(axis=1))
+            cosines[start:stop] = cosines_of(segment[rows[start:stop] - first], query)
         first += len(segment)
-    return np.clip(cosines, -1.0, 1.0)
+    return cosines
+
+
+def cosines_of(stored: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """float64 [n] cosines of ``stored`` (float32 [n, D]) with ``query`` (float64 [D], norm 1)."""
+    keys = stored.astype(np.float64)
+    # Row by row in one fixed order, so that equal keys have equal cosines wherever they lie.
+    cosines: np.ndarray = (keys * query).sum(axis=1) / np.sqrt((keys * keys).sum(axis=1))
+    return cosines.clip(-1.0, 1.0)

@@ -1,8 +1,9 @@
 """The key matrices of an open bank, kept up to date with the database, and searched.
 
-Builds on schema (what to read) and index (the exact search). One matrix per (namespace, key kind, dimension); a
-namespace has one backbone, so that is also one per fingerprint. A search costs one small query when nothing has been
-written since the last one; otherwise the rows that changed are read, never the whole again.
+Builds on schema (what to read), index (the exact search) and compressed (the search of large matrices). One matrix per
+(namespace, key kind, dimension); a namespace has one backbone, so that is also one per fingerprint. A search costs one
+small query when nothing has been written since the last one; otherwise the rows that changed are read, never the whole
+again.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ import math
 import os
 import threading
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, bindparam, select
 
 from tacit.bank import schema
 from tacit.bank.base import Hit
+from tacit.bank.compressed import CompressedMatrix, CompressedView, available, nearly_nearest
 from tacit.bank.index import DELETED, Helpers, KeyMatrix, View, nearest, unit_queries
 from tacit.errors import BankError, ConfigError, FingerprintError
 from tacit.memory import UNIT_TOLERANCE, State
 
 _CODES = {state: code for code, state in enumerate(State)}
 _ROWS_PER_READ = 2048
+_KEYS_PER_READ = 500
 
 # Built once: composing a statement anew costs more than running it. The statement of every search comes first.
 _NOW = select(schema.bank.c.epoch, schema.bank.c.revision)
@@ -34,6 +39,11 @@ _DIMENSION = (
     .join_from(schema.memories, schema.keys)
     .where(_m.namespace == bindparam("namespace"), _m.key_kind == bindparam("key_kind"))
     .limit(1)
+)
+_KEYS_AT = (
+    select(_m.position, _m.id, _k.key)
+    .join_from(schema.memories, schema.keys)
+    .where(_m.position.in_(bindparam("positions", expanding=True)))
 )
 
 
@@ -56,11 +66,18 @@ class Matrices:
     """All matrices of one open bank. Thread-safe."""
 
     def __init__(
-        self, reading: Callable[[], AbstractContextManager[Connection]], where: str, threads: int | None
+        self,
+        reading: Callable[[], AbstractContextManager[Connection]],
+        where: str,
+        threads: int | None,
+        exact_rows: int | None,
     ) -> None:
         """``reading`` yields a connection inside a read transaction, ``where`` names the bank in errors."""
         if threads is not None and threads < 1:
             raise ConfigError(f"a bank needs at least 1 search thread, not {threads}")
+        if exact_rows is not None and exact_rows < 1:
+            raise ConfigError(f"exact_rows must be at least 1, or None for always exact, not {exact_rows}")
+        self._exact_rows = exact_rows
         self._reading = reading
         self._where = where
         self._threads = threads or default_threads()
@@ -100,40 +117,51 @@ class Matrices:
         queries = unit_queries(keys)
         if queries is None:
             raise BankError("a search key must be finite and not zero")
-        view = self._current(namespace, fingerprint, key_kind, keys.shape[1])
-        if not view.rows:
-            return [[] for _ in keys]
         codes = [_CODES[State(state)] for state in states]
-        found = nearest(view, queries, k=k, floor=floor, codes=codes, helpers=self._helpers)
+        with ExitStack() as transaction:
+            with self._lock:
+                connection = transaction.enter_context(self._reading())
+                view = self._current(connection, namespace, fingerprint, key_kind, keys.shape[1])
+            if not view.rows:
+                return [[] for _ in keys]
+            if isinstance(view, CompressedView):
+                # Keys are read in the transaction that the view is of, so that none can be gone.
+                read = partial(self._read_keys, connection, namespace, keys.shape[1])
+                found = nearly_nearest(
+                    view, queries, k=k, floor=floor, codes=codes, helpers=self._helpers, read=read
+                )  # fmt: skip
+            else:
+                transaction.close()
+                found = nearest(view, queries, k=k, floor=floor, codes=codes, helpers=self._helpers)
         return [[Hit(view.ids[row], view.problem_ids[row], cosine) for row, cosine in rows] for rows in found]
 
-    def _current(self, namespace: str, fingerprint: str, key_kind: str, dim: int) -> View:
-        with self._lock, self._reading() as connection:
-            if self._helpers is None and self._threads > 1:
-                self._helpers = Helpers(self._threads - 1)
-            epoch, revision = connection.execute(_NOW).one()
-            if epoch != self._epoch:
-                self._groups.clear()
-                self._bound.clear()
-                self._epoch = epoch
-            if not self._check_binding(connection, namespace, fingerprint):
-                return KeyMatrix(dim).view()
-            group = self._groups.get((namespace, key_kind, dim))
-            if group is None:
-                self._check_dimension(connection, namespace, key_kind, dim)
-                group = self._groups.setdefault((namespace, key_kind, dim), _Group(KeyMatrix(dim)))
-            if group.revision != revision:
-                try:
-                    self._catch_up(connection, group, namespace, key_kind, dim)
-                except BaseException:
-                    # Half caught up is worse than not at all: the next search loads it anew.
-                    del self._groups[namespace, key_kind, dim]
-                    raise
-                group.revision = revision
-                group.view = group.matrix.view()
-            if not group.view.rows:
+    def _current(self, connection: Connection, namespace: str, fingerprint: str, key_kind: str, dim: int) -> View:
+        """The view as of ``connection``'s transaction; the caller holds the lock."""
+        if self._helpers is None and self._threads > 1:
+            self._helpers = Helpers(self._threads - 1)
+        epoch, revision = connection.execute(_NOW).one()
+        if epoch != self._epoch:
+            self._groups.clear()
+            self._bound.clear()
+            self._epoch = epoch
+        if not self._check_binding(connection, namespace, fingerprint):
+            return KeyMatrix(dim).view()
+        group = self._groups.get((namespace, key_kind, dim))
+        if group is None:
+            self._check_dimension(connection, namespace, key_kind, dim)
+            group = self._groups.setdefault((namespace, key_kind, dim), _Group(KeyMatrix(dim)))
+        if group.revision != revision:
+            try:
+                self._catch_up(connection, group, namespace, key_kind, dim)
+            except BaseException:
+                # Half caught up is worse than not at all: the next search loads it anew.
                 del self._groups[namespace, key_kind, dim]
-            return group.view
+                raise
+            group.revision = revision
+            group.view = group.matrix.view()
+        if not group.view.rows:
+            del self._groups[namespace, key_kind, dim]
+        return group.view
 
     def _check_binding(self, connection: Connection, namespace: str, fingerprint: str) -> bool:
         """False where the namespace has no backbone yet; FingerprintError where it has another one."""
@@ -182,6 +210,18 @@ class Matrices:
             positions, ids, problem_ids, states, blobs = zip(*part, strict=True)
             keys = self._keys(blobs, ids, namespace, dim)
             matrix.append(positions, ids, problem_ids, [_CODES[State(state)] for state in states], keys)
+            large = self._exact_rows is not None and matrix.rows > self._exact_rows
+            if large and not isinstance(matrix, CompressedMatrix) and available():
+                matrix = group.matrix = CompressedMatrix(matrix)
+
+    def _read_keys(self, connection: Connection, namespace: str, dim: int, positions: np.ndarray) -> np.ndarray:
+        """Stored keys, float32 [n, D], at rising ``positions`` that exist."""
+        rows: list[Any] = []
+        for start in range(0, len(positions), _KEYS_PER_READ):
+            some = positions[start : start + _KEYS_PER_READ].tolist()
+            rows += connection.execute(_KEYS_AT, {"positions": some}).all()
+        _, ids, blobs = zip(*sorted(rows), strict=True)
+        return self._keys(blobs, ids, namespace, dim)
 
     def _keys(self, blobs: tuple[bytes, ...], ids: tuple[str, ...], namespace: str, dim: int) -> np.ndarray:
         bad = next((i for i, blob in enumerate(blobs) if not isinstance(blob, bytes) or len(blob) != 4 * dim), None)

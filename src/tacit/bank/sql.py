@@ -73,11 +73,19 @@ _WHOLE = (
 class SQLBank(Transactions):
     """A bank in an SQL database; implements the ``Bank`` protocol."""
 
-    def __init__(self, url: str, where: str, engine: Engine, lock_timeout: float, search_threads: int | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        where: str,
+        engine: Engine,
+        lock_timeout: float,
+        search_threads: int | None,
+        exact_rows: int | None,
+    ) -> None:
         """``where`` names the bank in errors; ``lock_timeout`` is in seconds."""
         super().__init__(engine, where, lock_timeout)
         self._url = url
-        self._matrices = Matrices(self._fresh_reading, where, search_threads)
+        self._matrices = Matrices(self._fresh_reading, where, search_threads, exact_rows)
 
     @property
     def url(self) -> str:

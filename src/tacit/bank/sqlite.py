@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from tacit.bank import schema
+from tacit.bank.compressed import EXACT_ROWS
 from tacit.bank.schema import MIGRATIONS
 from tacit.bank.sql import SQLBank
 from tacit.errors import BankError, ConfigError
@@ -50,6 +51,7 @@ class SQLiteBank(SQLBank):
         create: bool = True,
         busy_timeout: float = BUSY_TIMEOUT,
         search_threads: int | None = None,
+        exact_rows: int | None = EXACT_ROWS,
     ) -> None:
         """Open the bank, making it (and its folder) if there is none and ``create`` is true.
 
@@ -58,10 +60,11 @@ class SQLiteBank(SQLBank):
             create: False refuses to make a new bank.
             busy_timeout: seconds to wait for another process's write before giving up.
             search_threads: threads of a scan; None for at most two.
+            exact_rows: up to how many keys a search is exact, see ``Bank.search``; None for any number.
 
         Raises:
             BankError: not a bank, a newer one, locked, or a place that cannot be read or written.
-            ConfigError: a negative ``busy_timeout`` or fewer than one search thread.
+            ConfigError: a negative ``busy_timeout`` or fewer than one search thread or exact row.
         """
         if not busy_timeout >= 0:
             raise ConfigError(f"the busy timeout must be at least 0 seconds, not {busy_timeout}")
@@ -73,7 +76,7 @@ class SQLiteBank(SQLBank):
             "sqlite://", creator=lambda: connect(self.path, busy_timeout), poolclass=QueuePool, max_overflow=-1
         )
         event.listen(engine, "begin", _begin)
-        super().__init__(url_of(self.path), f"bank {self.path}", engine, busy_timeout, search_threads)
+        super().__init__(url_of(self.path), f"bank {self.path}", engine, busy_timeout, search_threads, exact_rows)
 
     def snapshot(self, path: str | Path) -> None:
         """See ``Bank.snapshot``: one SQLite file, complete in itself."""
