@@ -99,6 +99,8 @@ class Job:
         return Problem(self.problem_id, self.problem)
 
 
+Jobs = list[Job]  # said so because JobQueue.list hides the built-in one
+
 _COLUMNS = [_j[name] for name in Job.__dataclass_fields__]
 
 
@@ -171,7 +173,7 @@ class JobQueue:
 
     # -- for workers -----------------------------------------------------------------------------------------------
 
-    def claim(self, worker: str, lease_seconds: float, batch: int) -> list[Job]:  # type: ignore[valid-type]
+    def claim(self, worker: str, lease_seconds: float, batch: int) -> Jobs:
         """Up to ``batch`` jobs of any namespace, which are this worker's alone for ``lease_seconds``.
 
         The keys take turns, so that one that floods the queue delays itself alone. A job that has been left behind
