@@ -27,7 +27,8 @@ from tacit.memory import Memory, State
 from tacit.server.jobs import JobQueue
 from tacit.server.keys import KeyStore
 from tacit.server.learner import LearnerProcess, WorkerSettings
-from tacit.server.worker import UNPROVEN, Worker
+from tacit.server.promotion import UNPROVEN
+from tacit.server.worker import Worker
 from tacit.verifiers import VoteShare
 
 PROBLEMS = stream(6, seed=11)

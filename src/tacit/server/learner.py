@@ -40,7 +40,7 @@ class WorkerSettings:
         nice: added to the process's niceness, so that serving comes first.
         lease: seconds until another worker takes over what one that stalls or dies had claimed.
         poll: seconds between looks for work while there is none.
-        promote: whether candidates are tried for promotion when there is nothing to learn.
+        promote: whether candidates are tried for promotion between batches, and hurtful memories quarantined.
     """
 
     bank: str

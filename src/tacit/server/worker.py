@@ -39,9 +39,8 @@ from tacit.memory import Memory, State
 from tacit.reward_models import verifier_for
 from tacit.server.jobs import Job, JobQueue
 from tacit.server.learner import WorkerSettings
+from tacit.server.promotion import UNPROVEN, Promoter, namespaces, quarantine_hurtful
 from tacit.verifiers import Verifier
-
-UNPROVEN = "learned from traffic, not yet proven"
 
 
 class Stopped(BaseException):
@@ -66,6 +65,7 @@ class Worker:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.stop = threading.Event()
         self._agents: dict[str, Agent] = {}
+        self._promoters: dict[str, Promoter] = {}
         self._held: dict[str, Job] = {}
         self._interruptible = False
 
@@ -75,7 +75,8 @@ class Worker:
         beat.start()
         try:
             while not self.stop.is_set():
-                if not self.once() and not self._idle():
+                learned = self.once()
+                if not self.review() and not learned:
                     self.stop.wait(self.settings.poll)
         except Stopped:
             pass
@@ -156,9 +157,16 @@ class Worker:
             if self.queue.finish(job, self.name, None if memory is None else memory.id, outcome) and memory is not None:
                 self.bank.add(memory)
 
-    def _idle(self) -> bool:
-        """Something useful while nothing is queued; False if there is nothing to do."""
-        return False
+    def review(self) -> bool:
+        """Quarantine what has hurt, and try a few candidates of each namespace; False if there was nothing to do."""
+        if not self.settings.promote:
+            return False
+        done = bool(quarantine_hurtful(self.bank))
+        for namespace in namespaces(self.bank, self.backbone.fingerprint):
+            if namespace not in self._promoters:
+                self._promoters[namespace] = Promoter(self.agent(namespace))
+            done = bool(self._promoters[namespace].step(computing=self._may_be_interrupted)) or done
+        return done
 
     @contextmanager
     def _may_be_interrupted(self) -> Iterator[None]:
