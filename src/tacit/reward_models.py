@@ -28,7 +28,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, Qwen2Co
 from tacit.backbone import BOXED, DTYPES
 from tacit.errors import ConfigError, ModelError
 from tacit.loading import parse_device, quiet_loading, resolve_model
-from tacit.verifiers import Candidate
+from tacit.verifiers import Candidate, LogProb, Verifier, VoteShare
 
 QWEN = "Qwen2ForProcessRewardModel"
 STEP = "<extra_0>"
@@ -277,6 +277,35 @@ class QwenProcessRewardModel(Qwen2PreTrainedModel):
         hidden = self.model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
         logits: Tensor = self.score(hidden)
         return logits
+
+
+def verifier_for(
+    name: str | None, model: str, reward_model: str | None, *, device: str = "auto", dtype: str = "float32"
+) -> Verifier | None:
+    """The verifier of that name ("reward-model", "vote", "logprob", "none") for answers of ``model``.
+
+    Without a name the reward model where there is one, else vote share: on the testbed the first was best, the second
+    and log-probability level with each other, and each better than none (docs/log.md). ``reward_model`` is a folder, a
+    Hub id or "testbed"; the testbed's own model needs none named.
+
+    Raises:
+        ConfigError: an unknown name, or no reward model where one is asked for.
+        ModelError: the reward model cannot be loaded.
+    """
+    directory = reward_model or ("testbed" if model == "testbed" else None)
+    name = name or ("reward-model" if directory is not None else "vote")
+    if name == "reward-model":
+        if directory is None:
+            raise ConfigError("the verifier reward-model needs a model; name one with --reward-model")
+        if directory == "testbed":
+            from tacit.testbed import reward_model_path
+
+            directory = str(reward_model_path())
+        return RewardModel(directory, device=device, dtype=dtype)
+    choices: dict[str, Verifier | None] = {"vote": VoteShare(), "logprob": LogProb(), "none": None}
+    if name not in choices:
+        raise ConfigError(f"there is no verifier {name!r}; use reward-model, {', '.join(choices)}")
+    return choices[name]
 
 
 def _parts(response: str, separator: str) -> list[str]:

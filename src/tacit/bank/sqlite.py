@@ -375,10 +375,9 @@ def _keep_api_keys(old: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
         return
     with fresh:
         fresh.execute("BEGIN IMMEDIATE")
-        for table in reversed(tables):
-            fresh.execute(f"DELETE FROM {table.name}")
         for table in tables:
             places = ", ".join("?" * len(table.columns))
+            fresh.execute(f"DELETE FROM {table.name}")
             fresh.executemany(f"INSERT INTO {table.name} ({_columns(table)}) VALUES ({places})", rows[table.name])
 
 

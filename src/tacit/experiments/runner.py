@@ -28,8 +28,8 @@ from tacit.experiments.run_folder import Row, RunFolder
 from tacit.experiments.scoring import Grader
 from tacit.problems import Problem
 from tacit.responses import Responses
-from tacit.reward_models import RewardModel
-from tacit.verifiers import LogProb, Verifier, VoteShare
+from tacit.reward_models import verifier_for
+from tacit.verifiers import Verifier
 
 Progress = Callable[[Row, int, int], None]
 """(row, problems done, problems in all), called as each problem's row becomes final."""
@@ -86,25 +86,8 @@ def build_agent(config: RunConfig, bank: Bank) -> Agent:
 
 
 def build_verifier(config: RunConfig) -> Verifier | None:
-    """The verifier asked for; by default the reward model where there is one, else vote share: on the testbed the
-    first was best, the second and log-probability level with each other, and each better than none (docs/log.md)."""
-    name = config.verifier
-    has_reward_model = config.reward_model is not None or config.model == "testbed"
-    if name is None:
-        name = "reward-model" if has_reward_model else "vote"
-    if name == "reward-model":
-        if not has_reward_model:
-            from tacit.errors import ConfigError
-
-            raise ConfigError("the verifier reward-model needs a model; name one with --reward-model")
-        directory: str | Path = config.reward_model or "testbed"
-        if directory == "testbed":
-            from tacit.testbed import reward_model_path
-
-            directory = reward_model_path()
-        return RewardModel(directory, device=config.device, dtype=config.dtype)
-    choices: dict[str, Verifier | None] = {"vote": VoteShare(), "logprob": LogProb(), "none": None}
-    return choices[name]
+    """The verifier asked for, or the best available."""
+    return verifier_for(config.verifier, config.model, config.reward_model, device=config.device, dtype=config.dtype)
 
 
 class _Stream:

@@ -1,0 +1,164 @@
+"""The learner as the server sees it: a process of its own that is started, watched, started again, and stopped.
+
+Builds on config; the process itself is ``worker``. It is a process and not a thread so that learning neither holds the
+interpreter that answers requests nor takes it along when it dies. Knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tacit.config import LearnConfig, RecallConfig, Sampling
+from tacit.errors import ConfigError
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+"""Seconds before a dead worker is started again: the first time, and at most; each time twice as long."""
+
+STEADY = 60.0
+"""Seconds after which a worker that still lives counts as well, so that the next wait is the first again."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker needs to know. ``learn.batch`` is how many problems it takes at once.
+
+    Attributes:
+        bank: URL or path.
+        model: "testbed", a folder, or a Hub id.
+        seed: of all sampling and learning; the server's, so that memories have the ids that it expects.
+        verifier, reward_model: as in RunConfig.
+        device, dtype: where and how the model runs.
+        threads: that torch may use.
+        nice: added to the process's niceness, so that serving comes first.
+        lease: seconds until another worker takes over what one that stalls or dies had claimed.
+        poll: seconds between looks for work while there is none.
+        promote: whether candidates are tried for promotion between batches, and hurtful memories quarantined.
+    """
+
+    bank: str
+    model: str = "testbed"
+    seed: int = 0
+    verifier: str | None = None
+    reward_model: str | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    threads: int = 1
+    nice: int = 10
+    lease: float = 60.0
+    poll: float = 1.0
+    promote: bool = True
+    sampling: Sampling = field(default_factory=Sampling)
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    recall: RecallConfig = field(default_factory=RecallConfig)
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or not 0 <= self.nice <= 19:
+            raise ConfigError(f"threads is {self.threads} and nice {self.nice}; give at least 1, and 0 to 19")
+        if not (self.lease > 0 and self.poll > 0):
+            raise ConfigError(f"lease is {self.lease} and poll {self.poll}; both must be above 0 seconds")
+
+    def to_json(self) -> str:
+        """As text for ``from_json``."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> WorkerSettings:
+        """What ``to_json`` wrote; ConfigError if it is anything else."""
+        try:
+            values: Mapping[str, Any] = json.loads(text)
+            parts = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
+            return WorkerSettings(**{name: parts[name](**v) if name in parts else v for name, v in values.items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(f"these are no settings of a worker: {error}") from None
+
+
+class LearnerProcess:
+    """One worker process, kept alive from ``start`` to ``stop``; if this process dies, so does the worker.
+
+    What the worker prints goes to this process's stderr.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self.restarts = 0
+        self.exit_code: int | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether a worker is running now."""
+        process = self._process
+        return process is not None and process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the latest worker."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start the worker and watch over it; a second time does nothing."""
+        with self._lock:
+            if self._watcher is None:
+                self._stopping.clear()
+                self._launch()
+                self._watcher = threading.Thread(target=self._watch, name="tacit-learner", daemon=True)
+                self._watcher.start()
+
+    def stop(self, timeout: float = 30.0) -> bool:
+        """End the worker: it gives back what it has not finished. True if it went in good order within ``timeout``
+        seconds; it is killed otherwise, and its leases run out."""
+        self._stopping.set()
+        with self._lock:
+            watcher, self._watcher = self._watcher, None
+            process = self._process
+        if process is None or watcher is None:
+            return True
+        process.terminate()
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        watcher.join()
+        # A signal ends it while it is still loading, when it has claimed nothing yet.
+        return process.returncode in (0, -signal.SIGTERM)
+
+    def _launch(self) -> None:
+        # Settings go through the pipe, not the command line, which every user of the machine can read.
+        command = [sys.executable, "-m", "tacit.server.worker"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr.fileno(), text=True)
+        assert process.stdin is not None
+        try:
+            with process.stdin as pipe:
+                pipe.write(self.settings.to_json())
+        except BrokenPipeError:
+            pass  # dead already; the watcher sees to it
+        self._process = process
+
+    def _watch(self) -> None:
+        wait = FIRST_WAIT
+        while True:
+            process, began = self._process, time.monotonic()
+            assert process is not None
+            self.exit_code = process.wait()
+            if time.monotonic() - began > STEADY:
+                wait = FIRST_WAIT
+            if self._stopping.wait(wait):
+                return
+            wait = min(2 * wait, LONGEST_WAIT)
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                self._launch()
+                self.restarts += 1
