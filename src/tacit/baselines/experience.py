@@ -48,16 +48,28 @@ class Store(Generic[T]):
     """Things kept, each with the key of the problem it comes from."""
 
     sources: list[str] = field(default_factory=list)
-    keys: list[np.ndarray] = field(default_factory=list)
     items: list[T] = field(default_factory=list)
+    _room: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
 
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def keys(self) -> np.ndarray:
+        """The keys of all things, float32 [N, D], in the order of keeping."""
+        return self._room[: len(self.items)]
+
     def add(self, source: str, key: np.ndarray, item: T) -> None:
         """Keep something of the problem ``source``, whose key is ``key`` [D] of unit norm."""
+        count = len(self.items)
+        if count == len(self._room):
+            # Room doubles, so that a long stream does not copy all keys with every problem.
+            grown = np.empty((max(64, 2 * count), len(key)), dtype=np.float32)
+            if count:
+                grown[:count] = self.keys
+            self._room = grown
+        self._room[count] = key
         self.sources.append(source)
-        self.keys.append(key)
         self.items.append(item)
 
     def nearest(self, keys: np.ndarray, k: int = 1) -> list[list[Found[T]]]:
@@ -65,12 +77,19 @@ class Store(Generic[T]):
         if not self.items:
             return [[] for _ in keys]
         # Equal keys differ in a product's last bit, by their places in it: rounded, equal is equal in any batch.
-        similarity = np.round(keys @ np.stack(self.keys).T, 6)
-        best = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+        similarity = np.round(keys @ self.keys.T, 6)
         return [
-            [Found(self.sources[place], float(row[place]), self.items[place]) for place in places]
-            for row, places in zip(similarity, best, strict=True)
+            [Found(self.sources[place], float(row[place]), self.items[place]) for place in _largest(row, k)]
+            for row in similarity
         ]
+
+
+def _largest(values: np.ndarray, k: int) -> np.ndarray:
+    """Places of the ``k`` largest of ``values`` [N], falling; of equal ones the first."""
+    k = min(k, len(values))
+    # Only what is not below the k-th largest gets sorted.
+    places = np.flatnonzero(values >= np.partition(values, -k)[-k])
+    return places[np.argsort(-values[places], kind="stable")[:k]]
 
 
 class Answered(NamedTuple):
