@@ -151,6 +151,12 @@ class Backbone:
         ids = [*ids, *(known[token] for token in TURN_ENDS if token in known and token in template)]
         return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
 
+    @cached_property
+    def longest_token(self) -> int:
+        """Characters of the longest token: a text has at least its length divided by this in tokens, unless the
+        tokenizer drops some of it (white space)."""
+        return max(map(len, self.tokenizer.get_vocab()))
+
     # -- text ---------------------------------------------------------------------------------------------------
 
     def encode(self, problem: str, examples: Sequence[tuple[str, str]] = ()) -> Tensor:

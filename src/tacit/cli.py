@@ -1,4 +1,4 @@
-"""The command line: ``tacit demo | run | ask | consolidate | compare | report | memories | keys | study | ...``.
+"""The command line: ``tacit demo | run | ask | serve | consolidate | compare | report | memories | keys | study ...``.
 
 Builds on everything, but imports it late: ``tacit --help`` must not wait for torch. The commands are thin (parse, call,
 print) and live in the ``cli_*`` modules; this file holds the entry point and what becomes of errors. A user's error is
@@ -14,7 +14,17 @@ from typing import Annotated, cast
 
 import typer
 
-from tacit import cli_compare, cli_consolidate, cli_doctor, cli_keys, cli_memories, cli_run, cli_study, cli_testbed
+from tacit import (
+    cli_compare,
+    cli_consolidate,
+    cli_doctor,
+    cli_keys,
+    cli_memories,
+    cli_run,
+    cli_serve,
+    cli_study,
+    cli_testbed,
+)
 from tacit.cli_common import Interrupted, ReaderGone, emit, one_line, show_summary, version, writing
 from tacit.errors import TacitError
 
@@ -37,6 +47,7 @@ app = typer.Typer(
 app.command("demo")(cli_run.demo)
 app.command("run")(cli_run.run)
 app.command("ask")(cli_run.ask)
+app.command("serve")(cli_serve.serve)
 app.command("consolidate")(cli_consolidate.consolidate)
 app.command("compare")(cli_compare.compare)
 app.add_typer(cli_memories.app, name="memories")

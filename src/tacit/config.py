@@ -16,13 +16,14 @@ from typing import Any
 from tacit.errors import ConfigError
 
 
-def _require(ok: bool, message: str) -> None:
+def require(ok: bool, message: str) -> None:
+    """ConfigError with this message unless ``ok``."""
     if not ok:
         raise ConfigError(message)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    _require(value in allowed, f"{name} is {value!r}; use one of {', '.join(allowed)}")
+    require(value in allowed, f"{name} is {value!r}; use one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class Sampling:
     max_tokens: int = 64
 
     def __post_init__(self) -> None:
-        _require(self.samples >= 1, f"samples is {self.samples}; it must be at least 1")
-        _require(
+        require(self.samples >= 1, f"samples is {self.samples}; it must be at least 1")
+        require(
             0 < self.temperature < math.inf,
             f"temperature is {self.temperature}; it must be above 0 and finite (greedy comes besides)",
         )
-        _require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be in (0, 1]")
-        _require(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; it must be at least 1")
+        require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be in (0, 1]")
+        require(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; it must be at least 1")
 
 
 LATER = ("kl", "rehearse", "admit_belief", "enough")
@@ -119,16 +120,16 @@ class LearnConfig:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "steps", "rollouts", "admit_steps", "batch", "row_tokens"):
-            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
-        _require(self.rollouts >= 2, "rollouts is 1; a group needs at least 2 to have advantages")
-        _require(0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0 and finite")
-        _require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
-        _require(0 <= self.kl < math.inf, f"kl is {self.kl}; it must be 0 or more")
-        _require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
-        _require(self.rehearse >= 0, f"rehearse is {self.rehearse}; it must be 0 or more")
-        _require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
-        _require(0 <= self.admit_belief <= 1, f"admit_belief is {self.admit_belief}; it must be between 0 and 1")
-        _require(0 < self.enough < math.inf, f"enough is {self.enough}; it must be above 0 (above 1: learn always)")
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
+        require(self.rollouts >= 2, "rollouts is 1; a group needs at least 2 to have advantages")
+        require(0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0 and finite")
+        require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
+        require(0 <= self.kl < math.inf, f"kl is {self.kl}; it must be 0 or more")
+        require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
+        require(self.rehearse >= 0, f"rehearse is {self.rehearse}; it must be 0 or more")
+        require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
+        require(0 <= self.admit_belief <= 1, f"admit_belief is {self.admit_belief}; it must be between 0 and 1")
+        require(0 < self.enough < math.inf, f"enough is {self.enough}; it must be above 0 (above 1: learn always)")
         _one_of("init", self.init, ("gaussian", "vocabulary", "text", "nearest"))
         _one_of("label", self.label, ("zero-shot", "routed", "verified", "confident", "renewed"))
         _one_of("keep", self.keep, ("last", "best"))
@@ -171,14 +172,14 @@ class RecallConfig:
     def __post_init__(self) -> None:
         kind, _, layer = self.key.partition(":")
         _one_of("key", kind, ("last", "input", "hidden", "kv"))
-        _require(
+        require(
             not layer or (kind in ("hidden", "last") and layer.isdigit()),
             f"key is {self.key!r}; only hidden and last take a layer, as in last:12",
         )
-        _require(self.k >= 1, f"k is {self.k}; it must be at least 1")
+        require(self.k >= 1, f"k is {self.k}; it must be at least 1")
         _one_of("compose", self.compose, ("concatenate", "average"))
-        _require(0 <= self.use < math.inf, f"use is {self.use}; it must be 0 or more")
-        _require(-1 <= self.floor <= 1, f"floor is {self.floor}; a cosine similarity lies between -1 and 1")
+        require(0 <= self.use < math.inf, f"use is {self.use}; it must be 0 or more")
+        require(-1 <= self.floor <= 1, f"floor is {self.floor}; a cosine similarity lies between -1 and 1")
 
 
 @dataclass(frozen=True)
@@ -221,10 +222,10 @@ class RunConfig:
     recall: RecallConfig = field(default_factory=RecallConfig)
 
     def __post_init__(self) -> None:
-        _require(self.limit is None or self.limit >= 1, f"limit is {self.limit}; it must be at least 1")
-        _require(self.window >= 1, f"window is {self.window}; it must be at least 1")
-        _require(self.threads is None or self.threads >= 1, f"threads is {self.threads}; it must be at least 1")
-        _require(self.seed >= 0, f"seed is {self.seed}; it must be 0 or more")
+        require(self.limit is None or self.limit >= 1, f"limit is {self.limit}; it must be at least 1")
+        require(self.window >= 1, f"window is {self.window}; it must be at least 1")
+        require(self.threads is None or self.threads >= 1, f"threads is {self.threads}; it must be at least 1")
+        require(self.seed >= 0, f"seed is {self.seed}; it must be 0 or more")
         for name in self.baselines:
             _one_of("baseline", name, ("icl", "random", "majority", "verified"))
         if self.verifier is not None:

@@ -1,4 +1,6 @@
-"""The server: who may ask (keys), what is learned from their traffic (jobs, worker) and what of it is used (promotion).
+"""Serve and learn: the memory behind the API that clients already speak.
 
-Builds on the agent and the bank, in whose database all of its state lives, in the same transactions as the memories.
+Builds on the agent's parts (engine, recall, routing, bank) and FastAPI. ``app`` wires the routes; a request's way is
+access (who asks) -> schemas (what is asked) -> prompts (token ids) -> answering (recall, generate, route) -> chat or
+completions (the answer in OpenAI's shape) -> jobs (what may be learned of it, by another process).
 """

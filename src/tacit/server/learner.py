@@ -35,6 +35,7 @@ class WorkerSettings:
         model: "testbed", a folder, or a Hub id.
         seed: of all sampling and learning; the server's, so that memories have the ids that it expects.
         verifier, reward_model: as in RunConfig.
+        instruction: of the model's template; the server's.
         device, dtype: where and how the model runs.
         threads: that torch may use.
         nice: added to the process's niceness, so that serving comes first.
@@ -48,6 +49,7 @@ class WorkerSettings:
     seed: int = 0
     verifier: str | None = None
     reward_model: str | None = None
+    instruction: str = ""
     device: str = "auto"
     dtype: str = "float32"
     threads: int = 1

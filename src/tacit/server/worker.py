@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from tacit.agent import Agent, Answered, Remembered
-from tacit.backbone import Backbone
+from tacit.backbone import Backbone, Template
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.engines.base import Engine
@@ -204,7 +204,8 @@ def work(settings: WorkerSettings, parent: int | None = None) -> None:
     """
     os.nice(settings.nice)
     torch.set_num_threads(settings.threads)
-    backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device)
+    template = Template(instruction=settings.instruction)
+    backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device, template=template)
     verifier = verifier_for(
         settings.verifier, settings.model, settings.reward_model, device=settings.device, dtype=settings.dtype
     )

@@ -1,0 +1,193 @@
+"""The routes of the server, and what becomes of errors.
+
+Builds on FastAPI, access, chat, completions and the service.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from tacit.bank.base import Bank
+from tacit.errors import TacitError
+from tacit.memory import State
+from tacit.server.access import Access, App, Bodies
+from tacit.server.asking import SUFFIX, Caller
+from tacit.server.chat import chat
+from tacit.server.completions import complete
+from tacit.server.errors import Refused, invalid, not_found, refusal_of
+from tacit.server.schemas import ChatRequest, CompletionRequest
+from tacit.server.service import Service
+
+LOG = logging.getLogger("tacit.server")
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(BaseModel):
+    """OpenAI's shape of an error."""
+
+    error: ErrorBody
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": text}
+    for status, text in {
+        400: "The request cannot be served as it is.",
+        401: "No API key, or an unknown or revoked one.",
+        403: "The key lacks a right.",
+        404: "There is no such thing, or none that this key may see.",
+        408: "The body took too long.",
+        413: "The body is too large.",
+        429: "The server is full; try again after Retry-After seconds.",
+        503: "The server is shutting down, or its bank cannot be read.",
+    }.items()
+}
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks; ``Access`` has put it there."""
+    found: Caller = request.scope["state"]["caller"]
+    return found
+
+
+Asking = Annotated[Caller, Depends(caller_of)]
+
+
+def create_app(service: Service) -> App:
+    """The ASGI application of a loaded service."""
+    api = FastAPI(
+        title="Tacit",
+        description="A frozen language model that learns from its own experience, behind OpenAI's API.",
+        version="1",
+        responses=REFUSALS,
+        redoc_url=None,
+    )
+    _handle_errors(api)
+    _add_openai(api, service)
+    _add_health(api, service)
+    return Access(Bodies(api, service), service)
+
+
+def _add_openai(api: FastAPI, service: Service) -> None:
+    plain = service.config.served_name
+
+    def card(name: str, **more: Any) -> dict[str, Any]:
+        fixed = {"object": "model", "created": 0, "owned_by": "tacit", "root": plain, "parent": None}
+        return {"id": name, **fixed, "max_model_len": service.backbone.context, **more}
+
+    cards = [card(plain), card(plain + SUFFIX, parent=plain)]
+
+    @api.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The plain model and the one with memory."""
+        return {"object": "list", "data": cards}
+
+    @api.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        """One model."""
+        for one in cards:
+            if one["id"] == name:
+                return one
+        raise not_found(f"there is no model {name!r}", "model_not_found", "model")
+
+    @api.post("/v1/chat/completions")
+    async def chat_completions(body: ChatRequest, request: Request, caller: Asking) -> Response:
+        """Answer a conversation."""
+        return await chat(service, caller, body, request)
+
+    @api.post("/v1/completions")
+    async def completions(body: CompletionRequest, request: Request, caller: Asking) -> Response:
+        """Continue raw prompts."""
+        return await complete(service, caller, body, request)
+
+
+def _add_health(api: FastAPI, service: Service) -> None:
+    @api.get("/health/live")
+    async def live() -> dict[str, str]:
+        """Whether the process answers at all."""
+        return {"status": "live"}
+
+    @api.get("/health/ready")
+    async def ready() -> Response:
+        """Whether requests are being taken."""
+        if service.draining:
+            return JSONResponse({"status": "shutting_down"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    @api.get("/metrics")
+    async def metrics(caller: Asking) -> Response:
+        """Figures of this key's namespace for Prometheus."""
+        await service.storing(lambda: _gauge(service, caller.namespace))
+        return Response(service.metrics.text(caller.namespace), media_type="text/plain; version=0.0.4")
+
+
+def _gauge(service: Service, namespace: str) -> None:
+    meters = service.metrics.of(namespace)
+    for state, count in memories_by_state(service.bank, namespace).items():
+        meters.memories.labels(state).set(count)
+    for name, count in service.jobs.counts(namespace).items():
+        meters.queue.labels(name).set(count)
+
+
+def memories_by_state(bank: Bank, namespace: str) -> dict[str, int]:
+    """How many memories of a namespace are in each state."""
+    counts = {state.value: 0 for state in State}
+    for info in bank.find(namespace):
+        counts[info.state.value] += 1
+    return counts
+
+
+def _handle_errors(api: FastAPI) -> None:
+    @api.exception_handler(TacitError)
+    async def tacit_error(_: Request, error: TacitError) -> Response:
+        return refused_response(refusal_of(error))
+
+    @api.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> Response:
+        return refused_response(_explained(error))
+
+    @api.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        messages = {
+            404: f"there is no {request.url.path!r} here",
+            405: f"{request.url.path} does not take {request.method}",
+            400: "the body is no JSON that can be read",
+        }
+        message = messages.get(error.status_code, str(error.detail))
+        return refused_response(Refused(error.status_code, message, headers=error.headers))
+
+    @api.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> Response:
+        # The traceback is for the operator; the client is told nothing of the inside.
+        LOG.exception("a request to %s failed", request.url.path, exc_info=error)
+        return refused_response(Refused(500, "the server failed; its log says why", type="server_error"))
+
+
+def refused_response(refused: Refused) -> JSONResponse:
+    """The response that tells of a refusal."""
+    return JSONResponse(refused.body(), refused.status, refused.headers)
+
+
+def _explained(error: RequestValidationError) -> Refused:
+    """The first fault, by the path to it: ``messages.0.role: Input should be ...``."""
+    faults = error.errors()
+    first = faults[0]
+    path = [str(part) for part in first["loc"] if part != "body"]
+    param = ".".join(path)
+    message = f"{param}: {first['msg']}" if param else str(first["msg"])
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return invalid(message[:500] + more, param[:200] or None)

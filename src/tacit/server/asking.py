@@ -1,0 +1,171 @@
+"""What both kinds of requests share: from a body to plans, and from answers to counts, jobs and the ``tacit`` report.
+
+Builds on schemas, prompts, answering and jobs.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from tacit.engines.base import Request
+from tacit.errors import MemoryNotFound
+from tacit.seeds import derive
+from tacit.server.answering import Answering, Plan
+from tacit.server.errors import forbidden, invalid, not_found
+from tacit.server.keys import ApiKey
+from tacit.server.prompts import fitting
+from tacit.server.schemas import MOST_CHOICES, ChatRequest, CompletionRequest
+from tacit.server.service import Service
+
+SUFFIX = ":tacit"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and since when.
+
+    Attributes:
+        key: decides namespace and rights.
+        since: ``time.perf_counter`` at arrival.
+    """
+
+    key: ApiKey
+    since: float
+
+    @property
+    def namespace(self) -> str:
+        """Whose memories."""
+        return self.key.namespace
+
+
+def remembers(service: Service, name: str) -> bool:
+    """Whether the model of this name is the one with memory.
+
+    Raises:
+        Refused: there is no such model.
+    """
+    plain = service.config.served_name
+    if name not in (plain, plain + SUFFIX):
+        raise not_found(
+            f"there is no model {name!r}; this server has {plain!r} and {plain + SUFFIX!r}", "model_not_found", "model"
+        )
+    return name != plain
+
+
+def plan(
+    service: Service,
+    caller: Caller,
+    body: ChatRequest | CompletionRequest,
+    ids: Tensor,
+    problem: str,
+    *,
+    top: int,
+    wanted: int | None,
+    memory: bool,
+) -> Answering:
+    """The answering of one prompt.
+
+    Args:
+        ids: of the prompt [T].
+        problem: what memories are found by.
+        top: alternatives beside each token.
+        wanted: most new tokens, None for the default.
+        memory: False for the plain model.
+
+    Raises:
+        Refused: the key may not ask, or prompt and answer do not fit.
+    """
+    if not caller.key.may("ask"):
+        raise forbidden("ask")
+    temperature = 1.0 if body.temperature is None else body.temperature
+    n = body.n or 1
+    seed = secrets.randbits(62) if body.seed is None else body.seed
+    asked = Request(
+        ids,
+        None,
+        n,
+        temperature,
+        1.0 if body.top_p is None else body.top_p,
+        fitting(service.backbone, ids, wanted, service.config.sampling.max_tokens, service.config.learn.tokens),
+        tuple(derive(seed, "serve", index) for index in range(n)) if temperature > 0 else (),
+        body.stops,
+        top=top,
+    )
+    options = body.tacit
+    choice = options.memory if memory and problem.strip() else "off"
+    return Answering(service, Plan(asked, caller.namespace, problem, choice, options.route == "verify"))
+
+
+def refuse_many(prompts: int, n: int | None) -> None:
+    """Refused if a request asks for more rollouts than one may."""
+    if prompts * (n or 1) > MOST_CHOICES:
+        raise invalid(f"{prompts} prompts with n = {n} are more than {MOST_CHOICES} rollouts; split the request", "n")
+
+
+def usage(answerings: Sequence[Answering]) -> dict[str, int]:
+    """Prompt tokens once, and the tokens of every rollout, whichever was returned."""
+    read = sum(len(one.plan.asked.ids) for one in answerings)
+    made = sum(one.generated for one in answerings)
+    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+
+
+async def settle(
+    service: Service, caller: Caller, model: str, answerings: Sequence[Answering], *, learn: bool, why_not: str
+) -> dict[str, Any]:
+    """Count what routing made of the memories, submit what may be learned, and report.
+
+    Args:
+        learn: whether this request may be learned from at all; the key's rights are asked besides.
+        why_not: the reason where it may not.
+
+    Returns:
+        The ``tacit`` part of the response: of the first prompt, where there are several.
+    """
+    meters = service.metrics.of(caller.namespace)
+    reports = []
+    for one in answerings:
+        for index in sorted(one.routes):
+            meters.routes.labels(model, one.routes[index].name).inc()
+        reports.append(await service.storing(lambda one=one: _store(service, caller, one, learn, why_not)))  # type: ignore[misc]
+        meters.jobs.labels(reports[-1]["learning"]).inc()
+    counted = usage(answerings)
+    meters.prompt_tokens.labels(model).inc(counted["prompt_tokens"])
+    meters.tokens.labels(model).inc(counted["completion_tokens"])
+    meters.seconds.labels(model).observe(time.perf_counter() - caller.since)
+    return {**reports[0], **({"prompts": reports} if len(reports) > 1 else {})}
+
+
+def _store(service: Service, caller: Caller, one: Answering, learn: bool, why_not: str) -> dict[str, Any]:
+    first = one.routes.get(0)
+    if first is not None and one.plan.verify:
+        verdict = {"agreed": first.name == "agree", "helped": first.name == "memory", "hurt": first.name == "zero_shot"}
+        for hit in one.hits:
+            try:
+                service.bank.count(
+                    hit.memory_id, caller.namespace, uses=1, **{name: int(won) for name, won in verdict.items()}
+                )
+            except MemoryNotFound:
+                continue  # deleted meanwhile
+    job, learning = None, why_not
+    if learn and not caller.key.may("learn"):
+        learning = "the key has no right to learn"
+    elif learn:
+        submitted = service.jobs.submit(caller.namespace, one.plan.problem, caller.key)
+        learning = submitted.why
+        job = None if submitted.job is None else {"id": submitted.job.id, "state": str(submitted.job.state)}
+    return {
+        "memory": one.hits[0].memory_id if one.hits else None,
+        "memories": [{"id": hit.memory_id, "similarity": hit.similarity} for hit in one.hits],
+        "similarity": one.hits[0].similarity if one.hits else None,
+        "route": None if first is None else first.name,
+        "why": None if first is None else first.why,
+        "routes": [one.routes[index].name for index in sorted(one.routes)],
+        "job": job,
+        "learning": learning,
+    }

@@ -1,0 +1,120 @@
+"""A server process: load, listen, answer, drain, end; and beside it the learner's process.
+
+Builds on uvicorn, app and learner. On SIGTERM or Ctrl-C it first says so (``/health/ready`` is 503, new work gets 503)
+while it goes on listening, waits for the answers in flight, and then ends. A second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from tacit.errors import ConfigError
+from tacit.server.app import create_app
+from tacit.server.learner import LearnerProcess
+from tacit.server.service import Service
+from tacit.server.settings import ServeConfig
+
+LOOK_SECONDS = 0.05
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn, which waits for what is in flight before it stops listening."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._drain: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains, the second one ends."""
+        if self._service.draining:
+            super().handle_exit(sig, frame)
+            return
+        self._service.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn's heartbeat, ten times a second."""
+        if self._service.draining and self._drain is None:
+            self._drain = asyncio.create_task(self._wait())
+        return await super().on_tick(counter)
+
+    async def _wait(self) -> None:
+        deadline = asyncio.get_running_loop().time() + self._service.config.limits.drain_seconds
+        while self._service.in_flight and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(LOOK_SECONDS)
+        self.should_exit = True
+
+
+def bound(config: ServeConfig) -> socket.socket:
+    """A socket that listens at the address asked for.
+
+    Raises:
+        ConfigError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"{config.host}:{config.port} cannot be listened at ({error.strerror or error}); choose another --port "
+            "(0 for any free one) or --host"
+        ) from error
+    return listener
+
+
+def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
+    """Run a server until it is told to end.
+
+    Args:
+        config: see ``ServeConfig``.
+        say: gets a line at a time for the operator.
+
+    Raises:
+        ConfigError: the address is taken, or reachable from outside while the bank has no API key.
+        TacitError: model or bank cannot be loaded.
+    """
+    listener = bound(config)
+    try:
+        service = Service(config)
+    except BaseException:
+        listener.close()
+        raise
+    learner: LearnerProcess | None = None
+    try:
+        is_open = not service.keys.any()
+        if is_open and not config.loopback:
+            raise ConfigError(
+                f"{config.host} can be reached from other machines, but {config.bank} has no API key; make one with "
+                "`tacit keys create`, or listen at 127.0.0.1"
+            )
+        if config.learner:
+            learner = LearnerProcess(config.worker())
+            learner.start()
+        service.learner = learner
+        host, port = listener.getsockname()[:2]
+        say(f"Tacit serves {config.served_name} and {config.served_name}:tacit at http://{host}:{port}/v1")
+        if is_open:
+            say("No API key: open to this machine alone. Make a key with `tacit keys create` to close it.")
+        settings = uvicorn.Config(
+            create_app(service),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=int(config.limits.drain_seconds) + 1,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+        DrainingServer(settings, service).run(sockets=[listener])
+    finally:
+        if learner is not None:
+            learner.stop()
+        service.close()
+        listener.close()

@@ -1,0 +1,86 @@
+"""From tokens to text, piece by piece: what of a rollout may be shown already.
+
+Builds on the backbone's tokenizer. Streamed and whole answers go through the same ``Detokeniser``, so that their texts
+are the same. Two things are held back: bytes that are not a whole character yet, and text that may turn out to be the
+beginning of a stop string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+LOOK_BACK = 6
+"""Tokens decoded again before each new one, since a token's text depends on those before it (leading blanks)."""
+
+
+class Detokeniser:
+    """The text of one rollout, token by token.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        stop: strings that end the text; neither they nor what follows is shown.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._ids: list[int] = []
+        self._start = 0  # tokens before this one are left out of the decoding
+        self._read = 0  # tokens whose text is in ``_text``
+        self._text = ""
+        self._shown = 0
+        self.stopped = False
+
+    def push(self, token_id: int) -> str:
+        """The text that can be shown now that this token is there; often one word, sometimes nothing."""
+        if self.stopped:
+            return ""
+        self._ids.append(token_id)
+        self._decode(final=False)
+        return self._show(final=False)
+
+    def end(self) -> str:
+        """The rest of the text."""
+        if self.stopped:
+            return ""
+        self._decode(final=True)
+        return self._show(final=True)
+
+    def _decode(self, *, final: bool) -> None:
+        before = self._plain(self._ids[self._start : self._read])
+        now = self._plain(self._ids[self._start :])
+        if now.endswith(UNFINISHED) and not final:
+            return
+        self._text += now[len(before) :]
+        self._read = len(self._ids)
+        self._start = max(self._start, self._read - LOOK_BACK)
+
+    def _plain(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
+
+    def _show(self, *, final: bool) -> str:
+        text, end = self._text, len(self._text)
+        longest = max(map(len, self._stop), default=0)
+        cuts = [at for at in (text.find(stop, max(0, self._shown - longest)) for stop in self._stop) if at >= 0]
+        if cuts:
+            end, self.stopped = min(cuts), True
+        elif not final:
+            end -= self._may_be_stop(text)
+        shown, self._shown = text[self._shown : end], max(end, self._shown)
+        return shown
+
+    def _may_be_stop(self, text: str) -> int:
+        """Characters at the end that are the beginning of a stop string."""
+        longest = max(map(len, self._stop), default=0)
+        for size in range(min(longest - 1, len(text)), 0, -1):
+            if any(stop.startswith(text[-size:]) for stop in self._stop):
+                return size
+        return 0
+
+
+def whole(tokenizer: Any, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+    """The text of a finished rollout, as streaming would have shown it."""
+    text = Detokeniser(tokenizer, stop)
+    return "".join([*map(text.push, ids), text.end()])
