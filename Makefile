@@ -20,7 +20,7 @@ demo-short: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-slow: $(INSTALLED)
+test-slow: $(VENV)/.eval-installed
 	$(BIN)/pytest -m slow
 
 lint: $(INSTALLED)
@@ -43,6 +43,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(VENV)/.bench-installed: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
+$(VENV)/.eval-installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[eval]'
 	touch $@
 
 clean:
