@@ -28,8 +28,8 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 
-# BENCH: which of them, of learn, generate, recall, growth. OUT: folder for the JSON and the plots. QUICK=1: the smallest sizes.
-BENCH ?= learn generate recall growth
+# BENCH: which of them, of learn, generate, recall, growth, serve. OUT: folder for the JSON and the plots. QUICK=1: the smallest sizes.
+BENCH ?= learn generate recall growth serve
 OUT ?= runs/bench
 bench: $(VENV)/.bench-installed
 	set -e; for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py --out $(OUT) $(if $(QUICK),--quick); done
