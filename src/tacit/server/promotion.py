@@ -67,11 +67,11 @@ class Rule:
             often than better, and in at least this share of its uses.
     """
 
-    neighbours: int = 6
+    neighbours: int = 4
     least: int = 3
     benefit: float = 0.05
     harm: float = 0.25
-    suffering: float = 0.2
+    suffering: float = 0.0
     tries: int = 3
     hurt_lead: int = 3
     hurt_share: float = 0.25
