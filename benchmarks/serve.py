@@ -4,7 +4,7 @@
 
 Two real ``tacit serve`` processes take turns, one with a learner beside it and one without. In each turn ``clients``
 clients ask without pause, greedy, half of their requests to ``M`` and half to ``M:tacit``, fresh testbed problems.
-Before and between the turns a fixed set of other problems is asked of the learning server (with ``learn`` false): the share
+Before and between the turns a fixed set of other problems is asked of the learning server (``learn`` false): the share
 of right answers and of answers that ``M:tacit`` shares with ``M``. Gold answers are read by this scorer alone. Any
 status but 200 and 429 is counted as a failure. Writes ``serve.json`` and ``serve.png``.
 """
