@@ -86,9 +86,7 @@ def evaluate(served: Served, tasks: Path, out: Path, kind: str, path: str, task:
 
 @pytest.mark.parametrize("model", ["testbed", "testbed:tacit"])
 def test_chat_generation(served: Served, tasks: Path, tmp_path: Path, model: str) -> None:
-    found = evaluate(
-        served, tasks, tmp_path, "local-chat-completions", "/v1/chat/completions", "tacit_generate", model
-    )
+    found = evaluate(served, tasks, tmp_path, "local-chat-completions", "/v1/chat/completions", "tacit_generate", model)
     assert len(found["samples"]) == COUNT
     assert all("Answer:" in sample["resps"][0][0] for sample in found["samples"])
 
