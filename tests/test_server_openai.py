@@ -239,6 +239,21 @@ def test_a_terminated_server_finishes_what_it_has_begun(tmp_path: Path) -> None:
         assert running.process.wait(30) == 0
 
 
+def test_a_full_server_is_retried(tmp_path: Path) -> None:
+    with serving(tmp_path / "bank.sqlite", "--no-learn", "--max-in-flight", "1") as running:
+        long: dict[str, Any] = {"model": "testbed", "messages": user(PROBLEMS[0]), "n": 64, "temperature": 2, "seed": 1}
+
+        def ask(client: openai.OpenAI) -> int:
+            return len(client.chat.completions.create(**long, max_tokens=900).choices)
+
+        with ThreadPoolExecutor(4) as pool:
+            impatient = [pool.submit(ask, running.client(max_retries=0)) for _ in range(4)]
+            refused = [error for one in impatient if (error := one.exception()) is not None]
+            assert 1 <= len(refused) < 4 and all(isinstance(error, openai.RateLimitError) for error in refused)
+            assert isinstance(refused[0], openai.RateLimitError) and refused[0].response.headers["retry-after"] == "1"
+            assert list(pool.map(ask, [running.client(max_retries=60)] * 3)) == [64] * 3
+
+
 def running_requests(running: Served) -> float:
     for line in running.get("/metrics").text.splitlines():
         if line.startswith("tacit:requests_running{"):
