@@ -51,7 +51,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         403: "The key lacks a right.",
         404: "There is no such thing, or none that this key may see.",
         408: "The body took too long.",
+        409: "What is there already stands in the way.",
         413: "The body is too large.",
+        415: "The body is of another kind than this route takes.",
         429: "The server is full; try again after Retry-After seconds.",
         503: "The server is shutting down, or its bank cannot be read.",
     }.items()
