@@ -14,6 +14,7 @@ import binascii
 import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from tacit.server.asking import Caller
@@ -121,16 +122,19 @@ class Bodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):  # nobody reads their bodies
             await self.app(scope, receive, send)
             return
+        end = asyncio.get_running_loop().time() + self.limits.body_seconds
         try:
-            body = await asyncio.wait_for(self._read(scope, receive), self.limits.body_seconds)
+            async with asyncio.timeout_at(end):
+                body = await self._read(scope, receive)
         except TimeoutError:
-            await _refuse(send, Refused(408, f"the body took more than {self.limits.body_seconds:g} s", code="timeout"))
+            late = f"the body took more than {self.limits.body_seconds:g} s"
+            await _refuse(send, Refused(408, late, code="timeout", headers={"Connection": "close"}))
             return
         except Refused as refused:
-            await _refuse(send, refused)
+            await self._refuse_and_read_on(scope, receive, send, refused, end)
             return
         if body is None:
             return
@@ -144,6 +148,23 @@ class Bodies:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self.app(scope, replayed, send)
+
+    async def _refuse_and_read_on(
+        self, scope: Scope, receive: Receive, send: Send, refused: Refused, end: float
+    ) -> None:
+        """Answer at once, then pass over the rest for as long as a body may take, and only then close.
+
+        A client that sends everything before it reads would otherwise find a broken connection, not the answer.
+        """
+        await _refuse(send, refused, closing=False)
+        asks_first = any(name.lower() == b"expect" for name, _ in scope["headers"])
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                while not asks_first:
+                    message = await receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        break
+        await send({"type": "http.response.body", "body": b""})
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the caller has gone."""
@@ -180,7 +201,8 @@ def _presented(authorization: str) -> str | None:
     return None
 
 
-async def _refuse(send: Send, refused: Refused) -> None:
+async def _refuse(send: Send, refused: Refused, *, closing: bool = True) -> None:
+    """Send a refusal; with ``closing=False`` whole, but so that the caller still has to end the response."""
     body = json.dumps(refused.body()).encode()
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refused.headers}
     await send({
@@ -188,4 +210,4 @@ async def _refuse(send: Send, refused: Refused) -> None:
         "status": refused.status,
         "headers": [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()],
     })  # fmt: skip
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": not closing})

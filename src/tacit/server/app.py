@@ -60,6 +60,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+ALTERNATIVES = ("str", "constrained-str", "list[", "function-")
+"""How pydantic names the alternatives of a union in the path to a fault; no part of what a client sent."""
+
+
 def create_app(service: Service) -> App:
     """The ASGI application of a loaded service."""
     api = FastAPI(
@@ -150,8 +154,8 @@ def _handle_errors(api: FastAPI) -> None:
     @api.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         messages = {
-            404: f"there is no {request.url.path!r} here",
-            405: f"{request.url.path} does not take {request.method}",
+            404: f"there is no {request.scope['path']!r} here",
+            405: f"{request.scope['path']} does not take {request.method}",
             400: "the body is no JSON that can be read",
         }
         message = messages.get(error.status_code, str(error.detail))
@@ -160,7 +164,7 @@ def _handle_errors(api: FastAPI) -> None:
     @api.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
         # The traceback is for the operator; the client is told nothing of the inside.
-        LOG.exception("a request to %s failed", request.url.path, exc_info=error)
+        LOG.exception("a request to %s failed", request.scope["path"], exc_info=error)
         return refused_response(Refused(500, "the server failed; its log says why", type="server_error"))
 
 
@@ -173,7 +177,7 @@ def _explained(error: RequestValidationError) -> Refused:
     """The first fault, by the path to it: ``messages.0.role: Input should be ...``."""
     faults = error.errors()
     first = faults[0]
-    path = [str(part) for part in first["loc"] if part != "body"]
+    path = [str(part) for part in first["loc"] if part != "body" and not str(part).startswith(ALTERNATIVES)]
     param = ".".join(path)
     message = f"{param}: {first['msg']}" if param else str(first["msg"])
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

@@ -21,7 +21,7 @@ from tacit.seeds import derive
 from tacit.server.answering import Answering, Plan
 from tacit.server.errors import forbidden, invalid, not_found
 from tacit.server.keys import ApiKey
-from tacit.server.prompts import fitting
+from tacit.server.prompts import fitting, searchable, too_long
 from tacit.server.schemas import MOST_CHOICES, ChatRequest, CompletionRequest
 from tacit.server.service import Service
 
@@ -69,6 +69,20 @@ def remembers(service: Service, name: str) -> bool:
     return name != plain
 
 
+async def problem_of(service: Service, named: str | None, implied: str) -> str:
+    """What memories are found by, "" for nothing: the problem that the request names, or what it implies.
+
+    Raises:
+        Refused: the named problem is more than the model can read.
+    """
+    problem = named or implied
+    if await service.computing(lambda: searchable(service.backbone, problem)):
+        return problem
+    if named is not None:
+        raise too_long(service.backbone, f"a problem of {len(named)} characters is too much", "tacit.problem")
+    return ""
+
+
 def plan(
     service: Service,
     caller: Caller,
@@ -84,7 +98,7 @@ def plan(
 
     Args:
         ids: of the prompt [T].
-        problem: what memories are found by.
+        problem: what memories are found by, "" for nothing.
         top: alternatives beside each token.
         wanted: most new tokens, None for the default.
         memory: False for the plain model.

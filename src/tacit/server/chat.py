@@ -51,7 +51,7 @@ class _Conversation:
     async def prepare(self) -> None:
         body, service = self.body, self.service
         ids = await service.computing(lambda: prompts.chat_ids(service.backbone, body.messages))
-        problem = body.tacit.problem or prompts.problem_of(body.messages)
+        problem = await asking.problem_of(service, body.tacit.problem, prompts.problem_of(body.messages))
         wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
         self.answering = asking.plan(
             service, self.caller, body, ids, problem,

@@ -72,8 +72,9 @@ class _Completion:
             if self.silent:
                 prompts.fitting(service.backbone, ids, 0, 0, 0)
                 wanted = min(1, service.backbone.context - len(ids))
+            problem = await asking.problem_of(service, body.tacit.problem, text)
             one = asking.plan(
-                service, self.caller, body, ids, body.tacit.problem or text,
+                service, self.caller, body, ids, problem,
                 top=body.logprobs or 0, wanted=wanted, memory=remember,
             )  # fmt: skip
             self.answerings.append(one)

@@ -70,14 +70,21 @@ def prompt_ids(backbone: Backbone, prompt: str | list[int]) -> Tensor:
     """Token ids [T] (int64) of a raw prompt.
 
     Raises:
-        Refused: an id is not in the vocabulary, or the text has no tokens.
+        Refused: an id is not in the vocabulary, the text has no tokens, or there are more than the model has room for.
     """
     if isinstance(prompt, str):
         _refuse_long(backbone, len(prompt), "prompt")
         return _ids(backbone, prompt, "prompt", special=True)
+    if len(prompt) > backbone.context:  # before a million ids become a tensor and a text
+        raise too_long(backbone, f"{len(prompt)} prompt tokens are too many", "prompt")
     if max(prompt) >= backbone.vocab_size:
         raise invalid(f"token id {max(prompt)} is not in the vocabulary of {backbone.vocab_size} tokens", "prompt")
     return torch.tensor(prompt, dtype=torch.int64)
+
+
+def searchable(backbone: Backbone, problem: str) -> bool:
+    """Whether the model can read a problem as a whole, which is how memories are found and learned."""
+    return len(problem) <= _most_characters(backbone) and len(backbone.encode(problem)) <= backbone.context
 
 
 def fitting(backbone: Backbone, ids: Tensor, wanted: int | None, default: int, kept_free: int) -> int:
@@ -110,8 +117,12 @@ def too_long(backbone: Backbone, what: str, param: str) -> Refused:
 
 def _refuse_long(backbone: Backbone, characters: int, param: str) -> None:
     # Seen without tokenising: that alone would keep a core busy for seconds with a text of megabytes.
-    if characters > backbone.context * (backbone.longest_token + 1):
+    if characters > _most_characters(backbone):
         raise too_long(backbone, f"{characters} characters of prompt are too many", param)
+
+
+def _most_characters(backbone: Backbone) -> int:
+    return backbone.context * (backbone.longest_token + 1)
 
 
 def _ids(backbone: Backbone, text: str, param: str, *, special: bool) -> Tensor:
