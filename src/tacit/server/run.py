@@ -20,6 +20,8 @@ from tacit.server.service import Service
 from tacit.server.settings import ServeConfig
 
 LOOK_SECONDS = 0.05
+BACKLOG = 2048
+"""Connections that may wait to be accepted; uvicorn's default."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -99,6 +101,7 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
             learner = LearnerProcess(config.worker())
             learner.start()
         service.learner = learner
+        listener.listen(BACKLOG)  # before it is announced: whoever waits for that line may connect at once
         host, port = listener.getsockname()[:2]
         say(f"Tacit serves {config.served_name} and {config.served_name}:tacit at http://{host}:{port}/v1")
         if is_open:
