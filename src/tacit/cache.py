@@ -11,6 +11,7 @@ extended, and autograd sums the group's gradients into it.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ class _Layer(CacheLayerMixin):
 
     def __init__(self, owner: RaggedCache) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.owner = owner
+        # Weakly: a cycle would keep a dropped cache, gigabytes of it, until Python happens to look for cycles, which it
+        # does by the number of objects and not by their size.
+        self.owner: RaggedCache = weakref.proxy(owner)
         self.keys: Any = None  # [R, heads, capacity, head_dim] once written
         self.values: Any = None
 
