@@ -183,14 +183,17 @@ time.sleep(600)
 """
 
 
-def test_the_worker_ends_with_its_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("early", [True, False])
+def test_the_worker_ends_with_its_parent(tmp_path: Path, early: bool) -> None:
+    """Also where the parent dies before the worker has come to look after it."""
     bank = submitted(tmp_path / "bank.db", 1)
     settings = settings_for(tmp_path / "bank.db", learn=LONG, lease=600.0)
     command = [sys.executable, "-c", PARENT, settings.to_json()]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
-    until(lambda: JobQueue(bank).counts("home")["learning"] == 1)
+    if not early:
+        until(lambda: JobQueue(bank).counts("home")["learning"] == 1)
     parent.kill()
     parent.wait()
     parent.stdout.close()
