@@ -17,9 +17,10 @@ than one key has been issued for its namespace.
 
 What this guarantees, without a verifier: one key cannot by its own problems make any memory active in a namespace that
 it shares. What it does not: two keys in one hand can vouch for each other; a misconception that honest problems of
-other keys share looks like knowledge, and was promoted every second time (docs/log.md); and a key may keep others' good candidates waiting by flooding what surrounds
-them. With a verifier, everything hangs on its belief: neighbours of the own key count then. A namespace with a single
-key is at its owner's mercy. What slips through is caught by use: ``quarantine_hurtful``.
+other keys share looks like knowledge (on the testbed half of such memories were promoted, docs/log.md); and a key may
+keep others' good candidates waiting by flooding what surrounds them. With a verifier, everything hangs on its belief:
+neighbours of the own key count then. A namespace with a single key is at its owner's mercy. Some of what slips through
+is caught by use: ``quarantine_hurtful``.
 
 Every decision is a change of state with a reason that has the numbers; ``tacit memories activate`` and ``quarantine``
 undo it.
