@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from conftest import stream
@@ -173,6 +174,14 @@ def test_sigterm_gives_back_what_is_not_finished(tmp_path: Path) -> None:
     process.stop()
 
 
+def gone(pid: int) -> bool:
+    """Whether a process has ended; nobody may have collected it yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 PARENT = """
 import sys, time
 from tacit.server.learner import LearnerProcess, WorkerSettings
@@ -183,18 +192,21 @@ time.sleep(600)
 """
 
 
-def test_the_worker_ends_with_its_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("early", [True, False])
+def test_the_worker_ends_with_its_parent(tmp_path: Path, early: bool) -> None:
+    """Also where the parent dies before the worker has come to look after it."""
     bank = submitted(tmp_path / "bank.db", 1)
     settings = settings_for(tmp_path / "bank.db", learn=LONG, lease=600.0)
     command = [sys.executable, "-c", PARENT, settings.to_json()]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
-    until(lambda: JobQueue(bank).counts("home")["learning"] == 1)
+    if not early:
+        until(lambda: JobQueue(bank).counts("home")["learning"] == 1)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    until(lambda: not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split()[2])
+    until(lambda: gone(worker))
     assert JobQueue(bank).counts("home")["queued"] == 1
 
 

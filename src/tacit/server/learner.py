@@ -7,6 +7,7 @@ interpreter that answers requests nor takes it along when it dies. Knows nothing
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -138,7 +139,7 @@ class LearnerProcess:
 
     def _launch(self) -> None:
         # Settings go through the pipe, not the command line, which every user of the machine can read.
-        command = [sys.executable, "-m", "tacit.server.worker"]
+        command = [sys.executable, "-m", "tacit.server.worker", str(os.getpid())]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr.fileno(), text=True)
         assert process.stdin is not None
         try:

@@ -8,7 +8,7 @@ with the candidate is compared with one without:
 - by mean belief, where there is a verifier whose scores are probabilities;
 - else by the share of samples that give the neighbour's own label, which is the vote of an earlier, separate group.
 
-It becomes active if the mean benefit is large enough and hardly a neighbour suffers (``Rule``). With too few neighbours
+It becomes active if the mean benefit is large enough and no neighbour suffers (``Rule``). With too few neighbours
 it waits until there are more.
 
 Poisoning. Whoever can have a problem learned chooses its text, and so may choose one whose vote is wrong. Therefore,
@@ -17,9 +17,10 @@ than one key has been issued for its namespace.
 
 What this guarantees, without a verifier: one key cannot by its own problems make any memory active in a namespace that
 it shares. What it does not: two keys in one hand can vouch for each other; a misconception that honest problems of
-other keys share looks like knowledge; and a key may keep others' good candidates waiting by flooding what surrounds
-them. With a verifier, everything hangs on its belief: neighbours of the own key count then. A namespace with a single
-key is at its owner's mercy. What slips through is caught by use: ``quarantine_hurtful``.
+other keys share looks like knowledge (on the testbed half of such memories were promoted, docs/log.md); and a key may
+keep others' good candidates waiting by flooding what surrounds them. With a verifier, everything hangs on its belief:
+neighbours of the own key count then. A namespace with a single key is at its owner's mercy. Some of what slips through
+is caught by use: ``quarantine_hurtful``.
 
 Every decision is a change of state with a reason that has the numbers; ``tacit memories activate`` and ``quarantine``
 undo it.
@@ -61,7 +62,7 @@ class Rule:
         least: fewest; with fewer it waits.
         benefit: least mean benefit, in belief or share of samples.
         harm: a neighbour suffers if its benefit is below minus this.
-        suffering: largest share of neighbours that may.
+        suffering: largest share of neighbours that may suffer.
         tries: trials before it is refused for good; each later one waits for half as many more memories.
         hurt_lead, hurt_share: an active memory is quarantined when its answers were judged worse so many times more
             often than better, and in at least this share of its uses.

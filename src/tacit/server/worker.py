@@ -69,9 +69,10 @@ class Worker:
         self._held: dict[str, Job] = {}
         self._interruptible = False
 
-    def run(self) -> None:
-        """Work until ``stop`` is set or SIGTERM comes, then give back what is not finished."""
-        beat = threading.Thread(target=self._heartbeat, name="tacit-heartbeat", daemon=True)
+    def run(self, parent: int | None = None) -> None:
+        """Work until ``stop`` is set, SIGTERM comes or the process ``parent`` is gone; then give back what is not
+        finished."""
+        beat = threading.Thread(target=self._heartbeat, args=(parent,), name="tacit-heartbeat", daemon=True)
         beat.start()
         try:
             while not self.stop.is_set():
@@ -179,11 +180,11 @@ class Worker:
         finally:
             self._interruptible = False
 
-    def _heartbeat(self) -> None:
+    def _heartbeat(self, parent: int | None) -> None:
         """Extend the leases of what is being worked on, and end with the parent process."""
-        parent, waited, pulse = os.getppid(), 0.0, min(1.0, self.settings.lease / 3)
+        waited, pulse = 0.0, min(1.0, self.settings.lease / 3)
         while not self.stop.wait(pulse):
-            if os.getppid() != parent:
+            if parent is not None and os.getppid() != parent:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             waited += pulse
@@ -215,14 +216,16 @@ def work(settings: WorkerSettings, parent: int | None = None) -> None:
         signal.signal(signal.SIGTERM, worker.terminate)
         if parent is not None and os.getppid() != parent:
             return  # it died while the model was loading
-        worker.run()
+        worker.run(parent)
     finally:
         bank.close()
 
 
 def main() -> int:
-    """Entry point: settings on stdin; exit code 0 after SIGTERM, 2 for an error that a user can mend."""
-    parent = os.getppid()
+    """Entry point: settings on stdin, the process to end with as argument, if any; exit code 0 after SIGTERM, 2 for an
+    error that a user can mend."""
+    # Told rather than asked for: the parent may have died while torch was being imported.
+    parent = int(sys.argv[1]) if len(sys.argv) > 1 else None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the server says when to stop
     try:
         work(WorkerSettings.from_json(sys.stdin.read()), parent)
