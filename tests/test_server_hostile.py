@@ -5,17 +5,25 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import uvicorn
+
+from tacit.server.app import create_app
+from tacit.server.service import Service
+from tacit.server.settings import Limits, ServeConfig
 
 MEGABYTE = 10**6
 GROWTH = 150 * MEGABYTE
@@ -272,3 +280,28 @@ def test_who_hangs_up_before_the_body_is_there_leaves_nothing_running(server: Se
         with server.connect() as connection:
             connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc".encode())
     assert still_well(server)
+
+
+def test_a_body_that_trickles_in_is_not_waited_for(tmp_path: Path) -> None:
+    service = Service(ServeConfig(bank=str(tmp_path / "bank.db"), learner=False, limits=Limits(body_seconds=0.5)))
+    listener = socket.create_server(("127.0.0.1", 0))
+    web = uvicorn.Server(uvicorn.Config(create_app(service), lifespan="off", log_level="warning"))
+    thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        with socket.create_connection(listener.getsockname(), 60) as connection:
+            connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n".encode())
+            sent = 0
+            while not select.select([connection], [], [], 0.05)[0]:
+                connection.sendall(b"{")
+                sent += 1
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            error = refused(response.status, response.read())
+            assert (response.status, error["code"]) == (408, "timeout") and 0 < sent < 1000
+            assert response.getheader("connection") == "close"
+        assert service.in_flight == 0
+    finally:
+        web.should_exit = True
+        thread.join()
+        service.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -93,6 +95,20 @@ def test_a_cancelled_request_ends_at_once(testbed: Backbone) -> None:
     assert {news.ticket for news in session.step()} == {kept}
     session.cancel(kept)
     assert session.step() == []
+
+
+def test_what_a_batch_held_is_freed_with_it(testbed: Backbone) -> None:
+    session = LocalEngine(testbed).session()
+    ticket = session.submit(Request(testbed.encode(stream(1)[0].text), n=4, temperature=0.0))
+    session.step()
+    held = weakref.ref(session._cache)
+    session.cancel(ticket)
+    gc.disable()  # which would find it some time: gigabytes may be waiting for that
+    try:
+        assert held() is not None and session.step() == []
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_alternatives_are_the_most_likely_tokens(testbed: Backbone) -> None:

@@ -15,7 +15,7 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 
 from tacit.errors import TacitError
-from tacit.server.errors import refusal_of
+from tacit.server.errors import Refused, refusal_of
 
 T = TypeVar("T")
 DONE = "data: [DONE]\n\n"
@@ -74,7 +74,11 @@ async def sent(events: AsyncIterator[str]) -> StreamingResponse:
 
 
 async def unless_gone(request: Request, work: Callable[[], Awaitable[T]]) -> T:
-    """``work``'s result, cancelled when the caller closes the connection."""
+    """``work``'s result, cancelled when the caller closes the connection.
+
+    Raises:
+        Refused: it did; nobody hears of it, but it is counted, and no error of ours to be logged.
+    """
     task = asyncio.ensure_future(work())
     try:
         while True:
@@ -85,6 +89,6 @@ async def unless_gone(request: Request, work: Callable[[], Awaitable[T]]) -> T:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-                raise asyncio.CancelledError
+                raise Refused(499, "the caller has gone", code="client_closed_request")
     finally:
         task.cancel()
