@@ -20,7 +20,7 @@ demo-short: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-slow: $(INSTALLED)
+test-slow: $(VENV)/.eval-installed
 	$(BIN)/pytest -m slow
 
 lint: $(INSTALLED)
@@ -28,8 +28,8 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 
-# BENCH: which of them, of learn, generate, recall, growth. OUT: folder for the JSON and the plots. QUICK=1: the smallest sizes.
-BENCH ?= learn generate recall growth
+# BENCH: which of them, of learn, generate, recall, growth, serve. OUT: folder for the JSON and the plots. QUICK=1: the smallest sizes.
+BENCH ?= learn generate recall growth serve
 OUT ?= runs/bench
 bench: $(VENV)/.bench-installed
 	set -e; for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py --out $(OUT) $(if $(QUICK),--quick); done
@@ -43,6 +43,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(VENV)/.bench-installed: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
+$(VENV)/.eval-installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[eval]'
 	touch $@
 
 clean:

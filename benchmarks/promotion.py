@@ -34,7 +34,7 @@ from tacit.reward_models import verifier_for
 from tacit.server.jobs import JobQueue
 from tacit.server.keys import KeyStore
 from tacit.server.learner import WorkerSettings
-from tacit.server.promotion import Promoter, key_ids
+from tacit.server.promotion import Promoter, key_ids, quarantine_hurtful
 from tacit.server.worker import Worker
 from tacit.testbed import families
 
@@ -86,6 +86,16 @@ def accuracy(agent: Agent, problems: list[Problem], *, use_memory: bool = True) 
     return {"all": float(np.mean(scores)), "others": float(np.mean(others))}
 
 
+def served(agent: Agent, problems: list[Problem], fresh: list[Problem], flooder: str | None) -> dict[str, Any]:
+    """Answer traffic, count what routing made of the memories, quarantine; and the accuracy after that."""
+    origins, taken = key_ids(agent.bank, agent.namespace), []
+    for start in range(0, len(problems), 16):
+        agent.remember(agent.answer(problems[start : start + 16]), [])
+        taken += quarantine_hurtful(agent.bank)
+    flooding = sum(origins[id] == flooder for id in taken)
+    return {"quarantined": len(taken), "of_flood": flooding, "accuracy": accuracy(agent, fresh)}
+
+
 def measured(agent: Agent, family: dict[str, str], flooder: str | None, seed: int) -> list[dict[str, Any]]:
     """Promote until nothing is left to try; every admitted candidate with its trial and its gain."""
     promoter, verdicts = Promoter(agent), {}
@@ -117,6 +127,7 @@ def main() -> None:
     parser.add_argument("--honest", type=int, default=96)
     parser.add_argument("--flood", type=int, default=48)
     parser.add_argument("--fresh", type=int, default=144)
+    parser.add_argument("--traffic", type=int, default=288)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -144,6 +155,8 @@ def main() -> None:
         result["zero_shot"] = accuracy(agent, fresh, use_memory=False)
         result["quiet"] = {"memories": measured(agent, family, None, args.seed)}
         result["quiet"]["accuracy"] = accuracy(agent, fresh)
+        traffic = stream(args.seed + 700, args.traffic)
+        result["quiet"]["served"] = served(agent, traffic, fresh, None)
 
         bank, worker, agent = opened("flooded")
         asked = stream(args.seed + 300, 3 * args.flood, MISLED)
@@ -157,6 +170,7 @@ def main() -> None:
         family |= {problem.text: problem.family or "" for problem in poison}
         result["flooded"] = {"poison": len(poison), "memories": measured(agent, family, third.id, args.seed)}
         result["flooded"]["accuracy"] = accuracy(agent, fresh)
+        result["flooded"]["served"] = served(agent, traffic, fresh, third.id)
         # Without promotion: everything that admission lets through is used at once.
         for info in bank.find("home", states=[State.CANDIDATE]):
             if bank.get(info.id, "home").provenance["admitted"]:

@@ -13,6 +13,7 @@ import typer
 from tacit.cli_common import BankOption, console
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.errors import ConfigError
+from tacit.server.settings import Limits, ServeConfig
 
 LEARNING = "Learning"
 LEARN, RECALL, SAMPLING = LearnConfig(), RecallConfig(), Sampling()
@@ -47,6 +48,9 @@ def serve(
     learner_threads: Annotated[int, typer.Option(metavar="N", help="Its threads.", rich_help_panel=LEARNING)] = 1,
     steps: Annotated[int, typer.Option(metavar="N", help="Steps a memory.", rich_help_panel=LEARNING)] = LEARN.steps,
     seed: Annotated[int, typer.Option(metavar="N", help="Of all learning.", rich_help_panel=LEARNING)] = 0,
+    max_in_flight: Annotated[
+        int, typer.Option(metavar="N", help="Requests being answered at once; further ones get a 429.")
+    ] = Limits().in_flight,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Threads of the engine.")] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")] = "float32",
@@ -64,7 +68,6 @@ def serve(
         raise ConfigError(f"serving needs {error.name}; install it with: pip install 'tacit[serve]'") from error
     del fastapi, prometheus_client, uvicorn
     from tacit.server import run
-    from tacit.server.settings import ServeConfig
 
     config = ServeConfig(
         model=model,
@@ -81,6 +84,7 @@ def serve(
         threads=threads,
         device=device,
         dtype=dtype,
+        limits=Limits(in_flight=max_in_flight, waiting=max_in_flight),
         sampling=Sampling(max_tokens=max_tokens),
         learn=LearnConfig(steps=steps),
         recall=RecallConfig(floor=floor, key=key),

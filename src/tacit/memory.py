@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -265,6 +264,7 @@ def _checked_provenance(provenance: object) -> dict[str, Any]:
 
 
 def _checked_time(created: object) -> float:
-    if not isinstance(created, int | float) or isinstance(created, bool) or not math.isfinite(created) or created < 0:
+    # The upper bound is for whole numbers from a file, which may be beyond what a float can hold.
+    if not isinstance(created, int | float) or isinstance(created, bool) or not 0 <= created < 2**63:
         raise MemoryFormatError(f"created must be unix seconds, not {created!r}")
     return float(created)

@@ -376,4 +376,9 @@ def _digest(row: Any, provenance: str, sha256: str, key: bytes) -> str:
 
 
 def _real(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # provenance from elsewhere may hold any whole number
+        return None

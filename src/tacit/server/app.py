@@ -1,29 +1,29 @@
 """The routes of the server, and what becomes of errors.
 
-Builds on FastAPI, access, chat, completions and the service.
+Builds on FastAPI, access, chat, completions, memories_api, snapshots and the service.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from tacit.bank.base import Bank
 from tacit.errors import TacitError
-from tacit.memory import State
 from tacit.server.access import Access, App, Bodies
-from tacit.server.asking import SUFFIX, Caller
+from tacit.server.asking import SUFFIX, Asking
 from tacit.server.chat import chat
 from tacit.server.completions import complete
 from tacit.server.errors import Refused, invalid, not_found, refusal_of
+from tacit.server.memories_api import add_memories, memories_by_state
 from tacit.server.schemas import ChatRequest, CompletionRequest
 from tacit.server.service import Service
+from tacit.server.snapshots import add_snapshots
 
 LOG = logging.getLogger("tacit.server")
 
@@ -51,7 +51,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         403: "The key lacks a right.",
         404: "There is no such thing, or none that this key may see.",
         408: "The body took too long.",
+        409: "What is there already stands in the way.",
         413: "The body is too large.",
+        415: "The body is of another kind than this route takes.",
         429: "The server is full; try again after Retry-After seconds.",
         503: "The server is shutting down, or its bank cannot be read.",
     }.items()
@@ -60,15 +62,6 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 ALTERNATIVES = ("str", "constrained-str", "list[", "function-")
 """How pydantic names the alternatives of a union in the path to a fault; no part of what a client sent."""
-
-
-def caller_of(request: Request) -> Caller:
-    """Who asks; ``Access`` has put it there."""
-    found: Caller = request.scope["state"]["caller"]
-    return found
-
-
-Asking = Annotated[Caller, Depends(caller_of)]
 
 
 def create_app(service: Service) -> App:
@@ -83,6 +76,8 @@ def create_app(service: Service) -> App:
     _handle_errors(api)
     _add_openai(api, service)
     _add_health(api, service)
+    add_memories(api, service)
+    add_snapshots(api, service)
     return Access(Bodies(api, service), service)
 
 
@@ -145,14 +140,6 @@ def _gauge(service: Service, namespace: str) -> None:
         meters.memories.labels(state).set(count)
     for name, count in service.jobs.counts(namespace).items():
         meters.queue.labels(name).set(count)
-
-
-def memories_by_state(bank: Bank, namespace: str) -> dict[str, int]:
-    """How many memories of a namespace are in each state."""
-    counts = {state.value: 0 for state in State}
-    for info in bank.find(namespace):
-        counts[info.state.value] += 1
-    return counts
 
 
 def _handle_errors(api: FastAPI) -> None:

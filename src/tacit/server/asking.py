@@ -9,8 +9,10 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 from torch import Tensor
 
 from tacit.engines.base import Request
@@ -42,6 +44,15 @@ class Caller:
     def namespace(self) -> str:
         """Whose memories."""
         return self.key.namespace
+
+
+def caller_of(connection: HTTPConnection) -> Caller:
+    """Who asks; ``Access`` has put it there."""
+    found: Caller = connection.scope["state"]["caller"]
+    return found
+
+
+Asking = Annotated[Caller, Depends(caller_of)]
 
 
 def remembers(service: Service, name: str) -> bool:

@@ -54,7 +54,7 @@ class WorkerSettings:
     dtype: str = "float32"
     threads: int = 1
     nice: int = 10
-    lease: float = 60.0
+    lease: float = 15.0
     poll: float = 1.0
     promote: bool = True
     sampling: Sampling = field(default_factory=Sampling)

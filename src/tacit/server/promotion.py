@@ -13,7 +13,7 @@ it waits until there are more.
 
 Poisoning. Whoever can have a problem learned chooses its text, and so may choose one whose vote is wrong. Therefore,
 without a calibrated verifier, a candidate's neighbours must come from *other* API keys than its own, as soon as more
-than one key has been issued for its namespace, and of several other keys none gives more than half of the neighbours.
+than one key has been issued for its namespace.
 
 What this guarantees, without a verifier: one key cannot by its own problems make any memory active in a namespace that
 it shares. What it does not: two keys in one hand can vouch for each other; a misconception that honest problems of
@@ -28,7 +28,6 @@ undo it.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -68,11 +67,11 @@ class Rule:
             often than better, and in at least this share of its uses.
     """
 
-    neighbours: int = 6
+    neighbours: int = 4
     least: int = 3
     benefit: float = 0.05
     harm: float = 0.25
-    suffering: float = 0.2
+    suffering: float = 0.0
     tries: int = 3
     hurt_lead: int = 3
     hurt_share: float = 0.25
@@ -165,7 +164,7 @@ class Promoter:
             near = [info for info in near if info.problem_id != memory.problem_id and info.label is not None]
             near = [info for info in near if self._fits(info, memory)]
             if others_only:
-                near = _mixed([info for info in near if origins.get(info.id) != own], origins, self.rule.neighbours)
+                near = [info for info in near if origins.get(info.id) != own]
             if len(near) >= self.rule.neighbours or len(hits) < k:
                 return near[: self.rule.neighbours]
             k *= 4
@@ -270,16 +269,3 @@ def key_ids(bank: Bank, namespace: str) -> dict[str, str]:
     statement = select(jobs.memory_id, jobs.key_id).where(jobs.namespace == namespace, jobs.memory_id.is_not(None))
     with bank.connection() as connection:
         return {row.memory_id: row.key_id for row in connection.execute(statement)}
-
-
-def _mixed(near: list[MemoryInfo], origins: dict[str, str], count: int) -> list[MemoryInfo]:
-    """The nearest, none of several keys giving more than half of ``count``."""
-    if len({origins.get(info.id) for info in near}) < 2:
-        return near
-    taken: Counter[str | None] = Counter()
-    chosen = []
-    for info in near:
-        taken[origins.get(info.id)] += 1
-        if taken[origins.get(info.id)] <= count // 2:
-            chosen.append(info)
-    return chosen

@@ -1,0 +1,65 @@
+"""A real server process for tests: ``tacit serve`` on a free port, and its clients."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+
+START_SECONDS = 90
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+
+    def client(self, key: str = "none", **settings: object) -> openai.OpenAI:
+        """The openai package's client, as its users make it."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, **{"max_retries": 0, **settings})  # type: ignore[arg-type]
+
+    def get(self, path: str, key: str | None = None, **settings: object) -> httpx.Response:
+        """A plain GET."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.get(self.url + path, headers=headers, timeout=30, **settings)  # type: ignore[arg-type]
+
+
+@contextmanager
+def serving(bank: Path, *options: str) -> Iterator[Served]:
+    """``tacit serve`` on ``bank`` until the end of the block."""
+    log = bank.with_suffix(".log")
+    command = [sys.executable, "-m", "tacit", "serve", "--bank", str(bank), "--port", "0", *options]
+    with log.open("w") as written:
+        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield Served(process, _address(process, log), log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _address(process: subprocess.Popen[str], log: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        found = re.search(r"http://\S+:\d+", log.read_text())
+        if found:
+            with_answer = found[0]
+            try:
+                if httpx.get(f"{with_answer}/health/ready", timeout=5).status_code == 200:
+                    return with_answer
+            except httpx.TransportError:
+                pass
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+    raise AssertionError(f"the server did not start in {START_SECONDS} s: {log.read_text()}")

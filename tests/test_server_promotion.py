@@ -1,0 +1,192 @@
+"""Promotion on the testbed with real candidates: who may vouch for whom, what the decision rests on, what undoes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conftest import stream
+from tacit.agent import Agent
+from tacit.backbone import Backbone
+from tacit.bank import open_bank
+from tacit.bank.base import Bank
+from tacit.config import LearnConfig
+from tacit.engines.local import LocalEngine
+from tacit.memory import State
+from tacit.problems import Problem
+from tacit.reward_models import RewardModel
+from tacit.server.jobs import JobQueue
+from tacit.server.keys import ApiKey, KeyStore
+from tacit.server.learner import WorkerSettings
+from tacit.server.promotion import UNPROVEN, Promoter, Rule, quarantine_hurtful
+from tacit.server.worker import Worker
+from tacit.testbed import reward_model_path
+from tacit.verifiers import VoteShare
+from test_bank_contract import make
+
+LEARN = LearnConfig(tokens=8, steps=4, min_votes=1, min_lead=1, admit=0.0)
+FAMILY = [problem for problem in stream(200, seed=21, which="A") if problem.family == "add"]
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory, testbed: Backbone, engine: LocalEngine) -> Path:
+    """A bank with candidates of one kind of problem, from two keys of one namespace in turn."""
+    path = tmp_path_factory.mktemp("promotion") / "bank.db"
+    bank = open_bank(str(path))
+    keys = [KeyStore(bank).create(name, "home")[0] for name in ("first", "second")]
+    worker = worker_for(bank, testbed, engine)
+    for number, problem in enumerate(FAMILY[:12]):
+        assert JobQueue(bank).submit("home", problem.text, keys[number % 2]).job is not None
+    while worker.once():
+        pass
+    assert {bank.get(info.id, "home").provenance["admitted"] for info in bank.find("home")} == {True}
+    bank.snapshot(path.with_name("snapshot.db"))
+    bank.close()
+    return path.with_name("snapshot.db")
+
+
+@pytest.fixture
+def bank(snapshot: Path, tmp_path: Path) -> Bank:
+    (tmp_path / "bank.db").write_bytes(snapshot.read_bytes())
+    return open_bank(str(tmp_path / "bank.db"))
+
+
+def worker_for(bank: Bank, testbed: Backbone, engine: LocalEngine) -> Worker:
+    return Worker(bank, testbed, engine, VoteShare(), WorkerSettings(bank=bank.url, learn=LEARN))
+
+
+def promoter_for(bank: Bank, testbed: Backbone, engine: LocalEngine, rule: Rule | None = None) -> Promoter:
+    return Promoter(worker_for(bank, testbed, engine).agent("home"), rule)
+
+
+def of_key(bank: Bank, key: ApiKey) -> list[str]:
+    return [info.id for info in bank.find("home") if bank.get(info.id, "home").provenance["key"] == key.id]
+
+
+def drop(bank: Bank, ids: list[str]) -> None:
+    for id in ids:
+        bank.delete(id, "home")
+
+
+def test_decisions_follow_the_rule_and_say_the_numbers(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:
+    promoter = promoter_for(bank, testbed, engine, Rule(least=2))
+    verdicts = promoter.step(6) + promoter.step(9)
+    # Each is tried once, and not again before there are more.
+    assert len(verdicts) == len(bank.find("home")) > 6 and promoter.step(6) == []
+    assert {verdict.decision for verdict in verdicts} == {"promoted", "tried"}
+    for verdict in verdicts:
+        memory = bank.get(verdict.memory_id, "home")
+        mean = sum(verdict.benefits) / len(verdict.benefits)
+        suffered = sum(benefit < -0.25 for benefit in verdict.benefits)
+        passed = mean >= 0.05 and suffered == 0
+        assert (verdict.decision == "promoted") == passed == (memory.state is State.ACTIVE)
+        assert f"mean benefit {mean:+.2f} on {len(verdict.benefits)} other problems" in memory.reason
+        assert memory.reason == verdict.reason == bank.history(memory.id, "home")[-1].reason
+        assert passed or memory.reason.startswith(UNPROVEN)
+    # The same bank gives the same verdicts, whatever is tried together.
+    assert (
+        verdicts[0].benefits
+        == promoter_for(bank, testbed, engine)._try(
+            [(bank.get(verdicts[0].memory_id, "home"), neighbours_of(bank, verdicts[0].memory_id, testbed, engine))]
+        )[0]
+    )
+
+
+def neighbours_of(bank: Bank, id: str, testbed: Backbone, engine: LocalEngine):  # type: ignore[no-untyped-def]
+    from tacit.server.promotion import NEIGHBOURS_IN, key_ids
+
+    infos = {info.id: info for info in bank.find("home", states=NEIGHBOURS_IN)}
+    promoter = promoter_for(bank, testbed, engine)
+    return promoter._neighbours(bank.get(id, "home"), infos, key_ids(bank, "home"), True)
+
+
+def test_only_other_keys_vouch_in_a_shared_namespace(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:
+    first, second = KeyStore(bank).all()
+    drop(bank, of_key(bank, second))
+    assert promoter_for(bank, testbed, engine).step(9) == []  # each has some of its own kind beside it, all its own
+    info = bank.find("home")[0]
+    assert info.state is State.CANDIDATE and of_key(bank, first) == [one.id for one in bank.find("home")]
+    assert neighbours_of(bank, info.id, testbed, engine) == []
+
+
+def test_a_namespaces_only_key_vouches_for_itself(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:
+    first, second = KeyStore(bank).all()
+    drop(bank, of_key(bank, second))
+    with bank.connection(write=True) as connection:  # as if the second key had never been issued
+        connection.exec_driver_sql("DELETE FROM api_keys WHERE id = ?", (second.id,))
+    verdicts = promoter_for(bank, testbed, engine).step(9)
+    assert {verdict.memory_id for verdict in verdicts} == set(of_key(bank, first))
+    assert all(
+        len(verdict.benefits) == min(Rule().neighbours, len(verdicts) - 1) for verdict in verdicts
+    )  # never its own problem
+
+
+def test_with_a_verifier_its_belief_decides(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:
+    second = KeyStore(bank).all()[1]
+    drop(bank, of_key(bank, second))
+    verifier = RewardModel(reward_model_path(), device="cpu")
+    verdicts = Promoter(Agent(testbed, engine, bank, "home", 0, verifier)).step(9)
+    assert len(verdicts) == len(bank.find("home"))  # its own key's problems will do
+    assert all(f"({verifier.name})" in verdict.reason for verdict in verdicts)
+    shares = {benefit * 8 % 1 for verdict in verdicts for benefit in verdict.benefits}
+    assert shares != {0.0}  # beliefs, not shares of eight samples
+
+
+def test_not_admitted_and_decided_by_hand_are_left_alone(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:
+    ids = [info.id for info in bank.find("home")]
+    bank.set_state(ids[0], "home", State.CANDIDATE, "mean reward 0.10 over its last 3 steps, 0.50 needed")
+    bank.set_state(ids[1], "home", State.QUARANTINED, "by hand")
+    promoter = promoter_for(bank, testbed, engine)
+    tried = {verdict.memory_id for verdict in promoter.step(20)}
+    assert tried == set(ids[2:])
+    assert all(info.id != ids[1] for id in ids[2:] for info in neighbours_of(bank, id, testbed, engine))
+
+
+def test_trials_are_bounded(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:
+    rule, decisions = Rule(benefit=2.0, tries=2), []
+    key = KeyStore(bank).all()[0]
+    target = of_key(bank, key)[0]
+    for at in (10, 20, 45):  # more memories each time
+        decisions += [v.decision for v in promoter_for(bank, testbed, engine, rule).step(99) if v.memory_id == target]
+        assert promoter_for(bank, testbed, engine, rule).step(99) == []
+        original = bank.get(target, "home")
+        for number in range(len(bank.find("home")), at * 2):
+            copy = make(
+                f"more-{number}", prompt=original.prompt, key=original.key, key_kind=original.key_kind,
+                fingerprint=original.fingerprint, state=State.RETIRED, problem_id=f"more-{number}",
+            )  # fmt: skip
+            bank.add(copy)
+    assert decisions == ["tried", "refused"]
+    assert bank.get(target, "home").reason.startswith("not promoted after 2 trials")
+
+
+def test_what_hurts_is_quarantined_and_can_be_given_a_fresh_start(tmp_path: Path) -> None:
+    bank = open_bank(str(tmp_path / "bank.db"))
+    for name in ("harmful", "mixed", "rarely", "fine"):
+        bank.add(make(name, state=State.ACTIVE))
+    bank.add(make("candidate", state=State.CANDIDATE))
+    bank.count("harmful", "home", uses=6, hurt=4, helped=1)
+    bank.count("mixed", "home", uses=20, hurt=8, helped=6)
+    bank.count("rarely", "home", uses=100, hurt=5)
+    bank.count("candidate", "home", uses=9, hurt=9)
+    assert quarantine_hurtful(bank) == ["harmful"] and quarantine_hurtful(bank) == []
+    memory = bank.get("harmful", "home")
+    assert memory.state is State.QUARANTINED and memory.reason == "quarantined: in 6 uses it hurt 4 and helped 1 times"
+    bank.set_state("harmful", "home", State.ACTIVE, "activated by hand")
+    assert quarantine_hurtful(bank) == []
+    bank.count("harmful", "home", uses=3, hurt=3)
+    assert quarantine_hurtful(bank) == ["harmful"]
+
+
+def test_the_worker_reviews_between_batches(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:
+    worker = worker_for(bank, testbed, engine)
+    steps = 0
+    while worker.review():
+        steps += 1
+    assert steps == -(-len(bank.find("home")) // 4)
+    states = {info.state for info in bank.find("home")}
+    assert State.ACTIVE in states and all(bank.marked("home", f"promotion:{info.id}") for info in bank.find("home"))
+    # What became active is recalled, and a later problem of the kind gets it.
+    [answered] = worker.agent("home").answer([Problem("new", FAMILY[12].text)])
+    assert answered.hit is not None

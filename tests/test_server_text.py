@@ -1,0 +1,53 @@
+"""Text shown piece by piece: the pieces make up the whole, whatever the tokens, without any part of a stop string."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from tacit.backbone import Backbone
+from tacit.server.text import Detokeniser, whole
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+TEXTS = some.text(min_size=1, max_size=40) | some.sampled_from(["naïve café", "🙂🙃 ok", "a\nb\n\nc", "数学は楽しい"])
+
+
+def pieces(backbone: Backbone, ids: list[int], stop: tuple[str, ...]) -> list[str]:
+    text = Detokeniser(backbone.tokenizer, stop)
+    return [*map(text.push, ids), text.end()]
+
+
+@PATIENT
+@given(text=TEXTS)
+def test_the_pieces_are_the_text(tiny: Backbone, text: str) -> None:
+    ids = tiny.tokenizer(text, add_special_tokens=False)["input_ids"]  # a token a byte: characters come in parts
+    shown = pieces(tiny, ids, ())
+    text = tiny.tokenizer.decode(ids)  # normalised
+    assert "".join(shown) == text == whole(tiny.tokenizer, ids)
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in shown) or "\N{REPLACEMENT CHARACTER}" in text
+
+
+@PATIENT
+@given(text=TEXTS, stop=some.lists(some.text(min_size=1, max_size=4), min_size=1, max_size=3), data=some.data())
+def test_a_stop_string_cuts_the_text_and_is_never_shown(
+    tiny: Backbone, text: str, stop: list[str], data: some.DataObject
+) -> None:
+    ids = tiny.tokenizer(text, add_special_tokens=False)["input_ids"]
+    text = tiny.tokenizer.decode(ids)
+    if data.draw(some.booleans()):
+        start = data.draw(some.integers(0, len(text) - 1))
+        stop.append(text[start : start + 3])  # one that is in it
+    cuts = [at for at in map(text.find, stop) if at >= 0]
+    assert "".join(pieces(tiny, ids, tuple(stop))) == (text[: min(cuts)] if cuts else text)
+
+
+@PATIENT
+@given(ids=some.lists(some.integers(0, 66), max_size=60))
+def test_any_tokens_of_a_word_model(testbed: Backbone, ids: list[int]) -> None:
+    assert "".join(pieces(testbed, ids, ())) == testbed.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+@PATIENT
+@given(ids=some.lists(some.integers(0, 259), max_size=60))
+def test_any_bytes(tiny: Backbone, ids: list[int]) -> None:
+    assert "".join(pieces(tiny, ids, ())) == tiny.tokenizer.decode(ids, skip_special_tokens=True)
