@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 from starlette.testclient import TestClient
 
-from tacit.bank import open_bank
+from tacit.bank import open_bank, schema
 from tacit.server.app import create_app
 from tacit.server.keys import KeyStore
 from tacit.server.service import Service
@@ -33,10 +34,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(autouse=True)
 def no_keys_are_left(service: Service) -> Iterator[None]:
-    """The next test begins with an open server."""
+    """The next test begins with an open server, as a bank is that never had a key."""
     yield
-    for key in service.keys.all():
-        service.keys.revoke(key.id)
+    with service.bank.connection(write=True) as connection:
+        connection.execute(delete(schema.api_keys))
 
 
 @pytest.fixture
@@ -95,6 +96,13 @@ def test_a_revoked_key_is_denied_at_once(service: Service, client: TestClient) -
         KeyStore(elsewhere).revoke(key.id)
     assert code(client.post(CHAT, json=ASKED, headers=bearer(secret))) == (401, "invalid_api_key")
     assert code(client.get("/v1/models", headers=bearer(secret))) == (401, "invalid_api_key")
+
+
+def test_revoking_the_last_key_lets_nobody_in(service: Service, client: TestClient) -> None:
+    key, _ = service.keys.create("owner", "home")
+    service.keys.revoke(key.id)
+    assert code(client.get("/v1/models")) == (401, "invalid_api_key")
+    assert code(client.post(CHAT, json=ASKED)) == (401, "invalid_api_key")
 
 
 @pytest.mark.parametrize("rights", [["admin"], ["learn"], ["learn", "admin"]], ids=" ".join)

@@ -68,7 +68,7 @@ class Access:
             key = await self.service.storing(lambda: self.service.keys.lookup(secret))
             if key is not None:
                 return key
-        if await self.service.storing(self.service.keys.any) or not self.service.config.loopback:
+        if await self.service.storing(self.service.keys.ever) or not self.service.config.loopback:
             asks = 'Basic realm="tacit"' if "text/html" in headers.get("accept", "") else "Bearer"
             raise Refused(
                 401,

@@ -126,6 +126,12 @@ class KeyStore:
         with self.bank.connection() as connection:
             return bool(connection.execute(select(exists().where(_t.revoked.is_(None)))).scalar_one())
 
+    def ever(self) -> bool:
+        """Whether there has been a key, revoked or not: a bank that was once closed is never open again, or revoking
+        the last key would let everybody in."""
+        with self.bank.connection() as connection:
+            return bool(connection.execute(select(exists().where(_t.id.is_not(None)))).scalar_one())
+
     def revoke(self, id: str) -> ApiKey:
         """Shut a key out for good, from now on; its memories stay. A second time changes nothing.
 

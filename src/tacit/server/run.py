@@ -91,7 +91,7 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
         raise
     learner: LearnerProcess | None = None
     try:
-        is_open = not service.keys.any()
+        is_open = not service.keys.ever()
         if is_open and not config.loopback:
             raise ConfigError(
                 f"{config.host} can be reached from other machines, but {config.bank} has no API key; make one with "
