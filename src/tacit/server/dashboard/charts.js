@@ -10,7 +10,7 @@ export function chart({ label, height = 190, series, scales = {}, xTime = true, 
   const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 },
     font: "12px system-ui, sans-serif" };
   const named = series.map(({ colour: own, ...one }) => ({ stroke: colour(own), width: 2, ...one,
-    ...(one.fill ? { fill: colour(own) } : {}) }));
+    ...(one.fill ? { fill: colour(own) } : {}), points: { fill: colour(own), ...one.points } }));
   let plot = null;
   const options = width => ({
     width, height, scales: { x: { time: xTime }, ...scales },

@@ -51,7 +51,7 @@ export const row = (columns, cells) => h("tr", {}, cells.map((cell, at) => h(
   "td", { class: [columns[at].number && "number", columns[at].text && "text"].filter(Boolean).join(" ") || null }, cell)));
 
 export const facts = pairs => h("dl", { class: "facts" }, pairs.map(([name, value]) =>
-  h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  h("div", { class: String(value).length > 22 && typeof value === "string" && "long" }, h("dt", {}, name), h("dd", {}, value))));
 
 export const select = (name, choices, chosen, changed) => h("select", { name, onchange: event => changed(event.target.value) },
   choices.map(([value, text]) => h("option", { value, selected: value === chosen }, text)));

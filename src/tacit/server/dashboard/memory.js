@@ -24,8 +24,9 @@ export async function memory({ main, part: id, signal, tell, again }) {
       ["label", one.label ?? "–"], ["vote share", number(one.share)], ["margin", number(one.margin)],
       ...(typeof provenance.belief === "number" ? [["verifier’s belief", number(provenance.belief)]] : []),
       ["uses", whole(one.uses)], ["agreed", whole(one.agreed)], ["helped", whole(one.helped)], ["hurt", whole(one.hurt)],
-      ["created", time(one.created)], ["virtual tokens", whole(one.prompt.tokens)],
-      ["norms", `${number(one.prompt.norm_low)} to ${number(one.prompt.norm_high)} (embeddings: ${number(one.prompt.embedding_norm)})`],
+      ["virtual tokens", whole(one.prompt.tokens)],
+      ["created", time(one.created)],
+      ["norms", `${number(one.prompt.norm_low)} to ${number(one.prompt.norm_high)} (the model’s own embeddings: ${number(one.prompt.embedding_norm)})`],
       ["id", one.id], ["problem id", one.problem_id],
     ]),
     one.why ? h("p", { class: "faint" }, `Why this label: ${one.why}`) : "",
@@ -56,7 +57,7 @@ function changes(one, path, { signal, tell, again }) {
       h("button", { type: "button", onclick: () => dialog.close() }, "Keep it")));
   const out = one.state === "quarantined" || one.state === "retired";
   return h("section", { class: "card" }, h("h2", {}, "Change it"), h("form", { class: "row", onsubmit: event => event.preventDefault() },
-    h("label", { class: "grow" }, "Reason ", reason),
+    h("label", { class: "grow" }, "Reason", reason),
     one.state === "quarantined" ? "" : h("button", { type: "button", onclick: () => act("POST", `${path}/quarantine`, again) }, "Quarantine"),
     out ? h("button", { type: "button", onclick: () => act("POST", `${path}/restore`, again) }, "Restore") : "",
     h("a", { class: "button", href: `${path}/export`, download: "" }, "Export"),

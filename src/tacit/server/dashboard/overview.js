@@ -4,7 +4,7 @@ import { badge, clock, facts, h, memoryLink, number, percent, row, table, whole 
 import { get } from "./api.js";
 import { chart } from "./charts.js";
 
-const SHOWN = 50, MINUTES = 60;
+const SHOWN = 25, MINUTES = 60;
 const ROUTES = [["off", "memory off"], ["no_memory", "no memory"], ["agree", "agree"], ["memory", "memory"], ["zero_shot", "zero-shot"]];
 const COLUMNS = [{ name: "Time" }, { name: "Problem", text: true }, { name: "Route" }, { name: "Memory" },
   { name: "Similarity", number: true }, { name: "Seconds", number: true }, { name: "Tokens", number: true }, { name: "Learning", text: true }];

@@ -24,7 +24,7 @@ export async function queue({ main, query, signal, repeat, again }) {
     const now = JSON.stringify(jobs);
     if (now === before) return; // leave the table alone: somebody may be reading it
     before = now;
-    counted.textContent = jobs.length < ROWS ? `${whole(jobs.length)} jobs, newest first.` : `The latest ${ROWS} jobs, newest first.`;
+    counted.textContent = jobs.length < ROWS ? `${whole(jobs.length)} ${jobs.length === 1 ? "job" : "jobs"}, newest first.` : `The latest ${ROWS} jobs, newest first.`;
     found.replaceChildren(table("Jobs", COLUMNS, jobs.map(shown), "There is no such job."));
   });
 }
