@@ -4,7 +4,8 @@ import { badge, clock, facts, h, memoryLink, number, percent, row, table, whole 
 import { get } from "./api.js";
 import { chart } from "./charts.js";
 
-const SHOWN = 25, MINUTES = 60;
+const SHOWN = 25, MINUTES = 60, FEWEST = 10;
+const X = { range: (_, low, high) => [low - 30, high + 30] }; // half a minute more, for the outer bars
 const ROUTES = [["off", "memory off"], ["no_memory", "no memory"], ["agree", "agree"], ["memory", "memory"], ["zero_shot", "zero-shot"]];
 const COLUMNS = [{ name: "Time" }, { name: "Problem", text: true }, { name: "Route" }, { name: "Memory" },
   { name: "Similarity", number: true }, { name: "Seconds", number: true }, { name: "Tokens", number: true }, { name: "Learning", text: true }];
@@ -16,7 +17,7 @@ export async function overview({ main, signal, repeat }) {
   const bars = uPlot.paths.bars({ size: [0.8, 24] });
   const routes = chart({
     label: "Answers per minute by route, over the last hour",
-    scales: { y: { range: (_, low, high) => [0, Math.max(4, Math.ceil((high || 0) * 1.1))] } },
+    scales: { x: X, y: { range: (_, low, high) => [0, Math.max(4, Math.ceil((high || 0) * 1.1))] } },
     yValues: (_, splits) => splits.map(value => Number.isInteger(value) ? String(value) : ""),
     // Bars are stacked by drawing the highest sum first; the legend says each route's own number.
     series: ROUTES.map(([name, text], at) => ({ name, text, at })).reverse().map(({ name, text }) => ({
@@ -26,7 +27,7 @@ export async function overview({ main, signal, repeat }) {
   }, stacked(minutes));
   const shares = chart({
     label: "Share of the compared answers that agree with and without memory, over the last hour",
-    scales: { y: { range: [0, 1] } },
+    scales: { x: X, y: { range: [0, 1] } },
     yValues: (_, splits) => splits.map(percent),
     series: [{ label: "agreement", colour: "--route-agree", points: { show: true, size: 6 }, spanGaps: true,
       value: (_, value) => percent(value) }],
@@ -79,11 +80,13 @@ const shown = one => row(COLUMNS, [
   one.memory ? memoryLink(one.memory, one.memory.slice(0, 8)) : "–", number(one.similarity, 3), number(one.seconds), whole(one.tokens), one.learning,
 ]);
 
-// One entry for each minute of the last hour, also for those without answers.
+// One entry for each minute, also for those without answers: since the first answer of the last hour.
 function lastMinutes(found) {
   const known = new Map(found.map(minute => [minute.time, minute]));
   const now = Math.floor(Date.now() / 60_000) * 60;
-  return Array.from({ length: MINUTES }, (_, at) => now - 60 * (MINUTES - 1 - at)).map(time => known.get(time) || { time, requests: 0, routes: {} });
+  const first = found.find(minute => minute.time > now - 60 * MINUTES)?.time ?? now;
+  const count = Math.max(FEWEST, (now - first) / 60 + 1);
+  return Array.from({ length: count }, (_, at) => now - 60 * (count - 1 - at)).map(time => known.get(time) || { time, requests: 0, routes: {} });
 }
 
 function stacked(minutes) {
