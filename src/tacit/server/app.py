@@ -1,6 +1,6 @@
 """The routes of the server, and what becomes of errors.
 
-Builds on FastAPI, access, chat, completions, memories_api, snapshots and the service.
+Builds on FastAPI, access, chat, completions, memories_api, snapshots, dashboard and the service.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tacit.server.access import Access, App, Bodies
 from tacit.server.asking import SUFFIX, Asking
 from tacit.server.chat import chat
 from tacit.server.completions import complete
+from tacit.server.dashboard import add_dashboard
 from tacit.server.errors import Refused, invalid, not_found, refusal_of
 from tacit.server.memories_api import add_memories, memories_by_state
 from tacit.server.schemas import ChatRequest, CompletionRequest
@@ -78,6 +79,7 @@ def create_app(service: Service) -> App:
     _add_health(api, service)
     add_memories(api, service)
     add_snapshots(api, service)
+    add_dashboard(api, service)
     return Access(Bodies(api, service), service)
 
 

@@ -143,7 +143,7 @@ def usage(answerings: Sequence[Answering]) -> dict[str, int]:
 async def settle(
     service: Service, caller: Caller, model: str, answerings: Sequence[Answering], *, learn: bool, why_not: str
 ) -> dict[str, Any]:
-    """Count what routing made of the memories, submit what may be learned, and report.
+    """Count what routing made of the memories, submit what may be learned, tell the feed, and report.
 
     Args:
         learn: whether this request may be learned from at all; the key's rights are asked besides.
@@ -162,7 +162,13 @@ async def settle(
     counted = usage(answerings)
     meters.prompt_tokens.labels(model).inc(counted["prompt_tokens"])
     meters.tokens.labels(model).inc(counted["completion_tokens"])
-    meters.seconds.labels(model).observe(time.perf_counter() - caller.since)
+    seconds = time.perf_counter() - caller.since
+    meters.seconds.labels(model).observe(seconds)
+    for one, report in zip(answerings, reports, strict=True):
+        told = {name: report[name] for name in ("route", "why", "memory", "similarity", "learning")}
+        service.feed.add(
+            caller.namespace, model=model, seconds=seconds, tokens=one.generated, problem=one.plan.problem, **told
+        )
     return {**reports[0], **({"prompts": reports} if len(reports) > 1 else {})}
 
 

@@ -21,6 +21,7 @@ from tacit.engines.local import LocalEngine
 from tacit.engines.shared import SharedEngine
 from tacit.recall import Recall
 from tacit.reward_models import verifier_for
+from tacit.server.feed import Feed
 from tacit.server.jobs import JobQueue
 from tacit.server.keys import ApiKey, KeyStore
 from tacit.server.learner import LearnerProcess
@@ -57,6 +58,7 @@ class Service:
         self.local = LocalEngine(self.backbone, max_rows=config.limits.rows)
         self.engine = SharedEngine(self.local.session(), max_waiting=config.limits.waiting, threads=self.threads)
         self.metrics = Metrics()
+        self.feed = Feed()
         self.learner: LearnerProcess | None = None
         self.draining = False
         self.in_flight = 0

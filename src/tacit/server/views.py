@@ -133,3 +133,35 @@ class ServerStatus(BaseModel):
     jobs: dict[str, int]
     learner: LearnerState
     draining: bool
+
+
+class FeedRow(BaseModel):
+    """One answered prompt; the fields of ``feed.Answer``."""
+
+    number: int
+    time: float
+    model: str
+    route: str | None
+    why: str | None
+    memory: str | None
+    similarity: float | None
+    seconds: float
+    tokens: int
+    problem: str
+    learning: str
+
+
+class FeedMinute(BaseModel):
+    """Answers of one minute, which begins at ``time`` (unix seconds); ``routes`` has the routes that occurred."""
+
+    time: int
+    requests: int
+    routes: dict[str, int]
+
+
+class FeedPage(BaseModel):
+    """What was answered since the number that was asked for; ``last`` is the number to ask with next."""
+
+    last: int
+    answers: list[FeedRow]
+    minutes: list[FeedMinute]

@@ -1,0 +1,128 @@
+"""The latest answers of each namespace, and how many there were per minute: what the dashboard shows live.
+
+Builds on nothing. It is kept in memory alone and bounded, so a restarted server begins with an empty one; what lasts is
+counted at the memories (in the bank) and by whatever collects ``/metrics``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+LATEST = 500
+"""Answers that are kept of one namespace."""
+
+MINUTES = 180
+"""Minutes with answers that are kept of one namespace."""
+
+EXCERPT = 200
+"""Characters that are kept of a problem and of a reason."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answered prompt, in short.
+
+    Attributes:
+        number: 1 for the namespace's first; rises by 1.
+        time: unix seconds of its end.
+        model: as it was asked for.
+        route, why: of the first choice; None where nothing was generated.
+        memory, similarity: the best recalled memory.
+        seconds: from the request to its last token.
+        tokens: of every rollout that was made for it.
+        problem: its first ``EXCERPT`` characters.
+        learning: what became of the wish to learn.
+    """
+
+    number: int
+    time: float
+    model: str
+    route: str | None
+    why: str | None
+    memory: str | None
+    similarity: float | None
+    seconds: float
+    tokens: int
+    problem: str
+    learning: str
+
+
+@dataclass
+class Minute:
+    """Answers of one minute: ``time`` is its first unix second, ``routes`` counts the routes that occurred."""
+
+    time: int
+    requests: int = 0
+    routes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Told:
+    last: int = 0
+    answers: deque[Answer] = field(default_factory=lambda: deque(maxlen=LATEST))
+    minutes: deque[Minute] = field(default_factory=lambda: deque(maxlen=MINUTES))
+
+
+class Feed:
+    """The answers of all namespaces, each by itself. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """``clock`` gives unix seconds."""
+        self._clock, self._lock = clock, threading.Lock()
+        self._told: dict[str, _Told] = {}
+
+    def add(
+        self,
+        namespace: str,
+        *,
+        model: str,
+        route: str | None,
+        why: str | None,
+        memory: str | None,
+        similarity: float | None,
+        seconds: float,
+        tokens: int,
+        problem: str,
+        learning: str,
+    ) -> None:
+        """Tell of an answer; see ``Answer`` for the fields."""
+        now = self._clock()
+        with self._lock:
+            told = self._told.setdefault(namespace, _Told())
+            told.last += 1
+            answer = Answer(
+                number=told.last,
+                time=now,
+                model=model,
+                route=route,
+                why=None if why is None else why[:EXCERPT],
+                memory=memory,
+                similarity=similarity,
+                seconds=seconds,
+                tokens=tokens,
+                problem=problem[:EXCERPT],
+                learning=learning,
+            )
+            told.answers.append(answer)
+            start = int(now // 60) * 60
+            if not told.minutes or told.minutes[-1].time < start:  # a clock that was put back stays in its last minute
+                told.minutes.append(Minute(start))
+            minute = told.minutes[-1]
+            minute.requests += 1
+            if route is not None:
+                minute.routes[route] = minute.routes.get(route, 0) + 1
+
+    def since(self, namespace: str, after: int = 0) -> tuple[int, list[Answer], list[Minute]]:
+        """The number of the last answer, those numbered above ``after`` (oldest first), and the minutes (oldest first).
+
+        All that is kept if there never was a number ``after``: it is from before a restart.
+        """
+        with self._lock:
+            told = self._told.get(namespace, _Told())
+            first = after if after <= told.last else 0
+            answers = [one for one in told.answers if one.number > first]
+            return told.last, answers, [Minute(m.time, m.requests, dict(m.routes)) for m in told.minutes]
