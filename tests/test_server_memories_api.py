@@ -105,6 +105,7 @@ ROUTES = [
     ("POST", "/tacit/v1/memories/import"),
     ("GET", "/tacit/v1/jobs"),
     ("GET", "/tacit/v1/status"),
+    ("GET", "/tacit/v1/feed"),
     ("POST", "/tacit/v1/snapshot"),
     ("GET", "/tacit/v1/snapshots"),
 ]
