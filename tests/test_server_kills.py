@@ -87,5 +87,5 @@ def kill_under_load(path: Path, kills: int, seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_server_and_a_killed_learner_lose_nothing(tmp_path: Path) -> None:
-    kill_under_load(tmp_path / "bank.sqlite", kills=2, seed=1)
+def test_twenty_kills(tmp_path: Path) -> None:
+    kill_under_load(tmp_path / "bank.sqlite", kills=20, seed=2)
