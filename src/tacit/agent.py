@@ -34,9 +34,9 @@ from tacit.labels import Label
 from tacit.learning import Example, Learned, Learner, Task
 from tacit.memory import Memory, State, memory_id
 from tacit.problems import Problem
-from tacit.recall import Recall, compose
+from tacit.recall import Recall, fitting
 from tacit.responses import Responder, Responses
-from tacit.routing import NO_MEMORY, Route, route
+from tacit.routing import NO_MEMORY, Route, route, verdict
 from tacit.verifiers import Verifier
 
 
@@ -142,11 +142,11 @@ class Agent:
         recalled = self.recall.recalled(keys) if use_memory else [[] for _ in problems]
         ids = [self.backbone.encode(problem.text) for problem in problems]
         asked = [self.responder.requests(problem, own, "zero-shot") for problem, own in zip(problems, ids, strict=True)]
-        recalled = [self._fitting(own, memories) for own, memories in zip(ids, recalled, strict=True)]
+        fitted = [self._fitting(own, memories) for own, memories in zip(ids, recalled, strict=True)]
+        recalled = [memories for memories, _ in fitted]
         with_memory = [number for number, memories in enumerate(recalled) if memories]
         for number in with_memory:
-            prompt = compose([memory.prompt for _, memory in recalled[number]], self.recalling.compose)
-            asked.append(self.responder.requests(problems[number], ids[number], "memory", prompt))
+            asked.append(self.responder.requests(problems[number], ids[number], "memory", fitted[number][1]))
         responses = self.responder.generate([request for pair in asked for request in pair])
         zero_shot, memory = responses[: len(problems)], dict(zip(with_memory, responses[len(problems) :], strict=True))
         return [
@@ -154,12 +154,11 @@ class Agent:
             for n, problem in enumerate(problems)
         ]
 
-    def _fitting(self, ids: torch.Tensor, memories: list[tuple[Hit, Memory]]) -> list[tuple[Hit, Memory]]:
-        """The best of the memories that leave room for an answer: a long problem may fit without them alone."""
+    def _fitting(
+        self, ids: torch.Tensor, memories: list[tuple[Hit, Memory]]
+    ) -> tuple[list[tuple[Hit, Memory]], np.ndarray | None]:
         room = self.backbone.context - len(ids) - self.sampling.max_tokens
-        while memories and len(compose([memory.prompt for _, memory in memories], self.recalling.compose)) > room:
-            memories = memories[:-1]
-        return memories
+        return fitting(memories, self.recalling.compose, room)
 
     def _routed(
         self, problem: Problem, key: np.ndarray, zero_shot: Responses, hits: tuple[Hit, ...], memory: Responses | None
@@ -206,7 +205,7 @@ class Agent:
         with self.bank.transaction():
             for one in answered:
                 for hit in one.hits:
-                    self.bank.count(hit.memory_id, self.namespace, uses=1, **_verdict(one))
+                    self.bank.count(hit.memory_id, self.namespace, uses=1, **verdict(one.greedy_route))
             for result in remembered:
                 if result.memory is not None and not result.known:
                     self.bank.add(result.memory)
@@ -299,9 +298,3 @@ class Agent:
             provenance=record,
             created=time.time(),
         )
-
-
-def _verdict(one: Answered) -> dict[str, int]:
-    """One vote per use, by the greedy pair: the memory agreed, helped (its answer was preferred) or hurt."""
-    name = one.greedy_route.name
-    return {"agreed": int(name == "agree"), "helped": int(name == "memory"), "hurt": int(name == "zero_shot")}

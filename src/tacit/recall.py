@@ -132,3 +132,24 @@ def compose(prompts: Sequence[np.ndarray], how: str) -> np.ndarray:
     if how == "average":
         return np.asarray(np.mean(prompts, axis=0, dtype=np.float32))
     return np.concatenate(list(reversed(prompts)))
+
+
+def fitting(
+    memories: list[tuple[Hit, Memory]], how: str, room: int
+) -> tuple[list[tuple[Hit, Memory]], np.ndarray | None]:
+    """The best of the memories, composed, that leave room for an answer: a long problem may fit without them alone.
+
+    Args:
+        memories: best first.
+        how: see ``compose``.
+        room: positions that the soft prompt may take.
+
+    Returns:
+        Those kept, and their soft prompt [K', d]; none and None where not even the best one fits.
+    """
+    while memories:
+        prompt = compose([memory.prompt for _, memory in memories], how)
+        if len(prompt) <= room:
+            return memories, prompt
+        memories = memories[:-1]
+    return [], None

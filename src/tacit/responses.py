@@ -44,14 +44,21 @@ class Responses:
 
     def candidates(self) -> list[Candidate]:
         """The samples, then the greedy rollout, with their shares of the vote, for a verifier."""
-        total = max(1, len(self.samples))
-        rollouts, answers = (*self.samples, self.greedy), (*self.answers, self.greedy_answer)
-        shares = [0.0] * len(answers)
-        for members in group(answers):  # equivalent answers, written in whatever way, share their votes
-            share = sum(member < len(self.samples) for member in members) / total
-            for member in members:
-                shares[member] = share
-        return [Candidate(*parts) for parts in zip(rollouts, answers, shares, strict=True)]
+        return candidates((*self.samples, self.greedy), (*self.answers, self.greedy_answer), self.answers)
+
+
+def candidates(
+    rollouts: Sequence[Rollout], answers: Sequence[str | None], voters: Sequence[str | None]
+) -> list[Candidate]:
+    """Rollouts with their answers for a verifier, each with the share of the voters' answers that are equivalent, in
+    whatever way they are written."""
+    everyone = [*answers, *voters]
+    shares = [0.0] * len(everyone)
+    for members in group(everyone):
+        share = sum(member >= len(answers) for member in members) / max(1, len(voters))
+        for member in members:
+            shares[member] = share
+    return [Candidate(*parts) for parts in zip(rollouts, answers, shares[: len(answers)], strict=True)]
 
 
 @dataclass(frozen=True)

@@ -69,3 +69,9 @@ def _obvious(zero: Candidate, memory: Candidate, verifier: Verifier | None) -> R
 def _judged(name: str, zero: float, memory: float) -> Route:
     why = f"{name}: {memory:.3f} with memory, {zero:.3f} without"
     return Route("memory" if memory > zero else "zero_shot", why)
+
+
+def verdict(decided: Route) -> dict[str, int]:
+    """What a route says of the memory, as counts: it agreed, helped (its answer was preferred) or hurt."""
+    name = decided.name
+    return {"agreed": int(name == "agree"), "helped": int(name == "memory"), "hurt": int(name == "zero_shot")}

@@ -14,16 +14,17 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from tacit.answers import extract, group
+from tacit.answers import extract
 from tacit.bank.base import Hit
 from tacit.engines.base import Progress, Request, Rollout
 from tacit.errors import EngineError
 from tacit.memory import Memory
-from tacit.recall import compose
+from tacit.recall import fitting
+from tacit.responses import candidates
 from tacit.routing import Route, route
 from tacit.seeds import derive
 from tacit.server.service import Service
-from tacit.verifiers import Candidate, VoteShare
+from tacit.verifiers import VoteShare
 
 OFF = Route("off", "memory is off for this request")
 ALONE = Route("memory", "asked with the memory alone")
@@ -80,15 +81,12 @@ class Answering:
             return
         self._why = NONE
         found = await self.service.computing(self._named if plan.memory != "auto" else self._nearest)
-        while found:
-            prompt = compose([memory.prompt for _, memory in found], self.service.config.recall.compose)
-            if len(prompt) + len(plan.asked.ids) + plan.asked.max_tokens <= self.service.backbone.context:
-                self.hits = tuple(hit for hit, _ in found)
-                self._prompt = torch.tensor(prompt)
-                self._why = ALONE
-                return
+        room = self.service.backbone.context - len(plan.asked.ids) - plan.asked.max_tokens
+        kept, prompt = fitting(found, self.service.config.recall.compose, room)
+        if prompt is not None:
+            self.hits, self._prompt, self._why = tuple(hit for hit, _ in kept), torch.tensor(prompt), ALONE
+        elif found:
             self._why = NO_ROOM
-            found = found[:-1]
 
     def _nearest(self) -> list[tuple[Hit, Memory]]:
         recall = self.service.recall(self.plan.namespace)
@@ -124,11 +122,10 @@ class Answering:
         asked += [replace(votes, soft_prompt=r.soft_prompt) for r in asked] if votes is not None else []
         rollouts = await asyncio.gather(*[self._whole(request) for request in asked])
         zero, memory = rollouts[:2]
-        candidates = [
-            _candidates(arm, samples)
-            for arm, samples in zip((zero, memory), rollouts[2:] or (zero, memory), strict=True)
-        ]
-        pairs = list(zip(*candidates, strict=True))
+        answers = [[extract(rollout.text) for rollout in arm] for arm in rollouts]
+        voters = answers[2:] or answers[:2]
+        arms = [candidates(*arm) for arm in zip(rollouts[:2], answers[:2], voters, strict=True)]
+        pairs = list(zip(*arms, strict=True))
         routes = await self.service.computing(lambda: route(self.plan.problem, pairs, self.service.verifier))
         for index, decided in enumerate(routes):
             self.routes[index] = decided
@@ -180,17 +177,3 @@ class Answering:
         finally:
             if left:
                 self.service.engine.cancel(handle)
-
-
-def _candidates(rollouts: list[Rollout], samples: list[Rollout]) -> list[Candidate]:
-    """The rollouts with their shares of a vote over samples (the rollouts themselves, where no others were drawn)."""
-    own = samples is rollouts
-    answers = [extract(rollout.text) for rollout in rollouts]
-    voters = answers if own else [*answers, *(extract(sample.text) for sample in samples)]
-    first = 0 if own else len(answers)
-    shares = [0.0] * len(voters)
-    for members in group(voters):
-        share = sum(member >= first for member in members) / len(samples)
-        for member in members:
-            shares[member] = share
-    return [Candidate(r, a, s) for r, a, s in zip(rollouts, answers, shares[: len(answers)], strict=True)]

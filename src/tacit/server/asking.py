@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from tacit.engines.base import Request
 from tacit.errors import MemoryNotFound
+from tacit.routing import verdict
 from tacit.seeds import derive
 from tacit.server.answering import Answering, Plan
 from tacit.server.errors import forbidden, invalid, not_found
@@ -158,7 +160,6 @@ async def settle(
         for index in sorted(one.routes):
             meters.routes.labels(model, one.routes[index].name).inc()
         reports.append(await service.storing(lambda one=one: _store(service, caller, one, learn, why_not)))  # type: ignore[misc]
-        meters.jobs.labels(reports[-1]["learning"]).inc()
     counted = usage(answerings)
     meters.prompt_tokens.labels(model).inc(counted["prompt_tokens"])
     meters.tokens.labels(model).inc(counted["completion_tokens"])
@@ -174,22 +175,23 @@ async def settle(
 
 def _store(service: Service, caller: Caller, one: Answering, learn: bool, why_not: str) -> dict[str, Any]:
     first = one.routes.get(0)
-    if first is not None and one.plan.verify:
-        verdict = {"agreed": first.name == "agree", "helped": first.name == "memory", "hurt": first.name == "zero_shot"}
-        for hit in one.hits:
-            try:
-                service.bank.count(
-                    hit.memory_id, caller.namespace, uses=1, **{name: int(won) for name, won in verdict.items()}
-                )
-            except MemoryNotFound:
-                continue  # deleted meanwhile
-    job, learning = None, why_not
+    judged = one.hits if first is not None and one.plan.verify else ()
+    job, learning, outcome = None, why_not, "not asked for"
     if learn and not caller.key.may("learn"):
-        learning = "the key has no right to learn"
-    elif learn:
-        submitted = service.jobs.submit(caller.namespace, one.plan.problem, caller.key)
-        learning = submitted.why
-        job = None if submitted.job is None else {"id": submitted.job.id, "state": str(submitted.job.state)}
+        learn, learning, outcome = False, "the key has no right to learn", "refused"
+    # One transaction, because each waits for the disk; none where there is nothing to write.
+    with service.bank.transaction() if judged or learn else nullcontext():
+        for hit in judged:
+            assert first is not None
+            with suppress(MemoryNotFound):  # deleted meanwhile
+                service.bank.count(hit.memory_id, caller.namespace, uses=1, **verdict(first))
+        if learn:
+            submitted = service.jobs.submit(caller.namespace, one.plan.problem, caller.key)
+            learning = submitted.why
+            outcome = "refused" if submitted.job is None else "queued" if learning == "queued" else "known"
+            job = None if submitted.job is None else {"id": submitted.job.id, "state": str(submitted.job.state)}
+    # Not ``learning``: it may quote the problem, and a label has few values.
+    service.metrics.of(caller.namespace).jobs.labels(outcome).inc()
     return {
         "memory": one.hits[0].memory_id if one.hits else None,
         "memories": [{"id": hit.memory_id, "similarity": hit.similarity} for hit in one.hits],

@@ -21,7 +21,7 @@ from tacit.server.errors import invalid
 from tacit.server.schemas import ChatRequest
 from tacit.server.service import Service
 from tacit.server.streaming import DONE, event, sent, unless_gone
-from tacit.server.text import Detokeniser
+from tacit.server.text import Detokeniser, whole
 
 LEAST_LOGPROB = -9999.0
 """For a probability of 0, whose logarithm JSON cannot hold; OpenAI's clients know the number."""
@@ -59,20 +59,19 @@ class _Conversation:
         )  # fmt: skip
         await self.answering.recall()
 
-    def texts(self) -> list[Detokeniser]:
-        return [Detokeniser(self.service.backbone.tokenizer, self.body.stops) for _ in range(self.body.n or 1)]
-
     async def whole(self) -> dict[str, Any]:
-        texts, choices = self.texts(), {}
+        choices = {}
         async for one in self.answering.tokens(whole=True):
             assert one.rollout is not None
-            text = texts[one.index]
-            content = "".join([*map(text.push, one.rollout.token_ids), text.end()])
             tokens = list(zip(one.rollout.token_ids, one.rollout.logprobs, strict=True))
             tops = one.rollout.alternatives or ((),) * len(tokens)
             choices[one.index] = {
                 "index": one.index,
-                "message": {"role": "assistant", "content": content, "refusal": None},
+                "message": {
+                    "role": "assistant",
+                    "content": whole(self.service.backbone.tokenizer, one.rollout.token_ids, self.body.stops),
+                    "refusal": None,
+                },
                 "logprobs": self._logprobs([(i, p, top) for (i, p), top in zip(tokens, tops, strict=True)]),
                 "finish_reason": one.rollout.finish,
             }
@@ -86,7 +85,7 @@ class _Conversation:
         }
 
     async def events(self) -> AsyncIterator[str]:
-        texts = self.texts()
+        texts = [Detokeniser(self.service.backbone.tokenizer, self.body.stops) for _ in range(self.body.n or 1)]
         begun: set[int] = set()
         left = len(texts)
         async for one in self.answering.tokens():

@@ -23,7 +23,7 @@ from tacit.server.errors import invalid
 from tacit.server.schemas import CompletionRequest
 from tacit.server.service import Service
 from tacit.server.streaming import DONE, event, merged, sent, unless_gone
-from tacit.server.text import Detokeniser
+from tacit.server.text import Detokeniser, whole
 
 DEFAULT_TOKENS = 16
 """Where a request names no ``max_tokens``, as at OpenAI."""
@@ -101,7 +101,8 @@ class _Completion:
 
     async def events(self) -> AsyncIterator[str]:
         n = self.body.n or 1
-        texts = [self._text() for _ in range(n * len(self.answerings))]
+        tokenizer, stops = self.service.backbone.tokenizer, self.body.stops
+        texts = [Detokeniser(tokenizer, stops) for _ in range(n * len(self.answerings))]
         offsets = [0] * len(texts)
         left = len(texts)
         async for prompt, one in merged([answering.tokens() for answering in self.answerings]):
@@ -136,9 +137,6 @@ class _Completion:
             self.service, self.caller, self.body.model, self.answerings, learn=learn, why_not=why_not
         )
 
-    def _text(self) -> Detokeniser:
-        return Detokeniser(self.service.backbone.tokenizer, self.body.stops)
-
     async def _echo(self, answering: Answering) -> Scored:
         ids = answering.plan.asked.ids
         tokens = ids.tolist()
@@ -152,8 +150,7 @@ class _Completion:
     def _choice(self, index: int, text: str, echoed: Scored, rollout: Rollout | None) -> dict[str, Any]:
         finish, listed = "length", list(echoed)
         if rollout is not None:
-            words = self._text()
-            text += "".join([*map(words.push, rollout.token_ids), words.end()])
+            text += whole(self.service.backbone.tokenizer, rollout.token_ids, self.body.stops)
             tops = rollout.alternatives or ((),) * len(rollout.token_ids)
             listed += zip(rollout.token_ids, rollout.logprobs, tops, strict=True)
             finish = rollout.finish
