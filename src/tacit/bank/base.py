@@ -75,6 +75,10 @@ class MemoryInfo:
     hurt: int
 
 
+SORTS = ("created", "uses", "helped", "hurt", "share")
+"""What a page of memories can be sorted by."""
+
+
 @dataclass(frozen=True)
 class StateChange:
     """One step of a memory's life; ``old`` is None for the first. ``time`` is unix seconds."""
@@ -131,6 +135,39 @@ class Bank(Protocol):
         self, namespace: str, *, states: Collection[State] | None = None, problem_id: str | None = None
     ) -> list[MemoryInfo]:
         """Light rows of a namespace in the order of storing; ``states=None`` means all states."""
+        ...
+
+    def info(self, id: str, namespace: str) -> MemoryInfo:
+        """The light row of one memory. MemoryNotFound where the namespace has none of that id."""
+        ...
+
+    def counts(self, namespace: str) -> dict[State, int]:
+        """How many memories of a namespace are in each state; every state is there."""
+        ...
+
+    def page(
+        self,
+        namespace: str,
+        *,
+        states: Collection[State] | None = None,
+        containing: str = "",
+        sort: str = "created",
+        falling: bool = True,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> tuple[int, list[MemoryInfo]]:
+        """Some light rows, and how many there are in all.
+
+        Args:
+            states: None for all.
+            containing: a part of the problem; ASCII letters match in upper and lower case alike.
+            sort: one of ``SORTS``; equal ones by the order of storing, those without a value last either way.
+            falling: largest first.
+            limit, offset: which of them.
+
+        Raises:
+            ConfigError: an unknown ``sort``, ``limit`` < 1 or ``offset`` < 0.
+        """
         ...
 
     def search(

@@ -24,8 +24,9 @@ import numpy as np
 import safetensors.numpy
 from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, insert, select, update
 
-from tacit.bank import schema
+from tacit.bank import listing, schema
 from tacit.bank.base import Hit, MemoryInfo, StateChange
+from tacit.bank.listing import COUNTERS
 from tacit.bank.matrices import Matrices, dimension, refuse_other
 from tacit.bank.transactions import Transactions
 from tacit.errors import BankError, MemoryFormatError, MemoryNotFound
@@ -41,7 +42,6 @@ from tacit.memory import (
     record,
 )
 
-_COUNTERS = ("uses", "agreed", "helped", "hurt")
 _m = schema.memories.c
 
 # The statements of every add are built once: composing one costs more than running it.
@@ -49,12 +49,8 @@ _NAMESPACE = select(schema.namespaces).where(schema.namespaces.c.namespace == bi
 _POSITION = select(_m.position).where(_m.namespace == bindparam("namespace"), _m.id == bindparam("id"))
 _RAISE = update(schema.bank).values(revision=schema.bank.c.revision + 1).returning(schema.bank.c.revision)
 _ADD_MEMORY = insert(schema.memories).returning(_m.position)
-_ADD_KEY, _ADD_PAYLOAD, _ADD_COUNTERS = insert(schema.keys), insert(schema.payloads), insert(schema.counters)
+_ADD_KEY, _ADD_PAYLOAD, _ADDCOUNTERS = insert(schema.keys), insert(schema.payloads), insert(schema.counters)
 _ADD_STEP = insert(schema.history)
-_INFO = select(
-    *(_m[name] for name in MemoryInfo.__dataclass_fields__ if name not in _COUNTERS),
-    *(schema.counters.c[name] for name in _COUNTERS),
-).join_from(schema.memories, schema.counters)
 _WHOLE = (
     select(
         schema.memories,
@@ -62,7 +58,7 @@ _WHOLE = (
         schema.payloads.c.digest,
         schema.payloads.c.provenance,
         schema.payloads.c.prompt,
-        *(schema.counters.c[name] for name in _COUNTERS),
+        *(schema.counters.c[name] for name in COUNTERS),
     )
     .join_from(schema.memories, schema.keys)
     .join(schema.payloads, schema.payloads.c.position == _m.position)
@@ -144,7 +140,7 @@ class SQLBank(Transactions):
 
     def _insert(self, connection: Connection, memory: Memory) -> None:
         row = record(memory)
-        count = {name: row.pop(name) for name in _COUNTERS}
+        count = {name: row.pop(name) for name in COUNTERS}
         provenance = row.pop("provenance")
         label, share, margin = (provenance.get(name) for name in ("label", "share", "margin"))
         text = json.dumps(provenance, ensure_ascii=False, allow_nan=False)
@@ -160,7 +156,7 @@ class SQLBank(Transactions):
             "prompt": safetensors.numpy.save({"prompt": np.ascontiguousarray(memory.prompt)}),
         }
         connection.execute(_ADD_PAYLOAD, payload)
-        connection.execute(_ADD_COUNTERS, {"position": position, **count})
+        connection.execute(_ADDCOUNTERS, {"position": position, **count})
         step = StateChange(memory.created, None, memory.state, memory.reason)
         self._remember(connection, position, step)
 
@@ -243,14 +239,36 @@ class SQLBank(Transactions):
         self, namespace: str, *, states: Collection[State] | None = None, problem_id: str | None = None
     ) -> list[MemoryInfo]:
         """See ``Bank.find``."""
-        statement = _INFO.where(_m.namespace == namespace).order_by(_m.position)
-        if states is not None:
-            statement = statement.where(_m.state.in_([State(state).value for state in states]))
-        if problem_id is not None:
-            statement = statement.where(_m.problem_id == problem_id)
         with self._reading() as connection:
-            rows = connection.execute(statement).mappings().all()
-        return [MemoryInfo(**{**row, "state": State(row["state"])}) for row in rows]
+            return listing.found(connection, namespace, states, problem_id)
+
+    def info(self, id: str, namespace: str) -> MemoryInfo:
+        """See ``Bank.info``."""
+        with self._reading() as connection:
+            row = listing.one(connection, id, namespace)
+            if row is None:
+                raise _missing(id, namespace)
+            return row
+
+    def counts(self, namespace: str) -> dict[State, int]:
+        """See ``Bank.counts``."""
+        with self._reading() as connection:
+            return listing.counts(connection, namespace)
+
+    def page(
+        self,
+        namespace: str,
+        *,
+        states: Collection[State] | None = None,
+        containing: str = "",
+        sort: str = "created",
+        falling: bool = True,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> tuple[int, list[MemoryInfo]]:
+        """See ``Bank.page``."""
+        with self._reading() as connection:
+            return listing.page(connection, namespace, states, containing, sort, falling, limit, offset)
 
     def search(
         self,
@@ -333,7 +351,7 @@ class SQLBank(Transactions):
     def _found(self, connection: Connection, id: str, namespace: str) -> int:
         position = self._position(connection, id, namespace)
         if position is None:
-            raise MemoryNotFound(f"namespace {namespace!r} has no memory {id!r}")
+            raise _missing(id, namespace)
         return position
 
     def close(self) -> None:
@@ -349,6 +367,10 @@ class SQLBank(Transactions):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _missing(id: str, namespace: str) -> MemoryNotFound:
+    return MemoryNotFound(f"namespace {namespace!r} has no memory {id!r}")
 
 
 def memory_of(row: RowMapping) -> Memory:

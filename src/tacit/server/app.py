@@ -21,7 +21,7 @@ from tacit.server.chat import chat
 from tacit.server.completions import complete
 from tacit.server.dashboard import add_dashboard
 from tacit.server.errors import Refused, invalid, not_found, refusal_of
-from tacit.server.memories_api import add_memories, memories_by_state
+from tacit.server.memories_api import add_memories, by_name
 from tacit.server.schemas import ChatRequest, CompletionRequest
 from tacit.server.service import Service
 from tacit.server.snapshots import add_snapshots
@@ -138,7 +138,7 @@ def _add_health(api: FastAPI, service: Service) -> None:
 
 def _gauge(service: Service, namespace: str) -> None:
     meters = service.metrics.of(namespace)
-    for state, count in memories_by_state(service.bank, namespace).items():
+    for state, count in by_name(service.bank.counts(namespace)).items():
         meters.memories.labels(state).set(count)
     for name, count in service.jobs.counts(namespace).items():
         meters.queue.labels(name).set(count)

@@ -8,7 +8,6 @@ scripts only ever set text, and the policy sent with it runs no script and loads
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from importlib.resources import files
 from typing import Annotated
 
@@ -18,7 +17,7 @@ from starlette.responses import Response
 from tacit.server.errors import not_found
 from tacit.server.memories_api import Admin
 from tacit.server.service import Service
-from tacit.server.views import FeedMinute, FeedPage, FeedRow
+from tacit.server.views import FeedPage
 
 FILES = {
     "index.html": "text/html",
@@ -77,8 +76,4 @@ def add_dashboard(api: FastAPI, service: Service) -> None:
     async def feed(caller: Admin, after: Annotated[int, Query(ge=0, lt=2**63)] = 0) -> FeedPage:
         """The latest answers of this key's namespace, oldest first, and all answers per minute."""
         last, answers, minutes = service.feed.since(caller.namespace, after)
-        return FeedPage(
-            last=last,
-            answers=[FeedRow(**asdict(one)) for one in answers],
-            minutes=[FeedMinute(**asdict(one)) for one in minutes],
-        )
+        return FeedPage(last=last, answers=answers, minutes=minutes)

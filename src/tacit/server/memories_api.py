@@ -8,7 +8,7 @@ who ask may see because they are told its id.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -33,11 +33,9 @@ from tacit.server.views import (
     LearnerState,
     MemoryDetail,
     MemoryPage,
-    MemoryRow,
     Neighbour,
     ServerStatus,
     SoftPrompt,
-    Step,
 )
 
 NEIGHBOURS = 5
@@ -72,14 +70,6 @@ def add_memories(api: FastAPI, service: Service) -> None:
     _add_jobs(api, service)
 
 
-def memories_by_state(bank: Bank, namespace: str) -> dict[str, int]:
-    """How many memories of a namespace are in each state."""
-    counts = {state.value: 0 for state in State}
-    for info in bank.find(namespace):
-        counts[info.state.value] += 1
-    return counts
-
-
 def _add_reading(api: FastAPI, service: Service) -> None:
     @api.get("/tacit/v1/memories")
     async def memories(
@@ -91,12 +81,19 @@ def _add_reading(api: FastAPI, service: Service) -> None:
         offset: Annotated[int, Query(ge=0, lt=2**63)] = 0,
         q: Annotated[str, Query(max_length=1000)] = "",
     ) -> MemoryPage:
-        """List memories; ``q`` is a part of the problem, in upper or lower case alike."""
+        """List memories; ``q`` is a part of the problem, its ASCII letters in upper or lower case alike."""
 
         def work() -> MemoryPage:
-            infos = service.bank.find(caller.namespace, states=None if state is None else [state])
-            found = _sorted([info for info in infos if q.casefold() in info.problem.casefold()], sort, order == "desc")
-            return MemoryPage(total=len(found), memories=[_row(info) for info in found[offset : offset + limit]])
+            total, found = service.bank.page(
+                caller.namespace,
+                states=None if state is None else [state],
+                containing=q,
+                sort=sort,
+                falling=order == "desc",
+                limit=limit,
+                offset=offset,
+            )
+            return MemoryPage(total=total, memories=found)
 
         return await service.storing(work)
 
@@ -115,7 +112,7 @@ def _add_reading(api: FastAPI, service: Service) -> None:
                 backbone=service.backbone.name,
                 fingerprint=service.backbone.fingerprint,
                 namespace=caller.namespace,
-                memories=memories_by_state(service.bank, caller.namespace),
+                memories=by_name(service.bank.counts(caller.namespace)),
                 jobs=service.jobs.counts(caller.namespace),
                 learner=LearnerState(
                     runs=learner is not None,
@@ -129,13 +126,13 @@ def _add_reading(api: FastAPI, service: Service) -> None:
 
 def _add_changing(api: FastAPI, service: Service) -> None:
     @api.post("/tacit/v1/memories/{id}/quarantine")
-    async def quarantine(id: str, caller: Admin, body: Why | None = None) -> MemoryRow:
+    async def quarantine(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
         """Take a memory out of use; ``restore`` undoes it."""
         reason = (body and body.reason) or "quarantined by hand"
         return await service.storing(lambda: _move(service.bank, id, caller.namespace, reason, _quarantined))
 
     @api.post("/tacit/v1/memories/{id}/restore")
-    async def restore(id: str, caller: Admin, body: Why | None = None) -> MemoryRow:
+    async def restore(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
         """Bring a memory back: into use if it ever was in use, else as a candidate."""
         reason = (body and body.reason) or "restored by hand"
         return await service.storing(lambda: _move(service.bank, id, caller.namespace, reason, _restored))
@@ -170,13 +167,13 @@ def _add_files(api: FastAPI, service: Service) -> None:
         status_code=201,
         openapi_extra={"requestBody": {"required": True, "content": {MEDIA_TYPE: binary}}},
     )
-    async def import_(request: Request, caller: Admin) -> MemoryRow:
+    async def import_(request: Request, caller: Admin) -> MemoryInfo:
         """Take in a portable file, as a candidate of this key's namespace."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != MEDIA_TYPE:
             raise Refused(415, f"an import is sent as Content-Type: {MEDIA_TYPE}", code="unsupported_media_type")
         memory = await take_in(service, await request.body(), caller.namespace)
-        return await service.storing(lambda: _row(_info(service.bank, memory.id, caller.namespace)))
+        return await service.storing(lambda: service.bank.info(memory.id, caller.namespace))
 
 
 def _add_jobs(api: FastAPI, service: Service) -> None:
@@ -199,28 +196,13 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
         return _job(found)
 
 
-def _sorted(infos: list[MemoryInfo], by: str, falling: bool) -> list[MemoryInfo]:
-    """By a field, equal ones by the order of storing; those without a value come last either way."""
-    known = [info for info in infos if getattr(info, by) is not None]
-    known.sort(key=lambda info: (getattr(info, by), info.position), reverse=falling)
-    return known + [info for info in infos if getattr(info, by) is None]
-
-
-def _row(info: MemoryInfo) -> MemoryRow:
-    return MemoryRow(**asdict(info))
+def by_name(counts: Mapping[State, int]) -> dict[str, int]:
+    """Counts by the name of the state."""
+    return {state.value: count for state, count in counts.items()}
 
 
 def _job(job: Job) -> JobRow:
     return JobRow(**{name: getattr(job, name) for name in JobRow.model_fields})
-
-
-def _info(bank: Bank, id: str, namespace: str) -> MemoryInfo:
-    """The light row of one memory; MemoryNotFound where the namespace has none of that id."""
-    problem_id = bank.get(id, namespace).problem_id
-    for info in bank.find(namespace, problem_id=problem_id):
-        if info.id == id:
-            return info
-    raise MemoryNotFound(f"namespace {namespace!r} has no memory {id!r}")  # deleted meanwhile
 
 
 def _detail(service: Service, id: str, namespace: str) -> MemoryDetail:
@@ -229,11 +211,11 @@ def _detail(service: Service, id: str, namespace: str) -> MemoryDetail:
     memory = bank.get(id, namespace)
     steps, why = memory.provenance.get("steps"), memory.provenance.get("why")
     return MemoryDetail(
-        **asdict(_info(bank, id, namespace)),
+        **asdict(bank.info(id, namespace)),
         provenance=memory.provenance,
         steps=steps if isinstance(steps, list) else [],
         why=why if isinstance(why, str) else None,
-        history=[Step(**asdict(step)) for step in bank.history(id, namespace)],
+        history=bank.history(id, namespace),
         neighbours=_neighbours(bank, memory),
         prompt=_figures(memory, service.backbone.embedding_norm),
     )
@@ -273,14 +255,14 @@ def _figures(memory: Memory, embedding_norm: float) -> SoftPrompt:
     )
 
 
-def _move(bank: Bank, id: str, namespace: str, reason: str, to: Callable[[Sequence[State]], State]) -> MemoryRow:
+def _move(bank: Bank, id: str, namespace: str, reason: str, to: Callable[[Sequence[State]], State]) -> MemoryInfo:
     """Give a memory the state that ``to`` makes of all its states so far; nothing is written where it has it."""
     check_name("the id", id)
     with bank.transaction():  # so that the history is still the one that the new state was made of
         states = [step.new for step in bank.history(id, namespace)]
         if to(states) is not states[-1]:
             bank.set_state(id, namespace, to(states), reason)
-        return _row(_info(bank, id, namespace))
+        return bank.info(id, namespace)
 
 
 def _quarantined(states: Sequence[State]) -> State:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,7 @@ from tacit.answers import equivalent, extract
 from tacit.bank import schema
 from tacit.bank.base import Bank, MemoryInfo
 from tacit.engines.base import Request, Rollout
+from tacit.errors import MemoryNotFound
 from tacit.memory import Memory, State
 from tacit.problems import Problem
 from tacit.server.keys import KeyStore
@@ -222,9 +223,10 @@ class Promoter:
             else:
                 decision, state, reason = "tried", State.CANDIDATE, f"{UNPROVEN}; trial {tries}: {said}"
             bank.mark(memory.namespace, f"promotion:{memory.id}", json.dumps({"tries": tries, "memories": memories}))
-            [now] = [info for info in bank.find(memory.namespace, problem_id=memory.problem_id) if info.id == memory.id]
-            if (now.state, now.reason) == (memory.state, memory.reason):  # else somebody has decided meanwhile
-                bank.set_state(memory.id, memory.namespace, state, reason)
+            with suppress(MemoryNotFound):  # deleted meanwhile
+                now = bank.info(memory.id, memory.namespace)
+                if (now.state, now.reason) == (memory.state, memory.reason):  # else somebody has decided meanwhile
+                    bank.set_state(memory.id, memory.namespace, state, reason)
         return Verdict(memory.id, decision, reason, benefits)
 
 

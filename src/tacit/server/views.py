@@ -1,55 +1,27 @@
-"""What the memory API answers, as pydantic models, so that it is in the OpenAPI description.
+"""What the memory API answers, typed, so that it is in the OpenAPI description.
 
-Builds on pydantic, memory and jobs.
+Builds on pydantic, the bank, jobs and the feed, whose own records it shows where all of their fields are for the
+caller.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
+from tacit.bank.base import MemoryInfo, StateChange
 from tacit.memory import State
+from tacit.server.feed import Answer, Minute
 from tacit.server.jobs import JobState
-
-
-class MemoryRow(BaseModel):
-    """A memory without its tensors; the fields of ``MemoryInfo``."""
-
-    id: str
-    namespace: str
-    problem_id: str
-    problem: str
-    key_kind: str
-    fingerprint: str
-    state: State
-    reason: str
-    sha256: str
-    label: str | None
-    share: float | None
-    margin: float | None
-    created: float
-    position: int
-    uses: int
-    agreed: int
-    helped: int
-    hurt: int
 
 
 class MemoryPage(BaseModel):
     """Some memories of all that were asked for."""
 
     total: int
-    memories: list[MemoryRow]
-
-
-class Step(BaseModel):
-    """One change of state; ``time`` is unix seconds, ``old`` None for the first."""
-
-    time: float
-    old: State | None
-    new: State
-    reason: str
+    memories: list[MemoryInfo]
 
 
 class Neighbour(BaseModel):
@@ -72,13 +44,14 @@ class SoftPrompt(BaseModel):
     embedding_norm: float
 
 
-class MemoryDetail(MemoryRow):
+@dataclass(frozen=True)
+class MemoryDetail(MemoryInfo):
     """One memory with where it came from. ``steps`` are the provenance's records of learning, one per step."""
 
     provenance: dict[str, Any]
     steps: list[Any]
     why: str | None
-    history: list[Step]
+    history: list[StateChange]
     neighbours: list[Neighbour]
     prompt: SoftPrompt
 
@@ -135,33 +108,9 @@ class ServerStatus(BaseModel):
     draining: bool
 
 
-class FeedRow(BaseModel):
-    """One answered prompt; the fields of ``feed.Answer``."""
-
-    number: int
-    time: float
-    model: str
-    route: str | None
-    why: str | None
-    memory: str | None
-    similarity: float | None
-    seconds: float
-    tokens: int
-    problem: str
-    learning: str
-
-
-class FeedMinute(BaseModel):
-    """Answers of one minute, which begins at ``time`` (unix seconds); ``routes`` has the routes that occurred."""
-
-    time: int
-    requests: int
-    routes: dict[str, int]
-
-
 class FeedPage(BaseModel):
     """What was answered since the number that was asked for; ``last`` is the number to ask with next."""
 
     last: int
-    answers: list[FeedRow]
-    minutes: list[FeedMinute]
+    answers: list[Answer]
+    minutes: list[Minute]

@@ -1,0 +1,102 @@
+"""Recall and routing of served requests, on a bank with an active memory, under each verifier and by each route."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from conftest import stream
+from tacit.agent import Agent
+from tacit.bank import open_bank
+from tacit.config import LearnConfig, Sampling
+from tacit.engines.local import LocalEngine
+from tacit.memory import State
+from tacit.server.app import create_app
+from tacit.server.service import OPEN_NAMESPACE, Service, load_backbone
+from tacit.server.settings import ServeConfig
+
+[PROBLEM] = stream(1, seed=31)
+NEW = 48
+VOTES = 3
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A bank with one memory, active whatever it is worth; its id."""
+    path = tmp_path_factory.mktemp("answering") / "bank.db"
+    backbone = load_backbone(ServeConfig())
+    learning = LearnConfig(steps=2, min_votes=1, min_lead=0, admit=0.0)
+    with open_bank(str(path)) as bank:  # type: ignore[attr-defined]
+        agent = Agent(
+            backbone, LocalEngine(backbone), bank, OPEN_NAMESPACE, sampling=Sampling(max_tokens=NEW), learning=learning
+        )
+        answered = agent.answer([PROBLEM])
+        agent.remember(answered, agent.learn(answered))
+        [memory] = bank.find(OPEN_NAMESPACE)
+        bank.set_state(memory.id, OPEN_NAMESPACE, State.ACTIVE, "by the test")
+    return path, memory.id
+
+
+@pytest.fixture(params=["reward-model", "vote", "logprob", "none"])
+def service(request: pytest.FixtureRequest, learned: tuple[Path, str]) -> Iterator[Service]:
+    made = Service(ServeConfig(bank=str(learned[0]), learner=False, verifier=request.param, votes=VOTES))
+    yield made
+    made.close()
+
+
+def ask(service: Service, model: str = "testbed:tacit", tacit: dict[str, Any] | None = None, **body: Any) -> Any:
+    client = TestClient(create_app(service), "http://localhost")  # type: ignore[arg-type]
+    asked = {
+        "model": model, "messages": [{"role": "user", "content": PROBLEM.text}], "max_tokens": NEW, "temperature": 0,
+        "tacit": {"learn": False, **(tacit or {})}, **body,
+    }  # fmt: skip
+    response = client.post("/v1/chat/completions", json=asked)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def contents(answer: Any) -> list[str]:
+    return [choice["message"]["content"] for choice in answer["choices"]]
+
+
+def test_the_answer_is_one_of_the_two_and_all_rollouts_are_counted(service: Service, learned: tuple[Path, str]) -> None:
+    before = service.bank.info(learned[1], OPEN_NAMESPACE)
+    routed = ask(service)
+    after = service.bank.info(learned[1], OPEN_NAMESPACE)
+    plain = ask(service, "testbed")
+    alone = ask(service, tacit={"route": "memory"})
+    report = routed["tacit"]
+    assert report["memory"] == learned[1] and report["similarity"] == pytest.approx(1.0)
+    assert alone["tacit"]["route"] == "memory"
+    assert contents(routed) == contents(plain if report["route"] == "zero_shot" else alone)
+    assert contents(ask(service, tacit={"memory": "off"})) == contents(plain)
+    both = plain["usage"]["completion_tokens"] + alone["usage"]["completion_tokens"]
+    made = routed["usage"]["completion_tokens"]
+    votes = service.config.verifier == "vote"
+    assert made == both if not votes else both < made <= both + 2 * VOTES * NEW
+    counted = {name: getattr(after, name) - getattr(before, name) for name in ("uses", "agreed", "helped", "hurt")}
+    said = {"agree": "agreed", "memory": "helped", "zero_shot": "hurt"}[report["route"]]
+    assert counted == {"uses": 1, "agreed": 0, "helped": 0, "hurt": 0} | {said: 1}
+    assert service.bank.info(learned[1], OPEN_NAMESPACE).uses == after.uses  # alone, nothing was compared
+
+
+def test_several_samples_are_routed_one_by_one_and_streamed_alike(service: Service) -> None:
+    asked: dict[str, Any] = {"n": 3, "temperature": 1.0, "seed": 4}
+    whole = ask(service, **asked)
+    assert len(whole["tacit"]["routes"]) == 3 == len(contents(whole))
+    client = TestClient(create_app(service), "http://localhost")  # type: ignore[arg-type]
+    body = {
+        "model": "testbed:tacit", "messages": [{"role": "user", "content": PROBLEM.text}], "max_tokens": NEW,
+        "stream": True, "tacit": {"learn": False}, **asked,
+    }  # fmt: skip
+    pieces = ["", "", ""]
+    for line in client.post("/v1/chat/completions", json=body).text.splitlines():
+        if line.startswith("data: {"):
+            for choice in json.loads(line[6:])["choices"]:
+                pieces[choice["index"]] += choice["delta"].get("content") or ""
+    assert pieces == contents(whole)
