@@ -14,8 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from browser import chromium
-from server import serving
-from tacit.server.app import create_app
+from server import InProcess, serving
 from tacit.server.dashboard import FILES
 from tacit.server.feed import LATEST, MINUTES, Feed
 from tacit.server.service import Service
@@ -27,20 +26,14 @@ SOURCE = Path(__file__).parents[1] / "src/tacit/server/dashboard"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    service = Service(ServeConfig(bank=str(tmp_path_factory.mktemp("bank") / "bank.db"), learner=False))
-    app = create_app(service)
-
-    def client(namespace: str, *rights: str) -> TestClient:
-        _, secret = service.keys.create("test", namespace, rights)
-        return TestClient(app, headers={"Authorization": f"Bearer {secret}"}, raise_server_exceptions=False)
-
+    made = InProcess(tmp_path_factory.mktemp("bank") / "bank.db")
     yield SimpleNamespace(
-        home=client("home", "admin", "ask"),
-        work=client("work", "admin", "ask"),
-        asker=client("home", "ask"),
-        nobody=TestClient(app),
+        home=made.client("home", "admin", "ask"),
+        work=made.client("work", "admin", "ask"),
+        asker=made.client("home", "ask"),
+        nobody=made.anyone(),
     )
-    service.close()
+    made.service.close()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -8,8 +8,6 @@ import re
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ import psutil
 import pytest
 import uvicorn
 
+from server import serving
 from tacit.server.app import create_app
 from tacit.server.service import Service
 from tacit.server.settings import Limits, ServeConfig
@@ -67,17 +66,8 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """``tacit serve`` on a bank without keys; still there, answering, idle and not much larger at the end."""
-    bank = tmp_path_factory.mktemp("hostile") / "bank.db"
-    command = [sys.executable, "-m", "tacit", "serve", "--no-learn", "--port", "0", "--bank", str(bank)]
-    log = bank.with_name("log")
-    with log.open("w") as said:
-        started = subprocess.Popen(command, stderr=said)
-    try:
-        end = time.monotonic() + 60
-        while not (port := re.search(r"http://127\.0\.0\.1:(\d+)/v1", log.read_text())):
-            assert started.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.05)
-        running = Server(psutil.Process(started.pid), int(port[1]))
+    with serving(tmp_path_factory.mktemp("hostile") / "bank.db", "--no-learn") as served:
+        running = Server(psutil.Process(served.process.pid), int(served.url.rpartition(":")[2]))
         for path, body in ((CHAT, ASKED), (COMPLETIONS, RAW), (CHAT, {**ASKED, "model": "testbed:tacit", "n": 128})):
             assert running.ask(path, json.dumps(body).encode())[0] == 200  # warm, so that growth is not first use
         before = running.process.memory_info().rss
@@ -85,12 +75,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert still_well(running)
         grown = running.process.memory_info().rss - before
         assert grown < GROWTH, f"{grown / MEGABYTE:.0f} MB"
-        started.send_signal(signal.SIGTERM)
-        assert started.wait(60) == 0
-        assert "Traceback" not in log.read_text()
-    finally:
-        started.kill()
-        started.wait()
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(60) == 0
+        assert "Traceback" not in served.log.read_text()
 
 
 def still_well(server: Server) -> bool:

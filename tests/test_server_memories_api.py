@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 from starlette.testclient import TestClient
 
+from server import InProcess
 from tacit.memory import Memory, State, from_safetensors, to_safetensors
 from tacit.server.app import create_app
 from tacit.server.service import Service
@@ -26,21 +27,16 @@ PROBLEM = "3 + 4"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A service with a client per key: two administrators of two namespaces, and one who may only ask."""
-    service = Service(ServeConfig(bank=str(tmp_path_factory.mktemp("bank") / "bank.db"), learner=False))
-    app = create_app(service)
-
-    def client(namespace: str, *rights: str) -> TestClient:
-        _, secret = service.keys.create("test", namespace, rights)
-        return TestClient(app, headers={"Authorization": f"Bearer {secret}"}, raise_server_exceptions=False)
-
+    made = InProcess(tmp_path_factory.mktemp("bank") / "bank.db")
     yield SimpleNamespace(
-        service=service,
-        home=client("home", "admin", "ask", "learn"),
-        work=client("work", "admin", "ask", "learn"),
-        asker=client("home", "ask", "learn"),
-        learner=client("home", "learn"),
+        service=made.service,
+        home=made.client("home", "admin", "ask", "learn"),
+        work=made.client("work", "admin", "ask", "learn"),
+        asker=made.client("home", "ask", "learn"),
+        learner=made.client("home", "learn"),
+        nobody=made.anyone(),
     )
-    service.close()
+    made.service.close()
 
 
 def made(service: Service, id: str, problem: str = PROBLEM, namespace: str = "home", **changes: Any) -> Memory:
@@ -120,7 +116,7 @@ def test_every_route_needs_the_right_to_administer(server, bank, method, path):
 
 def test_nobody_gets_in_without_a_key_and_every_route_is_listed_above(server):
     app = server.home.app
-    assert code(TestClient(app).get("/tacit/v1/memories"), 401) == "invalid_api_key"
+    assert code(server.nobody.get("/tacit/v1/memories"), 401) == "invalid_api_key"
     described = server.home.get("/openapi.json").json()["paths"]
     routes = {(m.upper(), path) for path, ways in described.items() for m in ways if path.startswith("/tacit/")}
     listed = {(method, path.replace("/m1", "/{id}")) for method, path in ROUTES}
