@@ -18,7 +18,7 @@ import numpy as np
 from common import machine, parser, pyplot, table
 
 from tacit.config import LearnConfig, RunConfig
-from tacit.experiments.metrics import mean_interval
+from tacit.experiments.bootstrap import mean_interval
 from tacit.experiments.report import read_rows
 from tacit.experiments.runner import run
 

@@ -7,9 +7,10 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores: more threads only fight each other
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 import tacit.cli
+from banks import FACTORIES
 from tacit import problems
 from tacit.backbone import Backbone
+from tacit.bank import Bank
 from tacit.engines.local import LocalEngine
 from tacit.problems import Problem
 
@@ -107,3 +110,17 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def stream(count: int, seed: int = 5, which: str = "AB") -> list[Problem]:
     """Fresh testbed problems."""
     return list(islice(problems.load(f"testbed:{which}", seed=seed, limit=count), count))
+
+
+@pytest.fixture(params=FACTORIES)
+def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Every kind of bank: ``open()`` opens one and the same each time."""
+    return FACTORIES[request.param](tmp_path)
+
+
+@pytest.fixture
+def bank(factory: Any) -> Iterator[Bank]:
+    """An empty bank of every kind."""
+    opened = factory.open()
+    yield opened
+    opened.close()

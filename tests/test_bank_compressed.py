@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from banks import make, search
 from tacit.bank import compressed, open_bank
 from tacit.bank.compressed import CompressedMatrix, CompressedView, nearly_nearest
 from tacit.bank.index import DELETED, Helpers, KeyMatrix, nearest, unit_queries
 from tacit.errors import BankError, ConfigError
 from tacit.memory import State
-from test_bank_contract import make, search
 from test_bank_processes import start
 
 pytestmark = pytest.mark.skipif(not compressed.available(), reason="needs tacit[large]")

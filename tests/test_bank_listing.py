@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from banks import FACTORIES, make
 from tacit.bank import Bank
 from tacit.bank.base import SORTS, MemoryInfo
 from tacit.errors import ConfigError, MemoryNotFound
 from tacit.memory import State
-from test_bank_contract import FACTORIES, make
 
 PROBLEMS = ["Add 1 and 2", "add 100% of it", "what is a_b?", "ADD\\", "étude", "ÉTUDE", ""]
 

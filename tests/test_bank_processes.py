@@ -8,15 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+from banks import make, same, search
 from tacit.bank import open_bank
 from tacit.errors import BankError
 from tacit.memory import State
-from test_bank_contract import make, same, search
 
 HERE = Path(__file__).parent
-PRELUDE = (
-    f"import sys; sys.path.insert(0, {str(HERE)!r})\nfrom test_bank_contract import make, search, open_bank, State\n"
-)
+PRELUDE = f"import sys; sys.path.insert(0, {str(HERE)!r})\nfrom banks import make, search, open_bank, State\n"
 
 
 def start(code, *arguments):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tacit
-from tacit.experiments import metrics
+from tacit.experiments import bootstrap, metrics
 from test_metrics_rows import synthetic_rows
 
 unit = st.floats(0, 1, allow_nan=False)
@@ -23,22 +23,22 @@ unit = st.floats(0, 1, allow_nan=False)
 @given(st.lists(unit, min_size=1, max_size=12), st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_bootstrap_means_are_means_of_drawn_problems(values: list[float], seed: int) -> None:
-    got = metrics.bootstrap_means(np.array(values)[:, None], seed=seed, resamples=50)[:, 0]
+    got = bootstrap.bootstrap_means(np.array(values)[:, None], seed=seed, resamples=50)[:, 0]
     drawn = np.random.default_rng(seed).integers(0, len(values), size=(50, len(values)))
     slow = [math.fsum(values[i] for i in row) / len(values) for row in drawn]
     np.testing.assert_allclose(got, slow, atol=1e-12)
 
 
 def test_bootstrap_in_chunks_has_the_asked_number_of_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "_CHUNK", 64)
-    means = metrics.bootstrap_means(np.linspace(0, 1, 10)[:, None], seed=3, resamples=101)
+    monkeypatch.setattr(bootstrap, "_CHUNK", 64)
+    means = bootstrap.bootstrap_means(np.linspace(0, 1, 10)[:, None], seed=3, resamples=101)
     assert means.shape == (101, 1)
     assert 0.3 < means.mean() < 0.7
 
 
 def test_interval_agrees_with_the_normal_approximation() -> None:
     values = (np.arange(400) % 4 == 0).astype(float)
-    got = metrics.mean_interval(values, seed=5)
+    got = bootstrap.mean_interval(values, seed=5)
     half = 1.96 * values.std() / 20
     assert got["mean"] == 0.25
     assert abs(got["low"] - (0.25 - half)) < 0.006  # type: ignore[operator]
@@ -49,7 +49,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     held = 0
     for trial in range(200):
-        got = metrics.mean_interval((rng.random(80) < 0.4).astype(float), seed=trial, resamples=400)
+        got = bootstrap.mean_interval((rng.random(80) < 0.4).astype(float), seed=trial, resamples=400)
         held += got["low"] <= 0.4 <= got["high"]  # type: ignore[operator]
     assert 180 <= held <= 199
 
@@ -57,16 +57,16 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 @given(st.lists(unit, min_size=1, max_size=30), st.integers(1, 40))
 def test_prefix_and_windowed_accuracy(values: list[float], window: int) -> None:
     ends = range(1, len(values) + 1)
-    np.testing.assert_allclose(metrics.prefix_accuracy(values), [sum(values[:t]) / t for t in ends], atol=1e-12)
+    np.testing.assert_allclose(bootstrap.prefix_accuracy(values), [sum(values[:t]) / t for t in ends], atol=1e-12)
     slow = [sum(values[max(0, t - window) : t]) / min(t, window) for t in ends]
-    np.testing.assert_allclose(metrics.windowed_accuracy(values, window), slow, atol=1e-9)
+    np.testing.assert_allclose(bootstrap.windowed_accuracy(values, window), slow, atol=1e-9)
 
 
 @given(st.lists(unit, min_size=1, max_size=30))
 @settings(max_examples=25, deadline=None)
 def test_prefix_band_stays_between_the_extremes_of_its_prefix(values: list[float]) -> None:
     array = np.array(values)
-    low, high = metrics.prefix_band(array, seed=1, resamples=200)
+    low, high = bootstrap.prefix_band(array, seed=1, resamples=200)
     assert np.all(low <= high + 1e-12)
     assert np.all(low >= np.minimum.accumulate(array) - 1e-12)
     assert np.all(high <= np.maximum.accumulate(array) + 1e-12)
@@ -74,8 +74,8 @@ def test_prefix_band_stays_between_the_extremes_of_its_prefix(values: list[float
 
 def test_prefix_band_agrees_with_the_bootstrap_interval_of_the_whole() -> None:
     values = np.random.default_rng(2).random(200)
-    low, high = metrics.prefix_band(values, seed=1, resamples=4000)
-    whole = metrics.mean_interval(values, seed=1)
+    low, high = bootstrap.prefix_band(values, seed=1, resamples=4000)
+    whole = bootstrap.mean_interval(values, seed=1)
     assert abs(low[-1] - whole["low"]) < 0.005  # type: ignore[operator]
     assert abs(high[-1] - whole["high"]) < 0.005  # type: ignore[operator]
 

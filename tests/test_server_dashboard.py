@@ -21,7 +21,7 @@ from tacit.server.service import Service
 from tacit.server.settings import ServeConfig
 from test_server_memories_api import made
 
-SOURCE = Path(__file__).parents[1] / "src/tacit/server/dashboard"
+SOURCE = Path(__file__).parents[1] / "src/tacit/server/static"
 
 
 @pytest.fixture(scope="module")

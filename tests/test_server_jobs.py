@@ -15,11 +15,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
+from banks import make
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.server.jobs import LONGEST_NOTE, MAX_ATTEMPTS, Job, JobQueue, JobState
 from tacit.server.keys import ApiKey, KeyStore
-from test_bank_contract import make
 
 HERE = Path(__file__).parent
 NOON = 1_800_014_400.0  # 2027-01-15 12:00 UTC
@@ -264,7 +264,7 @@ def test_any_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 PRELUDE = f"""
 import sys, time
 sys.path.insert(0, {str(HERE)!r})
-from test_bank_contract import make
+from banks import make
 from tacit.bank import open_bank
 from tacit.server.jobs import JobQueue
 bank = open_bank(sys.argv[1]); queue, me = JobQueue(bank), sys.argv[2]

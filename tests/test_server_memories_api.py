@@ -115,7 +115,6 @@ def test_every_route_needs_the_right_to_administer(server, bank, method, path):
 
 
 def test_nobody_gets_in_without_a_key_and_every_route_is_listed_above(server):
-    app = server.home.app
     assert code(server.nobody.get("/tacit/v1/memories"), 401) == "invalid_api_key"
     described = server.home.get("/openapi.json").json()["paths"]
     routes = {(m.upper(), path) for path, ways in described.items() for m in ways if path.startswith("/tacit/")}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from banks import make
 from conftest import stream
 from tacit.agent import Agent
 from tacit.backbone import Backbone
@@ -23,7 +24,6 @@ from tacit.server.promotion import UNPROVEN, Promoter, Rule, quarantine_hurtful
 from tacit.server.worker import Worker
 from tacit.testbed import reward_model_path
 from tacit.verifiers import VoteShare
-from test_bank_contract import make
 
 LEARN = LearnConfig(tokens=8, steps=4, min_votes=1, min_lead=1, admit=0.0)
 FAMILY = [problem for problem in stream(200, seed=21, which="A") if problem.family == "add"]

@@ -1,7 +1,6 @@
 """Light rows of memories, counted, filtered and sorted by the database.
 
-Builds on schema and base. ``SQLBank`` answers its questions about many memories with these statements, so that a page
-of fifty costs fifty rows and not the whole bank.
+Builds on schema, transactions and base. A page of fifty costs fifty rows, not the whole bank.
 """
 
 from __future__ import annotations
@@ -9,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, select
+from sqlalchemy import RowMapping, Select, func, select
 
 from tacit.bank import schema
 from tacit.bank.base import SORTS, MemoryInfo
-from tacit.errors import ConfigError
+from tacit.bank.transactions import Transactions
+from tacit.errors import ConfigError, MemoryNotFound
 from tacit.memory import State
 
 COUNTERS = ("uses", "agreed", "helped", "hurt")
@@ -23,65 +23,73 @@ _INFO = select(
 ).join_from(schema.memories, schema.counters)
 
 
-def one(connection: Connection, id: str, namespace: str) -> MemoryInfo | None:
-    """A memory's light row; None where the namespace has none of that id."""
-    row = connection.execute(_INFO.where(_m.namespace == namespace, _m.id == id)).mappings().one_or_none()
-    return None if row is None else _info(row)
+class Listing(Transactions):
+    """The part of a bank that lists memories."""
+
+    def find(
+        self, namespace: str, *, states: Collection[State] | None = None, problem_id: str | None = None
+    ) -> list[MemoryInfo]:
+        """See ``Bank.find``."""
+        statement = _within(namespace, states).order_by(_m.position)
+        if problem_id is not None:
+            statement = statement.where(_m.problem_id == problem_id)
+        with self._reading() as connection:
+            return _infos(connection.execute(statement).mappings())
+
+    def info(self, id: str, namespace: str) -> MemoryInfo:
+        """See ``Bank.info``."""
+        with self._reading() as connection:
+            found = _infos(connection.execute(_within(namespace, None).where(_m.id == id)).mappings())
+        if not found:
+            raise missing(id, namespace)
+        return found[0]
+
+    def counts(self, namespace: str) -> dict[State, int]:
+        """See ``Bank.counts``."""
+        statement = select(_m.state, func.count()).where(_m.namespace == namespace).group_by(_m.state)
+        with self._reading() as connection:
+            held = {State(state): count for state, count in connection.execute(statement)}
+        return {state: held.get(state, 0) for state in State}
+
+    def page(
+        self,
+        namespace: str,
+        *,
+        states: Collection[State] | None = None,
+        containing: str = "",
+        sort: str = "created",
+        falling: bool = True,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> tuple[int, list[MemoryInfo]]:
+        """See ``Bank.page``."""
+        if sort not in SORTS or limit < 1 or offset < 0:
+            raise ConfigError(
+                f"memories are sorted by one of {', '.join(SORTS)}, 1 or more from 0 on; not {limit} from {offset} on "
+                f"by {sort!r}"
+            )
+        statement = _within(namespace, states)
+        if containing:
+            statement = statement.where(_m.problem.icontains(containing, autoescape=True))
+        by = _c[sort] if sort in COUNTERS else _m[sort]
+        order = [by.desc().nulls_last(), _m.position.desc()] if falling else [by.asc().nulls_last(), _m.position]
+        with self._reading() as connection:
+            total = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
+            rows = connection.execute(statement.order_by(*order).limit(limit).offset(offset)).mappings()
+            return int(total), _infos(rows)
 
 
-def found(
-    connection: Connection, namespace: str, states: Collection[State] | None, problem_id: str | None
-) -> list[MemoryInfo]:
-    """See ``Bank.find``."""
-    statement = _within(_INFO, namespace, states).order_by(_m.position)
-    if problem_id is not None:
-        statement = statement.where(_m.problem_id == problem_id)
-    return _infos(connection.execute(statement).mappings())
+def missing(id: str, namespace: str) -> MemoryNotFound:
+    """What is said of a memory that the namespace does not have, another's included."""
+    return MemoryNotFound(f"namespace {namespace!r} has no memory {id!r}")
 
 
-def counts(connection: Connection, namespace: str) -> dict[State, int]:
-    """See ``Bank.counts``."""
-    statement = select(_m.state, func.count()).where(_m.namespace == namespace).group_by(_m.state)
-    held = {State(state): count for state, count in connection.execute(statement)}
-    return {state: held.get(state, 0) for state in State}
-
-
-def page(
-    connection: Connection,
-    namespace: str,
-    states: Collection[State] | None,
-    containing: str,
-    sort: str,
-    falling: bool,
-    limit: int,
-    offset: int,
-) -> tuple[int, list[MemoryInfo]]:
-    """See ``Bank.page``."""
-    if sort not in SORTS or limit < 1 or offset < 0:
-        raise ConfigError(
-            f"memories are sorted by one of {', '.join(SORTS)}, 1 or more from 0 on; not {limit} from {offset} on by "
-            f"{sort!r}"
-        )
-    statement = _within(_INFO, namespace, states)
-    if containing:
-        statement = statement.where(_m.problem.icontains(containing, autoescape=True))
-    total = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
-    by = _c[sort] if sort in COUNTERS else _m[sort]
-    order = [by.desc().nulls_last(), _m.position.desc()] if falling else [by.asc().nulls_last(), _m.position]
-    rows = connection.execute(statement.order_by(*order).limit(limit).offset(offset)).mappings()
-    return int(total), _infos(rows)
-
-
-def _within(statement: Select[Any], namespace: str, states: Collection[State] | None) -> Select[Any]:
-    statement = statement.where(_m.namespace == namespace)
+def _within(namespace: str, states: Collection[State] | None) -> Select[Any]:
+    statement = _INFO.where(_m.namespace == namespace)
     if states is None:
         return statement
     return statement.where(_m.state.in_([State(state).value for state in states]))
 
 
 def _infos(rows: Iterable[RowMapping]) -> list[MemoryInfo]:
-    return [_info(row) for row in rows]
-
-
-def _info(row: RowMapping) -> MemoryInfo:
-    return MemoryInfo(**{**row, "state": State(row["state"])})
+    return [MemoryInfo(**{**row, "state": State(row["state"])}) for row in rows]

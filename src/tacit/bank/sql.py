@@ -24,12 +24,11 @@ import numpy as np
 import safetensors.numpy
 from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, insert, select, update
 
-from tacit.bank import listing, schema
-from tacit.bank.base import Hit, MemoryInfo, StateChange
-from tacit.bank.listing import COUNTERS
+from tacit.bank import schema
+from tacit.bank.base import Hit, StateChange
+from tacit.bank.listing import COUNTERS, Listing, missing
 from tacit.bank.matrices import Matrices, dimension, refuse_other
-from tacit.bank.transactions import Transactions
-from tacit.errors import BankError, MemoryFormatError, MemoryNotFound
+from tacit.errors import BankError, MemoryFormatError
 from tacit.memory import (
     Memory,
     State,
@@ -66,7 +65,7 @@ _WHOLE = (
 )
 
 
-class SQLBank(Transactions):
+class SQLBank(Listing):
     """A bank in an SQL database; implements the ``Bank`` protocol."""
 
     def __init__(
@@ -235,41 +234,6 @@ class SQLBank(Transactions):
         except MemoryFormatError as error:
             raise BankError(f"memory {id!r} in {self._where} is damaged ({error}); restore a snapshot") from error
 
-    def find(
-        self, namespace: str, *, states: Collection[State] | None = None, problem_id: str | None = None
-    ) -> list[MemoryInfo]:
-        """See ``Bank.find``."""
-        with self._reading() as connection:
-            return listing.found(connection, namespace, states, problem_id)
-
-    def info(self, id: str, namespace: str) -> MemoryInfo:
-        """See ``Bank.info``."""
-        with self._reading() as connection:
-            row = listing.one(connection, id, namespace)
-            if row is None:
-                raise _missing(id, namespace)
-            return row
-
-    def counts(self, namespace: str) -> dict[State, int]:
-        """See ``Bank.counts``."""
-        with self._reading() as connection:
-            return listing.counts(connection, namespace)
-
-    def page(
-        self,
-        namespace: str,
-        *,
-        states: Collection[State] | None = None,
-        containing: str = "",
-        sort: str = "created",
-        falling: bool = True,
-        limit: int = 100,
-        offset: int = 0,
-    ) -> tuple[int, list[MemoryInfo]]:
-        """See ``Bank.page``."""
-        with self._reading() as connection:
-            return listing.page(connection, namespace, states, containing, sort, falling, limit, offset)
-
     def search(
         self,
         key: np.ndarray,
@@ -351,7 +315,7 @@ class SQLBank(Transactions):
     def _found(self, connection: Connection, id: str, namespace: str) -> int:
         position = self._position(connection, id, namespace)
         if position is None:
-            raise _missing(id, namespace)
+            raise missing(id, namespace)
         return position
 
     def close(self) -> None:
@@ -367,10 +331,6 @@ class SQLBank(Transactions):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _missing(id: str, namespace: str) -> MemoryNotFound:
-    return MemoryNotFound(f"namespace {namespace!r} has no memory {id!r}")
 
 
 def memory_of(row: RowMapping) -> Memory:

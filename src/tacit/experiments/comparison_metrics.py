@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from tacit.experiments import metrics
+from tacit.experiments.bootstrap import Floats, bootstrap_means, prefix_accuracy
 from tacit.experiments.comparison_cells import Figures, Result, Stream, kind
 from tacit.experiments.comparison_memories import labels, retrieval, router, votes
-from tacit.experiments.metrics import Floats, Row
+from tacit.experiments.metrics import Row
 
 Interval = tuple[float, float, float]
 
@@ -41,7 +42,7 @@ def intervals(ids: Sequence[str], columns: Mapping[str, Floats]) -> dict[str, In
     places = {name: place for place, name in enumerate(dict.fromkeys(ids))}
     table = np.zeros((len(places), len(columns) + 1))
     np.add.at(table, [places[name] for name in ids], np.column_stack([*columns.values(), np.ones(len(ids))]))
-    drawn = metrics.bootstrap_means(table, seed=0, resamples=RESAMPLES)
+    drawn = bootstrap_means(table, seed=0, resamples=RESAMPLES)
     low, high = np.percentile(drawn[:, :-1] / drawn[:, -1:], [2.5, 97.5], axis=0)
     return {
         name: (float(values.mean()), float(low[at]), float(high[at]))
@@ -226,7 +227,7 @@ def online(results: Sequence[Result]) -> Figures | None:
     ends = np.cumsum([len(part) for part in np.array_split(sampled, PARTS)])
     figures: Figures = {"ends": [int(end) for end in ends]}
     for prefix, values in (("", sampled), ("greedy_", greedy)):
-        so_far = metrics.prefix_accuracy(values)
+        so_far = prefix_accuracy(values)
         figures[f"{prefix}prefix"] = [float(so_far[end - 1]) for end in ends]
         figures[f"{prefix}windowed"] = [float(part.mean()) for part in np.array_split(values, PARTS)]
     return figures

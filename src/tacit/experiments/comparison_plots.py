@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from tacit.experiments import plot_labels
+from tacit.experiments.bootstrap import Floats, prefix_accuracy, prefix_band
 from tacit.experiments.comparison_cells import KINDS, Figures, Result, Stream, marks, short
 from tacit.experiments.comparison_metrics import curve
-from tacit.experiments.metrics import Floats, prefix_accuracy, prefix_band
 
 WIDTH = 5.0
 DPI = 150

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tacit.experiments.metrics import Floats
+from tacit.experiments.bootstrap import Floats
 
 PAD = 2.0
 """Pixels kept free around a label."""

@@ -17,7 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tacit.experiments.metrics import Floats, Row, arm_tokens, column, has_gold, prefix_accuracy, prefix_band
+from tacit.experiments.bootstrap import Floats, prefix_accuracy, prefix_band
+from tacit.experiments.metrics import Row, arm_tokens, column, has_gold
 
 STYLES: dict[str, dict[str, Any]] = {
     "zero_shot": {"label": "zero-shot", "color": "#5f6368", "linestyle": "-"},

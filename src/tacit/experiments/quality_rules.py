@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tacit.config import LearnConfig
-from tacit.experiments.metrics import mean_interval
+from tacit.experiments.bootstrap import mean_interval
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

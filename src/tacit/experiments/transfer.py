@@ -32,7 +32,7 @@ from tacit.bank import open_bank
 from tacit.baselines import controls
 from tacit.config import RunConfig
 from tacit.errors import DataError
-from tacit.experiments.metrics import mean_interval
+from tacit.experiments.bootstrap import mean_interval
 from tacit.experiments.report import write_atomically
 from tacit.experiments.runner import build_agent, set_threads
 from tacit.experiments.scoring import Grader

@@ -52,7 +52,7 @@ HEADERS = {
 
 def add_dashboard(api: FastAPI, service: Service) -> None:
     """Add ``/``, ``/static/...`` and ``/tacit/v1/feed``."""
-    folder = files("tacit.server") / "dashboard"
+    folder = files("tacit.server") / "static"
     contents = {name: folder.joinpath(*name.split("/")).read_bytes() for name in FILES}
     tags = {name: f'"{hashlib.sha256(data).hexdigest()[:32]}"' for name, data in contents.items()}
 
