@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as some
 from starlette.testclient import TestClient
 
@@ -103,7 +103,13 @@ class Tenant:
         )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# No shrinking: an example takes seconds, and a schedule is short enough to be read.
+@settings(
+    max_examples=12,
+    deadline=None,
+    phases=[Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(mine=schedules, theirs=schedules)
 def test_what_one_namespace_sees_does_not_depend_on_another(
     server: InProcess, mine: list[tuple[Any, ...]], theirs: list[tuple[Any, ...]]
