@@ -2,10 +2,10 @@
 
     python benchmarks/promotion.py --seed 0 --verifier vote --out promotion-0.json
 
-Two honest keys bring problems of both sets in turn; a third, in the flooded run, problems of the two families with a
-misconception whose vote is wrong (it knows the answers, as an attacker would). Gold answers are read here alone, after
-the decisions: to say whether a memory was good or bad for fresh problems of its own family, and for the accuracy of
-routed answers to fresh problems.
+Two honest, trusted keys bring problems of both sets in turn; a third, in the flooded run, problems of the two families
+with a misconception whose vote is wrong (it knows the answers, as an attacker would). Gold answers are read here alone,
+after the decisions: to say whether a memory was good or bad for fresh problems of its own family, and for the accuracy
+of routed answers to fresh problems.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--verifier", default="vote")
     parser.add_argument("--honest", type=int, default=96)
     parser.add_argument("--flood", type=int, default=48)
+    parser.add_argument("--trust-flood", action="store_true", help="as if the flooding key were trusted too")
     parser.add_argument("--fresh", type=int, default=144)
     parser.add_argument("--traffic", type=int, default=288)
     parser.add_argument("--out", type=Path, required=True)
@@ -137,7 +138,7 @@ def main() -> None:
     learning = LearnConfig()
     honest = stream(args.seed, args.honest)
     fresh = stream(args.seed + 500, args.fresh)
-    result: dict[str, Any] = {"seed": args.seed, "verifier": args.verifier}
+    result: dict[str, Any] = {"seed": args.seed, "verifier": args.verifier, "flood_trusted": args.trust_flood}
     with TemporaryDirectory() as folder:
 
         def opened(name: str) -> tuple[Bank, Worker, Agent]:
@@ -147,7 +148,10 @@ def main() -> None:
             return bank, worker, worker.agent("home")
 
         bank, worker, agent = opened("quiet")
-        first, second, third = [KeyStore(bank).create(name, "home", ["learn"], 10_000)[0] for name in "abc"]
+        rights = [["learn", "trust"]] * 2 + [["learn", "trust"] if args.trust_flood else ["learn"]]
+        first, second, third = [
+            KeyStore(bank).create(name, "home", some, 10_000)[0] for name, some in zip("abc", rights, strict=True)
+        ]
         learn(bank, worker, first, honest[::2])
         learn(bank, worker, second, honest[1::2])
         bank.snapshot(f"{folder}/flooded")

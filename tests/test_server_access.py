@@ -85,7 +85,8 @@ def test_with_a_key_in_the_bank_only_health_is_told_without_one(service: Service
                     assert response.headers["www-authenticate"] == "Bearer"
     assert client.get("/v1/models", headers=bearer(secret)).status_code == 200
     basic = base64.b64encode(f"anyone:{secret}".encode()).decode()
-    assert client.get("/docs", headers={"Authorization": f"Basic {basic}"}).status_code == 200
+    assert client.get("/", headers={"Authorization": f"Basic {basic}"}).status_code == 200
+    assert client.get("/docs", headers={"Authorization": f"Basic {basic}"}).status_code == 404  # it is not ours alone
 
 
 def test_a_revoked_key_is_denied_at_once(service: Service, client: TestClient) -> None:

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from browser import chromium
 from server import InProcess, serving
+from tacit.memory import State
 from tacit.server.dashboard import FILES
 from tacit.server.feed import LATEST, MINUTES, Feed
 from tacit.server.service import Service
@@ -186,6 +187,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
     for number in range(60):
         service.bank.add(made(service, f"m{number}", f"compute {number} + 4", created=1000.0 + number))
     service.bank.add(made(service, "evil", EVIL, created=5000.0))
+    service.bank.add(made(service, "candidate", "compute 60 + 4", state=State.CANDIDATE, created=500.0))
     service.bank.add(made(service, "foreign", "of somebody else", namespace="work", created=6000.0))
     admin, secret = service.keys.create("test", "home", ("admin", "ask", "learn"))
     _, asker = service.keys.create("test", "home", ("ask",))
@@ -244,18 +246,18 @@ def test_overview_shows_the_state_and_new_answers_by_itself(opened: SimpleNamesp
 
 def test_memories_are_filtered_sorted_and_paged_by_the_server(opened: SimpleNamespace, page: Any) -> None:
     page.goto(f"{opened.url}/#/memories")
-    page.get_by_text("1 to 50 of 61").wait_for()
+    page.get_by_text("1 to 50 of 62").wait_for()
     assert EVIL in rows(page, "Memories").first.inner_text()
     page.get_by_role("button", name="Next").press("Enter")
-    page.get_by_text("51 to 61 of 61").wait_for()
+    page.get_by_text("51 to 62 of 62").wait_for()
     page.get_by_label("Problem contains").fill("59 +")
     page.get_by_text("1 to 1 of 1").wait_for()
     assert "compute 59 + 4" in rows(page, "Memories").inner_text()
     page.get_by_label("Problem contains").fill("")
-    page.get_by_text("1 to 50 of 61").wait_for()
+    page.get_by_text("1 to 50 of 62").wait_for()
     page.get_by_role("button", name="Created").click()
     page.locator("th[aria-sort=ascending]").wait_for()
-    assert "compute 0 + 4" in rows(page, "Memories").first.inner_text()
+    assert "compute 60 + 4" in rows(page, "Memories").first.inner_text()
     page.reload()  # the address has kept what was chosen
     page.locator("th[aria-sort=ascending]").wait_for()
     page.get_by_label("State").select_option("quarantined")
@@ -276,13 +278,18 @@ def test_a_memory_is_shown_quarantined_restored_and_deleted(opened: SimpleNamesp
     assert "quarantined → active" in rows(page, "History").last.inner_text()
     assert page.title() == "Memory · Tacit"
 
+    page.goto(f"{opened.url}/#/memories/candidate")
+    page.get_by_role("button", name="Activate").click()
+    page.get_by_role("button", name="Activate").wait_for(state="hidden")
+    assert "candidate → active" in rows(page, "History").last.inner_text()
+
     page.goto(f"{opened.url}/#/memories/m7")
     page.get_by_role("button", name="Delete …").click()
     page.get_by_role("button", name="Keep it").click()
     assert opened.served.get("/tacit/v1/memories/m7", opened.secret).status_code == 200
     page.get_by_role("button", name="Delete …").click()
     page.get_by_role("button", name="Delete for good").click()
-    page.get_by_text("1 to 50 of 60").wait_for()
+    page.get_by_text("1 to 50 of 61").wait_for()
     assert opened.served.get("/tacit/v1/memories/m7", opened.secret).status_code == 404
 
 
@@ -295,6 +302,10 @@ def test_queue_shows_jobs_with_progress_and_errors(opened: SimpleNamespace, page
     page.get_by_label("State").select_option("failed")
     page.get_by_text("1 job, newest first").wait_for()
     assert jobs.count() == 1
+    jobs.get_by_role("button", name="Try again").click()
+    page.get_by_text("There is no such job.").wait_for()
+    page.get_by_label("State").select_option("queued")
+    jobs.filter(has_text="first job").wait_for()
 
 
 def test_try_it_answers_side_by_side_and_learns_only_if_told(opened: SimpleNamespace, page: Any) -> None:

@@ -127,6 +127,21 @@ def test_progress_outcomes_and_errors_are_kept(bank: Bank) -> None:
     assert not queue.fail(a, "w", "too late") and not queue.progress(c, "w", {})
 
 
+def test_a_failed_job_can_be_tried_again(bank: Bank) -> None:
+    queue, key = JobQueue(bank), key_for(bank)
+    put(queue, key, "a", "b")
+    a, b = queue.claim("w", 60, 9)
+    assert queue.fail(a, "w", "no room") and queue.finish(b, "w", None, "weak vote")
+    retried = queue.retry(a.id, "home")
+    assert retried is not None and (retried.state, retried.attempts, retried.error) == (JobState.QUEUED, 0, None)
+    [claimed] = queue.claim("w", 60, 9)
+    assert (claimed.id, claimed.attempts) == (a.id, 1)
+    for job, state in ((a, JobState.LEARNING), (b, JobState.DONE)):  # neither has failed
+        kept = queue.retry(job.id, "home")
+        assert kept is not None and kept.state is state
+    assert queue.retry(a.id, "work") is None and queue.retry("nothing", "home") is None
+
+
 def test_a_job_that_kills_its_workers_fails_in_the_end_and_takes_no_other_along(bank: Bank) -> None:
     clock = Clock()
     queue, key = JobQueue(bank, clock), key_for(bank)

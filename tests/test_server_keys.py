@@ -122,6 +122,10 @@ def test_keys_from_the_command_line(cli: Tacit, tmp_path: Path) -> None:
         assert KeyStore(opened).lookup(made["secret"]).id == made["id"]  # type: ignore[union-attr]
         admin = KeyStore(opened).lookup(secret)
         assert admin is not None and admin.may("admin") and not admin.may("learn") and admin.namespace == "default"
+    assert cli("keys", "allow", admin.id, "trust, admin", "--bank", bank)[:2] == (0, f"{admin.id} may admin, trust\n")
+    with open_bank(bank) as opened:
+        changed = KeyStore(opened).lookup(secret)  # the same secret
+        assert changed is not None and changed.rights == {"trust", "admin"}
     assert cli("keys", "revoke", made["id"], "--bank", bank)[:2] == (0, f"revoked {made['id']}\n")
     listed = json.loads(cli("keys", "list", "--bank", bank, "--json")[1])
     assert [key["revoked"] is None for key in listed] == [False, True]
@@ -133,8 +137,11 @@ def test_keys_from_the_command_line(cli: Tacit, tmp_path: Path) -> None:
 def test_errors_of_the_command_line(cli: Tacit, tmp_path: Path) -> None:
     bank = str(tmp_path / "bank.db")
     one_error(cli("keys", "list", "--bank", bank), "no bank at")
-    one_error(cli("keys", "create", "--bank", bank, "--name", "x", "--rights", "ask,fly"), "ask, learn, admin", "fly")
+    one_error(
+        cli("keys", "create", "--bank", bank, "--name", "x", "--rights", "ask,fly"), "ask, learn, trust, admin", "fly"
+    )
     one_error(cli("keys", "create", "--bank", bank, "--name", "x", "--learn-per-day", "-1"), "learn_per_day")
+    one_error(cli("keys", "allow", "nobody", "ask", "--bank", bank), "no API key 'nobody'", "tacit keys list")
     one_error(cli("keys", "revoke", "nobody", "--bank", bank), "no API key 'nobody'", "tacit keys list")
     with sqlite3.connect(bank) as raw:
         assert raw.execute("SELECT count(*) FROM api_keys").fetchone() == (0,)

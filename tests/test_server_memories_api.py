@@ -96,10 +96,12 @@ ROUTES = [
     ("GET", "/tacit/v1/memories/m1"),
     ("POST", "/tacit/v1/memories/m1/quarantine"),
     ("POST", "/tacit/v1/memories/m1/restore"),
+    ("POST", "/tacit/v1/memories/m1/activate"),
     ("DELETE", "/tacit/v1/memories/m1"),
     ("GET", "/tacit/v1/memories/m1/export"),
     ("POST", "/tacit/v1/memories/import"),
     ("GET", "/tacit/v1/jobs"),
+    ("POST", "/tacit/v1/jobs/j1/retry"),
     ("GET", "/tacit/v1/status"),
     ("GET", "/tacit/v1/feed"),
     ("POST", "/tacit/v1/snapshot"),
@@ -118,7 +120,7 @@ def test_nobody_gets_in_without_a_key_and_every_route_is_listed_above(server):
     assert code(server.nobody.get("/tacit/v1/memories"), 401) == "invalid_api_key"
     described = server.home.get("/openapi.json").json()["paths"]
     routes = {(m.upper(), path) for path, ways in described.items() for m in ways if path.startswith("/tacit/")}
-    listed = {(method, path.replace("/m1", "/{id}")) for method, path in ROUTES}
+    listed = {(method, path.replace("/m1", "/{id}").replace("/j1", "/{id}")) for method, path in ROUTES}
     assert routes == listed | {("GET", "/tacit/v1/jobs/{id}"), ("POST", "/tacit/v1/restore")}
 
 
@@ -217,6 +219,14 @@ def test_restore_does_not_promote_what_was_never_in_use(server, bank):
     server.home.post("/tacit/v1/memories/m1/quarantine")
     assert server.home.post("/tacit/v1/memories/m1/restore", json={}).json()["state"] == "candidate"
     assert recalled(server) == []
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_whoever_administers_may_take_any_memory_into_use(server, bank, state):
+    bank.add(made(server.service, "m1", state=state))
+    moved = server.home.post("/tacit/v1/memories/m1/activate", json={"reason": "looked at"}).json()
+    assert moved["state"] == "active" and recalled(server) == ["m1"]
+    assert (moved["reason"] == "looked at") == (state is not State.ACTIVE)
 
 
 @pytest.mark.parametrize("body", ['{"reason": ""}', '{"why": "x"}', '{"reason": 3}', "[", '{"reason": "\\ud800"}'])
@@ -345,6 +355,8 @@ def test_jobs_are_seen_in_their_namespace_alone(server):
     assert code(server.learner.get(path), 403) == "forbidden"
     assert code(server.work.get(path), 404) == "job_not_found"
     assert server.work.get(path).text.replace(submitted[0].id, "x") == server.work.get("/tacit/v1/jobs/x").text
+    assert code(server.work.post(f"{path}/retry"), 404) == "job_not_found"
+    assert server.home.post(f"{path}/retry").json()["state"] == "queued"
     assert server.home.get("/tacit/v1/status").json()["jobs"]["queued"] == 3
     assert server.work.get("/tacit/v1/status").json()["jobs"]["queued"] == 0
 

@@ -20,7 +20,7 @@ from tacit.reward_models import RewardModel
 from tacit.server.jobs import JobQueue
 from tacit.server.keys import ApiKey, KeyStore
 from tacit.server.learner import WorkerSettings
-from tacit.server.promotion import UNPROVEN, Promoter, Rule, quarantine_hurtful
+from tacit.server.promotion import UNPROVEN, UNTRUSTED, Promoter, Rule, quarantine_hurtful
 from tacit.server.worker import Worker
 from tacit.testbed import reward_model_path
 from tacit.verifiers import VoteShare
@@ -34,7 +34,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory, testbed: Backbone, engine
     """A bank with candidates of one kind of problem, from two keys of one namespace in turn."""
     path = tmp_path_factory.mktemp("promotion") / "bank.db"
     bank = open_bank(str(path))
-    keys = [KeyStore(bank).create(name, "home")[0] for name in ("first", "second")]
+    keys = [KeyStore(bank).create(name, "home", ["learn", "trust"])[0] for name in ("first", "second")]
     worker = worker_for(bank, testbed, engine)
     for number, problem in enumerate(FAMILY[:12]):
         assert JobQueue(bank).submit("home", problem.text, keys[number % 2]).job is not None
@@ -94,11 +94,11 @@ def test_decisions_follow_the_rule_and_say_the_numbers(bank: Bank, testbed: Back
 
 
 def neighbours_of(bank: Bank, id: str, testbed: Backbone, engine: LocalEngine):  # type: ignore[no-untyped-def]
-    from tacit.server.promotion import NEIGHBOURS_IN, key_ids
+    from tacit.server.promotion import NEIGHBOURS_IN, Sources, key_ids
 
     infos = {info.id: info for info in bank.find("home", states=NEIGHBOURS_IN)}
     promoter = promoter_for(bank, testbed, engine)
-    return promoter._neighbours(bank.get(id, "home"), infos, key_ids(bank, "home"), True)
+    return promoter._neighbours(bank.get(id, "home"), infos, key_ids(bank, "home"), Sources.of(bank, "home"))
 
 
 def test_only_other_keys_vouch_in_a_shared_namespace(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:
@@ -108,6 +108,35 @@ def test_only_other_keys_vouch_in_a_shared_namespace(bank: Bank, testbed: Backbo
     info = bank.find("home")[0]
     assert info.state is State.CANDIDATE and of_key(bank, first) == [one.id for one in bank.find("home")]
     assert neighbours_of(bank, info.id, testbed, engine) == []
+
+
+def test_a_key_without_trust_makes_nothing_active_and_vouches_for_nothing(
+    bank: Bank, testbed: Backbone, engine: LocalEngine
+) -> None:
+    store = KeyStore(bank)
+    first, second = store.all()
+    store.allow(second.id, ["learn"])
+    verdicts = promoter_for(bank, testbed, engine).step(20)
+    trusted, flood = of_key(bank, first), of_key(bank, second)
+    # The one trusted key vouches for itself, with problems of nobody else.
+    assert {verdict.memory_id for verdict in verdicts} == set(trusted)
+    assert {info.id for id in trusted for info in neighbours_of(bank, id, testbed, engine)} <= set(trusted)
+    assert {(bank.info(id, "home").state, bank.info(id, "home").reason) for id in flood} == {
+        (State.CANDIDATE, UNTRUSTED)
+    }
+    assert promoter_for(bank, testbed, engine).step(20) == []
+    assert {len(bank.history(id, "home")) for id in flood} == {2}  # told once
+    # Trusted after all, they are tried; a trusted key that is revoked counts no more.
+    store.allow(second.id, ["learn", "trust"])
+    store.revoke(first.id)
+    assert {verdict.memory_id for verdict in promoter_for(bank, testbed, engine).step(20)} == set(flood)
+
+
+def test_with_a_verifier_no_trust_is_needed(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:
+    for key in KeyStore(bank).all():
+        KeyStore(bank).allow(key.id, ["learn"])
+    verifier = RewardModel(reward_model_path(), device="cpu")
+    assert len(Promoter(Agent(testbed, engine, bank, "home", 0, verifier)).step(20)) == len(bank.find("home"))
 
 
 def test_a_namespaces_only_key_vouches_for_itself(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:

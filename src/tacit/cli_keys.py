@@ -25,7 +25,7 @@ from tacit.cli_common import (
 if TYPE_CHECKING:
     from tacit.server.keys import ApiKey
 
-app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the API keys of a server.")
+app = typer.Typer(no_args_is_help=True, help="Make, list, change and revoke the API keys of a server.")
 
 
 @app.command()
@@ -34,16 +34,17 @@ def create(
     bank: BankOption,
     name: Annotated[str, typer.Option(help="What the key is for; people read it.")],
     namespace: NamespaceOption = DEFAULT_NAMESPACE,
-    rights: Annotated[str, typer.Option(metavar="LIST", help="Of ask, learn and admin, with commas.")] = "ask,learn",
+    rights: Annotated[
+        str, typer.Option(metavar="LIST", help="Of ask, learn, trust and admin, with commas.")
+    ] = "ask,learn",
     learn_per_day: Annotated[int, typer.Option(metavar="N", help="Problems it may have learned per UTC day.")] = 100,
     json: JsonOption = False,
 ) -> None:
     """Make a key and print its secret, this one time: only its hash is kept."""
     from tacit.server.keys import KeyStore
 
-    wanted = [right.strip() for right in rights.split(",") if right.strip()]
     with opened_bank(bank, create=True) as opened:
-        key, secret = KeyStore(opened).create(name, namespace, wanted, learn_per_day)
+        key, secret = KeyStore(opened).create(name, namespace, _listed(rights), learn_per_day)
     if json:
         emit_json({**_facts(key), "secret": secret})
         return
@@ -76,6 +77,20 @@ def list_(bank: BankOption, json: JsonOption = False) -> None:
 
 
 @app.command()
+def allow(
+    id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, not its secret.")],
+    rights: Annotated[str, typer.Argument(metavar="LIST", help="Of ask, learn, trust and admin, with commas.")],
+    bank: BankOption,
+) -> None:
+    """Give a key these rights in place of those it has, from its next request on."""
+    from tacit.server.keys import KeyStore
+
+    with opened_bank(bank) as opened:
+        key = KeyStore(opened).allow(id, _listed(rights))
+    emit(f"{id} may {', '.join(sorted(key.rights))}")
+
+
+@app.command()
 def revoke(
     id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, not its secret.")], bank: BankOption
 ) -> None:
@@ -85,6 +100,10 @@ def revoke(
     with opened_bank(bank) as opened:
         KeyStore(opened).revoke(id)
     emit(f"revoked {id}")
+
+
+def _listed(rights: str) -> list[str]:
+    return [right.strip() for right in rights.split(",") if right.strip()]
 
 
 def _facts(key: ApiKey) -> dict[str, Any]:

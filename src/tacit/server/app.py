@@ -72,6 +72,7 @@ def create_app(service: Service) -> App:
         description="A frozen language model that learns from its own experience, behind OpenAI's API.",
         version="1",
         responses=REFUSALS,
+        docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
     )
     _handle_errors(api)

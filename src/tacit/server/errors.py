@@ -14,6 +14,7 @@ from tacit.errors import (
     ConfigError,
     EngineBusy,
     EngineError,
+    FingerprintError,
     MemoryFormatError,
     MemoryNotFound,
     ModelError,
@@ -94,6 +95,11 @@ def refusal_of(error: TacitError) -> Refused:
         return not_found(str(error), code="memory_not_found")
     if isinstance(error, EngineError | ModelError | ConfigError | MemoryFormatError):
         return invalid(str(error))
-    if isinstance(error, BankError):
-        return Refused(503, str(error), type="server_error", code="bank_unavailable", headers={"Retry-After": "1"})
-    return Refused(500, str(error), type="server_error", code="internal_error")
+    if isinstance(error, FingerprintError):
+        status, code, wait = 409, "other_model", {}  # waiting does not help, as it may with a bank that is locked
+    elif isinstance(error, BankError):
+        status, code, wait = 503, "bank_unavailable", {"Retry-After": "1"}
+    else:
+        status, code, wait = 500, "internal_error", {}
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return Refused(status, str(error), type=kind, code=code, headers=wait)

@@ -7,6 +7,7 @@ the job's present owner can, in the transaction that stores the memory, whose id
     queued --claim--> learning --finish--> done
                       learning --fail----> failed
                       learning --release, or the lease ran out--> as if queued, until MAX_ATTEMPTS
+    failed --retry--> queued
 
 Leases are in wall-clock time, which processes of one machine share. If it jumps, work may be done twice; memories are
 still stored once.
@@ -155,6 +156,21 @@ class JobQueue:
         """The job of this id in this namespace, or None."""
         with self.bank.connection() as connection:
             return _one(connection, (_j.id == id) & (_j.namespace == namespace))
+
+    def retry(self, id: str, namespace: str) -> Job | None:
+        """Queue a failed job once more, as if it had never been tried; the job, or None if there is none of this id.
+
+        A job in any other state stays as it is.
+        """
+        here = (_j.id == id) & (_j.namespace == namespace)
+        fresh = {"state": JobState.QUEUED.value, "attempts": 0, "worker": None, "error": None, "outcome": None}
+        with self.bank.connection(write=True) as connection:
+            connection.execute(
+                update(schema.jobs)
+                .where(here, _j.state == JobState.FAILED)
+                .values(**fresh, started=None, finished=None, progress=None)
+            )
+            return _one(connection, here)
 
     def list(self, namespace: str, states: Collection[JobState | str] | None = None, limit: int = 100) -> list[Job]:
         """The namespace's latest jobs, newest first; ``states=None`` for all states."""

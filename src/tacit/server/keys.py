@@ -22,8 +22,9 @@ from tacit.bank.base import Bank
 from tacit.errors import ConfigError, KeyNotFound
 from tacit.memory import check_name
 
-RIGHTS = ("ask", "learn", "admin")
-"""What a key may be allowed: asking for answers, having its problems learned, looking after the server."""
+RIGHTS = ("ask", "learn", "trust", "admin")
+"""What a key may be allowed: asking for answers, having its problems learned, having what it taught come into use where
+no verifier judges (promotion.py), looking after the server."""
 
 PREFIX = "tacit-"
 """Of every secret, so that scanners for leaked secrets can tell one."""
@@ -74,10 +75,7 @@ class KeyStore:
         """
         check_name("name of a key", name)
         check_name("namespace", namespace)
-        wanted = frozenset(rights)
-        if not wanted or not wanted <= set(RIGHTS):
-            said = ", ".join(sorted(wanted)) or "none"
-            raise ConfigError(f"the rights of a key are some of {', '.join(RIGHTS)}, not {said}")
+        wanted = _checked(rights)
         if not 0 <= learn_per_day < 2**31:
             raise ConfigError(f"learn_per_day is {learn_per_day}; it must be 0 or more, and below 2^31")
         secret = PREFIX + secrets.token_urlsafe(32)
@@ -87,7 +85,7 @@ class KeyStore:
             "name": name,
             "digest": digest(secret),
             "namespace": namespace,
-            "rights": ",".join(right for right in RIGHTS if right in wanted),
+            "rights": _text(wanted),
             "learn_per_day": learn_per_day,
             "created": key.created,
         }
@@ -132,6 +130,20 @@ class KeyStore:
         with self.bank.connection() as connection:
             return bool(connection.execute(select(exists().where(_t.id.is_not(None)))).scalar_one())
 
+    def allow(self, id: str, rights: Iterable[str]) -> ApiKey:
+        """Give a key these rights in place of those it has, from now on.
+
+        Raises:
+            KeyNotFound: there is no key of this id.
+            ConfigError: no right or an unknown one, or the key has been revoked.
+        """
+        wanted = _checked(rights)
+        with self.bank.connection(write=True) as connection:
+            if self.get(id).revoked is not None:
+                raise ConfigError(f"API key {id!r} has been revoked, for good; make a new one with `tacit keys create`")
+            connection.execute(update(schema.api_keys).where(_t.id == id).values(rights=_text(wanted)))
+            return self.get(id)
+
     def revoke(self, id: str) -> ApiKey:
         """Shut a key out for good, from now on; its memories stay. A second time changes nothing.
 
@@ -142,6 +154,18 @@ class KeyStore:
             unrevoked = (_t.id == id) & _t.revoked.is_(None)
             connection.execute(update(schema.api_keys).where(unrevoked).values(revoked=time.time()))
             return self.get(id)
+
+
+def _checked(rights: Iterable[str]) -> frozenset[str]:
+    wanted = frozenset(rights)
+    if not wanted or not wanted <= set(RIGHTS):
+        said = ", ".join(sorted(wanted)) or "none"
+        raise ConfigError(f"the rights of a key are some of {', '.join(RIGHTS)}, not {said}")
+    return wanted
+
+
+def _text(rights: frozenset[str]) -> str:
+    return ",".join(right for right in RIGHTS if right in rights)
 
 
 def digest(secret: str) -> str:

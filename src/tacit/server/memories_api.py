@@ -137,6 +137,12 @@ def _add_changing(api: FastAPI, service: Service) -> None:
         reason = (body and body.reason) or "restored by hand"
         return await service.storing(lambda: _move(service.bank, id, caller.namespace, reason, _restored))
 
+    @api.post("/tacit/v1/memories/{id}/activate")
+    async def activate(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
+        """Take a memory into use on your own judgement, whatever its state: the way of one that was imported."""
+        reason = (body and body.reason) or "activated by hand"
+        return await service.storing(lambda: _move(service.bank, id, caller.namespace, reason, _activated))
+
     @api.delete("/tacit/v1/memories/{id}")
     async def delete(id: str, caller: Admin) -> Deleted:
         """Delete a memory for good."""
@@ -192,13 +198,26 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
         check_name("the id", id)
         found = await service.storing(lambda: service.jobs.get(id, caller.namespace))
         if found is None:
-            raise not_found(f"namespace {caller.namespace!r} has no job {id!r}", "job_not_found")
+            raise _no_job(id, caller.namespace)
+        return _job(found)
+
+    @api.post("/tacit/v1/jobs/{id}/retry")
+    async def retry(id: str, caller: Admin) -> JobRow:
+        """Queue a failed job once more; one in another state stays as it is."""
+        check_name("the id", id)
+        found = await service.storing(lambda: service.jobs.retry(id, caller.namespace))
+        if found is None:
+            raise _no_job(id, caller.namespace)
         return _job(found)
 
 
 def by_name(counts: Mapping[State, int]) -> dict[str, int]:
     """Counts by the name of the state."""
     return {state.value: count for state, count in counts.items()}
+
+
+def _no_job(id: str, namespace: str) -> Refused:
+    return not_found(f"namespace {namespace!r} has no job {id!r}", "job_not_found")
 
 
 def _job(job: Job) -> JobRow:
@@ -267,6 +286,10 @@ def _move(bank: Bank, id: str, namespace: str, reason: str, to: Callable[[Sequen
 
 def _quarantined(states: Sequence[State]) -> State:
     return State.QUARANTINED
+
+
+def _activated(states: Sequence[State]) -> State:
+    return State.ACTIVE
 
 
 def _restored(states: Sequence[State]) -> State:

@@ -11,16 +11,18 @@ with the candidate is compared with one without:
 It becomes active if the mean benefit is large enough and no neighbour suffers (``Rule``). With too few neighbours
 it waits until there are more.
 
-Poisoning. Whoever can have a problem learned chooses its text, and so may choose one whose vote is wrong. Therefore,
-without a calibrated verifier, a candidate's neighbours must come from *other* API keys than its own, as soon as more
-than one key has been issued for its namespace.
+Poisoning. Whoever can have a problem learned chooses its text, and so may choose one whose vote is wrong; votes contain
+nothing that tells such a misconception from knowledge (docs/log.md). So without a calibrated verifier it matters whose
+problems they are. As soon as more than one key has been issued for a namespace, only memories of keys with the right
+"trust" are tried, on neighbours of *other* trusted keys (its own, where only one is trusted). What came from no key,
+when the server had none yet, is its owner's and trusted.
 
-What this guarantees, without a verifier: one key cannot by its own problems make any memory active in a namespace that
-it shares. What it does not: two keys in one hand can vouch for each other; a misconception that honest problems of
-other keys share looks like knowledge (on the testbed half of such memories were promoted, docs/log.md); and a key may
-keep others' good candidates waiting by flooding what surrounds them. With a verifier, everything hangs on its belief:
-neighbours of the own key count then. A namespace with a single key is at its owner's mercy. Some of what slips through
-is caught by use: ``quarantine_hurtful``.
+What this guarantees, without a verifier: a key that is not trusted can neither make a memory active, nor vouch for one,
+nor push aside those that vouch; a trusted key cannot by its own problems make any memory active beside another trusted
+one. What it does not: two trusted keys in one hand can vouch for each other, and a misconception that problems of
+trusted keys share looks like knowledge (on the testbed half of such memories were promoted). With a verifier,
+everything hangs on its belief: then all keys and all neighbours count. A namespace with a single key is at its owner's
+mercy. Some of what slips through is caught by use: ``quarantine_hurtful``.
 
 Every decision is a change of state with a reason that has the numbers; ``tacit memories activate`` and ``quarantine``
 undo it.
@@ -50,6 +52,9 @@ from tacit.verifiers import Candidate
 
 UNPROVEN = "learned from traffic, not yet proven"
 """How the reason of every candidate begins that may yet be promoted."""
+
+UNTRUSTED = f"{UNPROVEN}; its key is not trusted and no verifier judges, so it waits to be activated by hand"
+"""The reason of a candidate that is not even tried."""
 
 NEIGHBOURS_IN = (State.ACTIVE, State.CANDIDATE, State.RETIRED)
 
@@ -89,6 +94,34 @@ class Verdict:
     benefits: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Whose memories are tried, and whose vouch for them, where no verifier judges. None stands for no key.
+
+    Attributes:
+        issued, trusted: ids of the namespace's keys: all ever made, and those with the right "trust" in use.
+    """
+
+    issued: frozenset[str]
+    trusted: frozenset[str]
+
+    @staticmethod
+    def of(bank: Bank, namespace: str) -> Sources | None:
+        """Those of a namespace; None where it has had one key at most, and nobody is to be guarded from another."""
+        keys = [key for key in KeyStore(bank).all() if key.namespace == namespace]
+        if len(keys) < 2:
+            return None
+        return Sources(frozenset(key.id for key in keys), frozenset(key.id for key in keys if key.may("trust")))
+
+    def trusts(self, key: str | None) -> bool:
+        """Whether what came from this key may become active."""
+        return key not in self.issued or key in self.trusted
+
+    def vouches(self, key: str | None, own: str | None) -> bool:
+        """Whether a problem of ``key`` may speak for a memory of the key ``own``."""
+        return self.trusts(key) and (key != own or len(self.trusted) < 2)
+
+
 class Promoter:
     """Tries the candidates of one agent's namespace."""
 
@@ -115,7 +148,7 @@ class Promoter:
             return []
         infos = {info.id: info for info in bank.find(namespace, states=NEIGHBOURS_IN)}
         origins = key_ids(bank, namespace)
-        shared = len([key for key in KeyStore(bank).all() if key.namespace == namespace]) > 1
+        sources = None if self._believes else Sources.of(bank, namespace)
         due: list[tuple[Memory, list[MemoryInfo]]] = []
         for info in infos.values():
             if len(due) == limit:
@@ -123,7 +156,10 @@ class Promoter:
             if info.state is State.CANDIDATE and info.reason.startswith(UNPROVEN) and self._due(info.id, len(infos)):
                 memory = bank.get(info.id, namespace)
                 if memory.provenance.get("admitted") and memory.fingerprint == self.agent.backbone.fingerprint:
-                    near = self._neighbours(memory, infos, origins, shared and not self._believes)
+                    if sources is not None and not sources.trusts(origins.get(info.id)):
+                        self._refuse_untried(memory)
+                        continue
+                    near = self._neighbours(memory, infos, origins, sources)
                     if len(near) >= self.rule.least:
                         due.append((memory, near))
                     else:
@@ -148,10 +184,10 @@ class Promoter:
         return tries == 0 or memories >= 1.5 * before
 
     def _neighbours(
-        self, memory: Memory, infos: dict[str, MemoryInfo], origins: dict[str, str], others_only: bool
+        self, memory: Memory, infos: dict[str, MemoryInfo], origins: dict[str, str], sources: Sources | None
     ) -> list[MemoryInfo]:
         """The nearest memories whose problems may vouch for this one."""
-        own, k = memory.provenance.get("key"), 8 * self.rule.neighbours
+        own, k = origins.get(memory.id), 8 * self.rule.neighbours
         while True:
             hits = self.agent.bank.search(
                 memory.key,
@@ -165,11 +201,16 @@ class Promoter:
             near = [infos[hit.memory_id] for hit in hits if hit.memory_id in infos]
             near = [info for info in near if info.problem_id != memory.problem_id and info.label is not None]
             near = [info for info in near if self._fits(info, memory)]
-            if others_only:
-                near = [info for info in near if origins.get(info.id) != own]
+            if sources is not None:
+                near = [info for info in near if sources.vouches(origins.get(info.id), own)]
             if len(near) >= self.rule.neighbours or len(hits) < k:
                 return near[: self.rule.neighbours]
             k *= 4
+
+    def _refuse_untried(self, memory: Memory) -> None:
+        if memory.reason != UNTRUSTED:
+            with suppress(MemoryNotFound):  # deleted meanwhile
+                self.agent.bank.set_state(memory.id, memory.namespace, State.CANDIDATE, UNTRUSTED)
 
     def _fits(self, info: MemoryInfo, memory: Memory) -> bool:
         backbone, room = self.agent.backbone, len(memory.prompt) + self.agent.sampling.max_tokens

@@ -59,6 +59,7 @@ function changes(one, path, { signal, tell, again }) {
   return h("section", { class: "card" }, h("h2", {}, "Change it"), h("form", { class: "row", onsubmit: event => event.preventDefault() },
     h("label", { class: "grow" }, "Reason", reason),
     one.state === "quarantined" ? "" : h("button", { type: "button", onclick: () => act("POST", `${path}/quarantine`, again) }, "Quarantine"),
+    one.state === "candidate" ? h("button", { type: "button", onclick: () => act("POST", `${path}/activate`, again) }, "Activate") : "",
     out ? h("button", { type: "button", onclick: () => act("POST", `${path}/restore`, again) }, "Restore") : "",
     h("a", { class: "button", href: `${path}/export`, download: "" }, "Export"),
     h("button", { type: "button", class: "danger", onclick: () => dialog.showModal() }, "Delete …")), dialog);
