@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # One thread per process: on few cores more threads only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: compare-quick demo demo-short test test-slow lint bench clean
+.PHONY: compare-quick demo demo-short test test-slow test-scale lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/tacit demo
@@ -18,10 +18,15 @@ demo-short: $(INSTALLED)
 	$(BIN)/tacit demo --limit 24 --out runs/demo-short
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow and not scale"
 
 test-slow: $(VENV)/.eval-installed
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not scale"
+
+# What needs a PostgreSQL server or other programs beside this one; they are set up from nothing.
+# TACIT_TEST_POSTGRES=URL: an existing PostgreSQL server with pgvector, on which databases may be made and dropped.
+test-scale: $(VENV)/.scale-installed
+	$(BIN)/pytest -m scale
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarks docs
@@ -47,6 +52,10 @@ $(VENV)/.bench-installed: $(INSTALLED)
 
 $(VENV)/.eval-installed: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[eval]'
+	touch $@
+
+$(VENV)/.scale-installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scale]'
 	touch $@
 
 clean:
