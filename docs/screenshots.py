@@ -2,9 +2,9 @@
 
     python docs/screenshots.py
 
-Starts ``tacit serve`` on the testbed with a fresh bank, asks it generated problems until it has learned some, opens every
-page in headless Chromium (which must be installed; set CHROMIUM for another path than /usr/bin/chromium) and writes
-docs/img/serve-PAGE-THEME.png. Takes a few minutes; exits 1 if the browser's console says anything.
+Starts ``tacit serve`` on the testbed with a fresh bank, asks it generated problems until it has learned some, opens
+every page in headless Chromium (which must be installed; set CHROMIUM for another path than /usr/bin/chromium) and
+writes docs/img/serve-PAGE-THEME.png. Takes a few minutes; exits 1 if the browser's console says anything.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ def started(folder: Path) -> tuple[subprocess.Popen[str], str]:
     raise SystemExit(f"the server did not start: {log.read_text()}")
 
 
-def ask(url: str, problems: list[str]) -> None:
+def ask(url: str, problems: list[str], learn: bool = False) -> None:
     """Send problems to the model with memory, a few at a time."""
 
     def one(problem: str) -> None:
-        body = {"model": "testbed:tacit", "temperature": 0, "messages": [{"role": "user", "content": problem}]}
+        said = [{"role": "user", "content": problem}]
+        body = {"model": "testbed:tacit", "temperature": 0, "messages": said, "tacit": {"learn": learn}}
         httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120).raise_for_status()
 
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -79,7 +80,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         process, url = started(Path(folder))
         try:
-            ask(url, texts[:PROBLEMS])
+            ask(url, texts[:PROBLEMS], learn=True)
             until = time.monotonic() + QUIET
             while time.monotonic() < until:
                 ask(url, texts[PROBLEMS : PROBLEMS + 12])

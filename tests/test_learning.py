@@ -109,6 +109,24 @@ def test_learning_raises_the_reward_and_the_same_seed_repeats_it(testbed: Backbo
         assert (one.prompt is None and other.prompt is None) or np.array_equal(one.prompt, other.prompt)  # type: ignore[arg-type]
 
 
+def test_a_settled_memory_stops_and_makes_room_without_changing_any(testbed: Backbone) -> None:
+    todo = tasks(testbed, 8)
+    whole = learner(testbed, steps=8).learn(todo)
+    early = learner(testbed, steps=8, settled=1, batch=3).learn(todo)
+    alone = learner(testbed, steps=8, settled=1, batch=1).learn(todo)
+    lengths = set()
+    for full, short, single in zip(whole, early, alone, strict=True):
+        if short.prompt is None:
+            continue
+        assert single.prompt is not None and np.array_equal(short.prompt, single.prompt)
+        rewards = [step["reward"] for step in full.steps]
+        stop = next((step for step in range(1, 8) if rewards[step - 1] == 1.0), 8)
+        assert [step["reward"] for step in short.steps] == rewards[:stop]
+        assert short.tokens == sum(step["tokens"] for step in full.steps[:stop])
+        lengths.add(stop)
+    assert 8 in lengths and len(lengths) > 1
+
+
 def test_the_backbone_is_untouched(testbed: Backbone) -> None:
     before = testbed.checksum()
     learner(testbed).learn(tasks(testbed, 4))

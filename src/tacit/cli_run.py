@@ -116,6 +116,14 @@ def run(
             metavar="X", help="Share right by the recalled memory from which none is learned.", rich_help_panel=LEARNING
         ),
     ] = LEARN.enough,
+    settled: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Finished after N steps in a row with full rewards; 0: all steps.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = LEARN.settled,
     rehearse: Annotated[
         int,
         typer.Option(metavar="N", help="Earlier problems that a memory has to serve too.", rich_help_panel=LEARNING),
@@ -184,6 +192,7 @@ def run(
             admit=admit,
             admit_belief=admit_belief,
             enough=enough,
+            settled=settled,
             rehearse=rehearse,
             kl=kl,
             batch=batch,

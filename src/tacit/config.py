@@ -52,7 +52,7 @@ class Sampling:
         require(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; it must be at least 1")
 
 
-LATER = ("kl", "rehearse", "admit_belief", "enough")
+LATER = ("kl", "rehearse", "admit_belief", "enough", "settled")
 """Learning settings that did not exist from the start; see ``LearnConfig.digest``."""
 
 
@@ -89,6 +89,8 @@ class LearnConfig:
             for a memory to become active: catches consistent misconceptions, which no vote can. 0 asks no verifier.
         enough: a problem is not learned from where at least this share of the samples under the recalled memory give
             the label already; above 1 to learn always. Saves most of the compute of a stream that repeats itself.
+        settled: a memory is finished after so many steps in a row in which every rollout earned the full reward, since
+            such a step moves nothing; 0 to take all ``steps``.
         batch: problems learned at once; changes speed, never a memory.
         row_tokens: most tokens of rollouts (padding included) in one gradient pass, which holds activations of every
             layer for each; where one memory's rollouts have more, its gradient is summed over several passes. Changes
@@ -115,6 +117,7 @@ class LearnConfig:
     admit_steps: int = 3
     admit_belief: float = 0.0
     enough: float = 2.0
+    settled: int = 0
     batch: int = 32
     row_tokens: int = 16384
 
@@ -126,7 +129,8 @@ class LearnConfig:
         require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
         require(0 <= self.kl < math.inf, f"kl is {self.kl}; it must be 0 or more")
         require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
-        require(self.rehearse >= 0, f"rehearse is {self.rehearse}; it must be 0 or more")
+        for name in ("rehearse", "settled"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be 0 or more")
         require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
         require(0 <= self.admit_belief <= 1, f"admit_belief is {self.admit_belief}; it must be between 0 and 1")
         require(0 < self.enough < math.inf, f"enough is {self.enough}; it must be above 0 (above 1: learn always)")

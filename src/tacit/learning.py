@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class Learned:
 
 @dataclass(eq=False)
 class _Live:
-    """A memory being learned."""
+    """A memory being learned; ``settled`` counts the latest steps in which every rollout earned the full reward."""
 
     task: Task
     ids: Tensor
@@ -95,6 +96,7 @@ class _Live:
     also: list[tuple[Example, Tensor]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[float, Tensor] | None = None
+    settled: int = 0
     tokens: int = 0
 
 
@@ -133,13 +135,16 @@ class Learner:
                 results[number] = Learned(task.problem, None, False, refusal, task.vote.answer)
             else:
                 todo.append(number)
-        for at in range(0, len(todo), self.config.batch):
-            chosen = todo[at : at + self.config.batch]
-            live = [self._begin(tasks[number]) for number in chosen]
-            for step in range(self.config.steps):
-                self._step(live, step)
-            for number, memory in zip(chosen, live, strict=True):
-                results[number] = self._finish(memory)
+        waiting, live = iter(todo), dict[int, _Live]()
+        while True:
+            # A memory that is done makes room for the next.
+            for number in islice(waiting, self.config.batch - len(live)):
+                live[number] = self._begin(tasks[number])
+            if not live:
+                break
+            self._step(list(live.values()))
+            for number in [number for number, memory in live.items() if self._done(memory)]:
+                results[number] = self._finish(live.pop(number))
         return [result for result in results if result is not None]
 
     def _room(self, task: Task) -> str | None:
@@ -178,14 +183,18 @@ class Learner:
             return torch.tensor(task.start, dtype=torch.float32)
         return initial_prompt(self.backbone, self.config, generator(self.seed, task.problem.id, "init"))
 
-    def _step(self, live: list[_Live], step: int) -> None:
+    def _done(self, memory: _Live) -> bool:
+        config = self.config
+        return len(memory.steps) == config.steps or 0 < config.settled <= memory.settled
+
+    def _step(self, live: list[_Live]) -> None:
         began = time.perf_counter()
-        requests = [request for memory in live for request in self._requests(memory, step)]
+        requests = [request for memory in live for request in self._requests(memory)]
         rollouts = iter(self.engine.generate(requests))
         groups: list[Group] = []
         for memory in live:
             own, *others = [next(rollouts) for _ in range(1 + len(memory.also))]
-            groups += self._judge(memory, own, others, step)
+            groups += self._judge(memory, own, others)
         moved = self._gradients(groups)
         for memory in live:
             if id(memory.prompt) in moved:
@@ -199,8 +208,8 @@ class Learner:
             norms = memory.prompt.detach().norm(dim=1)
             memory.steps[-1].update(norm=float(norms.mean()) / self.backbone.embedding_norm, seconds=seconds)
 
-    def _requests(self, memory: _Live, step: int) -> list[Request]:
-        name = memory.task.problem.id
+    def _requests(self, memory: _Live) -> list[Request]:
+        name, step = memory.task.problem.id, len(memory.steps)
         asked: list[tuple[Tensor, tuple[str, ...]]] = [(memory.ids, ())]
         asked += [(ids, (example.problem.id,)) for example, ids in memory.also]
         return [
@@ -216,7 +225,7 @@ class Learner:
             for ids, other in asked
         ]
 
-    def _judge(self, memory: _Live, own: list[Rollout], others: list[list[Rollout]], step: int) -> list[Group]:
+    def _judge(self, memory: _Live, own: list[Rollout], others: list[list[Rollout]]) -> list[Group]:
         """Reward a memory's groups and write the step's record; groups whose advantages are zero or mean nothing are
         left out."""
         answers = [extract(rollout.text) for rollout in own]
@@ -225,7 +234,7 @@ class Learner:
         if self.config.label == "renewed":
             weak = self.gate(vote)
             memory.label = vote.answer or memory.label
-        rng = generator(self.seed, memory.task.problem.id, "reward", step)
+        rng = generator(self.seed, memory.task.problem.id, "reward", len(memory.steps))
         scores = [self.reward(answers, memory.label, rng)]
         for (example, _), group in zip(memory.also, others, strict=True):
             scores.append(self.reward([extract(rollout.text) for rollout in group], example.label, rng))
@@ -233,6 +242,7 @@ class Learner:
         tokens = sum(len(rollout.token_ids) for group in (own, *others) for rollout in group)
         memory.tokens += tokens
         everything = sum(means) / len(means)
+        memory.settled = memory.settled + 1 if min(map(min, scores)) >= 1 else 0
         if memory.best is None or everything >= memory.best[0]:
             memory.best = (everything, memory.prompt.detach().clone())
         record = {
