@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tacit.engines.base import Alternatives, Request
+
+
+def uniforms(seed: int, count: int) -> np.ndarray:
+    """The random numbers in [0, 1) of a rollout's first ``count`` tokens, float64: functions of its seed alone."""
+    return np.random.Generator(np.random.Philox(key=seed)).random(count)
 
 
 def draw(
@@ -27,21 +33,34 @@ def draw(
         Token ids, their natural-log probabilities under the distribution drawn from (greedy: at T = 1), and the most
         likely tokens of that distribution, as many for every row as any row's ``top`` asks for.
     """
-    temperature = torch.tensor([spec.temperature or 1.0 for spec in specs], device=logits.device)
-    logprobs = torch.log_softmax(logits / temperature[:, None], dim=-1)
+    logprobs = distribution(logits, specs)
     greedy = torch.tensor([spec.temperature == 0 for spec in specs], device=logits.device)
     if bool(greedy.all()):
         tokens = logits.argmax(-1)
     else:
-        if any(spec.top_p < 1 for spec in specs):
-            top_p = torch.tensor([spec.top_p for spec in specs], device=logits.device)
-            logprobs = torch.where((greedy | (top_p >= 1))[:, None], logprobs, _nucleus(logprobs, top_p))
         cumulative = logprobs.exp().cumsum(-1)
         target = torch.tensor(draws, dtype=cumulative.dtype, device=logits.device) * cumulative[:, -1]
         sampled = (cumulative <= target[:, None]).sum(-1).clamp(max=logits.shape[1] - 1)
         tokens = torch.where(greedy, logits.argmax(-1), sampled)
     chosen = logprobs.gather(1, tokens[:, None])[:, 0]
     return tokens.tolist(), chosen.tolist(), most_likely(logprobs, max(spec.top for spec in specs))
+
+
+def distribution(logits: Tensor, specs: Sequence[Request]) -> Tensor:
+    """Log-probs [R, V] of the distribution that each row is drawn from (greedy: at T = 1).
+
+    Args:
+        logits: float32 [R, V].
+        specs: each row's request (temperature, top_p).
+    """
+    temperature = torch.tensor([spec.temperature or 1.0 for spec in specs], device=logits.device)
+    logprobs = torch.log_softmax(logits / temperature[:, None], dim=-1)
+    narrow = [spec.temperature > 0 and spec.top_p < 1 for spec in specs]
+    if any(narrow):
+        top_p = torch.tensor([spec.top_p for spec in specs], device=logits.device)
+        chosen = torch.tensor(narrow, device=logits.device)
+        logprobs = torch.where(chosen[:, None], _nucleus(logprobs, top_p), logprobs)
+    return logprobs
 
 
 def most_likely(logprobs: Tensor, top: int) -> list[Alternatives]:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from tacit.backbone import Backbone
 from tacit.engines.base import Alternatives, KeyValues, Request, Rollout
+from tacit.engines.checks import check, length_of
 from tacit.engines.draw import most_likely
 from tacit.engines.prefill import prompt_embeddings
-from tacit.engines.session import LocalSession, length_of
+from tacit.engines.session import LocalSession
 from tacit.errors import EngineError
 
 SCORED_AT_ONCE = 512  # prompt tokens; their logits take as many times the vocabulary floats
@@ -114,31 +115,7 @@ class LocalEngine:
                 f"{what} has a past that is not {self.backbone.name}'s: it takes keys and values of one "
                 f"length for each of its {len(self._layers)} layers, [heads, P, head_dim] with P >= 1"
             )
-        problems = (
-            (request.ids.ndim != 1 or len(request.ids) == 0, "needs prompt token ids of shape [T] with T >= 1"),
-            (request.n < 1, f"asks for n = {request.n} rollouts; n must be at least 1"),
-            (
-                length_of(request) + request.max_tokens > self.backbone.context,
-                f"needs {length_of(request)} prompt and up to {request.max_tokens} new tokens, but "
-                f"{self.backbone.name} has room for {self.backbone.context}; shorten the problem or lower max_tokens "
-                "(--max-tokens)",
-            ),
-            (request.max_tokens < least, f"asks for max_tokens = {request.max_tokens}; it must be at least 1"),
-            (not request.temperature >= 0, f"has temperature {request.temperature}; it must be 0 or more"),
-            (not 0 < request.top_p <= 1, f"has top_p {request.top_p}; it must be in (0, 1]"),
-            (
-                request.temperature > 0 and len(request.seeds) != request.n,
-                f"brings {len(request.seeds)} seeds for {request.n} rollouts; give one seed per rollout",
-            ),
-            (
-                request.soft_prompt is not None
-                and (request.soft_prompt.ndim != 2 or request.soft_prompt.shape[1] != self.backbone.hidden_size),
-                f"has a soft prompt that is not [K, {self.backbone.hidden_size}]",
-            ),
-        )
-        for wrong, why in problems:
-            if wrong:
-                raise EngineError(f"{what} {why}")
+        check(self.backbone, what, request, least=least)
 
     @cached_property
     def _layers(self) -> list[tuple[int, int, int, int]]:

@@ -19,7 +19,9 @@ from torch import Tensor
 from tacit.backbone import Backbone
 from tacit.cache import RaggedCache
 from tacit.engines.base import Alternatives, Progress, Request, Rollout
-from tacit.engines.draw import draw
+from tacit.engines.checks import length_of, past_of
+from tacit.engines.draw import draw, uniforms
+from tacit.engines.ending import ended
 from tacit.engines.meter import METER
 from tacit.engines.prefill import MIN_ROWS, prefill, prompt_embeddings
 
@@ -156,7 +158,7 @@ class LocalSession:
             columns = max(columns, position + request.max_tokens)
             for index in range(request.n):
                 seed = request.seeds[index] if request.temperature > 0 else 0
-                draws = np.random.Generator(np.random.Philox(key=seed)).random(request.max_tokens)
+                draws = uniforms(seed, request.max_tokens)
                 rows.append(Row(ticket, index, request, draws, int(request.ids[-1]), position))
                 source.append(place)
         cache.reserve(columns)  # while it has a row per request only
@@ -219,40 +221,10 @@ class LocalSession:
 
     def _ended(self, row: Row) -> Rollout | None:
         """The rollout, if its last token was its last."""
-        text, finish = None, ""
-        if row.ids[-1] in self.backbone.end_ids:
-            finish = "stop"
-        elif len(row.ids) >= row.spec.max_tokens:
-            finish = "length"
-        if row.spec.stop and (cut := self._cut(row)) is not None:
-            text, finish = cut, "stop"
-        if not finish:
+        over = ended(self.backbone, row.spec, row.ids)
+        if over is None:
             return None
-        if text is None:
-            text = self.backbone.decode(row.ids)
-        return Rollout(tuple(row.ids), tuple(row.logprobs), text, finish, tuple(row.alternatives))
-
-    def _cut(self, row: Row) -> str | None:
-        """The text before the first stop string, if there is one."""
-        # A new one ends with the last token. A token has at least one byte and a character at most four, so the end of
-        # the text is enough to see it, with a few tokens more since decoding may drop a leading space.
-        tail = 4 * max(map(len, row.spec.stop)) + 8
-        end = self.backbone.decode(row.ids[-tail:])
-        if not any(stop in end for stop in row.spec.stop):
-            return None
-        text = self.backbone.decode(row.ids)
-        cuts = [at for at in (text.find(stop) for stop in row.spec.stop) if at >= 0]
-        return text[: min(cuts)] if cuts else None
+        return Rollout(tuple(row.ids), tuple(row.logprobs), *over, tuple(row.alternatives))
 
     def _index(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor(list(rows), dtype=torch.int64, device=self.backbone.device)
-
-
-def length_of(request: Request) -> int:
-    """Positions that a request's prompt takes: its past, its soft prompt and its tokens."""
-    return past_of(request) + len(request.ids) + (0 if request.soft_prompt is None else len(request.soft_prompt))
-
-
-def past_of(request: Request) -> int:
-    """Positions of a request's past."""
-    return 0 if request.past is None else len(request.past)
