@@ -33,8 +33,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 
-# BENCH: which of them, of learn, generate, recall, growth, serve. OUT: folder for the JSON and the plots. QUICK=1: the smallest sizes.
-BENCH ?= learn generate recall growth serve
+# BENCH: which of them, of learn, generate, recall, growth, serve, and gpu, which needs one. OUT: folder for the JSON and the plots.
+# QUICK=1: the smallest sizes, of all of them, without a GPU too.
+BENCH ?= learn generate recall growth serve $(if $(QUICK),gpu)
 OUT ?= runs/bench
 bench: $(VENV)/.bench-installed
 	set -e; for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py --out $(OUT) $(if $(QUICK),--quick); done
