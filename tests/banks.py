@@ -1,13 +1,16 @@
 """Banks for tests: every implementation of the protocol, and memories to put into them.
 
 To hold another implementation to the same promises add its factory to ``FACTORIES``: a class made with a temporary
-folder whose ``open()`` opens one and the same bank each time (each time as another process would).
+folder whose ``open()`` opens one and the same bank each time (each time as another process would), and add it to
+``KINDS``, which are what tests take as parameters: those that need a server are marked ``scale``.
 """
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from postgres import shared
 from tacit.bank import Bank, open_bank
 from tacit.memory import Memory, State, record
 
@@ -22,7 +25,16 @@ class SQLiteFactory:
         return open_bank(self.url)
 
 
-FACTORIES = {"sqlite": SQLiteFactory}
+class PostgresFactory:
+    def __init__(self, folder: Path) -> None:
+        self.url = shared().database()
+
+    def open(self) -> Bank:
+        return open_bank(self.url)
+
+
+FACTORIES = {"sqlite": SQLiteFactory, "postgres": PostgresFactory}
+KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.scale)]
 
 
 def make(name="m1", namespace="home", seed=None, dim=DIM, **changes):

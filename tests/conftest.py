@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 import tacit.cli
-from banks import FACTORIES
+from banks import FACTORIES, KINDS
 from tacit import problems
 from tacit.backbone import Backbone
 from tacit.bank import Bank
@@ -112,7 +112,7 @@ def stream(count: int, seed: int = 5, which: str = "AB") -> list[Problem]:
     return list(islice(problems.load(f"testbed:{which}", seed=seed, limit=count), count))
 
 
-@pytest.fixture(params=FACTORIES)
+@pytest.fixture(params=KINDS)
 def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """Every kind of bank: ``open()`` opens one and the same each time."""
     return FACTORIES[request.param](tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from banks import FACTORIES, make
+from banks import FACTORIES, KINDS, make
 from tacit.bank import Bank
 from tacit.bank.base import SORTS, MemoryInfo
 from tacit.errors import ConfigError, MemoryNotFound
@@ -18,7 +18,7 @@ from tacit.memory import State
 PROBLEMS = ["Add 1 and 2", "add 100% of it", "what is a_b?", "ADD\\", "étude", "ÉTUDE", ""]
 
 
-@pytest.fixture(params=FACTORIES, scope="module")
+@pytest.fixture(params=KINDS, scope="module")
 def bank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
     """Forty memories of every state, with equal and missing values among them, and some of another namespace."""
     made = FACTORIES[request.param](tmp_path_factory.mktemp("listing")).open()

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from banks import DIM, FACTORIES, make, search
+from banks import DIM, FACTORIES, KINDS, make, search
 from tacit.errors import BankError, ConfigError, MemoryNotFound
 from tacit.memory import State
 
@@ -162,7 +162,7 @@ class SearchMachine(RuleBasedStateMachine):
                 assert [(row.id, row.state) for row in bank.find(space)] == [(n, s) for n, (_, s) in stored.items()]
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", KINDS)
 def test_search_equals_brute_force_whatever_happens(name, tmp_path):
     machine = type("Machine", (SearchMachine,), {"factory": FACTORIES[name], "tmp_path": tmp_path})
     run_state_machine_as_test(machine, settings=settings(max_examples=25, stateful_step_count=25, deadline=None))

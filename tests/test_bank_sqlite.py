@@ -57,7 +57,10 @@ def test_addresses(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("postgresql+psycopg://localhost/x", "unsupported scheme 'postgresql\\+psycopg'; supported: sqlite"),
+        ("mysql://localhost/x", "unsupported scheme 'mysql'; supported: sqlite"),
+        ("postgresql+psycopg://localhost", "names no database"),
+        ("postgresql://localhost/x?schema=pg_temp", "one name of 1 to 63 bytes"),
+        ("postgresql://u:secret@localhost:port/x", "cannot be read"),
         ("http://x", "unsupported scheme"),
         ("file:bank.db", "unsupported scheme"),
         ("sqlite://", "names no file"),

@@ -1,4 +1,4 @@
-"""The command line: ``tacit demo | run | ask | serve | consolidate | compare | report | memories | keys | study ...``.
+"""The command line: ``tacit demo | run | ask | serve | consolidate | compare | report | memories | bank | keys ...``.
 
 Builds on everything, but imports it late: ``tacit --help`` must not wait for torch. The commands are thin (parse, call,
 print) and live in the ``cli_*`` modules; this file holds the entry point and what becomes of errors. A user's error is
@@ -15,6 +15,7 @@ from typing import Annotated, cast
 import typer
 
 from tacit import (
+    cli_bank,
     cli_compare,
     cli_consolidate,
     cli_doctor,
@@ -51,6 +52,7 @@ app.command("serve")(cli_serve.serve)
 app.command("consolidate")(cli_consolidate.consolidate)
 app.command("compare")(cli_compare.compare)
 app.add_typer(cli_memories.app, name="memories")
+app.add_typer(cli_bank.app, name="bank")
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_study.app, name="study")
 app.add_typer(cli_testbed.app, name="testbed")

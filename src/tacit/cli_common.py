@@ -31,7 +31,10 @@ class Interrupted(Exception):
 BankOption = Annotated[
     str,
     typer.Option(
-        "--bank", metavar="URL", envvar="TACIT_BANK", help="Memory bank: sqlite:///FILE or the path of the file."
+        "--bank",
+        metavar="URL",
+        envvar="TACIT_BANK",
+        help="Memory bank: sqlite:///FILE, the path of the file, or postgresql+psycopg://USER@HOST/DATABASE.",
     ),
 ]
 NamespaceOption = Annotated[

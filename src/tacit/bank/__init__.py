@@ -1,31 +1,40 @@
 """The memory bank: where latent memories are kept, found again, and judged.
 
 ``open_bank`` is the door. Builds on memory and errors; what a bank promises is in ``base.Bank``, how it keeps the
-promises in ``sql``, ``index``, ``compressed`` and ``sqlite``.
+promises in ``sql``, ``index``, ``compressed``, ``sqlite`` and ``postgres``.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from tacit.bank.base import Bank, Hit, MemoryInfo, StateChange
 from tacit.bank.compressed import EXACT_ROWS
+from tacit.bank.copying import Copied, Progress, copy_between
 from tacit.bank.peft_adapter import export_peft, import_peft
+from tacit.bank.postgres import PostgresBank
+from tacit.bank.postgres_address import is_postgres, parse
+from tacit.bank.sql import SQLBank
 from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank, restore_file
 from tacit.errors import ConfigError
 
 __all__ = [
     "EXACT_ROWS",
     "Bank",
+    "Copied",
     "Hit",
     "MemoryInfo",
+    "PostgresBank",
     "SQLiteBank",
     "StateChange",
+    "copy_bank",
     "export_peft",
     "import_peft",
     "open_bank",
     "restore",
+    "shown_address",
 ]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: "C:" is a drive
@@ -38,13 +47,14 @@ def open_bank(
     busy_timeout: float = BUSY_TIMEOUT,
     search_threads: int | None = None,
     exact_rows: int | None = EXACT_ROWS,
-) -> Bank:
+) -> SQLBank:
     """Open the bank at ``url``, making it if there is none and ``create`` is true.
 
     Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or the path of the file.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or the path of the file; or
+            ``postgresql+psycopg://user@host/database``, see ``postgres_address``.
         create: False refuses to make a new bank.
-        busy_timeout: seconds to wait for another process's write before giving up.
+        busy_timeout: seconds to wait for another process's write, or for a database server, before giving up.
         search_threads: threads that a search uses; None for at most two.
         exact_rows: up to how many keys of a kind a namespace is searched exactly; above that a search of compressed
             keys may miss a few, see ``Bank.search``. None searches exactly at any size.
@@ -53,10 +63,13 @@ def open_bank(
         ConfigError: a scheme that is not supported, or no path.
         BankError: the bank cannot be opened; the message says why and what to do.
     """
-    path = sqlite_path(url)
-    return SQLiteBank(
-        path, create=create, busy_timeout=busy_timeout, search_threads=search_threads, exact_rows=exact_rows
-    )
+    settings: dict[str, Any] = {
+        "create": create,
+        "busy_timeout": busy_timeout,
+        "search_threads": search_threads,
+        "exact_rows": exact_rows,
+    }
+    return PostgresBank(url, **settings) if is_postgres(url) else SQLiteBank(sqlite_path(url), **settings)
 
 
 def restore(path: str | Path, url: str, *, force: bool = False, busy_timeout: float = BUSY_TIMEOUT) -> Path | None:
@@ -70,9 +83,47 @@ def restore(path: str | Path, url: str, *, force: bool = False, busy_timeout: fl
 
     Raises:
         BankError: the snapshot is missing, damaged or no bank; or there is a bank at ``url`` and ``force`` is false.
-        ConfigError: a scheme that is not supported, or no path.
+        ConfigError: a scheme that is not supported, or no path; a bank in PostgreSQL, into which snapshots are copied.
     """
+    if is_postgres(url):
+        raise ConfigError(
+            f"a bank in PostgreSQL is not restored in place; copy the snapshot into an empty one: tacit bank copy "
+            f"{path} 'postgresql+psycopg://user@host/database?schema=NAME'"
+        )
     return restore_file(Path(path).absolute(), sqlite_path(url).absolute(), force=force, busy_timeout=busy_timeout)
+
+
+def copy_bank(
+    source: str, target: str, *, progress: Progress | None = None, busy_timeout: float = BUSY_TIMEOUT
+) -> Copied:
+    """Copy everything in the bank at ``source`` into the one at ``target``, whichever databases they are in.
+
+    Memories with states, histories and counters, in the order of storing; namespaces and their backbones, marks; and
+    what a server keeps there, API keys, the day's budgets and jobs. All is compared at the end. The source may stay in
+    use: the copy is of the moment of the call. Killed at any moment, it goes on when called again, and stores nothing
+    twice. On a finished copy it only compares.
+
+    Args:
+        source, target: see ``open_bank``. The source must exist; the target must be empty, or is made.
+        progress: called with "copying" or "verifying", how many memories are done, and how many there are.
+        busy_timeout: as for ``open_bank``.
+
+    Raises:
+        BankError: the target holds something else, or what is there in the end is not what the source holds.
+        ConfigError: an address that is none.
+    """
+    with (
+        open_bank(source, create=False, busy_timeout=busy_timeout) as ours,
+        open_bank(target, busy_timeout=busy_timeout) as theirs,
+    ):
+        if ours.url == theirs.url:
+            raise ConfigError("a bank cannot be copied to itself; give the address of another one")
+        return copy_between(ours, theirs, progress)
+
+
+def shown_address(url: str) -> str:
+    """A bank's address as it may be printed: without a password."""
+    return parse(url).shown if is_postgres(url) else url
 
 
 def sqlite_path(url: str) -> Path:
@@ -89,6 +140,6 @@ def sqlite_path(url: str) -> Path:
     if scheme[1].lower() == "sqlite":
         raise ConfigError(f"{url!r} names no file; write sqlite:///relative.db or sqlite:////absolute/path.db")
     raise ConfigError(
-        f"bank address {url!r} has the unsupported scheme {scheme[1]!r}; supported: sqlite:///path, or a plain file "
-        "path (write ./ before one with a colon)"
+        f"bank address {url!r} has the unsupported scheme {scheme[1]!r}; supported: sqlite:///path, a plain file "
+        "path (write ./ before one with a colon), or postgresql+psycopg://user@host/database"
     )

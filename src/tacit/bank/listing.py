@@ -5,10 +5,11 @@ Builds on schema, transactions and base. A page of fifty costs fifty rows, not t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, func, select
+from sqlalchemy import ColumnElement, RowMapping, Select, func, select
 
 from tacit.bank import schema
 from tacit.bank.base import SORTS, MemoryInfo
@@ -70,13 +71,18 @@ class Listing(Transactions):
             )
         statement = _within(namespace, states)
         if containing:
-            statement = statement.where(_m.problem.icontains(containing, autoescape=True))
+            part = re.sub("[A-Z]", lambda letter: letter[0].lower(), containing)
+            statement = statement.where(self._lower(_m.problem).contains(part, autoescape=True))
         by = _c[sort] if sort in COUNTERS else _m[sort]
         order = [by.desc().nulls_last(), _m.position.desc()] if falling else [by.asc().nulls_last(), _m.position]
         with self._reading() as connection:
             total = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
             rows = connection.execute(statement.order_by(*order).limit(limit).offset(offset)).mappings()
             return int(total), _infos(rows)
+
+    def _lower(self, text: ColumnElement[str]) -> ColumnElement[str]:
+        """``text`` with its ASCII letters in lower case, and no other changed."""
+        return func.lower(text)
 
 
 def missing(id: str, namespace: str) -> MemoryNotFound:

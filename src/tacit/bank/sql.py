@@ -50,7 +50,7 @@ _RAISE = update(schema.bank).values(revision=schema.bank.c.revision + 1).returni
 _ADD_MEMORY = insert(schema.memories).returning(_m.position)
 _ADD_KEY, _ADD_PAYLOAD, _ADDCOUNTERS = insert(schema.keys), insert(schema.payloads), insert(schema.counters)
 _ADD_STEP = insert(schema.history)
-_WHOLE = (
+WHOLE = (  # everything about memories but their histories
     select(
         schema.memories,
         schema.keys.c.key,
@@ -143,7 +143,7 @@ class SQLBank(Listing):
         provenance = row.pop("provenance")
         label, share, margin = (provenance.get(name) for name in ("label", "share", "margin"))
         text = json.dumps(provenance, ensure_ascii=False, allow_nan=False)
-        row.update(sha256=memory.sha256, label=None if label is None else str(label))
+        row.update(sha256=memory.sha256, label=None if label is None else _shown(label))
         row.update(share=_real(share), margin=_real(margin), revision=self._raise_revision(connection))
         position = connection.execute(_ADD_MEMORY, row).scalar_one()
         key = prompt_bytes(memory.key)
@@ -158,6 +158,10 @@ class SQLBank(Listing):
         connection.execute(_ADDCOUNTERS, {"position": position, **count})
         step = StateChange(memory.created, None, memory.state, memory.reason)
         self._remember(connection, position, step)
+        self._stored(connection, position, memory.namespace, memory.key_kind, key)
+
+    def _stored(self, connection: Connection, position: int, namespace: str, key_kind: str, key: bytes) -> None:
+        """Called in the transaction of every new memory, with its key's float32 values."""
 
     def set_state(self, id: str, namespace: str, state: State, reason: str) -> None:
         """See ``Bank.set_state``."""
@@ -225,7 +229,7 @@ class SQLBank(Listing):
         """See ``Bank.get``."""
         with self._reading() as connection:
             here = (_m.namespace == namespace) & (_m.id == id)
-            row = connection.execute(_WHOLE.where(here)).mappings().one_or_none()
+            row = connection.execute(WHOLE.where(here)).mappings().one_or_none()
             if row is None:
                 self._found(connection, id, namespace)  # raises, unless a part of the memory is missing
                 raise BankError(f"memory {id!r} in {self._where} lacks a part; restore a snapshot")
@@ -295,7 +299,7 @@ class SQLBank(Listing):
         damaged: list[str] = []
         with self._fresh_reading() as connection:
             names = {row.position: row.id for row in connection.execute(select(_m.position, _m.id))}
-            rows = connection.execution_options(yield_per=64).execute(_WHOLE).mappings()
+            rows = connection.execution_options(yield_per=64).execute(WHOLE).mappings()
             for row in rows:
                 del names[row["position"]]
                 try:
@@ -355,6 +359,10 @@ def _digest(row: Any, provenance: str, sha256: str, key: bytes) -> str:
     names = ("id", "namespace", "problem_id", "problem", "key_kind", "fingerprint")
     whole = json.dumps([*(row[name] for name in names), repr(float(row["created"])), provenance, sha256, key.hex()])
     return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _shown(label: object) -> str:
+    return str(label).replace("\0", "")  # provenance may hold what no database keeps as text
 
 
 def _real(value: object) -> float | None:

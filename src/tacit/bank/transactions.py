@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, RootTransaction
 from sqlalchemy.exc import SQLAlchemyError
 
 from tacit.errors import BankError
@@ -61,7 +61,7 @@ class Transactions(ABC):
             )
         try:
             with self._explained():
-                connection = self._engine.connect().execution_options(tacit_write=True)
+                connection = self._connect(write=True)
             try:
                 with self._explained():
                     transaction = connection.begin()
@@ -69,8 +69,7 @@ class Transactions(ABC):
                 try:
                     yield
                     self._check_not_lost(connection)
-                    with self._explained():
-                        transaction.commit()
+                    self._commit(transaction)
                 except BaseException:
                     with suppress(SQLAlchemyError):
                         transaction.rollback()
@@ -137,8 +136,16 @@ class Transactions(ABC):
     def _fresh_reading(self) -> Iterator[Connection]:
         """A connection that sees one committed revision of the bank."""
         self._check_usable()
-        with self._explained(), self._engine.connect() as connection, connection.begin():
+        with self._explained(), self._connect(write=False) as connection, connection.begin():
             yield connection
+
+    def _connect(self, *, write: bool) -> Connection:
+        connection = self._engine.connect()
+        return connection.execution_options(tacit_write=True) if write else connection
+
+    def _commit(self, transaction: RootTransaction) -> None:
+        with self._explained():
+            transaction.commit()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
