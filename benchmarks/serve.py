@@ -98,25 +98,34 @@ async def probe(url: str, asked: list[Problem]) -> dict[str, Any]:
     async with httpx.AsyncClient(base_url=url, timeout=120) as client:
         room = asyncio.Semaphore(8)
 
-        async def both(problem: Problem) -> tuple[str | None, str | None, str]:
+        async def both(problem: Problem) -> tuple[str | None, str | None, str, str | None]:
             async with room:
                 plain = await ask(client, PLAIN, problem.text)
                 memory = (await ask(client, MEMORY, problem.text, learn=False)).json()
             texts = [answer["choices"][0]["message"]["content"] for answer in (plain.json(), memory)]
-            return extract(texts[0]), extract(texts[1]), memory["tacit"]["route"]
+            told = memory["tacit"]
+            return extract(texts[0]), extract(texts[1]), told["route"], told["memory"]
 
         answers = await asyncio.gather(*map(both, asked))
         status = (await client.get("/metrics")).text
     right = [
         [a is not None and equivalent(a, str(p.gold)) for a in pair[:2]] for pair, p in zip(answers, asked, strict=True)
     ]
-    alike = [a is not None and b is not None and equivalent(a, b) for a, b, _ in answers]
+    alike = [a is not None and b is not None and equivalent(a, b) for a, b, *_ in answers]
+    # What each recalled memory was worth: problems that are right with it and wrong without, and the other way round.
+    worth: dict[str, list[int]] = {}
+    for (*_, used), (plain, memory) in zip(answers, right, strict=True):
+        counts = worth.setdefault(used or "none", [0, 0, 0])
+        counts[0] += 1
+        counts[1] += memory and not plain
+        counts[2] += plain and not memory
     states = dict(re.findall(r'tacit:memories\{state="(\w+)"\} ([\d.]+)', status))
     return {
         "plain": sum(one[0] for one in right) / len(asked),
         "memory": sum(one[1] for one in right) / len(asked),
         "agreement": sum(alike) / len(asked),
-        "recalled": sum(route != "no_memory" for *_, route in answers) / len(asked),
+        "recalled": sum(route != "no_memory" for _, _, route, _ in answers) / len(asked),
+        "worth": worth,
         "memories": {state: int(float(count)) for state, count in states.items()},
     }
 
@@ -149,7 +158,7 @@ def main() -> None:
         with serving(bank) as on, serving(Path(name) / "plain.sqlite", "--no-learn") as off:
             for number in range(arguments.turns + 1):
                 curve.append({"seconds": number * each, **asyncio.run(probe(on, asked))})
-                print(curve[-1], flush=True)
+                print({name: value for name, value in curve[-1].items() if name != "worth"}, flush=True)
                 if number < arguments.turns:
                     asyncio.run(turn(on, arguments.clients, each, fresh, sides["learning on"]))
                     asyncio.run(turn(off, arguments.clients, each, fresh, sides["learning off"]))
