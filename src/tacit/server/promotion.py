@@ -135,9 +135,7 @@ class Promoter:
     def _believes(self) -> bool:
         return self.agent.verifier is not None and self.agent.verifier.calibrated
 
-    def step(
-        self, limit: int = 4, computing: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> list[Verdict]:
+    def step(self, limit: int, computing: Callable[[], AbstractContextManager[None]] = nullcontext) -> list[Verdict]:
         """Try up to ``limit`` candidates, oldest first, together, and write what came of it. Empty: nothing to try.
 
         What can be thrown away is done within ``computing()``.

@@ -159,14 +159,18 @@ class Worker:
                 self.bank.add(memory)
 
     def review(self) -> bool:
-        """Quarantine what has hurt, and try a few candidates of each namespace; False if there was nothing to do."""
+        """Quarantine what has hurt, and try candidates of each namespace; False if there was nothing to do.
+
+        As many at a time as a batch has problems, so that trials keep pace with learning.
+        """
         if not self.settings.promote:
             return False
         done = bool(quarantine_hurtful(self.bank))
         for namespace in namespaces(self.bank, self.backbone.fingerprint):
             if namespace not in self._promoters:
                 self._promoters[namespace] = Promoter(self.agent(namespace))
-            done = bool(self._promoters[namespace].step(computing=self._may_be_interrupted)) or done
+            tried = self._promoters[namespace].step(self.settings.learn.batch, self._may_be_interrupted)
+            done = bool(tried) or done
         return done
 
     @contextmanager
