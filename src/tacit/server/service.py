@@ -24,7 +24,7 @@ from tacit.reward_models import verifier_for
 from tacit.server.feed import Feed
 from tacit.server.jobs import JobQueue
 from tacit.server.keys import ApiKey, KeyStore
-from tacit.server.learner import LearnerProcess
+from tacit.server.learner import PATIENCE, LearnerProcess
 from tacit.server.metrics import Metrics
 from tacit.server.settings import ServeConfig
 from tacit.verifiers import Verifier
@@ -53,7 +53,7 @@ class Service:
         self.verifier: Verifier | None = verifier_for(
             config.verifier, config.model, config.reward_model, device=config.device, dtype=config.dtype
         )
-        self.bank: Bank = open_bank(config.bank)
+        self.bank: Bank = open_bank(config.bank, busy_timeout=PATIENCE)
         self.keys, self.jobs = KeyStore(self.bank), JobQueue(self.bank)
         self.local = LocalEngine(self.backbone, max_rows=config.limits.rows)
         self.engine = SharedEngine(self.local.session(), max_waiting=config.limits.waiting, threads=self.threads)

@@ -38,7 +38,7 @@ from tacit.errors import BankError, EngineError, FingerprintError, MemoryFormatE
 from tacit.memory import Memory, State
 from tacit.reward_models import verifier_for
 from tacit.server.jobs import Job, JobQueue
-from tacit.server.learner import WorkerSettings
+from tacit.server.learner import PATIENCE, WorkerSettings
 from tacit.server.promotion import UNPROVEN, Promoter, namespaces, quarantine_hurtful
 from tacit.verifiers import Verifier
 
@@ -214,7 +214,7 @@ def work(settings: WorkerSettings, parent: int | None = None) -> None:
     verifier = verifier_for(
         settings.verifier, settings.model, settings.reward_model, device=settings.device, dtype=settings.dtype
     )
-    bank = open_bank(settings.bank)
+    bank = open_bank(settings.bank, busy_timeout=PATIENCE)
     try:
         worker = Worker(bank, backbone, LocalEngine(backbone), verifier, settings)
         signal.signal(signal.SIGTERM, worker.terminate)
