@@ -21,7 +21,7 @@ from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.errors import ConfigError
 
 PATIENCE = 30.0
-"""Seconds that server and learner wait for each other's writes: on a busy disk a request had better be late than fail."""
+"""Seconds that server and learner wait for each other's writes: a request had better be late than fail."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 """Seconds before a dead worker is started again: the first time, and at most; each time twice as long."""
