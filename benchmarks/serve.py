@@ -112,7 +112,7 @@ async def probe(url: str, asked: list[Problem]) -> dict[str, Any]:
         [a is not None and equivalent(a, str(p.gold)) for a in pair[:2]] for pair, p in zip(answers, asked, strict=True)
     ]
     alike = [a is not None and b is not None and equivalent(a, b) for a, b, *_ in answers]
-    # What each recalled memory was worth: problems that are right with it and wrong without, and the other way round.
+    # What the most used memories were worth: problems asked, right with it and wrong without, and the other way round.
     worth: dict[str, list[int]] = {}
     for (*_, used), (plain, memory) in zip(answers, right, strict=True):
         counts = worth.setdefault(used or "none", [0, 0, 0])
@@ -125,7 +125,7 @@ async def probe(url: str, asked: list[Problem]) -> dict[str, Any]:
         "memory": sum(one[1] for one in right) / len(asked),
         "agreement": sum(alike) / len(asked),
         "recalled": sum(route != "no_memory" for _, _, route, _ in answers) / len(asked),
-        "worth": worth,
+        "worth": dict(sorted(worth.items(), key=lambda one: -one[1][0])[:5]),
         "memories": {state: int(float(count)) for state, count in states.items()},
     }
 
