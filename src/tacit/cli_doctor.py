@@ -109,10 +109,12 @@ def _answers() -> Check:
 
 
 def _bank(url: str) -> Check:
+    from tacit.bank import shown_address
+
     try:
         with opened_bank(url) as bank:
             bank.check()
             revision = bank.revision()
     except TacitError as error:
         return Check("bank", one_line(str(error)), False)
-    return Check("bank", f"{url}: opens, integrity verified, revision {revision}", True)
+    return Check("bank", f"{shown_address(url)}: opens, integrity verified, revision {revision}", True)

@@ -211,9 +211,11 @@ def import_(
 @app.command()
 def snapshot(path: Annotated[Path, typer.Argument(help="File to make.")], bank: BankOption) -> None:
     """Write a consistent, verified copy of the whole bank while it stays in use."""
+    from tacit.bank import shown_address
+
     with opened_bank(bank) as opened:
         opened.snapshot(path)
-    emit(f"snapshot of {bank} at {path}")
+    emit(f"snapshot of {shown_address(bank)} at {path}")
 
 
 @app.command()

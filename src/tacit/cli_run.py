@@ -346,7 +346,10 @@ def _run(config: RunConfig, title: str) -> None:
     show_summary(summary)
     emit("")
     emit(f"report    {Path(config.out) / 'report.html'}")
-    emit(f"memories  tacit memories list --bank {config.bank or Path(config.out) / 'bank.sqlite'}")
+    from tacit.bank import shown_address
+
+    bank = shown_address(config.bank) if config.bank else Path(config.out) / "bank.sqlite"
+    emit(f"memories  tacit memories list --bank {bank}")
 
 
 def _quiet() -> None:

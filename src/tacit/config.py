@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -236,8 +237,11 @@ class RunConfig:
             _one_of("verifier", self.verifier, ("reward-model", "vote", "logprob", "none"))
 
     def settings(self) -> dict[str, Any]:
-        """As JSON-ready values, for run.json."""
+        """As JSON-ready values, for run.json, which people pass on: without a password in the bank's address."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.bank is not None and self.bank.startswith("postgres"):
+            values["bank"] = re.sub(r"([?&]password=)[^&]*", r"\1***", self.bank)
+            values["bank"] = re.sub(r"^([^:]*://[^:/@]*:)[^@]*@", r"\1***@", values["bank"])
         return values
 
 

@@ -76,8 +76,8 @@ def _version(connection: Connection, name: str, where: str, create: bool) -> int
     return version
 
 
-def _migrate(connection: Connection, name: str, where: str, create: bool, target: int = len(MIGRATIONS)) -> None:
-    """Apply the migrations that the bank lacks, up to number ``target``, as one transaction."""
+def _migrate(connection: Connection, name: str, where: str, create: bool) -> None:
+    """Apply the migrations that the bank lacks, as one transaction."""
     connection.exec_driver_sql("BEGIN")
     try:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
@@ -90,10 +90,10 @@ def _migrate(connection: Connection, name: str, where: str, create: bool, target
                 f"CREATE TABLE {_MARK} (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER)"
             )
             connection.exec_driver_sql(f"INSERT INTO {_MARK} VALUES (1, 0)")
-        for migration in MIGRATIONS[done:target]:
+        for migration in MIGRATIONS[done:]:
             for statement in migration.statements:
                 connection.exec_driver_sql(statement.format(**_TYPES))
-        connection.exec_driver_sql(f"UPDATE {_MARK} SET version = {max(done, target)}")
+        connection.exec_driver_sql(f"UPDATE {_MARK} SET version = {len(MIGRATIONS)}")
         connection.exec_driver_sql("COMMIT")
     except BaseException:
         with suppress(exc.SQLAlchemyError):

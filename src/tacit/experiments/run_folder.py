@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tacit.bank import shown_address
 from tacit.bank.base import Bank
 from tacit.config import completed
 from tacit.errors import ConfigError, DataError
@@ -115,8 +116,8 @@ class RunFolder:
             rows = [row for row in rows if row["position"] < pending[0]["position"]] + pending
         if len(rows) != committed:
             raise ConfigError(
-                f"{self.path} has {len(rows)} finished problems but the bank {bank.url} knows of {committed}; continue "
-                "with the bank that this run wrote to, or choose another --out"
+                f"{self.path} has {len(rows)} finished problems but the bank {shown_address(bank.url)} knows of "
+                f"{committed}; continue with the bank that this run wrote to, or choose another --out"
             )
         self._write_settings()
         with _writing(self.results.with_suffix(".tmp"), "w") as handle:

@@ -13,6 +13,7 @@ from types import FrameType
 
 import uvicorn
 
+from tacit.bank import shown_address
 from tacit.errors import ConfigError
 from tacit.server.app import create_app
 from tacit.server.learner import LearnerProcess
@@ -94,8 +95,8 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
         is_open = not service.keys.ever()
         if is_open and not config.loopback:
             raise ConfigError(
-                f"{config.host} can be reached from other machines, but {config.bank} has no API key; make one with "
-                "`tacit keys create`, or listen at 127.0.0.1"
+                f"{config.host} can be reached from other machines, but {shown_address(config.bank)} has no API key; "
+                "make one with `tacit keys create`, or listen at 127.0.0.1"
             )
         if config.learner:
             learner = LearnerProcess(config.worker())

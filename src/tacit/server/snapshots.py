@@ -20,6 +20,7 @@ from sqlalchemy import select, union
 
 from tacit.bank import restore, schema, sqlite_path
 from tacit.bank.base import Bank
+from tacit.errors import ConfigError
 from tacit.server.errors import Refused, not_found
 from tacit.server.memories_api import Admin
 from tacit.server.schemas import Strict
@@ -127,4 +128,10 @@ def _folder(bank: Bank, namespace: str) -> _Folder:
             type="permission_error",
             code="bank_is_shared",
         )
-    return _Folder(sqlite_path(bank.url).absolute(), namespace)
+    try:
+        path = sqlite_path(bank.url)
+    except ConfigError:
+        raise Refused(
+            409, "this bank is no file; ask who runs the server for `tacit memories snapshot`", code="bank_is_no_file"
+        ) from None
+    return _Folder(path.absolute(), namespace)
