@@ -27,6 +27,7 @@ ROOMS = [
     ["rewards"],
     ["gradients"],
     ["learning"],
+    ["cluster"],
     ["verifiers"],
     ["reward_models"],
     ["routing"],

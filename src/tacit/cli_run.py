@@ -42,6 +42,7 @@ DEMO = RunConfig(out="runs/demo", limit=216, window=12, baselines=("icl", "rando
 MODEL = "Model"
 LEARNING = "Learning"
 RECALLING = "Recall and routing"
+SCALE = "Past one machine"
 
 ModelOption = Annotated[
     str, typer.Option("--model", metavar="testbed|PATH|HUBID", help="A causal language model.", rich_help_panel=MODEL)
@@ -163,6 +164,16 @@ def run(
     device: DeviceOption = RUN.device,
     dtype: DtypeOption = RUN.dtype,
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.", rich_help_panel=MODEL)] = RUN.threads,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="local|ADDRESS", help="Learn and generate in Ray actors there.", rich_help_panel=SCALE),
+    ] = RUN.ray,
+    learners: Annotated[
+        int, typer.Option(metavar="N", help="Actors that learn, and generate.", rich_help_panel=SCALE)
+    ] = RUN.learners,
+    engines: Annotated[
+        int, typer.Option(metavar="N", help="Actors that only generate.", rich_help_panel=SCALE)
+    ] = RUN.engines,
 ) -> None:
     """Answer a stream of problems one after the other, learn a memory from each, and report."""
     config = RunConfig(
@@ -180,6 +191,9 @@ def run(
         device=device,
         dtype=dtype,
         threads=threads,
+        ray=ray,
+        learners=learners,
+        engines=engines,
         sampling=Sampling(samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens),
         learn=LearnConfig(
             tokens=tokens,

@@ -206,6 +206,9 @@ class RunConfig:
         baselines: controls run beside: "icl", "random", "majority", "verified".
         device, dtype, threads: where and how the model runs; threads None leaves them as they are, but for the
             testbed means one: so small a model loses more to hand-over than it gains.
+        ray: Ray's address, or "local", to learn and generate in actors (cluster.py); None: in this process. Where the
+            work is done changes no result: a run may go on elsewhere than it began.
+        learners, engines: actors that learn (and generate, where there are no engines), and that only generate.
     """
 
     model: str = "testbed"
@@ -222,6 +225,9 @@ class RunConfig:
     device: str = "auto"
     dtype: str = "float32"
     threads: int | None = None
+    ray: str | None = None
+    learners: int = 2
+    engines: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     learn: LearnConfig = field(default_factory=LearnConfig)
     recall: RecallConfig = field(default_factory=RecallConfig)
@@ -230,6 +236,8 @@ class RunConfig:
         require(self.limit is None or self.limit >= 1, f"limit is {self.limit}; it must be at least 1")
         require(self.window >= 1, f"window is {self.window}; it must be at least 1")
         require(self.threads is None or self.threads >= 1, f"threads is {self.threads}; it must be at least 1")
+        require(self.learners >= 1, f"learners is {self.learners}; it must be at least 1")
+        require(self.engines >= 0, f"engines is {self.engines}; it must be 0 or more")
         require(self.seed >= 0, f"seed is {self.seed}; it must be 0 or more")
         for name in self.baselines:
             _one_of("baseline", name, ("icl", "random", "majority", "verified"))

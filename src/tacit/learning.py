@@ -127,15 +127,20 @@ class Learner:
 
     def learn(self, tasks: Sequence[Task]) -> list[Learned]:
         """Learn every task; the result of each is the same alone and together. Order is kept."""
-        results: list[Learned | None] = [None] * len(tasks)
-        todo: list[int] = []
-        for number, task in enumerate(tasks):
-            refusal = task.refusal or self._room(task) or (None if task.label is not None else self.gate(task.vote))
-            if refusal:
-                results[number] = Learned(task.problem, None, False, refusal, task.vote.answer)
-            else:
-                todo.append(number)
-        waiting, live = iter(todo), dict[int, _Live]()
+        refusals = [
+            task.refusal or self._room(task) or (None if task.label is not None else self.gate(task.vote))
+            for task in tasks
+        ]
+        learned = iter(self._learn([task for task, why in zip(tasks, refusals, strict=True) if not why]))
+        return [
+            Learned(task.problem, None, False, why, task.vote.answer) if why else next(learned)
+            for task, why in zip(tasks, refusals, strict=True)
+        ]
+
+    def _learn(self, tasks: Sequence[Task]) -> list[Learned]:
+        """Learn tasks that are fit for it, at most ``config.batch`` at a time."""
+        results: dict[int, Learned] = {}
+        waiting, live = iter(range(len(tasks))), dict[int, _Live]()
         while True:
             # A memory that is done makes room for the next.
             for number in islice(waiting, self.config.batch - len(live)):
@@ -145,7 +150,7 @@ class Learner:
             self._step(list(live.values()))
             for number in [number for number, memory in live.items() if self._done(memory)]:
                 results[number] = self._finish(live.pop(number))
-        return [result for result in results if result is not None]
+        return [results[number] for number in range(len(tasks))]
 
     def _room(self, task: Task) -> str | None:
         """Why a problem is too long to be learned from: with a soft prompt it needs more room than without."""

@@ -42,8 +42,7 @@ class LocalEngine:
         Raises:
             EngineError: a request is malformed (no prompt, n < 1, wrong soft-prompt width, too few seeds, ...).
         """
-        for number, request in enumerate(requests):
-            self._check(f"request {number}", request)
+        self.check(requests)
         # Everything is here already: joining rows to a batch costs a copy of it, so half a batch comes at a time.
         session = self._session(refill_at=self.max_rows // 2)
         # Longest prompts first: neighbours in a prefill are then of similar length and little of it is padding.
@@ -55,6 +54,11 @@ class LocalEngine:
                 if row.rollout is not None:
                     done[tickets[row.ticket]][row.index] = row.rollout
         return [[rollout for rollout in group if rollout is not None] for group in done]
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """EngineError if one of them cannot be served."""
+        for number, request in enumerate(requests):
+            self._check(f"request {number}", request)
 
     def session(self) -> LocalSession:
         """A batch of its own for requests that come and go; see ``Session``."""

@@ -24,13 +24,17 @@ from tacit.errors import ConfigError, DataError
 
 Row = dict[str, Any]
 
+FREE = {"limit", "out", "version", "threads", "ray", "learners", "engines"}
+"""Settings that may differ when a run is continued: how much is done, and where."""
+
 
 class RunFolder:
     """One run's folder; made or reopened.
 
     Args:
         path: the folder.
-        settings: the run's settings; a folder of a run with other settings is refused. ``limit`` may grow.
+        settings: the run's settings; a folder of a run with other settings is refused, but for those in
+            ``FREE``.
 
     Raises:
         ConfigError: the folder holds another run, something else than a run, or cannot be written.
@@ -83,11 +87,7 @@ class RunFolder:
             held = completed(held)
         except (OSError, ValueError, KeyError, AttributeError):
             raise ConfigError(f"{file} is damaged; choose another --out") from None
-        changed = sorted(
-            name
-            for name in {*held, *self.settings} - {"limit", "out", "version", "threads"}
-            if held.get(name) != self.settings.get(name)
-        )
+        changed = sorted(name for name in {*held, *self.settings} - FREE if held.get(name) != self.settings.get(name))
         if changed:
             raise ConfigError(
                 f"{self.path} holds a run with another {', '.join(changed)}; continue it with its own "

@@ -6,8 +6,10 @@ answers meet their answers here, in the Grader, after everything has been decide
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.baselines import controls
 from tacit.baselines.icl import Shown, TraceStore, trace
+from tacit.cluster.actors import ActorSettings
+from tacit.cluster.connection import Cluster
+from tacit.cluster.remote import RayEngine, RayLearner
 from tacit.config import RunConfig
 from tacit.engines.local import LocalEngine
 from tacit.experiments.report import write_report
@@ -47,18 +52,18 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     """
     set_threads(config)
     problems = sources.load(config.data, seed=config.seed, limit=config.limit)
-    folder = RunFolder(config.out, {**config.settings(), "version": version("tacit")})
-    try:
+    with contextlib.ExitStack() as held:
+        cluster = held.enter_context(_cluster(config)) if config.ray is not None else None
+        folder = RunFolder(config.out, {**config.settings(), "version": version("tacit")})
+        held.callback(folder.close)
         bank = open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))
         try:
-            agent = build_agent(config, bank)
+            agent = build_agent(config, bank, cluster)
             stream = _Stream(config, agent, folder, problems)
             stream.run(progress or (lambda row, done, total: None))
         finally:
             bank.close()
         return write_report(Path(config.out))
-    finally:
-        folder.close()
 
 
 def set_threads(config: RunConfig) -> None:
@@ -69,10 +74,10 @@ def set_threads(config: RunConfig) -> None:
         torch.set_num_threads(1)
 
 
-def build_agent(config: RunConfig, bank: Bank) -> Agent:
-    """The agent that the settings describe, on an open bank."""
+def build_agent(config: RunConfig, bank: Bank, cluster: Cluster | None = None) -> Agent:
+    """The agent that the settings describe, on an open bank; with a cluster, generating and learning there."""
     backbone = Backbone.load(config.model, dtype=config.dtype, device=config.device)
-    return Agent(
+    agent = Agent(
         backbone,
         LocalEngine(backbone),
         bank,
@@ -83,6 +88,23 @@ def build_agent(config: RunConfig, bank: Bank) -> Agent:
         config.learn,
         config.recall,
     )
+    return agent if cluster is None else _remote(agent, config, cluster)
+
+
+def _remote(agent: Agent, config: RunConfig, cluster: Cluster) -> Agent:
+    """The agent, with the actors of a cluster for engine and learner."""
+    settings = ActorSettings(
+        config.model, config.dtype, config.device, torch.get_num_threads(), config.seed, config.learn, config.sampling
+    )
+    learners, engines = cluster.crews(settings, agent.backbone)
+    agent = replace(agent, engine=RayEngine(engines, agent.backbone))
+    agent.learner = RayLearner(learners, agent.backbone, agent.engine, config.learn, config.sampling, seed=config.seed)
+    return agent
+
+
+def _cluster(config: RunConfig) -> Cluster:
+    assert config.ray is not None
+    return Cluster(config.ray, learners=config.learners, engines=config.engines, threads=torch.get_num_threads())
 
 
 def build_verifier(config: RunConfig) -> Verifier | None:
