@@ -189,6 +189,10 @@ def _probe(address: str) -> None:
     except subprocess.TimeoutExpired:
         raise ConnectionError(f"it has not answered within {ANSWER:.0f} s") from None
     if done.returncode != 0:
+        if "AuthToken" in done.stderr or "Unauthenticated" in done.stderr:
+            raise ConnectionError(
+                "it wants its token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            )
         raise ConnectionError((done.stderr.strip().splitlines() or ["it has ended the connection"])[-1])
 
 

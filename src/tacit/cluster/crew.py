@@ -46,9 +46,10 @@ class _Piece:
 
 @dataclass(eq=False)
 class _Member:
-    """An actor, or the one that replaced it; ``piece`` is None while it starts."""
+    """An actor, or the one that replaced it; what it is busy with, ``piece`` being None while it starts."""
 
     actor: Any
+    ref: Any = None
     piece: _Piece | None = None
     failed_starts: int = 0
 
@@ -104,36 +105,45 @@ class Crew:
         while owed:
             while todo and self._idle:
                 self._give(self._idle.pop(0), method, todo.popleft())
-            for member, outcome in self._wait():
-                piece, member.piece = member.piece, None
+            for member in self._wait():
+                ref, piece = member.ref, member.piece
+                member.piece = None
+                # What an abandoned call still waited for is nobody's gain or loss.
+                ours = piece is not None and piece.call is call
+                try:
+                    outcome = self._outcome(ref)
+                except Exception:
+                    if piece is not None:
+                        self._idle.append(member)
+                    if piece is None or ours:
+                        raise
+                    continue
                 if isinstance(outcome, Exception):
-                    # What an earlier, abandoned call was waiting for is nobody's loss.
-                    if piece is not None and piece.call is call:
+                    if piece is not None and ours:
                         todo.extendleft(reversed(self._again(piece, outcome)))
                     self._replace(member, piece is None, outcome)
                     continue
-                member.failed_starts = 0
-                self._idle.append(member)
                 if piece is None:
                     self._check(outcome)
-                elif piece.call is call:
+                elif ours:
                     assert len(outcome) == len(piece.items)
                     results[piece.at : piece.at + len(piece.items)] = outcome
                     owed -= len(piece.items)
+                member.failed_starts = 0
+                self._idle.append(member)
         return results
 
     def _give(self, member: _Member, method: str, piece: _Piece) -> None:
         member.piece = piece
-        self._busy[getattr(member.actor, method).remote(piece.items)] = member
+        member.ref = getattr(member.actor, method).remote(piece.items)
+        self._busy[member.ref] = member
 
     def _begin(self, member: _Member) -> None:
-        self._busy[member.actor.prepare.remote()] = member
+        member.ref = member.actor.prepare.remote()
+        self._busy[member.ref] = member
 
-    def _wait(self) -> list[tuple[_Member, Any]]:
-        """Members that are done with something: what it gave, or the error that it died of; what it raised is raised
-        here."""
-        if not self._busy:
-            raise EngineError(f"no {self._what} is left on Ray")  # pragma: no cover - _replace raises before
+    def _wait(self) -> list[_Member]:
+        """Members that are done with something, or dead."""
         starting = all(member.piece is None for member in self._busy.values())
         done, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=self._patience if starting else None)
         if not done:
@@ -141,9 +151,10 @@ class Crew:
                 f"no {self._what} was ready on Ray within {self._patience:.0f} s; see with `ray status` whether the "
                 "cluster has room for one"
             )
-        return [(self._busy.pop(ref), self._outcome(ref)) for ref in done]
+        return [self._busy.pop(ref) for ref in done]
 
     def _outcome(self, ref: Any) -> Any:
+        """What a call gave, or the error that its actor died of; what it raised is raised."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(ref)
