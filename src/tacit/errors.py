@@ -29,6 +29,10 @@ class EngineBusy(EngineError):
     """More requests wait than the engine may hold; the same request can succeed later."""
 
 
+class EngineLost(EngineError):
+    """No server answers; the same request can succeed once one does."""
+
+
 class BankError(TacitError):
     """A memory bank cannot be opened, read or written."""
 

@@ -1,6 +1,6 @@
 """The engine protocol: generation requests with *embeddings* in, rollouts out.
 
-Builds on nothing but torch's tensor type. The policy is (frozen backbone + soft prompt as input embeddings), so an
+Builds on errors and torch's tensor type. The policy is (frozen backbone + soft prompt as input embeddings), so an
 engine never needs a weight sync: a memory is only another prompt.
 """
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+
+from tacit.errors import EngineError
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +94,7 @@ class Progress:
         index: of the rollout within it, 0 .. n - 1.
         token_id, logprob, alternatives: as in ``Rollout``.
         rollout: the whole, with its last token.
+        error: what ended the request, for engines that can fail at one; the rest then means nothing, and no more comes.
     """
 
     ticket: int
@@ -100,6 +103,7 @@ class Progress:
     logprob: float
     alternatives: Alternatives = ()
     rollout: Rollout | None = None
+    error: EngineError | None = None
 
 
 class Session(Protocol):

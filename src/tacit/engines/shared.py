@@ -174,6 +174,10 @@ class SharedEngine:
         asked = self._asked.get(news.ticket)
         if asked is None or asked.cancelled:
             return
+        if news.error is not None:
+            del self._asked[news.ticket]
+            asked.listener(news.error)
+            return
         if news.rollout is not None:
             asked.left -= 1
             if asked.left == 0:

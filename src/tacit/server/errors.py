@@ -14,6 +14,7 @@ from tacit.errors import (
     ConfigError,
     EngineBusy,
     EngineError,
+    EngineLost,
     FingerprintError,
     MemoryFormatError,
     MemoryNotFound,
@@ -91,6 +92,8 @@ def refusal_of(error: TacitError) -> Refused:
         return error
     if isinstance(error, EngineBusy):
         return busy(str(error))
+    if isinstance(error, EngineLost):
+        return Refused(503, str(error), type="server_error", code="engine_lost", headers={"Retry-After": "5"})
     if isinstance(error, MemoryNotFound):
         return not_found(str(error), code="memory_not_found")
     if isinstance(error, EngineError | ModelError | ConfigError | MemoryFormatError):
