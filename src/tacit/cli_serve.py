@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tacit.cli_common import BankOption, console
-from tacit.config import LearnConfig, RecallConfig, Sampling
+from tacit.config import LearnConfig, RecallConfig, Sampling, addresses_of
 from tacit.errors import ConfigError
 from tacit.server.settings import Limits, ServeConfig
 
@@ -54,6 +54,12 @@ def serve(
     threads: Annotated[int | None, typer.Option(metavar="N", help="Threads of the engine.")] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")] = "float32",
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine", metavar="URL", help="A vLLM server that samples, http://HOST:PORT/v1; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Serve a model and its memories behind OpenAI's API; learn from the traffic that may be learned from.
 
@@ -84,6 +90,7 @@ def serve(
         threads=threads,
         device=device,
         dtype=dtype,
+        engine=addresses_of(engine),
         limits=Limits(in_flight=max_in_flight, waiting=max_in_flight),
         sampling=Sampling(max_tokens=max_tokens),
         learn=LearnConfig(steps=steps),

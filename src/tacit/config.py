@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,11 @@ def require(ok: bool, message: str) -> None:
     """ConfigError with this message unless ``ok``."""
     if not ok:
         raise ConfigError(message)
+
+
+def addresses_of(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Addresses as an option takes them: repeated, or several by commas."""
+    return tuple(part.strip() for text in given or () for part in text.split(",") if part.strip())
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -203,6 +209,8 @@ class RunConfig:
         namespace: whose memories.
         verifier: "reward-model", "vote", "logprob" or "none" (always the memory's answer); None: the best available.
         reward_model: "testbed", folder or Hub id of a process reward model; None: the testbed's for the testbed.
+        engine: addresses of vLLM servers that sample; none for this process. A run may go on with others, but not with
+            servers that draw with other random numbers (docs/scale.md).
         baselines: controls run beside: "icl", "random", "majority", "verified".
         device, dtype, threads: where and how the model runs; threads None leaves them as they are, but for the
             testbed means one: so small a model loses more to hand-over than it gains.
@@ -221,6 +229,7 @@ class RunConfig:
     namespace: str = "default"
     verifier: str | None = None
     reward_model: str | None = None
+    engine: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ("icl", "majority")
     device: str = "auto"
     dtype: str = "float32"
@@ -237,6 +246,10 @@ class RunConfig:
         require(self.window >= 1, f"window is {self.window}; it must be at least 1")
         require(self.threads is None or self.threads >= 1, f"threads is {self.threads}; it must be at least 1")
         require(self.learners >= 1, f"learners is {self.learners}; it must be at least 1")
+        require(
+            not (self.engine and self.ray),
+            "--engine and --ray are given; Ray's actors generate themselves, so give one of them",
+        )
         require(self.engines >= 0, f"engines is {self.engines}; it must be 0 or more")
         require(self.seed >= 0, f"seed is {self.seed}; it must be 0 or more")
         for name in self.baselines:

@@ -31,6 +31,9 @@ class LocalEngine:
         prefill_tokens: most prompt tokens (padding included) in one prefill pass.
     """
 
+    draws = "tacit"
+    """Whose random numbers rollouts are drawn with; see ``VLLMEngine.draws``."""
+
     def __init__(self, backbone: Backbone, *, max_rows: int = 256, prefill_tokens: int = 16384) -> None:
         self.backbone = backbone
         self.max_rows = max_rows
@@ -59,6 +62,9 @@ class LocalEngine:
         """EngineError if one of them cannot be served."""
         for number, request in enumerate(requests):
             self._check(f"request {number}", request)
+
+    def close(self) -> None:
+        """Nothing to do: the model is the backbone's."""
 
     def session(self) -> LocalSession:
         """A batch of its own for requests that come and go; see ``Session``."""

@@ -24,8 +24,11 @@ from tacit.errors import ConfigError, DataError
 
 Row = dict[str, Any]
 
-FREE = {"limit", "out", "version", "threads", "ray", "learners", "engines"}
+FREE = {"limit", "out", "version", "threads", "ray", "learners", "engines", "engine"}
 """Settings that may differ when a run is continued: how much is done, and where."""
+
+SETTLED = {"draws": "tacit"}
+"""Settings that the engine decides, with what they were before there was a choice."""
 
 
 class RunFolder:
@@ -52,6 +55,7 @@ class RunFolder:
         self.results = self.path / "results.jsonl"
         self.pending = self.path / "pending.jsonl"
         self.settings = settings
+        self._settled: dict[str, Any] = {}
         self.run_id = self._checked_settings()
 
     def _locked(self) -> int:
@@ -87,6 +91,7 @@ class RunFolder:
             held = completed(held)
         except (OSError, ValueError, KeyError, AttributeError):
             raise ConfigError(f"{file} is damaged; choose another --out") from None
+        self._settled = {name: held.pop(name) for name in SETTLED if name in held}
         changed = sorted(name for name in {*held, *self.settings} - FREE if held.get(name) != self.settings.get(name))
         if changed:
             raise ConfigError(
@@ -94,6 +99,20 @@ class RunFolder:
                 "settings (run.json) or choose another --out"
             )
         return run_id
+
+    def settle(self, name: str, value: str) -> None:
+        """Record a setting that is known only once the engine is there, before ``resume``.
+
+        Raises:
+            ConfigError: the run that is here has another value.
+        """
+        held = self._settled.get(name, SETTLED[name] if (self.path / "run.json").exists() else value)
+        if held != value:
+            raise ConfigError(
+                f"{self.path} holds a run with {name} {held!r}, and this engine has {value!r}; continue it with an "
+                "engine of its kind (docs/scale.md) or choose another --out"
+            )
+        self.settings = {**self.settings, name: value}
 
     def _write_settings(self) -> None:
         temporary = self.path / "run.tmp"

@@ -28,6 +28,8 @@ from tacit.cluster.connection import Cluster
 from tacit.cluster.remote import RayEngine, RayLearner
 from tacit.config import RunConfig
 from tacit.engines.local import LocalEngine
+from tacit.engines.opening import open_engine
+from tacit.engines.vllm import VLLMEngine
 from tacit.experiments.report import write_report
 from tacit.experiments.run_folder import Row, RunFolder
 from tacit.experiments.scoring import Grader
@@ -58,9 +60,13 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
         held.callback(folder.close)
         bank = open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))
         try:
-            agent = build_agent(config, bank, cluster)
-            stream = _Stream(config, agent, folder, problems)
-            stream.run(progress or (lambda row, done, total: None))
+            engine = build_engine(config)
+            try:
+                folder.settle("draws", engine.draws)
+                stream = _Stream(config, build_agent(config, bank, cluster, engine), folder, problems)
+                stream.run(progress or (lambda row, done, total: None))
+            finally:
+                engine.close()
         finally:
             bank.close()
         return write_report(Path(config.out))
@@ -74,12 +80,20 @@ def set_threads(config: RunConfig) -> None:
         torch.set_num_threads(1)
 
 
-def build_agent(config: RunConfig, bank: Bank, cluster: Cluster | None = None) -> Agent:
-    """The agent that the settings describe, on an open bank; with a cluster, generating and learning there."""
-    backbone = Backbone.load(config.model, dtype=config.dtype, device=config.device)
+def build_engine(config: RunConfig) -> LocalEngine | VLLMEngine:
+    """The engine that the settings describe, with its model; to be closed after use."""
+    return open_engine(Backbone.load(config.model, dtype=config.dtype, device=config.device), config.engine)
+
+
+def build_agent(
+    config: RunConfig, bank: Bank, cluster: Cluster | None = None, engine: LocalEngine | VLLMEngine | None = None
+) -> Agent:
+    """The agent that the settings describe, on an open bank and, if there is one, on this engine; with a cluster,
+    generating and learning there."""
+    engine = engine or build_engine(config)
     agent = Agent(
-        backbone,
-        LocalEngine(backbone),
+        engine.backbone,
+        engine,
         bank,
         config.namespace,
         config.seed,

@@ -41,6 +41,7 @@ class WorkerSettings:
         verifier, reward_model: as in RunConfig.
         instruction: of the model's template; the server's.
         device, dtype: where and how the model runs.
+        engine: addresses of vLLM servers that sample; none for this process.
         threads: that torch may use.
         nice: added to the process's niceness, so that serving comes first.
         lease: seconds until another worker takes over what one that stalls or dies had claimed.
@@ -56,6 +57,7 @@ class WorkerSettings:
     instruction: str = ""
     device: str = "auto"
     dtype: str = "float32"
+    engine: tuple[str, ...] = ()
     threads: int = 1
     nice: int = 10
     lease: float = 15.0
@@ -81,7 +83,8 @@ class WorkerSettings:
         try:
             values: Mapping[str, Any] = json.loads(text)
             parts = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
-            return WorkerSettings(**{name: parts[name](**v) if name in parts else v for name, v in values.items()})
+            made = {name: parts[name](**v) if name in parts else v for name, v in values.items()}
+            return WorkerSettings(**{**made, "engine": tuple(made.get("engine", ()))})
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(f"these are no settings of a worker: {error}") from None
 

@@ -19,6 +19,7 @@ from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.engines.local import LocalEngine
 from tacit.engines.shared import SharedEngine
+from tacit.engines.vllm import VLLMEngine
 from tacit.recall import Recall
 from tacit.reward_models import verifier_for
 from tacit.server.feed import Feed
@@ -56,7 +57,8 @@ class Service:
         self.bank: Bank = open_bank(config.bank, busy_timeout=PATIENCE)
         self.keys, self.jobs = KeyStore(self.bank), JobQueue(self.bank)
         self.local = LocalEngine(self.backbone, max_rows=config.limits.rows)
-        self.engine = SharedEngine(self.local.session(), max_waiting=config.limits.waiting, threads=self.threads)
+        self._sampling = VLLMEngine(self.backbone, config.engine) if config.engine else self.local
+        self.engine = SharedEngine(self._sampling.session(), max_waiting=config.limits.waiting, threads=self.threads)
         self.metrics = Metrics()
         self.feed = Feed()
         self.learner: LearnerProcess | None = None
@@ -90,6 +92,7 @@ class Service:
     def close(self) -> None:
         """End the threads and close the bank."""
         self.engine.close()
+        self._sampling.close()
         self._model.shutdown(cancel_futures=True)
         self._disk.shutdown()
         self.bank.close()

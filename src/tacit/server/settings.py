@@ -59,6 +59,7 @@ class ServeConfig:
         learner_threads, threads: of the learner and of the engine; None for the engine means one for the testbed and
             torch's choice for others.
         device, dtype: where and how the model runs.
+        engine: addresses of vLLM servers that sample, for answers and for learning; none for this process.
         sampling: how the learner samples; its ``max_tokens`` is also the default of requests that name none.
     """
 
@@ -77,6 +78,7 @@ class ServeConfig:
     threads: int | None = None
     device: str = "auto"
     dtype: str = "float32"
+    engine: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     sampling: Sampling = field(default_factory=Sampling)
     learn: LearnConfig = field(default_factory=LearnConfig)
@@ -116,6 +118,7 @@ class ServeConfig:
             instruction=self.instruction,
             device=self.device,
             dtype=self.dtype,
+            engine=self.engine,
             threads=self.learner_threads,
             sampling=self.sampling,
             learn=self.learn,

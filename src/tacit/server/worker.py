@@ -33,8 +33,8 @@ from tacit.backbone import Backbone, Template
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.engines.base import Engine
-from tacit.engines.local import LocalEngine
-from tacit.errors import BankError, EngineError, FingerprintError, MemoryFormatError, ModelError, TacitError
+from tacit.engines.opening import open_engine
+from tacit.errors import BankError, EngineError, EngineLost, FingerprintError, MemoryFormatError, ModelError, TacitError
 from tacit.memory import Memory, State
 from tacit.reward_models import verifier_for
 from tacit.server.jobs import Job, JobQueue
@@ -123,6 +123,8 @@ class Worker:
         """Learn jobs of one namespace together; if that fails, one by one, so that only the culprits fail."""
         try:
             learned = self._compute(jobs)
+        except EngineLost:
+            raise  # no fault of the jobs: the process ends, and tries again later
         except (EngineError, ModelError, FingerprintError, MemoryFormatError) as error:
             if len(jobs) == 1:
                 self._end(jobs[0], None, error)
@@ -215,13 +217,17 @@ def work(settings: WorkerSettings, parent: int | None = None) -> None:
         settings.verifier, settings.model, settings.reward_model, device=settings.device, dtype=settings.dtype
     )
     bank = open_bank(settings.bank, busy_timeout=PATIENCE)
+    engine = None
     try:
-        worker = Worker(bank, backbone, LocalEngine(backbone), verifier, settings)
+        engine = open_engine(backbone, settings.engine)
+        worker = Worker(bank, backbone, engine, verifier, settings)
         signal.signal(signal.SIGTERM, worker.terminate)
         if parent is not None and os.getppid() != parent:
             return  # it died while the model was loading
         worker.run(parent)
     finally:
+        if engine is not None:
+            engine.close()
         bank.close()
 
 
