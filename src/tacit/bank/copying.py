@@ -179,7 +179,10 @@ def _store(target: SQLBank, entries: Sequence[_Entry]) -> int:
                     if table is schema.keys:
                         values["dim"] = len(entry.row["key"]) // 4
                     connection.execute(insert(table), {"position": position, **values})
-                target._stored(connection, position, entry.row["namespace"], entry.row["key_kind"], entry.row["key"])
+                key = entry.row["key"]
+                target._stored(
+                    connection, position, (entry.row["namespace"], entry.row["key_kind"], len(key) // 4), key
+                )
                 stored += 1
             else:
                 position = old["position"]

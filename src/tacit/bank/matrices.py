@@ -87,6 +87,17 @@ class Matrices:
         self._groups: dict[tuple[str, str, int], _Group] = {}
         self._bound: dict[str, str] = {}
 
+    def rows(self, namespace: str, key_kind: str, dim: int) -> int:
+        """How many rows are held of that group."""
+        with self._lock:
+            group = self._groups.get((namespace, key_kind, dim))
+            return 0 if group is None else group.matrix.rows
+
+    def forget(self, namespace: str, key_kind: str, dim: int) -> None:
+        """Let go of that group's rows; the next search loads them again."""
+        with self._lock:
+            self._groups.pop((namespace, key_kind, dim), None)
+
     def close(self) -> None:
         """Stop the threads and forget the matrices."""
         with self._lock:
@@ -107,26 +118,19 @@ class Matrices:
         states: Collection[State],
     ) -> list[list[Hit]]:
         """See ``Bank.search_many``."""
-        if k < 1 or math.isnan(floor):
-            raise ConfigError(f"a search needs k >= 1 and a floor that is a number, not k={k} and floor={floor}")
-        keys = np.asarray(keys)
-        if keys.ndim != 2 or keys.dtype.kind != "f" or not keys.shape[1]:
-            raise BankError(f"search keys must be floats of shape [N, D], not {keys.dtype} {list(keys.shape)}")
-        if not len(keys):
+        queries = checked_queries(keys, k, floor)
+        if not len(queries):
             return []
-        queries = unit_queries(keys)
-        if queries is None:
-            raise BankError("a search key must be finite and not zero")
         codes = [_CODES[State(state)] for state in states]
         with ExitStack() as transaction:
             with self._lock:
                 connection = transaction.enter_context(self._reading())
-                view = self._current(connection, namespace, fingerprint, key_kind, keys.shape[1])
+                view = self._current(connection, namespace, fingerprint, key_kind, queries.shape[1])
             if not view.rows:
-                return [[] for _ in keys]
+                return [[] for _ in queries]
             if isinstance(view, CompressedView):
                 # Keys are read in the transaction that the view is of, so that none can be gone.
-                read = partial(self._read_keys, connection, namespace, keys.shape[1])
+                read = partial(self._read_keys, connection, namespace, queries.shape[1])
                 found = nearly_nearest(
                     view, queries, k=k, floor=floor, codes=codes, helpers=self._helpers, read=read
                 )  # fmt: skip
@@ -237,6 +241,21 @@ class Matrices:
             f"the key of memory {ids[bad]!r} in namespace {namespace!r} of {self._where} is damaged; "
             "delete that memory or restore a snapshot"
         )
+
+
+def checked_queries(keys: np.ndarray, k: int, floor: float) -> np.ndarray:
+    """Search keys [N, D] as float64 of norm 1; raises as ``Bank.search`` does for what makes no sense."""
+    if k < 1 or math.isnan(floor):
+        raise ConfigError(f"a search needs k >= 1 and a floor that is a number, not k={k} and floor={floor}")
+    keys = np.asarray(keys)
+    if keys.ndim != 2 or keys.dtype.kind != "f" or not keys.shape[1]:
+        raise BankError(f"search keys must be floats of shape [N, D], not {keys.dtype} {list(keys.shape)}")
+    if not len(keys):
+        return np.empty((0, keys.shape[1]))
+    queries = unit_queries(keys)
+    if queries is None:
+        raise BankError("a search key must be finite and not zero")
+    return queries
 
 
 def dimension(connection: Connection, namespace: str, key_kind: str) -> int | None:

@@ -14,21 +14,26 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, exc, func
 from sqlalchemy.sql.elements import ColumnElement
 
-from tacit.bank import postgres_schema, schema
+from tacit.bank import postgres_schema, schema, vectors
+from tacit.bank.base import Hit
 from tacit.bank.compressed import EXACT_ROWS
 from tacit.bank.copying import copy_between
+from tacit.bank.large_groups import LargeGroups
+from tacit.bank.matrices import checked_queries, refuse_other
 from tacit.bank.postgres_address import Address, parse
 from tacit.bank.sql import SQLBank
 from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank
 from tacit.errors import BankError, ConfigError
+from tacit.memory import State
 
 _AGAIN = 0.05  # seconds between tries to connect
 _POOLED, _AT_MOST = 5, 20
@@ -104,6 +109,7 @@ class PostgresBank(SQLBank):
             ) from None
         self._driver = psycopg
         where = f"bank {address.shown}"
+        self._index = LargeGroups(exact_rows, self.build_index, where)
         super().__init__(address.full, where, _engine(address, busy_timeout), busy_timeout, search_threads, exact_rows)
         try:
             with self._explained():
@@ -128,6 +134,59 @@ class PostgresBank(SQLBank):
         finally:
             for suffix in ("", "-wal", "-shm"):
                 partial.with_name(partial.name + suffix).unlink(missing_ok=True)
+
+    def search_many(
+        self,
+        keys: np.ndarray,
+        *,
+        namespace: str,
+        fingerprint: str,
+        key_kind: str,
+        k: int = 1,
+        floor: float = -1.0,
+        states: Collection[State] = (State.ACTIVE,),
+    ) -> list[list[Hit]]:
+        """See ``Bank.search_many``; by the server, where the group has more keys than ``exact_rows`` and is indexed."""
+        self._check_usable()
+        queries = checked_queries(keys, k, floor)
+        group = (namespace, key_kind, queries.shape[1])
+        if len(queries) and self._index.to_ask(group, self._matrices.rows(*group)):
+            with self._fresh_reading() as connection:
+                now = connection.execute(vectors.NOW, vectors.named(group)).one()
+                if now.fingerprint is not None:
+                    refuse_other(namespace, now.fingerprint, fingerprint, self._where)
+                self._index.seen(group, now.grp is not None)
+                if now.grp is not None:
+                    self._matrices.forget(*group)
+                    wanted = [State(state) for state in states]
+                    return vectors.search(connection, group, queries, now.grp, k=k, floor=floor, states=wanted)
+        return super().search_many(
+            keys, namespace=namespace, fingerprint=fingerprint, key_kind=key_kind, k=k, floor=floor, states=states
+        )
+
+    def build_index(self, namespace: str, key_kind: str, dim: int, told: Callable[[int], None] | None = None) -> bool:
+        """Have the server search this group from now on; False where it cannot, or another process is building.
+
+        Takes minutes for 100,000 keys; the bank stays in use meanwhile. Searches of large groups do so by themselves.
+        """
+        self._check_usable()
+        with self._explained(), self._reached(autocommit=True) as connection:
+            connection.detach()  # what is set and locked on it ends with it
+            if not vectors.available(connection):
+                return False
+            self._index.working = connection.connection.dbapi_connection
+            try:
+                return vectors.build(connection, self._writing, (namespace, key_kind, dim), told or (lambda done: None))
+            finally:
+                self._index.working = None
+
+    def close(self) -> None:
+        """See ``Bank.close``."""
+        self._index.stop()
+        super().close()
+
+    def _stored(self, connection: Connection, position: int, group: tuple[str, str, int], key: bytes) -> None:
+        vectors.stored(connection, position, group, key)
 
     def _connect(self, *, write: bool) -> Connection:
         connection = self._reached()

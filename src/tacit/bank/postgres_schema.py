@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from sqlalchemy import Connection, exc, text
 
-from tacit.bank import schema
+from tacit.bank import schema, vectors
 from tacit.bank.schema import MIGRATIONS
 from tacit.errors import BankError
 
@@ -90,6 +90,7 @@ def _migrate(connection: Connection, name: str, where: str, create: bool) -> Non
                 f"CREATE TABLE {_MARK} (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER)"
             )
             connection.exec_driver_sql(f"INSERT INTO {_MARK} VALUES (1, 0)")
+        connection.exec_driver_sql(vectors.GROUPS)
         for migration in MIGRATIONS[done:]:
             for statement in migration.statements:
                 connection.exec_driver_sql(statement.format(**_TYPES))

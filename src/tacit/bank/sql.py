@@ -158,10 +158,10 @@ class SQLBank(Listing):
         connection.execute(_ADDCOUNTERS, {"position": position, **count})
         step = StateChange(memory.created, None, memory.state, memory.reason)
         self._remember(connection, position, step)
-        self._stored(connection, position, memory.namespace, memory.key_kind, key)
+        self._stored(connection, position, (memory.namespace, memory.key_kind, len(memory.key)), key)
 
-    def _stored(self, connection: Connection, position: int, namespace: str, key_kind: str, key: bytes) -> None:
-        """Called in the transaction of every new memory, with its key's float32 values."""
+    def _stored(self, connection: Connection, position: int, group: tuple[str, str, int], key: bytes) -> None:
+        """Called in the transaction of every new memory: its namespace, key kind and dimension, its key as float32."""
 
     def set_state(self, id: str, namespace: str, state: State, reason: str) -> None:
         """See ``Bank.set_state``."""
