@@ -369,3 +369,20 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(mortal: OwnServer) -> Non
         mortal.execute("ALTER SYSTEM RESET synchronous_standby_names")
         mortal.execute("SELECT pg_reload_conf()")
         assert bank.find("home")[0].uses == 1
+
+
+# The program on it.
+
+
+def test_a_run_gives_the_same_memories_as_in_sqlite(url: str, cli: Tacit, tmp_path: Path) -> None:
+    """To the bit, also when it is interrupted and continued."""
+    plain = str(tmp_path / "plain.db")
+    run_options = ("run", "--model", "testbed", "--data", "testbed", "--window", "4", "--seed", "3")
+    assert cli(*run_options, "--limit", "12", "--bank", plain, "--out", tmp_path / "a")[0] == 0
+    for limit in ("8", "12"):
+        code, _, err = cli(*run_options, "--limit", limit, "--bank", url, "--out", tmp_path / "b")
+        assert code == 0, err
+    with open_bank(plain) as one, open_bank(url) as two:
+        (space,) = {row[0] for row in run(url, "SELECT namespace FROM tacit.namespaces")}
+        rows = [[(i.id, i.sha256, i.state, i.uses, i.helped) for i in bank.find(str(space))] for bank in (one, two)]
+        assert rows[0] == rows[1] and rows[0]

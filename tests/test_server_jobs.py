@@ -7,8 +7,9 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -36,8 +37,10 @@ class Clock:
 
 
 @pytest.fixture
-def bank(tmp_path: Path) -> Bank:
-    return open_bank(str(tmp_path / "bank.db"))
+def bank(factory: Any) -> Iterator[Bank]:
+    opened: Bank = factory.open()
+    yield opened
+    opened.close()
 
 
 def key_for(bank: Bank, namespace: str = "home", learn_per_day: int = 100, rights: str = "ask,learn") -> ApiKey:
@@ -306,9 +309,9 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def test_processes_that_claim_at_once_never_share_a_lease(bank: Bank, tmp_path: Path) -> None:
+def test_processes_that_claim_at_once_never_share_a_lease(bank: Bank) -> None:
     put(JobQueue(bank), key_for(bank), *(f"p{i}" for i in range(40)))
-    claimers = [start(CLAIMER, tmp_path / "bank.db", f"w{i}") for i in range(3)]
+    claimers = [start(CLAIMER, bank.url, f"w{i}") for i in range(3)]
     for claimer in claimers:
         assert claimer.stdout is not None and claimer.stdout.readline() == "ready\n"
     outputs = []
@@ -322,13 +325,13 @@ def test_processes_that_claim_at_once_never_share_a_lease(bank: Bank, tmp_path: 
     assert sorted(outputs) == sorted(f"p{i}" for i in range(40))
 
 
-def test_kill_9_of_workers_loses_no_job_and_doubles_no_memory(bank: Bank, tmp_path: Path) -> None:
+def test_kill_9_of_workers_loses_no_job_and_doubles_no_memory(bank: Bank) -> None:
     queue, chance = JobQueue(bank), random.Random(3)
     put(queue, key_for(bank), *(f"p{i}" for i in range(60)))
     later: Callable[[], float] = lambda: NOON + 10**9  # noqa: E731 - long after any lease
     acknowledged: list[str] = []
     for number in range(5):
-        worker = start(LEARNER, tmp_path / "bank.db", f"w{number}")
+        worker = start(LEARNER, bank.url, f"w{number}")
         assert worker.stdout is not None
         for _ in range(chance.randrange(1, 6)):
             acknowledged.append(worker.stdout.readline().strip())

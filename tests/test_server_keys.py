@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from tacit.server.keys import KeyStore
 from test_cli import one_error
 
 
-def test_a_secret_opens_its_own_key_and_only_while_it_is_not_revoked(tmp_path: Path) -> None:
-    with open_bank(str(tmp_path / "bank.db")) as bank:
+def test_a_secret_opens_its_own_key_and_only_while_it_is_not_revoked(factory: Any) -> None:
+    with factory.open() as bank:
         store = KeyStore(bank)
         assert not store.any()
         key, secret = store.create("phone", "home", ["ask", "learn"], 5)
@@ -27,7 +28,7 @@ def test_a_secret_opens_its_own_key_and_only_while_it_is_not_revoked(tmp_path: P
         assert key.may("learn") and not key.may("admin") and not other.may("learn")
         for wrong in ("", secret[:-1], secret + " ", secret.upper(), "tacit-", key.id, "\ud800", "x" * 10**6):
             assert store.lookup(wrong) is None
-        with open_bank(str(tmp_path / "bank.db")) as elsewhere:  # as another process would
+        with factory.open() as elsewhere:  # as another process would
             revoked = KeyStore(elsewhere).revoke(key.id)
         assert revoked.revoked is not None and not revoked.may("ask")
         assert store.lookup(secret) is None and store.lookup(other_secret) == other
@@ -99,8 +100,8 @@ def test_restoring_over_a_bank_without_keys_takes_the_snapshots(tmp_path: Path) 
         assert KeyStore(bank).lookup(secret) == key
 
 
-def test_writes_beside_memories_commit_with_them_or_not_at_all(tmp_path: Path) -> None:
-    with open_bank(str(tmp_path / "bank.db")) as bank:
+def test_writes_beside_memories_commit_with_them_or_not_at_all(factory: Any) -> None:
+    with factory.open() as bank:
         store = KeyStore(bank)
         with pytest.raises(RuntimeError), bank.transaction():
             bank.mark("home", "a", "b")

@@ -9,7 +9,7 @@ Builds on memory and errors. The contract in words, held by one test suite for e
   otherwise) and numba is installed (``tacit[large]``), one of the best k may now and then be missing and the next best
   be there instead. What is returned has its exact cosine, is of an allowed state, above the floor, and in the order
   just said; deletions and other processes' writes are seen as ever. With ``open_bank(url, exact_rows=None)`` every
-  search is exact.
+  search is exact. In PostgreSQL with pgvector the same holds, from when the server has built its index.
   It sees every *committed* write of every process as of the moment of the call, and nothing that is uncommitted,
   not even the calling thread's own open transaction.
 - All methods may be called from several threads, and several processes may have the same bank open. After a fork

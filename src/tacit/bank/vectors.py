@@ -61,6 +61,7 @@ NOW = text(
 _SET = text(
     f"SELECT set_config('hnsw.ef_search', '{CANDIDATES}', true),"
     " set_config('hnsw.iterative_scan', 'relaxed_order', true),"
+    " set_config('plan_cache_mode', 'force_custom_plan', true),"  # one for any query would not use the index
     " set_config('enable_seqscan', :other, true), set_config('enable_sort', :other, true),"
     " set_config('enable_hashjoin', :other, true), set_config('enable_mergejoin', :other, true),"
     " set_config('enable_bitmapscan', :other, true), set_config('max_parallel_workers_per_gather', '0', true)"
