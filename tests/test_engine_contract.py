@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from fastapi.testclient import TestClient
 
 from conftest import stream
 from tacit.backbone import Backbone
+from tacit.bank import open_bank
+from tacit.config import RunConfig
 from tacit.engines.base import KeyValues, Progress, Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.engines.rescore import rescored
 from tacit.engines.shared import SharedEngine
 from tacit.engines.vllm import VLLMEngine
-from tacit.errors import EngineError, EngineLost
+from tacit.errors import ConfigError, EngineError, EngineLost
+from tacit.experiments import runner
 from tacit.seeds import derive
+from tacit.server.app import create_app
+from tacit.server.service import Service
+from tacit.server.settings import ServeConfig
 from vllm_server import DRAWS, VLLMServer, vllm_server
 
 Any = LocalEngine | VLLMEngine
@@ -207,6 +215,59 @@ def test_another_model_is_refused(servers: dict[str, VLLMServer], tiny: Backbone
         next(p for name, p in changed.model.named_parameters() if "mlp" in name).mul_(1.5)
     with pytest.raises(EngineError, match=r"serves testbed, which is not testbed \(log-probs differ by"):
         VLLMEngine(changed, [servers["vllm"].url])
+
+
+@pytest.mark.scale
+def test_a_run_makes_the_same_memories_and_goes_on_elsewhere(servers: dict[str, VLLMServer], tmp_path: Path) -> None:
+    """24 problems here; at a server; and begun at a server and ended here: every row and memory is the same, to the
+    bit. A server that draws otherwise cannot go on with it."""
+
+    def ran(name: str, limit: int, *engine: str) -> tuple[list[dict[str, object]], dict[str, tuple[bytes, str]]]:
+        config = RunConfig(
+            out=str(tmp_path / name), limit=limit, window=6, seed=3, baselines=(), engine=engine, threads=1
+        )
+        runner.run(config)
+        rows = [json.loads(line) for line in (tmp_path / name / "results.jsonl").read_text().splitlines()]
+        bank = open_bank(str(tmp_path / name / "bank.sqlite"))
+        memories = {info.id: bank.get(info.id, "default") for info in bank.find("default")}
+        bank.close()
+        told = {memory.id: (memory.prompt.tobytes(), str(memory.state)) for memory in memories.values()}
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in rows], told
+
+    here = ran("here", 24)
+    assert len(here[0]) == 24 and len(here[1]) > 12
+    assert ran("there", 24, servers["vllm-draws"].url) == here
+    ran("both", 12, servers["vllm-draws"].url)
+    with pytest.raises(ConfigError, match=r"holds a run with draws 'tacit', and this engine has 'vllm'"):
+        ran("both", 24, servers["vllm"].url)
+    assert ran("both", 24) == here
+
+
+@pytest.mark.scale
+def test_a_server_serves_what_vllm_samples(servers: dict[str, VLLMServer], tmp_path: Path) -> None:
+    """Streamed and whole, plain and with log-probs, as a server on its own engine answers, token for token."""
+    answers, scores = [], []
+    for engine in ((), (servers["vllm-draws"].url,)):
+        config = ServeConfig(bank=str(tmp_path / f"{len(engine)}.sqlite"), learner=False, threads=1, engine=engine)
+        service = Service(config)
+        with TestClient(create_app(service), base_url="http://127.0.0.1") as client:
+            body = {
+                "model": "testbed",
+                "prompt": "Problem: compute 3 + 4 Solution:",
+                "max_tokens": 30,
+                "seed": 5,
+                "n": 2,
+            }
+            whole = client.post("/v1/completions", json=body | {"temperature": 0.8}).json()
+            lines = client.post("/v1/completions", json=body | {"stream": True}).text.splitlines()
+            events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+            texts = ["".join(c["text"] for e in events for c in e["choices"] if c["index"] == i) for i in range(2)]
+            answers.append(([choice["text"] for choice in whole["choices"]], texts, len(events) > 6))
+            scores.append([p for choice in whole["choices"] for p in choice["logprobs"]["token_logprobs"]])
+        service.close()
+    assert answers[0] == answers[1]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    assert answers[1][2] and all(answers[1][1])
 
 
 @pytest.mark.scale

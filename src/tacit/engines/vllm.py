@@ -159,7 +159,7 @@ class VLLMEngine:
         if request.past is not None:
             raise EngineError(
                 f"{what} has a past, and keys and values cannot be sent to a vLLM server; do without --engine where "
-                "activations are put in front of a prompt (the method elm-kv)"
+                "activations are put in front of a prompt (the method lag)"
             )
         check(self.backbone, what, request, context=min(self.backbone.context, self.ability.context))
 
@@ -254,7 +254,7 @@ class VLLMEngine:
             try:
                 found = await self._one(server, request)
             except EngineError as error:
-                if request is soft or "vocabulary" not in str(error):
+                if request is soft or "vocab" not in str(error).lower():
                     raise
                 raise self._other(server, "its vocabulary is smaller") from None
             apart = await self._apart(request, found)
