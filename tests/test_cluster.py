@@ -319,6 +319,10 @@ def test_a_crew_gives_up_with_the_reason(crew: Callable[..., Crew]) -> None:
     assert "\n" not in str(ended.value) and "exit" in str(ended.value)
     assert two.deaths >= 2
     assert doubled(two, [1, 2, 3, 4]) == [2, 4, 6, 8]
+    one = crew(count=1)
+    for _ in range(2):
+        with pytest.raises(EngineError, match="3 learners in a row ended"):
+            doubled(one, [-1])
     with pytest.raises(EngineError, match="no learner can be started"):
         doubled(crew(Stillborn), [1])
     with pytest.raises(EngineError, match="no learner was ready on Ray within 1 s"):

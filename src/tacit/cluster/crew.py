@@ -119,9 +119,9 @@ class Crew:
                         raise
                     continue
                 if isinstance(outcome, Exception):
+                    self._replace(member, piece is None, outcome)
                     if piece is not None and ours:
                         todo.extendleft(reversed(self._again(piece, outcome)))
-                    self._replace(member, piece is None, outcome)
                     continue
                 if piece is None:
                     self._check(outcome)
