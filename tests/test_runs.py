@@ -50,8 +50,9 @@ def results(out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def contents(out: Path) -> list[tuple[Any, ...]]:
-    bank = open_bank(str(out / "bank.sqlite"), create=False)
+def contents(out: Path | str) -> list[tuple[Any, ...]]:
+    """Every memory of a run's folder, or of the bank at an address, but for the time."""
+    bank = open_bank(out if isinstance(out, str) else str(out / "bank.sqlite"), create=False)
     bank.check()
     infos = bank.find("default")
     bank.close()
