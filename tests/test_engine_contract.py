@@ -258,7 +258,7 @@ def test_a_server_serves_what_vllm_samples(servers: dict[str, VLLMServer], tmp_p
                 "seed": 5,
                 "n": 2,
             }
-            whole = client.post("/v1/completions", json=body | {"temperature": 0.8}).json()
+            whole = client.post("/v1/completions", json=body | {"temperature": 0.8, "logprobs": 2}).json()
             lines = client.post("/v1/completions", json=body | {"stream": True}).text.splitlines()
             events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
             texts = ["".join(c["text"] for e in events for c in e["choices"] if c["index"] == i) for i in range(2)]
