@@ -6,6 +6,7 @@ on which databases may be made and dropped. What kills its server always starts 
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -99,4 +100,6 @@ def shared() -> Server:
     if given:
         return Server(given)
     # Nothing here is to survive a power cut, and a hundred small databases are made.
-    return OwnServer("fsync = off", "full_page_writes = off", "shared_buffers = 64MB")
+    server = OwnServer("fsync = off", "full_page_writes = off", "shared_buffers = 64MB")
+    atexit.register(server.stop)
+    return server
