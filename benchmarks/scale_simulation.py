@@ -36,7 +36,7 @@ from tacit.answers import vote_answers
 from tacit.bank import open_bank
 from tacit.cluster.actors import ActorSettings
 from tacit.cluster.connection import Cluster
-from tacit.cluster.crew import _pieces as pieces
+from tacit.cluster.crew import pieces
 from tacit.cluster.remote import ANY, GOOD_ROLLOUTS, GOOD_TASKS, RayEngine, RayLearner
 from tacit.config import RunConfig
 from tacit.engines.base import Request, Rollout

@@ -232,12 +232,8 @@ def test_whoever_administers_may_take_any_memory_into_use(server, bank, state):
 @pytest.mark.parametrize("body", ['{"reason": ""}', '{"why": "x"}', '{"reason": 3}', "[", '{"reason": "\\ud800"}'])
 def test_bad_reasons_are_refused(server, bank, body):
     bank.add(made(server.service, "m1"))
-    code(
-        server.home.post(
-            "/tacit/v1/memories/m1/quarantine", content=body, headers={"Content-Type": "application/json"}
-        ),
-        400,
-    )
+    headers = {"Content-Type": "application/json"}
+    code(server.home.post("/tacit/v1/memories/m1/quarantine", content=body, headers=headers), 400)
     assert bank.get("m1", "home").state is State.ACTIVE
 
 

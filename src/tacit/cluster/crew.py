@@ -99,7 +99,7 @@ class Crew:
             EngineError: a piece ended ``TRIES`` actors, or none can be started.
         """
         call = object()
-        todo = deque(_pieces(call, items, weights, self._count, good, most))
+        todo = deque(pieces(call, items, weights, self._count, good, most))
         results: list[Any] = [None] * len(items)
         owed = len(items)
         while owed:
@@ -188,7 +188,7 @@ class Crew:
             raise EngineError(f"no {self._what} can be started on Ray: {reason(error)}")
 
 
-def _pieces(
+def pieces(
     call: object, items: Sequence[Any], weights: Sequence[int], actors: int, good: int, most: int
 ) -> list[_Piece]:
     """Items in order, in pieces of about equal weight: as many for every actor, at least one where there are enough
@@ -196,7 +196,7 @@ def _pieces(
     total = sum(weights)
     rounds = max(1, min(ROUNDS, total // (actors * good)))
     wanted = min(len(items), rounds * actors)
-    pieces: list[_Piece] = []
+    cut: list[_Piece] = []
     at = spent = 0
     for number in range(wanted):
         end = at
@@ -205,9 +205,9 @@ def _pieces(
         while end < len(items) - (wanted - number - 1) and (end == at or spent + weights[end] / 2 <= share):
             spent += weights[end]
             end += 1
-        pieces += [_Piece(call, a, list(items[a : min(a + most, end)])) for a in range(at, end, most)]
+        cut += [_Piece(call, a, list(items[a : min(a + most, end)])) for a in range(at, end, most)]
         at = end
-    return pieces
+    return cut
 
 
 def reason(error: Exception) -> str:
