@@ -12,7 +12,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ from tacit.decoder import Decoder
 from tacit.errors import ConfigError, ModelError
 from tacit.loading import digest_files, digest_state, load_pretrained, parse_device, resolve_model
 from tacit.logprobs import token_logprobs
+
+if TYPE_CHECKING:
+    from tacit.fused import Fused
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -75,6 +79,7 @@ class Backbone:
         self.vocab_size = int(matrix.shape[0])
         self.embedding_matrix: Tensor = matrix
         self._decoder = Decoder(model) if lean and Decoder.supports(model) else None
+        self.fused = _fused(self._decoder, self.hidden_size)
         self.embedding_std = float(matrix.float().std())
         self.embedding_norm = float(matrix.float().norm(dim=1).mean())
         self.fingerprint = self._fingerprint(weights_digest or digest_state(model))
@@ -306,6 +311,15 @@ class Backbone:
     def checksum(self) -> str:
         """Digest of every parameter as it is now; equal before and after any run (invariant 1)."""
         return digest_state(self.model)
+
+
+def _fused(decoder: Decoder | None, width: int) -> Fused | None:
+    """Compiled loops for a model on the CPU, where numba is installed and the model is of their kind."""
+    if decoder is None or find_spec("numba") is None:
+        return None
+    from tacit.fused import Fused
+
+    return Fused(decoder, width) if Fused.supports(decoder, width) else None
 
 
 def trainable_share(config: Any, tokens: int) -> tuple[int, float]:

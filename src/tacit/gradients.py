@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from tacit.backbone import Backbone
 from tacit.cache import RaggedCache, round_up
 from tacit.engines.base import Rollout
 from tacit.engines.prefill import prefill, prompt_embeddings
+from tacit.threads import run
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,64 @@ def _split(bundle: Sequence[Group], row_tokens: int) -> Iterator[list[Group]]:
                 )
             held.append(one)
     yield held
+
+
+def prompt_gradients(
+    backbone: Backbone, groups: Sequence[Group], temperature: float, *, row_tokens: int, kl: float = 0.0
+) -> dict[int, Tensor]:
+    """The gradient of every soft prompt in ``groups`` (all have one), by the ``id`` of the prompt.
+
+    Args:
+        backbone: the model sampled from.
+        groups: of any number of problems.
+        temperature: that they were sampled at.
+        row_tokens: most padded tokens of a pass; see ``passes``.
+        kl: see ``policy_loss``.
+    """
+    found: dict[int, Tensor] = {}
+
+    def add(prompt: Tensor, gradient: Tensor) -> None:
+        found[id(prompt)] = found[id(prompt)] + gradient if id(prompt) in found else gradient
+
+    rest = list(groups)
+    if backbone.fused is not None and kl == 0:
+        parts = [part for group in groups for piece in _split([group], row_tokens) for part in piece]
+        written = run([partial(_written_out, backbone, part, temperature) for part in parts])
+        for part, gradient in zip(parts, written, strict=True):
+            if gradient is not None:
+                assert part.prompt is not None
+                add(part.prompt, gradient)
+        rest = [part for part, gradient in zip(parts, written, strict=True) if gradient is None]
+    for held in passes(rest, row_tokens):
+        loss = policy_loss(backbone, held, temperature, kl=kl)
+        prompts = list({id(group.prompt): group.prompt for group in held if group.prompt is not None}.values())
+        for prompt, gradient in zip(prompts, torch.autograd.grad(loss, prompts), strict=True):
+            add(prompt, gradient)
+    return found
+
+
+@torch.no_grad()
+def _written_out(backbone: Backbone, group: Group, temperature: float) -> Tensor | None:
+    """The gradient of the group's soft prompt, by a pass without autograd; None where that would keep too much."""
+    from tacit.fused_gradients import FLOATS_KEPT, GroupPass
+
+    assert backbone.fused is not None and group.prompt is not None
+    prompt = prompt_embeddings(backbone, group.ids[:-1], group.prompt)
+    lengths = [len(rollout.token_ids) for rollout in group.rollouts]
+    one = GroupPass(backbone.fused, len(prompt), lengths)
+    if one.kept > FLOATS_KEPT:
+        return None
+    first = int(group.ids[-1])
+    fed = [token for rollout in group.rollouts for token in (first, *rollout.token_ids[:-1])]
+    targets = [token for rollout in group.rollouts for token in rollout.token_ids]
+    weights = torch.tensor(group.advantages, dtype=torch.float32) / group.total
+    return one.gradient(
+        torch.cat([prompt, backbone.embed(torch.tensor(fed))]),
+        len(group.prompt),
+        torch.tensor(targets),
+        weights.repeat_interleave(torch.tensor(lengths)),
+        temperature,
+    )
 
 
 def _padded(groups: Sequence[Group]) -> int:

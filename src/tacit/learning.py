@@ -27,7 +27,7 @@ from tacit.answers import Vote, extract, vote_answers
 from tacit.backbone import Backbone
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
-from tacit.gradients import Group, passes, policy_loss
+from tacit.gradients import Group, prompt_gradients
 from tacit.problems import Problem
 from tacit.seeds import derive, generator
 
@@ -274,16 +274,15 @@ class Learner:
         return [(score - mean) / scale / groups for score in scores]
 
     def _gradients(self, groups: list[Group]) -> set[int]:
-        """Add to the gradient of every prompt in ``groups``, in passes that fit ``config.row_tokens``; returns
-        their ids."""
-        moved: set[int] = set()
-        for part in passes(groups, self.config.row_tokens):
-            loss = policy_loss(self.backbone, part, self.sampling.temperature, kl=self.config.kl)
-            prompts = list({id(group.prompt): group.prompt for group in part if group.prompt is not None}.values())
-            for prompt, gradient in zip(prompts, torch.autograd.grad(loss, prompts), strict=True):
-                prompt.grad = gradient if prompt.grad is None else prompt.grad + gradient
-            moved |= set(map(id, prompts))
-        return moved
+        """Set the gradient of every prompt in ``groups``; returns their ids."""
+        config = self.config
+        found = prompt_gradients(
+            self.backbone, groups, self.sampling.temperature, row_tokens=config.row_tokens, kl=config.kl
+        )
+        for group in groups:
+            assert group.prompt is not None
+            group.prompt.grad = found[id(group.prompt)]
+        return set(found)
 
     @torch.no_grad()
     def _cap(self, prompt: Tensor) -> None:

@@ -35,23 +35,31 @@ def token_logprobs(states: Tensor, weight: Tensor, targets: Tensor, temperature:
     return result
 
 
+def logprobs_and_slopes(
+    states: Tensor, weight: Tensor, targets: Tensor, temperature: float, *, wanted: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """What ``token_logprobs`` returns, and (if wanted) the gradient [N, d] of each in its own hidden state."""
+    # Even parts: a short one at the end would take another path through the matrix library (engines/prefill.py).
+    parts = max(1, -(-len(states) * len(weight) // FLOATS_AT_ONCE))
+    chosen, slopes = [], []
+    for part, ids in zip(states.tensor_split(parts), targets.tensor_split(parts), strict=True):
+        logprobs = torch.log_softmax(linear(part, weight).float() / temperature, dim=-1)
+        chosen.append(logprobs.gather(1, ids[:, None])[:, 0])
+        if wanted:  # d log p_y / d logits = (onehot(y) - p) / temperature
+            slope = logprobs.exp_().neg_()
+            slope[torch.arange(len(ids), device=ids.device), ids] += 1
+            slopes.append((slope / temperature).to(weight.dtype) @ weight)
+    return torch.cat(chosen), torch.cat(slopes) if wanted else None
+
+
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
         wanted = ctx.needs_input_grad[0]
-        # Even parts: a short one at the end would take another path through the matrix library (engines/prefill.py).
-        parts = max(1, -(-len(states) * len(weight) // FLOATS_AT_ONCE))
-        chosen, slopes = [], []
-        for part, ids in zip(states.tensor_split(parts), targets.tensor_split(parts), strict=True):
-            logprobs = torch.log_softmax(linear(part, weight).float() / temperature, dim=-1)
-            chosen.append(logprobs.gather(1, ids[:, None])[:, 0])
-            if wanted:  # d log p_y / d logits = (onehot(y) - p) / temperature
-                slope = logprobs.exp_().neg_()
-                slope[torch.arange(len(ids), device=ids.device), ids] += 1
-                slopes.append((slope / temperature).to(weight.dtype) @ weight)
+        chosen, slopes = logprobs_and_slopes(states, weight, targets, temperature, wanted=wanted)
         if wanted:
-            ctx.save_for_backward(torch.cat(slopes))
-        return torch.cat(chosen)
+            ctx.save_for_backward(slopes)
+        return chosen
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:

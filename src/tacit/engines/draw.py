@@ -6,6 +6,7 @@ Builds on the engine protocol.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -39,6 +40,9 @@ def draw(
         Token ids, their natural-log probabilities under the distribution drawn from (greedy: at T = 1), and the most
         likely tokens of that distribution, as many for every row as any row's ``top`` asks for.
     """
+    plain = all(spec.top == 0 and (spec.top_p == 1 or spec.temperature == 0) for spec in specs)
+    if plain and logits.device.type == "cpu" and find_spec("numba") is not None:
+        return _compiled(logits, specs, draws)
     logprobs = distribution(logits, specs)
     greedy = torch.tensor([spec.temperature == 0 for spec in specs], device=logits.device)
     if bool(greedy.all()):
@@ -50,6 +54,20 @@ def draw(
         tokens = torch.where(greedy, logits.argmax(-1), sampled)
     chosen = logprobs.gather(1, tokens[:, None])[:, 0]
     return tokens.tolist(), chosen.tolist(), most_likely(logprobs, max(spec.top for spec in specs))
+
+
+def _compiled(
+    logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
+) -> tuple[list[int], list[float], list[Alternatives]]:
+    """``draw`` in one loop."""
+    from tacit.kernels import draw_rows
+
+    rows, vocabulary = logits.shape
+    tokens, logprobs = np.empty(rows, np.int64), np.empty(rows, np.float64)
+    temperature = np.array([spec.temperature for spec in specs], np.float32)
+    values = logits.contiguous().view(-1).numpy()
+    draw_rows(values, rows, vocabulary, temperature, np.array(draws, np.float64), tokens, logprobs)
+    return tokens.tolist(), logprobs.tolist(), [()] * rows
 
 
 def distribution(logits: Tensor, specs: Sequence[Request]) -> Tensor:

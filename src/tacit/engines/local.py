@@ -6,18 +6,20 @@ Builds on backbone, the session (ragged prompts in one batch that come and go) a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from tacit.backbone import Backbone
 from tacit.engines.base import Alternatives, KeyValues, Request, Rollout
+from tacit.engines.batches import Row
 from tacit.engines.checks import check, length_of
 from tacit.engines.draw import most_likely
 from tacit.engines.prefill import prompt_embeddings
 from tacit.engines.session import LocalSession
 from tacit.errors import EngineError
+from tacit.threads import available, run
 
 SCORED_AT_ONCE = 512  # prompt tokens; their logits take as many times the vocabulary floats
 
@@ -46,17 +48,26 @@ class LocalEngine:
             EngineError: a request is malformed (no prompt, n < 1, wrong soft-prompt width, too few seeds, ...).
         """
         self.check(requests)
-        # Everything is here already: joining rows to a batch costs a copy of it, so half a batch comes at a time.
-        session = self._session(refill_at=self.max_rows // 2)
         # Longest prompts first: neighbours in a prefill are then of similar length and little of it is padding.
         order = sorted(range(len(requests)), key=lambda number: -length_of(requests[number]))
+        threads = min(available(), len(order)) if self.backbone.fused is not None else 1
+        done: list[list[Rollout]] = [[] for _ in requests]
+        run([partial(self._serve, requests, order[start::threads], threads, done) for start in range(threads)])
+        return done
+
+    def _serve(self, requests: Sequence[Request], order: Sequence[int], parts: int, done: list[list[Rollout]]) -> None:
+        """Serve the requests numbered in ``order``, one of so many parts of all, into ``done``."""
+        # Everything is here already: joining rows to a batch costs a copy of it, so half a batch comes at a time.
+        session = self._session(self.max_rows // parts, refill_at=self.max_rows // parts // 2)
         tickets = {session.queue(requests[number]): number for number in order}
-        done: list[list[Rollout | None]] = [[None] * request.n for request in requests]
+        found: dict[int, list[Row]] = {number: [] for number in order}
         while session.waiting or session.running:
             for row in session.advance():
                 if row.rollout is not None:
-                    done[tickets[row.ticket]][row.index] = row.rollout
-        return [[rollout for rollout in group if rollout is not None] for group in done]
+                    found[tickets[row.ticket]].append(row)
+        for number, rows in found.items():
+            rows.sort(key=lambda row: row.index)
+            done[number] = [row.rollout for row in rows if row.rollout is not None]
 
     def check(self, requests: Sequence[Request]) -> None:
         """EngineError if one of them cannot be served."""
@@ -68,13 +79,13 @@ class LocalEngine:
 
     def session(self) -> LocalSession:
         """A batch of its own for requests that come and go; see ``Session``."""
-        return self._session(refill_at=self.max_rows - 1)
+        return self._session(self.max_rows, refill_at=self.max_rows - 1)
 
-    def _session(self, refill_at: int) -> LocalSession:
+    def _session(self, max_rows: int, refill_at: int) -> LocalSession:
         return LocalSession(
             self.backbone,
             lambda request: self._check("the request", request),
-            max_rows=self.max_rows,
+            max_rows=max_rows,
             prefill_tokens=self.prefill_tokens,
             refill_at=refill_at,
         )

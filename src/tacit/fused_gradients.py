@@ -1,0 +1,77 @@
+"""The policy gradient of one group of rollouts on a CPU: forward and backward pass written out.
+
+Builds on fused and its compiled passes. What ``gradients.policy_loss`` and autograd compute (a loss of - A_i log pi
+summed over a group's tokens, its gradient in the soft prompt), with nothing computed that the soft prompt does not need:
+prompt and rollouts are ragged rows of one matrix, the prompt once for all rollouts; of the last layer the prompt has
+keys and values alone; in the first, only the soft prompt's rows go back through the projections. A group is a pass of
+its own, so what is learned beside it changes no bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit import fused_backward, kernels, kernels_backward
+from tacit.fused import Floats, Fused, flat, up
+from tacit.logprobs import logprobs_and_slopes
+
+FLOATS_KEPT = 1 << 27
+"""Most values (512 MB of float32) that a pass may keep for its way back; longer groups take autograd's way, which does
+not hold attention's weights."""
+
+
+class GroupPass:
+    """One group's pass.
+
+    Args:
+        fused: the model.
+        prompt: tokens of the prompt, soft prompt included, without its last.
+        lengths: tokens of each rollout.
+    """
+
+    def __init__(self, fused: Fused, prompt: int, lengths: list[int]) -> None:
+        self.fused, self.prompt = fused, prompt
+        self.lengths, self.own = np.array(lengths), sum(lengths)
+        self.width, self.wide = up(max(lengths)), up(prompt)
+        rows, tokens = len(lengths) * self.width, prompt + self.own
+        heads, kv, size, dim = fused.heads, fused.kv, fused.head_dim, fused.dim
+        sizes = (
+            tokens * dim, tokens * (heads + 2 * kv) * size,
+            heads * self.wide * size, kv * self.wide * size, kv * self.wide * size, heads * self.wide**2,
+            heads * rows * size, kv * rows * size, kv * rows * size, heads * rows * self.wide, heads * rows * self.width,
+            tokens * dim, tokens * 2 * fused.hidden,
+        )  # fmt: skip
+        self.keep = tuple(int(place) for place in np.cumsum([0, *sizes]))
+        self.kept = self.keep[-1] * fused.layers
+        """Values that the pass keeps for its way back."""
+
+    def gradient(self, embeds: Tensor, soft: int, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
+        """The gradient [soft, d] of - sum weights * log pi(targets) in the first rows of ``embeds``.
+
+        Args:
+            embeds: float32 [prompt + tokens of the rollouts, d]: the prompt but its last token; then for each rollout
+                the prompt's last token and all its own but the last.
+            soft: rows of the soft prompt.
+            targets: int64, each rollout's tokens.
+            weights: float32, of each target.
+            temperature: that they were sampled at.
+        """
+        fused, dim = self.fused, self.fused.dim
+        kept: Floats = np.empty(self.kept, np.float32)
+        angles = fused.angles(self.prompt + int(self.lengths.max()))
+        group = (self.prompt, self.lengths, self.width, self.wide, self.keep, kept)
+        last, states, gradient = torch.empty(self.own, dim), torch.empty(self.own, dim), torch.zeros(self.own, dim)
+        model = (fused.blas, fused.shape, fused.places, fused.weights, fused.eps, fused.normed)
+        fused_backward.forward(*model, fused.biased, *angles, flat(embeds), *group, flat(last))
+        kernels.norm_rows(flat(last), self.own, dim, fused.norm, fused.eps, flat(states))
+        _, slopes = logprobs_and_slopes(states, fused.head_weight, targets, temperature)
+        assert slopes is not None
+        slopes *= -weights[:, None]
+        kernels_backward.norm_rows_backward(
+            flat(last), self.own, dim, fused.norm, fused.eps, flat(slopes), flat(gradient)
+        )
+        found = torch.empty(soft, dim)
+        fused_backward.backward(*model, *angles, *group, flat(gradient), soft, flat(found))
+        return found
