@@ -5,7 +5,7 @@ calls, and attention of single tokens that reads a prompt again for each of its 
 into buffers that stay, over weights laid out so that a product of eight rows runs at the speed of one of a thousand, and
 five compiled loops; a prompt's keys and values lie once in memory for all rollouts of it (kernels.py).
 
-For float32 models that ``Decoder`` supports, with head sizes that are multiples of 32; every other one takes
+For small float32 models that ``Decoder`` supports, with head sizes that are multiples of 32; every other one takes
 PyTorch's way, with the same results up to rounding. Every row, and every prompt, is computed in the same way whatever
 else is computed beside it.
 """
@@ -24,8 +24,12 @@ from tacit.decoder import Decoder
 from tacit.kernels import TILE
 from tacit.lanes import blas
 
-MIN_ROWS = 8
+MIN_ROWS = 4
 """Rows of a matrix product at least: for a few, libraries take other paths, whose sums differ in the last bit."""
+
+LARGEST = 1 << 25
+"""Weights of the joined projections at most: the loops between products take one thread, so a larger model on many gains
+more from PyTorch's, and its weights are better once in memory."""
 
 Floats = np.ndarray
 """Flat, contiguous float32."""
@@ -86,6 +90,7 @@ class Fused:
             and decoder.head_dim % (2 * TILE) == 0
             and decoder.head.bias is None
             and all(width % TILE == 0 for width in widths)
+            and sum(weight.numel() for block in decoder.blocks for weight in (block.qkv, block.gate_up)) <= LARGEST
             and blas() is not None
         )
 
@@ -112,10 +117,9 @@ class Fused:
         x = torch.zeros(max(count, MIN_ROWS), self.dim)
         x[:count] = embeds
         packed = np.zeros((self.layers, 2 * self.kv * up(columns, 0) * self.head_dim), np.float32)
-        fused_forward.prompt(
-            self.blas, self.shape, self.places, self.weights, self.eps, self.normed, self.biased, *self.angles(columns),
-            flat(x), len(x), count, keys, values, begun, packed,
-        )  # fmt: skip
+        model = (self.blas, self.shape, self.places, self.weights, self.eps, self.normed, self.biased)
+        angles = self.angles(columns)
+        fused_forward.prompt(*model, *angles, flat(x), len(x), count, keys, values, begun, packed)
         return packed
 
     def step(

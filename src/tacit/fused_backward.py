@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tacit.fused_forward import DOWN, GATE_UP, HEAD_NORMS, LAYER, MLP_NORM, OUT, QKV, mlp, output, project
 from tacit.fused_forward import ATTENTION_NORM as INPUT_NORM
+from tacit.fused_forward import DOWN, GATE_UP, HEAD_NORMS, LAYER, MLP_NORM, OUT, QKV, mlp, output, project
 from tacit.kernels import join_rows, softmax, split_rows
 from tacit.kernels_backward import (
     join_rows_backward,

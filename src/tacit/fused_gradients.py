@@ -63,6 +63,7 @@ class GroupPass:
         angles = fused.angles(self.prompt + int(self.lengths.max()))
         group = (self.prompt, self.lengths, self.width, self.wide, self.keep, kept)
         last, states, gradient = torch.empty(self.own, dim), torch.empty(self.own, dim), torch.zeros(self.own, dim)
+        found = torch.empty(soft, dim)
         model = (fused.blas, fused.shape, fused.places, fused.weights, fused.eps, fused.normed)
         fused_backward.forward(*model, fused.biased, *angles, flat(embeds), *group, flat(last))
         kernels.norm_rows(flat(last), self.own, dim, fused.norm, fused.eps, flat(states))
@@ -72,6 +73,5 @@ class GroupPass:
         kernels_backward.norm_rows_backward(
             flat(last), self.own, dim, fused.norm, fused.eps, flat(slopes), flat(gradient)
         )
-        found = torch.empty(soft, dim)
         fused_backward.backward(*model, *angles, *group, flat(gradient), soft, flat(found))
         return found

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -202,14 +203,14 @@ def _gemm(
     ), code  # fmt: skip
 
 
+@cache
 def blas() -> int | None:
     """The address of the matrix product (``sgemm``) that PyTorch itself uses on the CPU; None where it shows none."""
-    library = Path(torch.__file__).parent / "lib"
-    for path in (library / "libtorch_cpu.so", library / "libtorch_cpu.dylib"):
-        if path.is_file():
-            found = getattr(ctypes.CDLL(str(path)), "sgemm_", None)
-            if found is not None:
-                return ctypes.cast(found, ctypes.c_void_p).value
+    folder = Path(torch.__file__).parent / "lib"
+    for path in (folder / "libtorch_cpu.so", folder / "libtorch_cpu.dylib"):
+        product = getattr(ctypes.CDLL(str(path)), "sgemm_", None) if path.is_file() else None
+        if product is not None:
+            return ctypes.cast(product, ctypes.c_void_p).value
     return None
 
 

@@ -46,6 +46,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
             started = threading.Barrier(threads + 1)
 
             def begin() -> None:
+                torch.get_num_threads()  # which would else take the process's number later on
                 torch.set_num_threads(1)
                 started.wait()
 

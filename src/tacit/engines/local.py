@@ -50,24 +50,25 @@ class LocalEngine:
         self.check(requests)
         # Longest prompts first: neighbours in a prefill are then of similar length and little of it is padding.
         order = sorted(range(len(requests)), key=lambda number: -length_of(requests[number]))
-        threads = min(available(), len(order)) if self.backbone.fused is not None else 1
-        done: list[list[Rollout]] = [[] for _ in requests]
-        run([partial(self._serve, requests, order[start::threads], threads, done) for start in range(threads)])
-        return done
+        threads = max(1, min(available(), len(order))) if self.backbone.fused is not None else 1
+        served = run([partial(self._serve, requests, order[start::threads], threads) for start in range(threads)])
+        done = {number: rollouts for part in served for number, rollouts in part.items()}
+        return [done[number] for number in range(len(requests))]
 
-    def _serve(self, requests: Sequence[Request], order: Sequence[int], parts: int, done: list[list[Rollout]]) -> None:
-        """Serve the requests numbered in ``order``, one of so many parts of all, into ``done``."""
+    def _serve(self, requests: Sequence[Request], order: Sequence[int], threads: int) -> dict[int, list[Rollout]]:
+        """Rollouts of the requests numbered in ``order``, which fall to one of ``threads``."""
         # Everything is here already: joining rows to a batch costs a copy of it, so half a batch comes at a time.
-        session = self._session(self.max_rows // parts, refill_at=self.max_rows // parts // 2)
+        session = self._session(self.max_rows // threads, refill_at=self.max_rows // threads // 2)
         tickets = {session.queue(requests[number]): number for number in order}
-        found: dict[int, list[Row]] = {number: [] for number in order}
+        done: dict[int, list[Row]] = {number: [] for number in order}
         while session.waiting or session.running:
             for row in session.advance():
                 if row.rollout is not None:
-                    found[tickets[row.ticket]].append(row)
-        for number, rows in found.items():
-            rows.sort(key=lambda row: row.index)
-            done[number] = [row.rollout for row in rows if row.rollout is not None]
+                    done[tickets[row.ticket]].append(row)
+        return {
+            number: [row.rollout for row in sorted(rows, key=lambda row: row.index) if row.rollout is not None]
+            for number, rows in done.items()
+        }
 
     def check(self, requests: Sequence[Request]) -> None:
         """EngineError if one of them cannot be served."""
@@ -152,3 +153,4 @@ class LocalEngine:
             keys.shape == (shape[0], length, shape[1]) and values.shape == (shape[2], length, shape[3])
             for keys, values, shape in zip(past.keys, past.values, self._layers, strict=True)
         )
+
