@@ -13,13 +13,14 @@ ROOT = Path(tacit.__file__).parent
 
 # From the ground up; modules of one room may import each other.
 ROOMS = [
-    ["errors"],
+    ["errors", "threads"],
     ["config", "seeds"],
     ["testbed"],
     ["problems"],
     ["answer", "equivalence", "normalisation"],
     ["cache"],
     ["decoder", "loading", "logprobs"],
+    ["fused"],
     ["backbone"],
     ["engines"],
     ["memory"],

@@ -25,7 +25,7 @@ from tacit.loading import digest_files, digest_state, load_pretrained, parse_dev
 from tacit.logprobs import token_logprobs
 
 if TYPE_CHECKING:
-    from tacit.fused import Fused
+    from tacit.fused.model import Fused
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -317,7 +317,7 @@ def _fused(decoder: Decoder | None, width: int) -> Fused | None:
     """Compiled loops for a model on the CPU, where numba is installed and the model is of their kind."""
     if decoder is None or find_spec("numba") is None:
         return None
-    from tacit.fused import Fused
+    from tacit.fused.model import Fused
 
     return Fused(decoder, width) if Fused.supports(decoder, width) else None
 

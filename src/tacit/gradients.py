@@ -136,7 +136,7 @@ def prompt_gradients(
 @torch.no_grad()
 def _written_out(backbone: Backbone, group: Group, temperature: float) -> Tensor | None:
     """The gradient of the group's soft prompt, by a pass without autograd; None where that would keep too much."""
-    from tacit.fused_gradients import FLOATS_KEPT, GroupPass
+    from tacit.fused.gradient import FLOATS_KEPT, GroupPass
 
     assert backbone.fused is not None and group.prompt is not None
     prompt = prompt_embeddings(backbone, group.ids[:-1], group.prompt)

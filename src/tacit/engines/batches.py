@@ -2,8 +2,7 @@
 
 Builds on backbone, cache, prefill and the engine protocol. A request's prompt is prefilled once, all but its last
 token; its rows share those keys and values, and start by feeding that last token, so that logits are computed only
-where a token is drawn. ``FusedBatch`` (fused_batch.py) is for models on the CPU that fused.py runs, ``RaggedBatch`` for every
-other.
+where a token is drawn. ``FusedBatch`` (fused_batch.py) is for small models on the CPU, ``RaggedBatch`` for every other.
 """
 
 from __future__ import annotations

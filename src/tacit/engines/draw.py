@@ -40,9 +40,27 @@ def draw(
         Token ids, their natural-log probabilities under the distribution drawn from (greedy: at T = 1), and the most
         likely tokens of that distribution, as many for every row as any row's ``top`` asks for.
     """
-    plain = all(spec.top == 0 and (spec.top_p == 1 or spec.temperature == 0) for spec in specs)
-    if plain and logits.device.type == "cpu" and find_spec("numba") is not None:
+    if logits.device.type != "cpu" or find_spec("numba") is None:
+        return _drawn(logits, specs, draws)
+    # A row is drawn in the same way whatever else is asked for beside it.
+    plain = [spec.top == 0 and (spec.top_p == 1 or spec.temperature == 0) for spec in specs]
+    if all(plain):
         return _compiled(logits, specs, draws)
+    tokens, logprobs = [0] * len(specs), [0.0] * len(specs)
+    alternatives: list[Alternatives] = [()] * len(specs)
+    for way, kind in ((_compiled, True), (_drawn, False)):
+        rows = [row for row, is_plain in enumerate(plain) if is_plain is kind]
+        if rows:
+            found = way(logits[rows], [specs[row] for row in rows], [draws[row] for row in rows])
+            for row, token, logprob, likely in zip(rows, *found, strict=True):
+                tokens[row], logprobs[row], alternatives[row] = token, logprob, likely
+    return tokens, logprobs, alternatives
+
+
+def _drawn(
+    logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
+) -> tuple[list[int], list[float], list[Alternatives]]:
+    """``draw`` through PyTorch."""
     logprobs = distribution(logits, specs)
     greedy = torch.tensor([spec.temperature == 0 for spec in specs], device=logits.device)
     if bool(greedy.all()):
@@ -59,8 +77,8 @@ def draw(
 def _compiled(
     logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
 ) -> tuple[list[int], list[float], list[Alternatives]]:
-    """``draw`` in one loop."""
-    from tacit.kernels import draw_rows
+    """``draw`` in one loop, for rows without top_p and alternatives."""
+    from tacit.fused.loops import draw_rows
 
     rows, vocabulary = logits.shape
     tokens, logprobs = np.empty(rows, np.int64), np.empty(rows, np.float64)

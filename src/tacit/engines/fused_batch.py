@@ -1,7 +1,7 @@
-"""Rollouts in flight for fused.py: a prompt's keys and values lie once for all its rows.
+"""Rollouts in flight for compiled passes: a prompt's keys and values lie once for all its rows.
 
-Builds on backbone, fused and batches. What rows draw goes into slots of tiles, which the next rows take over; nothing is
-copied when rows end.
+Builds on backbone, fused and batches. What rows draw goes into slots of tiles, which the next rows take over; nothing
+is copied when rows end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from tacit.backbone import Backbone
 from tacit.engines.batches import Row, prompts_of
 from tacit.engines.checks import past_of
-from tacit.fused import MIN_ROWS, Fused, up
+from tacit.fused.model import MIN_ROWS, Fused, up
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class _Prompt:
 
 
 class FusedBatch:
-    """A batch for fused.py; implements ``Batch``. Prompts lie once for all their rows; rows have slots of tiles."""
+    """A batch for ``Fused``; implements ``Batch``. Prompts lie once for all their rows; rows have slots of tiles."""
 
     def __init__(self, backbone: Backbone, fused: Fused) -> None:
         self.backbone, self.fused = backbone, fused

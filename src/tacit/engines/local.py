@@ -153,4 +153,3 @@ class LocalEngine:
             keys.shape == (shape[0], length, shape[1]) and values.shape == (shape[2], length, shape[3])
             for keys, values, shape in zip(past.keys, past.values, self._layers, strict=True)
         )
-

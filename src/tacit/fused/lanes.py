@@ -6,10 +6,15 @@ processor can do. Here a loop says itself what one register holds. A processor w
 for each. The order of sums depends on lengths alone, never on where in memory an array lies.
 
 Inside ``compiled`` functions: ``load(array, i)``, ``store(array, i, x)``, ``splat(v)``, ``add``, ``sub``, ``mul``,
-``div``, ``fma(a, b, c)`` = a b + c, ``maximum``, ``exp``, ``first(x, n, other)`` (lanes below n of x, else of other), and
-to a number ``total(x)`` and ``largest(x)``. Arrays are flat, contiguous float32; nothing is checked. ``gemm(blas(),
-turn_a, turn_b, m, n, k, a, at, row, b, at, row, beta, c, at, row)`` is PyTorch's matrix product, C [m, n] = A B + beta C, of
-matrices that begin at ``at`` and whose rows are ``row`` apart, A and B turned (transposed) or not.
+``div``, ``fma(a, b, c)`` = a b + c, ``maximum``, ``exp``, ``first(x, n, other)`` (lanes below n of x, else of other),
+and to a number ``total(x)`` and ``largest(x)``. Arrays are flat, contiguous float32; nothing is checked.
+
+``gemm(blas(), turn_a, turn_b, m, n, k, a, at, row, b, at, row, beta, c, at, row)`` is PyTorch's matrix product, C = A B
++ beta C with C [m, n], of matrices that begin at ``at`` and whose rows are ``row`` apart, A and B turned (transposed)
+or not.
+
+numba looks at a module alone to tell whether its compiled code is still good: whoever changes this one has to touch the
+others of this package.
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ _LOG2E = float(np.float32(np.log2(np.e)))
 _LOG2E_REST = float(np.log2(np.e)) - _LOG2E
 
 
-class _Register(types.Type):  # type: ignore[misc]
+class _Register(types.Type):
     """Sixteen float32 values."""
 
     def __init__(self) -> None:
@@ -47,9 +52,9 @@ class _Register(types.Type):  # type: ignore[misc]
 
 
 @register_model(_Register)
-class _RegisterModel(models.PrimitiveModel):  # type: ignore[misc]
+class _RegisterModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _FLOATS)
+        super().__init__(manager, kind, _FLOATS)  # type: ignore[no-untyped-call]
 
 
 _register = _Register()
@@ -97,7 +102,10 @@ def _splat(typing: Any, value: Any) -> Any:
 
 def _call(builder: Any, name: str, arguments: Any) -> Any:
     kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(arguments))
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32"), arguments)
+    function: Any = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        builder.module, kind, f"llvm.{name}.v{LANES}f32"
+    )
+    return builder.call(function, arguments)
 
 
 def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
@@ -170,7 +178,8 @@ def _gemm(
         narrow = ir.IntType(32)
 
         def by_reference(value: Any) -> Any:
-            return builder.bitcast(cgutils.alloca_once_value(builder, value), pointer)
+            place: Any = cgutils.alloca_once_value(builder, value)  # type: ignore[no-untyped-call]
+            return builder.bitcast(place, pointer)
 
         def number(value: Any) -> Any:
             return by_reference(builder.trunc(value, narrow))

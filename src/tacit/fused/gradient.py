@@ -1,25 +1,43 @@
 """The policy gradient of one group of rollouts on a CPU: forward and backward pass written out.
 
-Builds on fused and its compiled passes. What ``gradients.policy_loss`` and autograd compute (a loss of - A_i log pi
-summed over a group's tokens, its gradient in the soft prompt), with nothing computed that the soft prompt does not need:
-prompt and rollouts are ragged rows of one matrix, the prompt once for all rollouts; of the last layer the prompt has
-keys and values alone; in the first, only the soft prompt's rows go back through the projections. A group is a pass of
-its own, so what is learned beside it changes no bit.
+Builds on model and the compiled passes. What ``gradients.policy_loss`` and autograd compute (a loss of - A_i log pi
+summed over a group's tokens, its gradient in the soft prompt), with nothing computed that the soft prompt has no use
+for: prompt and rollouts are ragged rows of one matrix, the prompt once for all rollouts; of the last layer the prompt
+has keys and values alone; in the first, only the soft prompt's rows go back through the projections. A group is a pass
+of its own, so what is learned beside it changes no bit.
 """
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tacit import fused_backward, kernels, kernels_backward
-from tacit.fused import Floats, Fused, flat, up
+from tacit.fused import backward, loops, loops_backward
+from tacit.fused.model import NONE, Floats, Fused, flat, up
 from tacit.logprobs import logprobs_and_slopes
 
 FLOATS_KEPT = 1 << 27
 """Most values (512 MB of float32) that a pass may keep for its way back; longer groups take autograd's way, which does
 not hold attention's weights."""
+
+
+FLOATS_HELD = 1 << 25
+"""Room (128 MB) that a thread holds on to for its next pass: fresh pages take the system a tenth of one."""
+
+_HELD = threading.local()
+
+
+def _room(count: int) -> Floats:
+    """So many values of anything, for this thread's pass."""
+    if count > FLOATS_HELD:
+        return np.empty(count, np.float32)
+    held: Floats = getattr(_HELD, "room", NONE)
+    if len(held) < count:
+        _HELD.room = held = np.empty(count, np.float32)
+    return held[:count]
 
 
 class GroupPass:
@@ -40,7 +58,8 @@ class GroupPass:
         sizes = (
             tokens * dim, tokens * (heads + 2 * kv) * size,
             heads * self.wide * size, kv * self.wide * size, kv * self.wide * size, heads * self.wide**2,
-            heads * rows * size, kv * rows * size, kv * rows * size, heads * rows * self.wide, heads * rows * self.width,
+            heads * rows * size, kv * rows * size, kv * rows * size,
+            heads * rows * self.wide, heads * rows * self.width,
             tokens * dim, tokens * 2 * fused.hidden,
         )  # fmt: skip
         self.keep = tuple(int(place) for place in np.cumsum([0, *sizes]))
@@ -59,19 +78,19 @@ class GroupPass:
             temperature: that they were sampled at.
         """
         fused, dim = self.fused, self.fused.dim
-        kept: Floats = np.empty(self.kept, np.float32)
+        kept = _room(self.kept)
         angles = fused.angles(self.prompt + int(self.lengths.max()))
         group = (self.prompt, self.lengths, self.width, self.wide, self.keep, kept)
         last, states, gradient = torch.empty(self.own, dim), torch.empty(self.own, dim), torch.zeros(self.own, dim)
         found = torch.empty(soft, dim)
         model = (fused.blas, fused.shape, fused.places, fused.weights, fused.eps, fused.normed)
-        fused_backward.forward(*model, fused.biased, *angles, flat(embeds), *group, flat(last))
-        kernels.norm_rows(flat(last), self.own, dim, fused.norm, fused.eps, flat(states))
+        backward.forward(*model, fused.biased, *angles, flat(embeds), *group, flat(last))
+        loops.norm_rows(flat(last), self.own, dim, fused.norm, fused.eps, flat(states))
         _, slopes = logprobs_and_slopes(states, fused.head_weight, targets, temperature)
         assert slopes is not None
         slopes *= -weights[:, None]
-        kernels_backward.norm_rows_backward(
+        loops_backward.norm_rows_backward(
             flat(last), self.own, dim, fused.norm, fused.eps, flat(slopes), flat(gradient)
         )
-        fused_backward.backward(*model, *angles, *group, flat(gradient), soft, flat(found))
+        backward.backward(*model, *angles, *group, flat(gradient), soft, flat(found))
         return found

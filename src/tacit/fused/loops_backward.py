@@ -1,6 +1,6 @@
-"""Compiled loops of the backward pass between its matrix products, for kernels.py's forward ones.
+"""Compiled loops of the backward pass between its matrix products, for loops.py's forward ones.
 
-Builds on lanes. Layouts are those of kernels.py. Only the gradients of inputs are made: weights are frozen.
+Builds on lanes. Layouts are those of loops.py. Only the gradients of inputs are made: weights are frozen.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tacit.lanes import LANES, add, compiled, div, exp, fma, load, mul, splat, store, sub, total
+from tacit.fused.lanes import LANES, add, compiled, div, exp, fma, load, mul, splat, store, sub, total
 
 
 def _norm(x: Any, rows: int, width: int, weight: Any, eps: float, gradient: Any, out: Any) -> None:

@@ -1,9 +1,9 @@
 """A group's pass through all layers and back, one compiled call each way.
 
-Builds on fused_forward, kernels and kernels_backward. A group is a prompt of P tokens and the tokens of its R rollouts,
-ragged rows of one matrix, the prompt's first. ``keep`` says where in a layer's part of ``kept`` each thing lies that the way
-back needs, and, last, how long a part is (``fused_gradients.GroupPass``). Queries are [heads, P', size] and [kv, R, share,
-T', size], weights [heads, P', P'], [kv, R, share, T', P'] and [kv R, share T', T'], P' and T' whole tiles.
+Builds on forward, loops and loops_backward. A group is a prompt of P tokens and the tokens of its R rollouts, ragged
+rows of one matrix, the prompt's first. ``keep`` says where in a layer's part of ``kept`` each thing lies that the way
+back needs, and, last, how long a part is (``gradient.GroupPass``). Queries are [heads, P', size] and [kv, R, share, T',
+size], weights [heads, P', P'], [kv, R, share, T', P'] and [kv R, share T', T'], P' and T' being whole tiles.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from tacit.fused_forward import ATTENTION_NORM as INPUT_NORM
-from tacit.fused_forward import DOWN, GATE_UP, HEAD_NORMS, LAYER, MLP_NORM, OUT, QKV, mlp, output, project
-from tacit.kernels import join_rows, softmax, split_rows
-from tacit.kernels_backward import (
+from tacit.fused.forward import ATTENTION_NORM as INPUT_NORM
+from tacit.fused.forward import DOWN, GATE_UP, HEAD_NORMS, LAYER, MLP_NORM, OUT, QKV, mlp, output, project
+from tacit.fused.lanes import compiled, gemm
+from tacit.fused.loops import join_rows, softmax, split_rows
+from tacit.fused.loops_backward import (
     join_rows_backward,
     norm_rows_backward,
     silu_mul_backward,
     softmax_backward,
     split_rows_backward,
 )
-from tacit.lanes import compiled, gemm
 
 INPUT, PROJECTED, Q, K, V, WEIGHTS, ROW_Q, ROW_K, ROW_V, SHARED, OWN, MIDDLE, GATED, PART = range(14)
 """Indices into ``keep``."""
 
 
-def _each(blas: int, count: int, turn_a: bool, turn_b: bool, m: int, n: int, k: int, a: Any, b: Any, beta: float, c: Any) -> None:  # fmt: skip  # noqa: E501
+def _each(
+    blas: int, count: int, turn_a: bool, turn_b: bool, m: int, n: int, k: int, a: Any, b: Any, beta: float, c: Any,
+) -> None:  # fmt: skip
     """C = A B + beta C for ``count`` pairs of matrices, one behind the other."""
     a_row, b_row = m if turn_a else k, k if turn_b else n
     for i in range(count):
@@ -66,7 +68,10 @@ def _forward(
         part[keep[Q] : keep[WEIGHTS]] = 0
         part[keep[ROW_Q] : keep[SHARED]] = 0
         split_rows(qkv, only, wide, heads, kv, size, norms, normed_heads, eps, cos, sin, 0, q, k, v, wide, 0)
-        split_rows(own_qkv, lengths, width, heads, kv, size, norms, normed_heads, eps, cos, sin, prompt, rq, rk, rv, width, 0)  # noqa: E501
+        split_rows(
+            own_qkv, lengths, width, heads, kv, size, norms, normed_heads, eps, cos, sin, prompt, rq, rk, rv, width,
+            0,
+        )  # fmt: skip
         if not final:  # of the last layer nobody asks for what the prompt sees
             scores = part[keep[WEIGHTS] : keep[ROW_Q]]
             each(blas, kv, False, True, share * wide, wide, size, q, k, 0.0, scores)
@@ -141,7 +146,7 @@ def _backward(
     layers, dim, heads, kv, size, hidden, _ = shape
     rows, own_tokens = len(lengths), len(given) // dim
     tokens, projected, seen = prompt + own_tokens, (heads + 2 * kv) * size, heads * size
-    one, none = np.float32(1), np.float32(0)
+    none = np.float32(0)
     only = np.full(1, prompt)
     active, gated = np.empty(tokens * hidden, np.float32), np.empty(tokens * 2 * hidden, np.float32)
     normed, mixed = np.empty(tokens * dim, np.float32), np.empty(tokens * seen, np.float32)
@@ -159,24 +164,40 @@ def _backward(
         at, part = layer * places[LAYER], kept[layer * keep[PART] : (layer + 1) * keep[PART]]
         whole = layer < layers - 1
         count = tokens if whole else own_tokens
-        gemm(blas, False, True, count, hidden, dim, gradient, 0, dim, weights, at + places[DOWN], dim, none, active, 0, hidden)  # noqa: E501
+        up, down, mlp_norm = at + places[GATE_UP], at + places[DOWN], weights[at + places[MLP_NORM] :]
+        gemm(blas, False, True, count, hidden, dim, gradient, 0, dim, weights, down, dim, none, active, 0, hidden)
         silu_mul_backward(part[keep[GATED] : keep[PART]], count, hidden, active, gated)
-        gemm(blas, False, True, count, dim, 2 * hidden, gated, 0, 2 * hidden, weights, at + places[GATE_UP], 2 * hidden, none, normed, 0, dim)  # noqa: E501
-        norm_rows_backward(part[keep[MIDDLE] : keep[GATED]], count, dim, weights[at + places[MLP_NORM] :], eps, normed, gradient)  # noqa: E501
-        gemm(blas, False, True, count, seen, dim, gradient, 0, dim, weights, at + places[OUT], dim, none, mixed, 0, seen)  # noqa: E501
-        attention_backward(blas, shape, prompt, lengths, width, wide, keep, part, mixed, prompt_mixed, row_mixed, prompt_weights, shared, own, q, k, v, rq, rk, rv, whole)  # noqa: E501
+        gemm(blas, False, True, count, dim, 2 * hidden, gated, 0, 2 * hidden, weights, up, 2 * hidden, none, normed, 0,
+             dim)  # fmt: skip
+        norm_rows_backward(part[keep[MIDDLE] : keep[GATED]], count, dim, mlp_norm, eps, normed, gradient)
+        gemm(
+            blas, False, True, count, seen, dim, gradient, 0, dim, weights, at + places[OUT], dim, none, mixed, 0,
+            seen,
+        )  # fmt: skip
+        attention_backward(
+            blas, shape, prompt, lengths, width, wide, keep, part, mixed, prompt_mixed, row_mixed, prompt_weights,
+            shared, own, q, k, v, rq, rk, rv, whole,
+        )  # fmt: skip
         held, norms = part[keep[PROJECTED] : keep[Q]], weights[at + places[HEAD_NORMS] :]
-        split_rows_backward(held, only, wide, heads, kv, size, norms, normed_heads, eps, cos, sin, 0, q, k, v, wide, qkv)  # noqa: E501
+        split_rows_backward(
+            held, only, wide, heads, kv, size, norms, normed_heads, eps, cos, sin, 0, q, k, v, wide, qkv,
+        )  # fmt: skip
         wanted = soft
         if layer:  # in the first, only the soft prompt goes back through the projections
             wanted = tokens
             later = prompt * projected
-            split_rows_backward(held[later:], lengths, width, heads, kv, size, norms, normed_heads, eps, cos, sin, prompt, rq, rk, rv, width, qkv[later:])  # noqa: E501
+            split_rows_backward(
+                held[later:], lengths, width, heads, kv, size, norms, normed_heads, eps, cos, sin, prompt, rq, rk,
+                rv, width, qkv[later:],
+            )  # fmt: skip
         if not whole:  # the last layer's prompt had keys and values alone
             spread_out = np.zeros(tokens * dim, np.float32)
             spread_out[prompt * dim :] = gradient
             gradient = spread_out
-        gemm(blas, False, True, wanted, dim, projected, qkv, 0, projected, weights, at + places[QKV], projected, none, normed, 0, dim)  # noqa: E501
+        gemm(
+            blas, False, True, wanted, dim, projected, qkv, 0, projected, weights, at + places[QKV], projected, none,
+            normed, 0, dim,
+        )  # fmt: skip
         norm_rows_backward(part, wanted, dim, weights[at + places[INPUT_NORM] :], eps, normed, gradient)
     out[:] = gradient[: soft * dim]
 

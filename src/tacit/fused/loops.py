@@ -1,7 +1,7 @@
 """Compiled loops of the forward pass between its matrix products: norms, rotations, attention, drawing.
 
-Builds on lanes. All arrays are flat, contiguous float32 (counts and places int64); the matrix products are torch's. Each
-row is computed by itself, in an order that depends on its own length alone, so that it has the same bits in any batch.
+Builds on lanes. All arrays are flat, contiguous float32 (counts and places int64). Each row is computed by itself, in
+an order that depends on its own length alone, so that it has the same bits in any batch.
 
 Keys and values of tokens already read lie in tiles of 16 columns, one head's tiles side by side: 16 keys by dimension
 (one register holds a dimension of 16 keys), then 16 values by column. A request's prompt is such a run of tiles, read
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tacit.lanes import (
+from tacit.fused.lanes import (
     LANES,
     add,
     compiled,
@@ -66,7 +66,10 @@ def _silu_mul(gate_up: Any, rows: int, width: int, out: Any) -> None:
 silu_mul = compiled(_silu_mul)
 
 
-def _turn(x: Any, at: int, dim: int, weight: Any, w: int, normed: bool, eps: float, cos: Any, sin: Any, c: int, out: Any, o: int) -> None:  # fmt: skip  # noqa: E501
+def _turn(
+    x: Any, at: int, dim: int, weight: Any, w: int, normed: bool, eps: float, cos: Any, sin: Any, c: int, out: Any,
+    o: int,
+) -> None:  # fmt: skip
     """One head: normed (weights from ``w`` on) and rotated (angles from ``c`` on), from x[at:] to out[o:]."""
     half = dim // 2
     scale = splat(np.float32(1))
@@ -148,8 +151,8 @@ def _attend_tokens(
 ) -> None:  # fmt: skip
     """Attention of one new token a row over its request's prompt and its own tokens.
 
-    ``begin`` and ``before``: where the row's prompt begins in ``prompt`` and its columns; ``after``: columns of its own.
-    Neighbouring rows of one request find their prompt in the cache.
+    ``begin`` and ``before``: where the row's prompt begins in ``prompt``, and its columns; ``after``: columns of its
+    own. Neighbouring rows of one request find their prompt in the processor's cache.
     """
     size = 2 * TILE * dim
     share = heads // kv
@@ -158,8 +161,8 @@ def _attend_tokens(
     for row in range(rows):
         longest = max(longest, before[row] + after[row])
     weights = np.empty(longest + 2 * TILE, np.float32)
-    for head in range(heads):
-        for row in range(rows):
+    for row in range(rows):
+        for head in range(heads):
             seen, drawn = before[row], after[row]
             count = (seen + TILE - 1) // TILE
             at = (row * heads + head) * dim
@@ -230,8 +233,8 @@ def _split_rows(
     qkv: Any, lengths: Any, width: int, heads: int, kv: int, dim: int, weight: Any, normed: bool, eps: float, cos: Any,
     sin: Any, position: int, q: Any, k: Any, v: Any, capacity: int, offset: int,
 ) -> None:  # fmt: skip
-    """Ragged sequences, one after another in ``qkv``, into rows of ``width``: queries [kv, rows, heads / kv, width, dim],
-    and keys and values [kv, rows, capacity, dim] from column ``offset`` on. Each starts at ``position``."""
+    """Ragged sequences, one after another in ``qkv``, into rows of ``width``: queries [kv, rows, heads / kv, width,
+    dim], and keys and values [kv, rows, capacity, dim] from column ``offset`` on. Each starts at ``position``."""
     share, rows, half = heads // kv, len(lengths), dim // 2
     token = 0
     for row in range(rows):
@@ -253,7 +256,7 @@ split_rows = compiled(_split_rows)
 
 
 def _join_rows(mixed: Any, lengths: Any, width: int, heads: int, kv: int, dim: int, out: Any) -> None:
-    """The inverse of ``split_rows`` for queries: [kv, rows, heads / kv, width, dim] to ragged rows [tokens, heads dim]."""
+    """The inverse of ``split_rows`` for queries: [kv, rows, heads / kv, width, dim] to rows [tokens, heads dim]."""
     share, rows = heads // kv, len(lengths)
     token = 0
     for row in range(rows):
@@ -268,7 +271,7 @@ def _join_rows(mixed: Any, lengths: Any, width: int, heads: int, kv: int, dim: i
 join_rows = compiled(_join_rows)
 
 
-def _softmax(
+def _softmax(  # noqa: PLR0912 - two ranges of columns, three times
     shared: Any, wide: int, seen: int, own: Any, lengths: Any, repeats: int, share: int, width: int, capacity: int,
     offset: int, scale: float,
 ) -> None:  # fmt: skip

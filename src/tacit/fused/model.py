@@ -1,9 +1,9 @@
 """The common decoder on a CPU, near what its matrix products cost: compiled loops between them, and no autograd.
 
-Builds on fused_forward (numba) and the decoder's joined weights. Through PyTorch alone, a pass over a small model is mostly
-calls, and attention of single tokens that reads a prompt again for each of its rollouts. Here a layer is four products
-into buffers that stay, over weights laid out so that a product of eight rows runs at the speed of one of a thousand, and
-five compiled loops; a prompt's keys and values lie once in memory for all rollouts of it (kernels.py).
+Builds on forward (numba) and the decoder's joined weights. Through PyTorch alone, a pass over a small model is mostly
+calls, and attention of single tokens that reads a prompt again for each of its rollouts. Here a pass is one call: four
+products a layer, over weights laid out so that a product of eight rows runs near the speed of one of a thousand, and
+compiled loops between them; a prompt's keys and values lie once in memory for all rollouts of it (loops.py).
 
 For small float32 models that ``Decoder`` supports, with head sizes that are multiples of 32; every other one takes
 PyTorch's way, with the same results up to rounding. Every row, and every prompt, is computed in the same way whatever
@@ -19,17 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit import fused_forward
 from tacit.decoder import Decoder
-from tacit.kernels import TILE
-from tacit.lanes import blas
+from tacit.fused import forward
+from tacit.fused.lanes import blas
+from tacit.fused.loops import TILE
 
 MIN_ROWS = 4
 """Rows of a matrix product at least: for a few, libraries take other paths, whose sums differ in the last bit."""
 
 LARGEST = 1 << 25
-"""Weights of the joined projections at most: the loops between products take one thread, so a larger model on many gains
-more from PyTorch's, and its weights are better once in memory."""
+"""Weights of the joined projections at most: the loops between products take one thread, so a larger model on many
+gains more from PyTorch's, and its weights are better once in memory."""
 
 Floats = np.ndarray
 """Flat, contiguous float32."""
@@ -112,14 +112,16 @@ class Fused:
             past: keys and values [kv heads, C, head_dim] of every layer, of what stands before it.
         """
         begun = past[0][0].shape[1] if past is not None else 0
-        keys, values = (flat(torch.stack(list(part)).contiguous()) for part in past) if past else (NONE, NONE)
         count, columns = len(embeds), begun + len(embeds)
+        if not columns:
+            return np.zeros((self.layers, 0), np.float32)
+        keys, values = (flat(torch.stack(list(part)).contiguous()) for part in past) if past else (NONE, NONE)
         x = torch.zeros(max(count, MIN_ROWS), self.dim)
         x[:count] = embeds
         packed = np.zeros((self.layers, 2 * self.kv * up(columns, 0) * self.head_dim), np.float32)
         model = (self.blas, self.shape, self.places, self.weights, self.eps, self.normed, self.biased)
         angles = self.angles(columns)
-        fused_forward.prompt(*model, *angles, flat(x), len(x), count, keys, values, begun, packed)
+        forward.prompt(*model, *angles, flat(x), len(x), count, keys, values, begun, packed)
         return packed
 
     def step(
@@ -143,7 +145,7 @@ class Fused:
         """
         rows = len(embeds)
         logits = torch.empty(rows, self.vocabulary)
-        fused_forward.step(
+        forward.step(
             self.blas, self.shape, self.places, self.weights, self.norm, self.head, self.eps, self.normed, self.biased,
             *self.angles(int(position.max()) + 1), flat(embeds.clone()), rows, len(position), position, *prompts, own,
             slot, column, tiles, flat(logits),

@@ -1,0 +1,264 @@
+"""Compiled passes against PyTorch's own: the same rollouts and gradients, alone, together and on two threads."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+
+from tacit import threads
+from tacit.answers import vote_answers
+from tacit.backbone import Backbone
+from tacit.config import LearnConfig, Sampling
+from tacit.engines.base import KeyValues, Request, Rollout
+from tacit.engines.draw import draw
+from tacit.engines.local import LocalEngine
+from tacit.gradients import Group, policy_loss, prompt_gradients
+from tacit.learning import Learner, Task
+from tacit.problems import Problem
+from tacit.testbed.tokenizer import build
+
+pytest.importorskip("numba")
+
+from tacit.fused import lanes
+from tacit.fused.model import Fused
+
+SMALL = {
+    "vocab_size": len(build()), "hidden_size": 96, "intermediate_size": 80, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+}  # fmt: skip
+STRETCHED = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+CONFIGS = {
+    "llama": LlamaConfig(**SMALL, attention_bias=True),
+    "llama, stretched": LlamaConfig(**SMALL, rope_parameters=STRETCHED),
+    "qwen2": Qwen2Config(**{**SMALL, "hidden_size": 128}, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SMALL),
+    "qwen3, one layer": Qwen3Config(**{**SMALL, "num_hidden_layers": 1, "num_key_value_heads": 4}),
+}
+
+
+def backbone_of(config: Any, *, lean: bool = True) -> Backbone:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="sdpa")
+    with torch.no_grad():  # norms and biases start as ones and zeros, which would hide that one is forgotten
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    made = Backbone(model, build(), weights_digest="x", lean=lean)
+    assert (made.fused is not None) == lean
+    return made
+
+
+def soft_of(backbone: Backbone, rows: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(rows, backbone.hidden_size, generator=torch.Generator().manual_seed(seed)) * 0.3
+
+
+def asked(backbone: Backbone) -> list[Request]:
+    """Ragged: with and without soft prompt, sampled and greedy, one token of prompt and many, past a tile and not."""
+    return [
+        Request(torch.arange(4, 11), soft_of(backbone, 5), n=3, seeds=(1, 2, 3), max_tokens=20),
+        Request(torch.arange(3, 60), None, n=1, temperature=0.0, max_tokens=40),
+        Request(torch.tensor([7]), None, n=2, temperature=0.7, seeds=(4, 5), max_tokens=3),
+        Request(
+            torch.arange(5, 21), soft_of(backbone, 16), n=2, temperature=1.0, top_p=0.8, seeds=(6, 7), max_tokens=17
+        ),
+    ]
+
+
+def same(ours: list[list[Rollout]], theirs: list[list[Rollout]]) -> None:
+    for mine, other in zip((r for g in ours for r in g), (r for g in theirs for r in g), strict=True):
+        assert mine.token_ids == other.token_ids
+        assert mine.logprobs == pytest.approx(other.logprobs, abs=2e-4)
+
+
+@contextmanager
+def thread_count(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rollouts_are_those_of_transformers(name: str) -> None:
+    fused, plain = backbone_of(CONFIGS[name]), backbone_of(CONFIGS[name], lean=False)
+    same(LocalEngine(fused).generate(asked(fused)), LocalEngine(plain).generate(asked(plain)))
+
+
+def test_rollouts_are_the_same_alone_and_together_and_as_others_come_and_go() -> None:
+    backbone = backbone_of(CONFIGS["qwen3"])
+    requests = asked(backbone)
+    together = LocalEngine(backbone).generate(requests)
+    assert together == [LocalEngine(backbone).generate([request])[0] for request in requests]
+    assert together == LocalEngine(backbone, max_rows=3).generate(requests)  # slots are taken over
+    with thread_count(2):
+        assert together == LocalEngine(backbone).generate(requests)
+
+
+def test_a_prompt_may_stand_behind_keys_and_values() -> None:
+    backbone = backbone_of(CONFIGS["qwen3"])
+    ids = torch.arange(4, 40)
+    whole = Request(ids, n=2, seeds=(1, 2), max_tokens=20)
+    for cut in (1, 16, 35):
+        past = KeyValues(*backbone.key_values(ids[:cut]))
+        behind = Request(ids[cut:], n=2, seeds=(1, 2), max_tokens=20, past=past)
+        same(LocalEngine(backbone).generate([behind]), LocalEngine(backbone).generate([whole]))
+
+
+def group_of(backbone: Backbone, lengths: list[int], rows: int, prompt: int) -> Group:
+    generator = torch.Generator().manual_seed(sum(lengths))
+    ids = torch.randint(3, SMALL["vocab_size"], (prompt,), generator=generator)
+    drawn = [torch.randint(3, SMALL["vocab_size"], (n,), generator=generator).tolist() for n in lengths]
+    rollouts = [Rollout(tuple(one), (0.0,) * len(one), "", "stop") for one in drawn]
+    advantages = torch.randn(len(lengths), generator=generator).tolist()
+    return Group(ids, soft_of(backbone, rows).requires_grad_(True), rollouts, advantages)
+
+
+def expected(backbone: Backbone, group: Group, temperature: float) -> torch.Tensor:
+    assert group.prompt is not None
+    return torch.autograd.grad(policy_loss(backbone, [group], temperature), [group.prompt])[0]
+
+
+def gradient(backbone: Backbone, group: Group, temperature: float = 1.0, row_tokens: int = 4096) -> torch.Tensor:
+    return prompt_gradients(backbone, [group], temperature, row_tokens=row_tokens)[id(group.prompt)]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("lengths", [[5, 17, 1], [16], [33, 2, 2, 40]], ids=str)
+def test_gradients_are_those_of_autograd(name: str, lengths: list[int]) -> None:
+    fused, plain = backbone_of(CONFIGS[name]), backbone_of(CONFIGS[name], lean=False)
+    for rows, prompt, temperature in ((4, 13, 1.0), (20, 1, 0.7)):
+        group = group_of(fused, lengths, rows, prompt)
+        found, wanted = gradient(fused, group, temperature), expected(plain, group, temperature)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=8),
+    st.integers(1, 24),
+    st.integers(1, 40),
+    st.sampled_from([1, 2]),
+)
+def test_gradients_of_any_shape(lengths: list[int], rows: int, prompt: int, kv: int) -> None:
+    config = Qwen3Config(**{**SMALL, "num_hidden_layers": 2, "num_key_value_heads": kv, "num_attention_heads": 2})
+    backbone = backbone_of(config)
+    group = group_of(backbone, lengths, rows, prompt)
+    wanted = expected(backbone, group, 1.0)
+    torch.testing.assert_close(gradient(backbone, group), wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_groups_too_long_for_a_pass_are_split_or_take_autograds_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = backbone_of(CONFIGS["qwen3"])
+    group = group_of(backbone, [20, 30, 10], 4, 12)
+    whole = gradient(backbone, group)
+    torch.testing.assert_close(gradient(backbone, group, row_tokens=64), whole, rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr("tacit.fused.gradient.FLOATS_KEPT", 0)
+    monkeypatch.setattr("tacit.fused.backward.forward", None)  # it would be called otherwise
+    torch.testing.assert_close(gradient(backbone, group), whole, rtol=1e-4, atol=1e-6)
+
+
+def test_memories_are_the_same_alone_together_and_on_two_threads(testbed: Backbone) -> None:
+    assert testbed.fused is not None
+    texts = ["12 + 7", "What is 4 times 6?", "Tom has 5 apples and buys 9. How many has he?"]
+    tasks = [Task(Problem(id=text, text=text), vote_answers(["3"] * 8), label="3") for text in texts]
+    config = LearnConfig(steps=3, reward="random", lr=0.02)
+    learner = Learner(testbed, LocalEngine(testbed), config, Sampling(max_tokens=24), seed=0)
+    together = learner.learn(tasks)
+    assert all(any(step["updated"] for step in one.steps) for one in together)
+    alone = [learner.learn([task])[0] for task in tasks]
+    with thread_count(2):
+        threaded, one = learner.learn(tasks), learner.learn(tasks[:1])
+    for prompts in (alone, threaded):
+        for first, second in zip(together, prompts, strict=True):
+            assert np.array_equal(first.prompt, second.prompt)  # type: ignore[arg-type]
+    assert np.array_equal(one[0].prompt, together[0].prompt)  # type: ignore[arg-type]
+
+
+def test_what_does_not_fit_goes_pytorchs_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = Qwen3Config(**{**SMALL, "head_dim": 16})
+    model = AutoModelForCausalLM.from_config(narrow, attn_implementation="sdpa")
+    assert Backbone(model, build(), weights_digest="x").fused is None
+    half = AutoModelForCausalLM.from_config(CONFIGS["qwen3"], attn_implementation="sdpa").to(torch.bfloat16)
+    assert Backbone(half, build(), weights_digest="x").fused is None
+    decoder = backbone_of(CONFIGS["qwen3"])._decoder
+    assert decoder is not None and Fused.supports(decoder, 96)
+    monkeypatch.setattr("tacit.fused.model.LARGEST", 1000)
+    assert not Fused.supports(decoder, 96)
+
+
+def test_without_numba_rollouts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    fused = backbone_of(CONFIGS["qwen3"])
+    found = LocalEngine(fused).generate(asked(fused))
+    for module in ("tacit.backbone", "tacit.engines.draw"):
+        monkeypatch.setattr(f"{module}.find_spec", lambda name: None)
+    torch.manual_seed(0)
+    plain = backbone_without(CONFIGS["qwen3"])
+    same(found, LocalEngine(plain).generate(asked(plain)))
+
+
+def backbone_without(config: Any) -> Backbone:
+    made = backbone_of(config, lean=False)
+    assert made.fused is None
+    again = Backbone(made.model, build(), weights_digest="x")
+    assert again.fused is None and again._decoder is not None
+    return again
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 100), st.sampled_from([0.0, 0.3, 1.0, 3.0]))
+def test_tokens_are_drawn_as_pytorch_draws_them(seed: int, vocabulary: int, temperature: float) -> None:
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(0, 4, (5, vocabulary)).astype(np.float32))
+    uniform = rng.random(5)
+    plain = Request(torch.tensor([1]), temperature=temperature, seeds=(1,))
+    asks = Request(torch.tensor([1]), temperature=temperature, seeds=(1,), top=1)  # which takes PyTorch's way
+    tokens, logprobs, _ = draw(logits, [plain] * 5, uniform.tolist())
+    others, expected_logprobs, _ = draw(logits, [asks] * 5, uniform.tolist())
+    assert tokens == others
+    assert logprobs == pytest.approx(expected_logprobs, abs=1e-4)
+
+
+def test_exp_is_exact_to_a_float() -> None:
+    def fill(x: Any, y: Any) -> None:
+        for i in range(0, x.size, 16):
+            store(y, i, exp(load(x, i)))  # noqa: F821 - numba finds them below
+
+    fill.__globals__.update(store=lanes.store, exp=lanes.exp, load=lanes.load)
+    values = np.linspace(-87, 87, 1 << 16).astype(np.float32)
+    found = np.empty_like(values)
+    lanes.numba.njit(fill)(values, found)
+    wanted = np.exp(values.astype(np.float64))
+    assert (np.abs(found - wanted) / wanted).max() < 3e-7
+
+
+def test_work_is_divided_over_threads_and_errors_are_told() -> None:
+    meeting = threading.Barrier(2, timeout=30)
+
+    def named(value: int) -> int:
+        meeting.wait()  # only passes where two run at once
+        return value
+
+    with thread_count(2):
+        assert threads.run([lambda: named(1), lambda: named(2)]) == [1, 2]
+        assert threads.run([torch.get_num_threads] * 2) == [1, 1]
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match="three"):
+            threads.run([lambda: 1, lambda: int("three")])
+    with thread_count(1):
+        assert threads.run([threading.get_ident] * 2) == [threading.get_ident()] * 2
