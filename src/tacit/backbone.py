@@ -12,12 +12,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from tacit import fused
 from tacit.cache import RaggedCache
 from tacit.decoder import Decoder
 from tacit.errors import ConfigError, ModelError
@@ -314,8 +314,8 @@ class Backbone:
 
 
 def _fused(decoder: Decoder | None, width: int) -> Fused | None:
-    """Compiled loops for a model on the CPU, where numba is installed and the model is of their kind."""
-    if decoder is None or find_spec("numba") is None:
+    """Compiled passes for a model on the CPU, where they are available and the model is of their kind."""
+    if decoder is None or decoder.norm.device.type != "cpu" or not fused.available():
         return None
     from tacit.fused.model import Fused
 

@@ -82,14 +82,10 @@ def _device() -> list[Check]:
 
 def _compiled() -> Check:
     """Compiled passes make small models on the CPU two to three times as fast; nothing needs them."""
-    if find_spec("numba") is None:
-        return Check("compiled passes", "no numba; pip install 'tacit[fast]' makes small models on the CPU faster")
-    try:
-        from tacit.fused.lanes import blas
-    except Exception as error:  # a broken installation raises whatever it likes
-        return Check("compiled passes", f"numba cannot be used: {one_line(str(error))}; reinstall numba", False)
-    if blas() is None:
-        return Check("compiled passes", "this build of torch does not show its matrix product; PyTorch's way is taken")
+    from tacit import fused
+
+    if not fused.available():
+        return Check("compiled passes", "none; pip install 'tacit[fast]' makes small models on the CPU faster")
     return Check("compiled passes", "for small float32 models on the CPU", True)
 
 

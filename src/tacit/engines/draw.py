@@ -6,12 +6,12 @@ Builds on the engine protocol.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tacit import fused
 from tacit.engines.base import Alternatives, Request
 
 
@@ -40,7 +40,7 @@ def draw(
         Token ids, their natural-log probabilities under the distribution drawn from (greedy: at T = 1), and the most
         likely tokens of that distribution, as many for every row as any row's ``top`` asks for.
     """
-    if logits.device.type != "cpu" or find_spec("numba") is None:
+    if logits.device.type != "cpu" or not fused.available():
         return _drawn(logits, specs, draws)
     # A row is drawn in the same way whatever else is asked for beside it.
     plain = [spec.top == 0 and (spec.top_p == 1 or spec.temperature == 0) for spec in specs]

@@ -80,7 +80,7 @@ class Fused:
 
     @staticmethod
     def supports(decoder: Decoder, dim: int) -> bool:
-        """Whether widths fit registers, angles depend on positions alone, and PyTorch shows its matrix product."""
+        """Whether widths fit registers, and angles depend on positions alone."""
         fixed = getattr(decoder.rotary, "rope_type", "default") in ("default", "linear", "llama3", "yarn")
         widths = (dim, decoder.blocks[0].down.shape[1])
         return (
@@ -91,7 +91,6 @@ class Fused:
             and decoder.head.bias is None
             and all(width % TILE == 0 for width in widths)
             and sum(weight.numel() for block in decoder.blocks for weight in (block.qkv, block.gate_up)) <= LARGEST
-            and blas() is not None
         )
 
     def angles(self, count: int) -> tuple[Floats, Floats]:
