@@ -20,7 +20,7 @@ from tacit.answers import vote_answers
 from tacit.backbone import Backbone
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import KeyValues, Request, Rollout
-from tacit.engines.draw import draw
+from tacit.engines.draw import _drawn, draw
 from tacit.engines.local import LocalEngine
 from tacit.gradients import Group, policy_loss, prompt_gradients
 from tacit.learning import Learner, Task
@@ -226,11 +226,18 @@ def test_tokens_are_drawn_as_pytorch_draws_them(seed: int, vocabulary: int, temp
     logits = torch.from_numpy(rng.normal(0, 4, (5, vocabulary)).astype(np.float32))
     uniform = rng.random(5)
     plain = Request(torch.tensor([1]), temperature=temperature, seeds=(1,))
-    asks = Request(torch.tensor([1]), temperature=temperature, seeds=(1,), top=1)  # which takes PyTorch's way
+    asks = Request(torch.tensor([1]), temperature=temperature, seeds=(1,), top=3)
+    narrow = Request(torch.tensor([1]), temperature=temperature, seeds=(1,), top_p=0.9)  # which takes PyTorch's way
     tokens, logprobs, _ = draw(logits, [plain] * 5, uniform.tolist())
-    others, expected_logprobs, _ = draw(logits, [asks] * 5, uniform.tolist())
+    others, expected, _ = _drawn(logits, [plain] * 5, uniform.tolist())
     assert tokens == others
-    assert logprobs == pytest.approx(expected_logprobs, abs=1e-4)
+    assert logprobs == pytest.approx(expected, abs=1e-4)
+    # What is asked for beside it changes nothing, and a drawn token's log-prob is told once.
+    mixed = draw(logits, [plain, asks, narrow, asks, plain], uniform.tolist())
+    alone = [draw(logits[[row]], [spec], [uniform[row]]) for row, spec in enumerate([plain, asks, narrow, asks, plain])]
+    assert list(zip(*mixed[:2], strict=True)) == [(drawn[0], logprob[0]) for drawn, logprob, _ in alone]
+    assert mixed[0][::4] == tokens[::4] and mixed[1][0] == logprobs[0] and mixed[1][3] == logprobs[3]
+    assert all(dict(mixed[2][row]).get(mixed[0][row], mixed[1][row]) == mixed[1][row] for row in (1, 3))
 
 
 def test_exp_is_exact_to_a_float() -> None:

@@ -37,7 +37,10 @@ def test_a_stop_string_cuts_the_text_and_is_never_shown(
     if data.draw(some.booleans()):
         start = data.draw(some.integers(0, len(text) - 1))
         stop.append(text[start : start + 3])  # one that is in it
-    cuts = [at for at in map(text.find, stop) if at >= 0]
+    # Of overlapping ones the first to be complete ends the text, though another may have begun before it.
+    ends = [at + len(one) for one, at in zip(stop, map(text.find, stop), strict=True) if at >= 0]
+    read = text[: min(ends)] if ends else text
+    cuts = [at for at in map(read.find, stop) if at >= 0]
     assert "".join(pieces(tiny, ids, tuple(stop))) == (text[: min(cuts)] if cuts else text)
 
 

@@ -112,7 +112,8 @@ class RaggedBatch:
         feed = torch.tensor([[row.feed if row else first.feed] for row in slots], device=device)
         positions = torch.tensor([[row.position if row else 0] for row in slots], device=device)
         logits = self.backbone.forward(self.backbone.embed(feed), positions, cache)[:, 0].float()
-        return logits if len(rows) == len(slots) else logits[self._index([row.slot for row in rows])]
+        places = [row.slot for row in rows]  # compaction has put them in another order
+        return logits if places == list(range(len(slots))) else logits[self._index(places)]
 
     def _compact(self) -> None:
         """Bring the batch to the size that its live rows need."""

@@ -43,13 +43,13 @@ def draw(
     if logits.device.type != "cpu" or not fused.available():
         return _drawn(logits, specs, draws)
     # A row is drawn in the same way whatever else is asked for beside it.
-    plain = [spec.top == 0 and (spec.top_p == 1 or spec.temperature == 0) for spec in specs]
-    if all(plain):
+    whole = [spec.top_p == 1 or spec.temperature == 0 for spec in specs]
+    if all(whole) and not any(spec.top for spec in specs):
         return _compiled(logits, specs, draws)
     tokens, logprobs = [0] * len(specs), [0.0] * len(specs)
     alternatives: list[Alternatives] = [()] * len(specs)
     for way, kind in ((_compiled, True), (_drawn, False)):
-        rows = [row for row, is_plain in enumerate(plain) if is_plain is kind]
+        rows = [row for row, is_whole in enumerate(whole) if is_whole is kind]
         if rows:
             found = way(logits[rows], [specs[row] for row in rows], [draws[row] for row in rows])
             for row, token, logprob, likely in zip(rows, *found, strict=True):
@@ -77,15 +77,25 @@ def _drawn(
 def _compiled(
     logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
 ) -> tuple[list[int], list[float], list[Alternatives]]:
-    """``draw`` in one loop, for rows without top_p and alternatives."""
+    """``draw`` in one loop, for rows without top_p."""
     from tacit.fused.loops import draw_rows
 
     rows, vocabulary = logits.shape
-    tokens, logprobs = np.empty(rows, np.int64), np.empty(rows, np.float64)
+    drawn, logprobs = np.empty(rows, np.int64), np.empty(rows, np.float32)
     temperature = np.array([spec.temperature for spec in specs], np.float32)
     values = logits.contiguous().view(-1).numpy()
-    draw_rows(values, rows, vocabulary, temperature, np.array(draws, np.float64), tokens, logprobs)
-    return tokens.tolist(), logprobs.tolist(), [()] * rows
+    draw_rows(values, rows, vocabulary, temperature, np.array(draws, np.float64), drawn, logprobs)
+    tokens, chosen = drawn.tolist(), logprobs.tolist()
+    top = max(spec.top for spec in specs)
+    if not top:
+        return tokens, chosen, [()] * rows
+    # The token drawn has one log-prob, wherever it is told.
+    likely = most_likely(distribution(logits, specs), top)
+    told = [
+        tuple((i, logprob if i == token else p) for i, p in some)
+        for some, token, logprob in zip(likely, tokens, chosen, strict=True)
+    ]
+    return tokens, chosen, told
 
 
 def distribution(logits: Tensor, specs: Sequence[Request]) -> Tensor:
