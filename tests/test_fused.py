@@ -88,6 +88,7 @@ def same(ours: list[list[Rollout]], theirs: list[list[Rollout]]) -> None:
 def thread_count(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
+    threads.use(None)
     try:
         yield
     finally:
@@ -262,9 +263,12 @@ def test_work_is_divided_over_threads_and_errors_are_told() -> None:
 
     with thread_count(2):
         assert threads.run([lambda: named(1), lambda: named(2)]) == [1, 2]
-        assert threads.run([torch.get_num_threads] * 2) == [1, 1]
+        assert threads.run([torch.get_num_threads] * 2) == threads.run([threads.available] * 2) == [1, 1]
         assert torch.get_num_threads() == 2
         with pytest.raises(ValueError, match="three"):
             threads.run([lambda: 1, lambda: int("three")])
     with thread_count(1):
         assert threads.run([threading.get_ident] * 2) == [threading.get_ident()] * 2
+        threads.use(2)
+        assert threads.run([lambda: named(3), lambda: named(4)]) == [3, 4]
+        threads.use(None)

@@ -213,7 +213,8 @@ class RunConfig:
             servers that draw with other random numbers (docs/scale.md).
         baselines: controls run beside: "icl", "random", "majority", "verified".
         device, dtype, threads: where and how the model runs; threads None leaves them as they are, but for the
-            testbed means one: so small a model loses more to hand-over than it gains.
+            testbed means one for a product (so small a model loses more to hand-over than it gains) and all for
+            problems of a window, side by side.
         ray: Ray's address, or "local", to learn and generate in actors (cluster.py); None: in this process. Where the
             work is done changes no result: a run may go on elsewhere than it began.
         learners, engines: actors that learn (and generate, where there are no engines), and that only generate.

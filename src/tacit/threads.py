@@ -7,22 +7,53 @@ threads do.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
 
-_POOLS: dict[int, ThreadPoolExecutor] = {}
-_LOCK = threading.Lock()
+
+@dataclass
+class _Process:
+    """What holds for all of it."""
+
+    used: int | None = None
+    pools: dict[int, ThreadPoolExecutor] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_PROCESS = _Process()
+_PART = threading.local()
+
+
+def use(count: int | None) -> None:
+    """Divide work over so many threads, however many a product may take; None: as many as a product may take.
+
+    Threads with work of their own bear a busy machine well. Those that share a product wait for the slowest at every
+    one of them.
+    """
+    _PROCESS.used = count
+
+
+def cores() -> int:
+    """Processors that this process may run on, or fewer where OMP_NUM_THREADS says so."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available() -> int:
-    """Threads that this thread may use for its products (``torch.set_num_threads``)."""
-    return torch.get_num_threads()
+    """Threads that work is divided over, here: one within work that is a part already."""
+    if getattr(_PART, "within", False):
+        return 1
+    return torch.get_num_threads() if _PROCESS.used is None else _PROCESS.used
 
 
 def run(tasks: Sequence[Callable[[], T]]) -> list[T]:
@@ -30,10 +61,10 @@ def run(tasks: Sequence[Callable[[], T]]) -> list[T]:
 
     The first exception is raised once all have ended.
     """
-    threads = min(available(), len(tasks))
-    if threads < 2:
+    threads = available()
+    if min(threads, len(tasks)) < 2:
         return [task() for task in tasks]
-    futures = [_pool(available()).submit(task) for task in tasks]
+    futures = [_pool(threads).submit(task) for task in tasks]
     errors = [error for future in futures if (error := future.exception()) is not None]
     if errors:
         raise errors[0]
@@ -41,19 +72,22 @@ def run(tasks: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    with _LOCK:
-        if threads not in _POOLS:
+    with _PROCESS.lock:
+        if threads not in _PROCESS.pools:
             started = threading.Barrier(threads + 1)
 
+            before = torch.get_num_threads()
+
             def begin() -> None:
+                _PART.within = True
                 torch.get_num_threads()  # which would else take the process's number later on
                 torch.set_num_threads(1)
                 started.wait()
 
-            _POOLS[threads] = pool = ThreadPoolExecutor(threads, "tacit-work", initializer=begin)
+            _PROCESS.pools[threads] = pool = ThreadPoolExecutor(threads, "tacit-work", initializer=begin)
             for _ in range(threads):
                 pool.submit(lambda: None)
             started.wait()
             # What a thread sets is what threads that come later begin with.
-            torch.set_num_threads(threads)
-        return _POOLS[threads]
+            torch.set_num_threads(before)
+        return _PROCESS.pools[threads]

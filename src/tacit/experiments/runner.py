@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from tacit import problems as sources
+from tacit import threads
 from tacit.agent import Agent, Answered, Remembered
 from tacit.backbone import Backbone
 from tacit.bank import open_bank
@@ -73,11 +74,14 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
 
 
 def set_threads(config: RunConfig) -> None:
-    """Use the threads asked for; without, one for the testbed and for other models whatever torch chose."""
+    """Use the threads asked for; without, for the testbed all that there are, each with problems of its own and none
+    within a product, and for other models whatever torch chose."""
+    threads.use(None)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     elif config.model == "testbed":
         torch.set_num_threads(1)
+        threads.use(threads.cores())
 
 
 def build_engine(config: RunConfig) -> LocalEngine | VLLMEngine:
