@@ -22,6 +22,7 @@ from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import KeyValues, Request, Rollout
 from tacit.engines.draw import _drawn, draw
 from tacit.engines.local import LocalEngine
+from tacit.engines.meter import Meter
 from tacit.gradients import Group, policy_loss, prompt_gradients
 from tacit.learning import Learner, Task
 from tacit.problems import Problem
@@ -252,6 +253,22 @@ def test_exp_is_exact_to_a_float() -> None:
     lanes.numba.njit(fill)(values, found)
     wanted = np.exp(values.astype(np.float64))
     assert (np.abs(found - wanted) / wanted).max() < 3e-7
+
+
+def test_tokens_are_counted_whoever_counts() -> None:
+    meter, begin = Meter(), threading.Barrier(8)
+
+    def count() -> None:
+        begin.wait()
+        for _ in range(2000):
+            meter.add(1)
+
+    counting = [threading.Thread(target=count) for _ in range(8)]
+    for thread in counting:
+        thread.start()
+    for thread in counting:
+        thread.join()
+    assert meter.tokens == 16000
 
 
 def test_work_is_divided_over_threads_and_errors_are_told() -> None:

@@ -58,6 +58,8 @@ class Backbone:
         context: most tokens of a sequence, soft prompt included.
         embedding_std, embedding_norm: scalar standard deviation and mean row norm of the input embedding matrix, the
             scale at which soft prompts start and against which their norms are capped.
+        fused: compiled passes of a small model on the CPU, or None; they copy the weights, which therefore must not
+            change. ``lean=False`` leaves them and the lean decoder out, for models that are trained.
     """
 
     def __init__(

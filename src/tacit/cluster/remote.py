@@ -45,7 +45,7 @@ class RayEngine:
         self._local.check(requests)
         weights = [request.n for request in requests]
         rollouts: list[list[Rollout]] = self._crew.run("generate", requests, weights, good=GOOD_ROLLOUTS, most=ANY)
-        METER.tokens += sum(len(rollout.token_ids) for group in rollouts for rollout in group)
+        METER.add(sum(len(rollout.token_ids) for group in rollouts for rollout in group))
         return rollouts
 
 
@@ -62,5 +62,5 @@ class RayLearner(Learner):
         learned: list[Learned] = self._crew.run(
             "learn", tasks, [1] * len(tasks), good=GOOD_TASKS, most=self.config.batch
         )
-        METER.tokens += sum(result.tokens for result in learned)
+        METER.add(sum(result.tokens for result in learned))
         return learned

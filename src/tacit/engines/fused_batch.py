@@ -92,6 +92,8 @@ class FusedBatch:
         tiles = max(tiles, self._tiles)
         if not more and tiles == self._tiles:
             return
+        if more:  # twice as many at least, since each growth copies what is there
+            more = max(more, self._slots)
         fused = self.fused
         # Zeros, which the system hands out as they are touched: what was never written is read, times nothing.
         grown = np.zeros((fused.layers, self._slots + more, fused.kv, tiles, 2 * up(1) * fused.head_dim), np.float32)

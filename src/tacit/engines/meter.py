@@ -5,18 +5,25 @@ Builds on nothing. ``LocalEngine`` adds to it; the comparison reads it before an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 
 
 @dataclass
 class Meter:
-    """A count that only grows.
+    """A count that only grows. Thread-safe.
 
     Attributes:
         tokens: generated so far in this process.
     """
 
     tokens: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, tokens: int) -> None:
+        """Count so many more."""
+        with self._lock:
+            self.tokens += tokens
 
 
 METER = Meter()

@@ -148,7 +148,7 @@ class LocalSession:
             row.feed, row.position = token, row.position + 1
             row.rollout = self._ended(row)
             if row.rollout is not None:
-                METER.tokens += len(row.ids)
+                METER.add(len(row.ids))
                 over.append(row)
         if over:
             self._drop(over)

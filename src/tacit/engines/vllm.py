@@ -136,7 +136,7 @@ class VLLMEngine:
             self.check(f"request {number}", request)
         heads = [prompt(self.backbone, request) for request in requests]
         groups = self.run(self._generate(requests, heads))
-        METER.tokens += sum(len(rollout.token_ids) for group in groups for rollout in group)
+        METER.add(sum(len(rollout.token_ids) for group in groups for rollout in group))
         return [
             rescored(self.backbone, request, group) if self.differs(request) else group
             for request, group in zip(requests, groups, strict=True)

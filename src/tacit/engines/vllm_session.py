@@ -115,7 +115,7 @@ class VLLMSession:
             [rollout] = rescored(self._engine.backbone, asked.request, [news.rollout])
             told = progress(news.ticket, news.index, rollout)
         if told[-1].rollout is not None:
-            METER.tokens += len(told[-1].rollout.token_ids)
+            METER.add(len(told[-1].rollout.token_ids))
             asked.left -= 1
             if asked.left == 0:
                 del self._asked[news.ticket]

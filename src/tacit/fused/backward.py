@@ -28,7 +28,8 @@ INPUT, PROJECTED, Q, K, V, WEIGHTS, ROW_Q, ROW_K, ROW_V, SHARED, OWN, MIDDLE, GA
 """Indices into ``keep``."""
 
 
-def _each(
+@compiled
+def each(
     blas: int, count: int, turn_a: bool, turn_b: bool, m: int, n: int, k: int, a: Any, b: Any, beta: float, c: Any,
 ) -> None:  # fmt: skip
     """C = A B + beta C for ``count`` pairs of matrices, one behind the other."""
@@ -37,10 +38,8 @@ def _each(
         gemm(blas, turn_a, turn_b, m, n, k, a, i * m * k, a_row, b, i * k * n, b_row, np.float32(beta), c, i * m * n, n)
 
 
-each = compiled(_each)
-
-
-def _forward(
+@compiled
+def forward(
     blas: int, shape: Any, places: Any, weights: Any, eps: float, normed_heads: bool, biased: Any, cos: Any, sin: Any,
     embeds: Any, prompt: int, lengths: Any, width: int, wide: int, keep: Any, kept: Any, last: Any,
 ) -> None:  # fmt: skip
@@ -95,10 +94,8 @@ def _forward(
         mlp(blas, shape, places, weights, eps, at, count, count, target, normed, part[keep[GATED] : keep[PART]], active)
 
 
-forward = compiled(_forward)
-
-
-def _attention(
+@compiled
+def attention_backward(
     blas: int, shape: Any, prompt: int, lengths: Any, width: int, wide: int, keep: Any, part: Any, mixed: Any,
     prompt_mixed: Any, row_mixed: Any, weights: Any, shared: Any, own: Any, q: Any, k: Any, v: Any, rq: Any, rk: Any,
     rv: Any, whole: bool,
@@ -135,10 +132,8 @@ def _attention(
     each(blas, kv, True, False, wide, size, share * wide, weights, held_q, 1.0, k)
 
 
-attention_backward = compiled(_attention)
-
-
-def _backward(
+@compiled
+def backward(
     blas: int, shape: Any, places: Any, weights: Any, eps: float, normed_heads: bool, cos: Any, sin: Any, prompt: int,
     lengths: Any, width: int, wide: int, keep: Any, kept: Any, given: Any, soft: int, out: Any,
 ) -> None:  # fmt: skip
@@ -200,6 +195,3 @@ def _backward(
         )  # fmt: skip
         norm_rows_backward(part, wanted, dim, weights[at + places[INPUT_NORM] :], eps, normed, gradient)
     out[:] = gradient[: soft * dim]
-
-
-backward = compiled(_backward)

@@ -29,17 +29,16 @@ ATTENTION_NORM, QKV, QKV_BIAS, HEAD_NORMS, OUT, OUT_BIAS, MLP_NORM, GATE_UP, DOW
 """Indices into ``places``."""
 
 
-def _spread(bias: Any, at: int, width: int, rows: int, out: Any) -> None:
+@compiled
+def spread(bias: Any, at: int, width: int, rows: int, out: Any) -> None:
     """A bias as the start of every row of a product."""
     for row in range(rows):
         for i in range(width):
             out[row * width + i] = bias[at + i]
 
 
-spread = compiled(_spread)
-
-
-def _mlp(
+@compiled
+def mlp(
     blas: int, shape: Any, places: Any, weights: Any, eps: float, at: int, rows: int, real: int, x: Any, normed: Any,
     gate_up: Any, active: Any,
 ) -> None:  # fmt: skip
@@ -56,10 +55,8 @@ def _mlp(
     gemm(blas, False, False, rows, dim, hidden, active, 0, hidden, weights, down, dim, one, x, 0, dim)
 
 
-mlp = compiled(_mlp)
-
-
-def _project(
+@compiled
+def project(
     blas: int, shape: Any, places: Any, weights: Any, eps: float, biased: Any, at: int, rows: int, real: int, x: Any,
     normed: Any, qkv: Any,
 ) -> None:  # fmt: skip
@@ -72,10 +69,8 @@ def _project(
     gemm(blas, False, False, rows, width, dim, normed, 0, dim, weights, at + places[QKV], width, beta, qkv, 0, width)
 
 
-project = compiled(_project)
-
-
-def _output(
+@compiled
+def output(
     blas: int, shape: Any, places: Any, weights: Any, biased: Any, at: int, rows: int, mixed: Any, x: Any,
 ) -> None:  # fmt: skip
     """x += the output projection of what attention mixed."""
@@ -90,10 +85,8 @@ def _output(
                 x[row * dim + i] += weights[at + places[OUT_BIAS] + i]
 
 
-output = compiled(_output)
-
-
-def _step(
+@compiled
+def step(
     blas: int, shape: Any, places: Any, weights: Any, norm: Any, head: Any, eps: float, normed_heads: bool, biased: Any,
     cos: Any, sin: Any, x: Any, rows: int, real: int, position: Any, prompts: Any, begin: Any, before: Any, own: Any,
     slot: Any, column: Any, tiles: int, logits: Any,
@@ -124,10 +117,8 @@ def _step(
     )  # fmt: skip
 
 
-step = compiled(_step)
-
-
-def _prompt(
+@compiled
+def prompt(
     blas: int, shape: Any, places: Any, weights: Any, eps: float, normed_heads: bool, biased: Any, cos: Any, sin: Any,
     x: Any, rows: int, count: int, past_keys: Any, past_values: Any, begun: int, packed: Any,
 ) -> None:  # fmt: skip
@@ -176,6 +167,3 @@ def _prompt(
         join_rows(seen, lengths, high, heads, kv, size, mixed)
         output(blas, shape, places, weights, biased, at, rows, mixed, x)
         mlp(blas, shape, places, weights, eps, at, rows, count, x, normed, gate_up, active)
-
-
-prompt = compiled(_prompt)

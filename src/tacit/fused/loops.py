@@ -36,7 +36,8 @@ TILE = LANES
 _NOTHING = np.float32(-1e30)  # the score of a column that is not there; exp of it is 0 beside any other
 
 
-def _norm(x: Any, rows: int, width: int, weight: Any, eps: float, out: Any) -> None:
+@compiled
+def norm_rows(x: Any, rows: int, width: int, weight: Any, eps: float, out: Any) -> None:
     """out = x / rms(x) * weight, for each of ``rows`` rows."""
     for row in range(rows):
         at = row * width
@@ -49,10 +50,8 @@ def _norm(x: Any, rows: int, width: int, weight: Any, eps: float, out: Any) -> N
             store(out, at + i, mul(mul(load(x, at + i), scale), load(weight, i)))
 
 
-norm_rows = compiled(_norm)
-
-
-def _silu_mul(gate_up: Any, rows: int, width: int, out: Any) -> None:
+@compiled
+def silu_mul(gate_up: Any, rows: int, width: int, out: Any) -> None:
     """out [rows, width] = silu(gate) * up, of [rows, 2 width]."""
     one = splat(np.float32(1))
     for row in range(rows):
@@ -63,10 +62,8 @@ def _silu_mul(gate_up: Any, rows: int, width: int, out: Any) -> None:
             store(out, row * width + i, mul(gate, load(gate_up, at + width + i)))
 
 
-silu_mul = compiled(_silu_mul)
-
-
-def _turn(
+@compiled
+def _turn_head(
     x: Any, at: int, dim: int, weight: Any, w: int, normed: bool, eps: float, cos: Any, sin: Any, c: int, out: Any,
     o: int,
 ) -> None:  # fmt: skip
@@ -89,10 +86,8 @@ def _turn(
         store(out, o + half + i, fma(high, cosine, mul(low, sine)))
 
 
-_turn_head = compiled(_turn)
-
-
-def _split_tokens(
+@compiled
+def split_tokens(
     qkv: Any, rows: int, heads: int, kv: int, dim: int, weight: Any, normed: bool, eps: float, cos: Any, sin: Any,
     position: Any, slot: Any, column: Any, tiles: int, q: Any, own: Any,
 ) -> None:  # fmt: skip
@@ -130,10 +125,8 @@ def _split_tokens(
                 store(own, place + i, load(qkv, value + i))
 
 
-split_tokens = compiled(_split_tokens)
-
-
-def _tile_scores(q: Any, at: int, dim: int, tiles: Any, place: int, scale: Any, seen: int) -> Any:
+@compiled
+def _scores_of_tile(q: Any, at: int, dim: int, tiles: Any, place: int, scale: Any, seen: int) -> Any:
     """Scores of one query with the 16 keys of a tile, of which ``seen`` are there."""
     even, odd = splat(np.float32(0)), splat(np.float32(0))
     for i in range(0, dim, 2):
@@ -142,10 +135,8 @@ def _tile_scores(q: Any, at: int, dim: int, tiles: Any, place: int, scale: Any, 
     return first(mul(add(even, odd), scale), seen, splat(_NOTHING))
 
 
-_scores_of_tile = compiled(_tile_scores)
-
-
-def _attend_tokens(
+@compiled
+def attend_tokens(
     q: Any, rows: int, heads: int, kv: int, dim: int, prompt: Any, begin: Any, before: Any, own: Any, slot: Any,
     after: Any, tiles: int, scale: float, out: Any,
 ) -> None:  # fmt: skip
@@ -210,10 +201,8 @@ def _attend_tokens(
                 store(out, at + i + LANES, mul(add(b, d), part))
 
 
-attend_tokens = compiled(_attend_tokens)
-
-
-def _pack(keys: Any, values: Any, kv: int, capacity: int, columns: int, dim: int, tiles: Any, begin: int) -> None:
+@compiled
+def pack(keys: Any, values: Any, kv: int, capacity: int, columns: int, dim: int, tiles: Any, begin: int) -> None:
     """Keys and values [kv, capacity, dim], of which ``columns`` are there, as tiles from ``begin`` on."""
     size = 2 * TILE * dim
     count = (columns + TILE - 1) // TILE
@@ -226,10 +215,8 @@ def _pack(keys: Any, values: Any, kv: int, capacity: int, columns: int, dim: int
                 tiles[place + TILE * dim + c % TILE * dim + i] = values[source + i]
 
 
-pack = compiled(_pack)
-
-
-def _split_rows(
+@compiled
+def split_rows(
     qkv: Any, lengths: Any, width: int, heads: int, kv: int, dim: int, weight: Any, normed: bool, eps: float, cos: Any,
     sin: Any, position: int, q: Any, k: Any, v: Any, capacity: int, offset: int,
 ) -> None:  # fmt: skip
@@ -252,10 +239,8 @@ def _split_rows(
             token += 1
 
 
-split_rows = compiled(_split_rows)
-
-
-def _join_rows(mixed: Any, lengths: Any, width: int, heads: int, kv: int, dim: int, out: Any) -> None:
+@compiled
+def join_rows(mixed: Any, lengths: Any, width: int, heads: int, kv: int, dim: int, out: Any) -> None:
     """The inverse of ``split_rows`` for queries: [kv, rows, heads / kv, width, dim] to rows [tokens, heads dim]."""
     share, rows = heads // kv, len(lengths)
     token = 0
@@ -268,10 +253,8 @@ def _join_rows(mixed: Any, lengths: Any, width: int, heads: int, kv: int, dim: i
             token += 1
 
 
-join_rows = compiled(_join_rows)
-
-
-def _softmax(  # noqa: PLR0912 - two ranges of columns, three times
+@compiled
+def softmax(  # noqa: PLR0912 - two ranges of columns, three times
     shared: Any, wide: int, seen: int, own: Any, lengths: Any, repeats: int, share: int, width: int, capacity: int,
     offset: int, scale: float,
 ) -> None:  # fmt: skip
@@ -320,10 +303,10 @@ def _softmax(  # noqa: PLR0912 - two ranges of columns, three times
                 store(own, b + c, zero)
 
 
-softmax = compiled(_softmax)
-
-
-def _draw(logits: Any, rows: int, vocabulary: int, temperature: Any, uniform: Any, tokens: Any, logprobs: Any) -> None:
+@compiled
+def draw_rows(
+    logits: Any, rows: int, vocabulary: int, temperature: Any, uniform: Any, tokens: Any, logprobs: Any
+) -> None:
     """A token a row by inverting the cumulative distribution at ``uniform`` (the likeliest at temperature 0), and its
     natural-log probability (at temperature 0: at 1)."""
     nothing, zero = splat(_NOTHING), splat(np.float32(0))
@@ -362,6 +345,3 @@ def _draw(logits: Any, rows: int, vocabulary: int, temperature: Any, uniform: An
         if not greedy:
             distance /= temperature[row]
         logprobs[row] = distance - np.log(whole)
-
-
-draw_rows = compiled(_draw)

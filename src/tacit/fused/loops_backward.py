@@ -12,7 +12,8 @@ import numpy as np
 from tacit.fused.lanes import LANES, add, compiled, div, exp, fma, load, mul, splat, store, sub, total
 
 
-def _norm(x: Any, rows: int, width: int, weight: Any, eps: float, gradient: Any, out: Any) -> None:
+@compiled
+def norm_rows_backward(x: Any, rows: int, width: int, weight: Any, eps: float, gradient: Any, out: Any) -> None:
     """Adds to ``out`` the gradient of x, given that of x / rms(x) * weight."""
     for row in range(rows):
         at = row * width
@@ -28,10 +29,8 @@ def _norm(x: Any, rows: int, width: int, weight: Any, eps: float, gradient: Any,
             store(out, at + i, add(load(out, at + i), fma(load(x, at + i), back, inner)))
 
 
-norm_rows_backward = compiled(_norm)
-
-
-def _silu_mul(gate_up: Any, rows: int, width: int, gradient: Any, out: Any) -> None:
+@compiled
+def silu_mul_backward(gate_up: Any, rows: int, width: int, gradient: Any, out: Any) -> None:
     """Gradient [rows, 2 width] of gate and up, given that [rows, width] of silu(gate) * up."""
     one, zero = splat(np.float32(1)), splat(np.float32(0))
     for row in range(rows):
@@ -44,10 +43,8 @@ def _silu_mul(gate_up: Any, rows: int, width: int, gradient: Any, out: Any) -> N
             store(out, at + width + i, mul(given, mul(gate, sigmoid)))
 
 
-silu_mul_backward = compiled(_silu_mul)
-
-
-def _turn(
+@compiled
+def _turn_head(
     x: Any, at: int, dim: int, weight: Any, w: int, normed: bool, eps: float, cos: Any, sin: Any, c: int,
     gradient: Any, g: int, out: Any, o: int,
 ) -> None:  # fmt: skip
@@ -73,10 +70,8 @@ def _turn(
         store(out, o + i, fma(load(x, at + i), back, inner))
 
 
-_turn_head = compiled(_turn)
-
-
-def _split(
+@compiled
+def split_rows_backward(
     qkv: Any, lengths: Any, width: int, heads: int, kv: int, dim: int, weight: Any, normed: bool, eps: float, cos: Any,
     sin: Any, position: int, q: Any, k: Any, v: Any, capacity: int, out: Any,
 ) -> None:  # fmt: skip
@@ -99,10 +94,8 @@ def _split(
             token += 1
 
 
-split_rows_backward = compiled(_split)
-
-
-def _join(gradient: Any, lengths: Any, width: int, heads: int, kv: int, dim: int, out: Any) -> None:
+@compiled
+def join_rows_backward(gradient: Any, lengths: Any, width: int, heads: int, kv: int, dim: int, out: Any) -> None:
     """Ragged rows [tokens, heads dim] to [kv, rows, heads / kv, width, dim], zeros where there is no token."""
     share, rows = heads // kv, len(lengths)
     zero = splat(np.float32(0))
@@ -120,10 +113,8 @@ def _join(gradient: Any, lengths: Any, width: int, heads: int, kv: int, dim: int
                 token += 1
 
 
-join_rows_backward = compiled(_join)
-
-
-def _softmax(
+@compiled
+def softmax_backward(
     shared: Any, shared_gradient: Any, wide: int, own: Any, own_gradient: Any, capacity: int, rows: int, scale: float
 ) -> None:
     """Gradients of scores, in place of those of the weights ``shared`` [rows, wide] and ``own`` [rows, capacity] that
@@ -143,6 +134,3 @@ def _softmax(
         for c in range(0, capacity, LANES):
             change = mul(load(own, b + c), sub(load(own_gradient, b + c), mean))
             store(own_gradient, b + c, mul(change, by))
-
-
-softmax_backward = compiled(_softmax)
