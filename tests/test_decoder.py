@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
+from random_models import model_of
 from tacit.backbone import Backbone
 from tacit.decoder import Decoder
 from tacit.engines.prefill import prefill, prompt_embeddings
@@ -31,16 +31,6 @@ CONFIGS = {
     "qwen2": Qwen2Config(**SMALL, tie_word_embeddings=True),
     "qwen3": Qwen3Config(**SMALL, head_dim=16),
 }  # fmt: skip
-
-
-def model_of(config: Any) -> Any:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="sdpa")
-    with torch.no_grad():  # norms and biases start as ones and zeros, which would hide that one is forgotten
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.3)
-    return model
 
 
 def both(config: Any) -> tuple[Backbone, Backbone]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
+from random_models import model_of
 from tacit import threads
 from tacit.answers import vote_answers
 from tacit.backbone import Backbone
@@ -52,13 +52,7 @@ CONFIGS = {
 
 
 def backbone_of(config: Any, *, lean: bool = True) -> Backbone:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="sdpa")
-    with torch.no_grad():  # norms and biases start as ones and zeros, which would hide that one is forgotten
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.3)
-    made = Backbone(model, build(), weights_digest="x", lean=lean)
+    made = Backbone(model_of(config), build(), weights_digest="x", lean=lean)
     assert (made.fused is not None) == lean
     return made
 

@@ -317,7 +317,9 @@ class Backbone:
 
 def _fused(decoder: Decoder | None, width: int) -> Fused | None:
     """Compiled passes for a model on the CPU, where they are available and the model is of their kind."""
-    if decoder is None or decoder.norm.device.type != "cpu" or not fused.available():
+    if decoder is None or decoder.norm.device.type != "cpu" or decoder.norm.dtype != torch.float32:
+        return None  # and numba is not imported for it
+    if not fused.available():
         return None
     from tacit.fused.model import Fused
 

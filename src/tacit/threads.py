@@ -75,7 +75,6 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     with _PROCESS.lock:
         if threads not in _PROCESS.pools:
             started = threading.Barrier(threads + 1)
-
             before = torch.get_num_threads()
 
             def begin() -> None:

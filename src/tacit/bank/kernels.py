@@ -1,8 +1,8 @@
 """Machine code for the search of large banks: rotating, coding, scanning and rescoring keys.
 
-Builds on numpy and numba (``pip install 'tacit[large]'``), which compiles these loops for the processor at hand the
-first time that they are called and keeps the result on the disk. ``compressed`` says what the numbers mean. All loops
-let other threads run meanwhile and none has threads of its own.
+Builds on fused.lanes and numba (``pip install 'tacit[large]'``), which compiles these loops for the processor at hand
+the first time that they are called and keeps the result on the disk. ``compressed`` says what the numbers mean. All
+loops let other threads run meanwhile and none has threads of its own.
 """
 
 from __future__ import annotations
@@ -17,21 +17,16 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from tacit.fused.lanes import compiled
+
 _WORDS = 8  # of 64 bits in a register
 _AHEAD = 128  # rows that a scan fetches in advance; without, it waits for memory half of its time
 _LANES = 16  # rows that are coded side by side, one in each lane of a vector register
-# Sums may be reordered, which vector registers need; their errors stay those of any float32 sum.
-_REORDER = {"reassoc", "nsz", "contract"}
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    jit: Callable[..., Any] = numba.njit
-    options = {"nogil": True, "fastmath": _REORDER, "error_model": "numpy"}
-    made: Callable[..., Any]
-    try:
-        made = jit(cache=True, **options)(function)
-    except RuntimeError:  # no folder that could hold the compiled code
-        made = jit(**options)(function)
+    # The errors of reordered sums stay those of any float32 sum.
+    made: Callable[..., Any] = compiled(function, reorder=True)
     return made
 
 

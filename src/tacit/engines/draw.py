@@ -44,7 +44,7 @@ def draw(
         return _drawn(logits, specs, draws)
     # A row is drawn in the same way whatever else is asked for beside it.
     whole = [spec.top_p == 1 or spec.temperature == 0 for spec in specs]
-    if all(whole) and not any(spec.top for spec in specs):
+    if all(whole):
         return _compiled(logits, specs, draws)
     tokens, logprobs = [0] * len(specs), [0.0] * len(specs)
     alternatives: list[Alternatives] = [()] * len(specs)

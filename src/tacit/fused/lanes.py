@@ -60,10 +60,11 @@ class _RegisterModel(models.PrimitiveModel):
 _register = _Register()
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any], *, reorder: bool = False) -> Any:
     """Machine code for the processor at hand, made at the first call and kept on the disk where there is a place for
-    it. Other threads run meanwhile."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz", "contract"}}
+    it. Other threads run meanwhile. ``reorder``: sums may be, so that numba itself can put them into registers."""
+    fastmath = {"nsz", "contract", "reassoc"} if reorder else {"nsz", "contract"}
+    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
     jit: Any = numba.njit
     try:
         return jit(cache=True, **options)(function)

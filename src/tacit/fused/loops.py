@@ -37,15 +37,21 @@ _NOTHING = np.float32(-1e30)  # the score of a column that is not there; exp of 
 
 
 @compiled
+def per_rms(x: Any, at: int, width: int, eps: float) -> Any:
+    """1 / rms of the ``width`` values from x[at] on."""
+    squares = splat(np.float32(0))
+    for i in range(0, width, LANES):
+        value = load(x, at + i)
+        squares = fma(value, value, squares)
+    return np.float32(1 / np.sqrt(total(squares) / np.float32(width) + np.float32(eps)))
+
+
+@compiled
 def norm_rows(x: Any, rows: int, width: int, weight: Any, eps: float, out: Any) -> None:
     """out = x / rms(x) * weight, for each of ``rows`` rows."""
     for row in range(rows):
         at = row * width
-        squares = splat(np.float32(0))
-        for i in range(0, width, LANES):
-            value = load(x, at + i)
-            squares = fma(value, value, squares)
-        scale = splat(np.float32(1 / np.sqrt(total(squares) / np.float32(width) + np.float32(eps))))
+        scale = splat(per_rms(x, at, width, eps))
         for i in range(0, width, LANES):
             store(out, at + i, mul(mul(load(x, at + i), scale), load(weight, i)))
 
@@ -69,13 +75,7 @@ def _turn_head(
 ) -> None:  # fmt: skip
     """One head: normed (weights from ``w`` on) and rotated (angles from ``c`` on), from x[at:] to out[o:]."""
     half = dim // 2
-    scale = splat(np.float32(1))
-    if normed:
-        squares = splat(np.float32(0))
-        for i in range(0, dim, LANES):
-            value = load(x, at + i)
-            squares = fma(value, value, squares)
-        scale = splat(np.float32(1 / np.sqrt(total(squares) / np.float32(dim) + np.float32(eps))))
+    scale = splat(per_rms(x, at, dim, eps) if normed else np.float32(1))
     for i in range(0, half, LANES):
         low, high = load(x, at + i), load(x, at + half + i)
         if normed:

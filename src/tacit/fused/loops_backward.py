@@ -1,6 +1,6 @@
 """Compiled loops of the backward pass between its matrix products, for loops.py's forward ones.
 
-Builds on lanes. Layouts are those of loops.py. Only the gradients of inputs are made: weights are frozen.
+Builds on lanes and loops. Layouts are those of loops.py. Only the gradients of inputs are made: weights are frozen.
 """
 
 from __future__ import annotations
@@ -10,6 +10,17 @@ from typing import Any
 import numpy as np
 
 from tacit.fused.lanes import LANES, add, compiled, div, exp, fma, load, mul, splat, store, sub, total
+from tacit.fused.loops import per_rms
+
+
+@compiled
+def _norm_slopes(x: Any, at: int, gradient: Any, g: int, weight: Any, w: int, width: int, eps: float) -> Any:
+    """a and b of a norm's way back, a * (gradient * weight) + b * x, for one row."""
+    along = splat(np.float32(0))
+    for i in range(0, width, LANES):
+        along = fma(mul(load(gradient, g + i), load(weight, w + i)), load(x, at + i), along)
+    scale = per_rms(x, at, width, eps)
+    return scale, -total(along) * scale * scale * scale / np.float32(width)
 
 
 @compiled
@@ -17,16 +28,10 @@ def norm_rows_backward(x: Any, rows: int, width: int, weight: Any, eps: float, g
     """Adds to ``out`` the gradient of x, given that of x / rms(x) * weight."""
     for row in range(rows):
         at = row * width
-        squares, along = splat(np.float32(0)), splat(np.float32(0))
-        for i in range(0, width, LANES):
-            value = load(x, at + i)
-            squares = fma(value, value, squares)
-            along = fma(mul(load(gradient, at + i), load(weight, i)), value, along)
-        scale = np.float32(1 / np.sqrt(total(squares) / np.float32(width) + np.float32(eps)))
-        back = splat(-total(along) * scale * scale * scale / np.float32(width))
+        scale, back = _norm_slopes(x, at, gradient, at, weight, 0, width, eps)
         for i in range(0, width, LANES):
             inner = mul(mul(load(gradient, at + i), load(weight, i)), splat(scale))
-            store(out, at + i, add(load(out, at + i), fma(load(x, at + i), back, inner)))
+            store(out, at + i, add(load(out, at + i), fma(load(x, at + i), splat(back), inner)))
 
 
 @compiled
@@ -50,7 +55,6 @@ def _turn_head(
 ) -> None:  # fmt: skip
     """The gradient of one head of the projections, from that of the normed and rotated head."""
     half = dim // 2
-    scale, back = splat(np.float32(1)), splat(np.float32(0))
     for i in range(0, half, LANES):
         low, high = load(gradient, g + i), load(gradient, g + half + i)
         cosine, sine = load(cos, c + i), load(sin, c + i)
@@ -58,16 +62,10 @@ def _turn_head(
         store(out, o + half + i, sub(mul(high, cosine), mul(low, sine)))
     if not normed:
         return
-    squares, along = splat(np.float32(0)), splat(np.float32(0))
+    scale, back = _norm_slopes(x, at, out, o, weight, w, dim, eps)
     for i in range(0, dim, LANES):
-        value = load(x, at + i)
-        squares = fma(value, value, squares)
-        along = fma(mul(load(out, o + i), load(weight, w + i)), value, along)
-    size = np.float32(1 / np.sqrt(total(squares) / np.float32(dim) + np.float32(eps)))
-    scale, back = splat(size), splat(-total(along) * size * size * size / np.float32(dim))
-    for i in range(0, dim, LANES):
-        inner = mul(mul(load(out, o + i), load(weight, w + i)), scale)
-        store(out, o + i, fma(load(x, at + i), back, inner))
+        inner = mul(mul(load(out, o + i), load(weight, w + i)), splat(scale))
+        store(out, o + i, fma(load(x, at + i), splat(back), inner))
 
 
 @compiled
