@@ -59,15 +59,6 @@ class Batch(Protocol):
         ...
 
 
-def batch_for(backbone: Backbone) -> Batch:
-    """An empty batch, of the kind that suits the model."""
-    if backbone.fused is None:
-        return RaggedBatch(backbone)
-    from tacit.engines.fused_batch import FusedBatch
-
-    return FusedBatch(backbone, backbone.fused)
-
-
 def prompts_of(backbone: Backbone, groups: Sequence[Sequence[Row]]) -> list[Tensor]:
     return [prompt_embeddings(backbone, group[0].spec.ids[:-1], group[0].spec.soft_prompt) for group in groups]
 

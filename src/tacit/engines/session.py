@@ -14,7 +14,7 @@ import torch
 
 from tacit.backbone import Backbone
 from tacit.engines.base import Progress, Request, Rollout
-from tacit.engines.batches import Row, batch_for
+from tacit.engines.batches import Batch, RaggedBatch, Row
 from tacit.engines.checks import length_of
 from tacit.engines.draw import draw, uniforms
 from tacit.engines.ending import ended
@@ -49,7 +49,7 @@ class LocalSession:
         self._next = 0
         self._waiting: deque[tuple[int, Request]] = deque()
         self._rows: list[Row] = []
-        self._batch = batch_for(backbone)
+        self._batch = _batch_for(backbone)
 
     @property
     def waiting(self) -> int:
@@ -160,3 +160,12 @@ class LocalSession:
         if over is None:
             return None
         return Rollout(tuple(row.ids), tuple(row.logprobs), *over, tuple(row.alternatives))
+
+
+def _batch_for(backbone: Backbone) -> Batch:
+    """An empty batch, of the kind that suits the model."""
+    if backbone.fused is None:
+        return RaggedBatch(backbone)
+    from tacit.engines.fused_batch import FusedBatch  # which needs numba
+
+    return FusedBatch(backbone, backbone.fused)
