@@ -54,7 +54,7 @@ class Tenant:
     """One namespace with a key and two memories, and all that its requests were answered."""
 
     def __init__(self, server: InProcess, side: str) -> None:
-        self.namespace = f"space-{next(FRESH)}-end"
+        self.namespace = f"space-{next(FRESH):06}-end"  # of one length: an export's header tells its own
         self.client = server.client(self.namespace, "ask", "learn", "admin")
         self.seen: list[str] = []
         self.jobs: list[str] = []
