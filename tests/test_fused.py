@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from random_models import model_of
+from server import serving
 from tacit import threads
 from tacit.answers import vote_answers
 from tacit.backbone import Backbone
@@ -283,3 +285,16 @@ def test_work_is_divided_over_threads_and_errors_are_told() -> None:
         threads.use(2)
         assert threads.run([lambda: named(3), lambda: named(4)]) == [3, 4]
         threads.use(None)
+
+
+@pytest.mark.slow
+def test_a_server_compiles_before_it_says_that_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "nothing-compiled-yet"))
+    told = []
+    for bank in ("first.db", "second.db"):
+        with serving(tmp_path / bank, "--no-learn") as served:
+            before = served.log.read_text()
+            assert served.client().completions.create(model="testbed", prompt="3 + 4", max_tokens=4).choices
+            assert served.log.read_text().startswith(before)
+            told.append((before.count("compiling loops"), served.log.read_text().count("compiling loops")))
+    assert told == [(1, 1), (0, 0)]

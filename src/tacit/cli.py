@@ -26,7 +26,7 @@ from tacit import (
     cli_study,
     cli_testbed,
 )
-from tacit.cli_common import Interrupted, ReaderGone, emit, one_line, show_summary, version, writing
+from tacit.cli_common import Interrupted, ReaderGone, emit, one_line, show_notes, show_summary, version, writing
 from tacit.errors import TacitError
 
 INTERRUPTED = 130
@@ -90,6 +90,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
 
 def main() -> None:
     """Entry point of the ``tacit`` command; exits with 0, 1 (doctor found something), 2 (user error) or 130."""
+    show_notes()
     sys.exit(_exit_code())
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -104,6 +105,21 @@ def console(stream: TextIO | None = None, *, like: TextIO | None = None) -> Cons
     # Piped output has no width: tables then get as much as they want.
     width = None if terminal else 160
     return Console(file=stream, markup=False, emoji=False, highlight=False, width=width, force_terminal=terminal)
+
+
+class _Notes(logging.Handler):
+    """Writes to the stderr of the moment, which a live display takes over for a while."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(one_line(self.format(record)) + "\n")
+
+
+def show_notes() -> None:
+    """From now on stderr tells of what makes a user wait for no visible reason."""
+    log = logging.getLogger("tacit.fused")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [_Notes()]
 
 
 def show(*things: Any) -> None:

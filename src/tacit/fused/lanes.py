@@ -20,6 +20,7 @@ others of this package.
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -31,9 +32,12 @@ import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core import event as events
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
+
+_LOG = logging.getLogger(__name__)
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
@@ -58,6 +62,25 @@ class _RegisterModel(models.PrimitiveModel):
 
 
 _register = _Register()
+
+
+class _Notice(events.Listener):
+    """Says once that loops are being compiled: seconds in which nothing else seems to happen."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        """Called before anything is compiled that was not on the disk."""
+        ours = event.data["dispatcher"].py_func.__module__.startswith("tacit.")
+        if ours and not self.said:
+            self.said = True
+            _LOG.info("compiling loops for this processor; it takes some seconds, the first time")
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to say."""
+
+
+events.register("numba:compile", _Notice())  # type: ignore[no-untyped-call]
 
 
 def compiled(function: Callable[..., Any], *, reorder: bool = False) -> Any:

@@ -98,6 +98,7 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
                 f"{config.host} can be reached from other machines, but {shown_address(config.bank)} has no API key; "
                 "make one with `tacit keys create`, or listen at 127.0.0.1"
             )
+        service.warm()  # before the learner, which then finds loops that are compiled
         if config.learner:
             learner = LearnerProcess(config.worker())
             learner.start()

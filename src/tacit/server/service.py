@@ -17,6 +17,7 @@ import torch
 from tacit.backbone import Backbone, Template
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
+from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.engines.shared import SharedEngine
 from tacit.engines.vllm import VLLMEngine
@@ -88,6 +89,11 @@ class Service:
     async def storing(self, work: Callable[[], T]) -> T:
         """Run database work outside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+
+    def warm(self) -> None:
+        """Draw a token with the model that lies here, so that no caller waits for what a process does once."""
+        if self._sampling is self.local:
+            self.local.generate([Request(self.backbone.encode("1"), max_tokens=1, seeds=(0,))])
 
     def close(self) -> None:
         """End the threads and close the bank."""
