@@ -152,6 +152,11 @@ class Watched:
         self.inner, self.seconds = inner, 0.0
         self.asked: list[tuple[int, ...]] = []
 
+    @property
+    def context(self) -> int:
+        """See ``Engine.context``."""
+        return int(self.inner.context)
+
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
         """See ``Engine.generate``."""
         self.asked.append(tuple(request.n for request in requests))

@@ -200,6 +200,39 @@ def test_bad_data_is_one_clear_sentence(tmp_path: Path, text: str, expected: str
     assert not (tmp_path / "out").exists()
 
 
+def problems_file(path: Path, problems: list[tuple[str, str]]) -> Path:
+    rows = [{"id": f"{gold}: {text[:12]}", "problem": text, "answer": gold} for text, gold in problems]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_problem_that_the_model_has_no_room_for_is_wrong_and_the_run_goes_on(finished: Path, tmp_path: Path) -> None:
+    known = [(row["problem"], row["gold"]) for row in results(finished)[:4]]
+    long, longer = (" + ".join(["2"] * 600 + [str(number)]) for number in (3, 4))
+    mixed = [known[0], (long, "1203"), *known[1:3], (longer, "1204"), known[3]]
+    short, both = problems_file(tmp_path / "short.jsonl", known), problems_file(tmp_path / "both.jsonl", mixed)
+    more = ["--baselines", "icl,majority,random,verified", *SHORT]
+    tacit("run", "--data", short, "--out", tmp_path / "short", *more, "--window", 1)
+    done = tacit("run", "--data", both, "--out", tmp_path / "both", *more, "--window", 1)
+    assert "not asked, because the model has no room for them: 2 of 6 problems" in done.stdout
+    rows = results(tmp_path / "both")
+    assert [row["position"] for row in rows] == list(range(6))
+    unasked = [row for row in rows if row["gold"] in ("1203", "1204")]
+    for row in unasked:
+        assert row["zero_shot"]["correct"] == row["routed"]["correct"] == 0 and row["routed"]["answers"] == [None] * 4
+        assert row["tokens"] == 0 and row["learned"] is None and row["not_learned"].startswith("not asked: ")
+        assert row["not_learned"] == row["routed"]["why"] and "context of 1024" in row["not_learned"]
+    others = [{**row, "position": place} for place, row in enumerate(row for row in rows if row not in unasked)]
+    assert others == results(tmp_path / "short")
+    assert json.loads((tmp_path / "both" / "summary.json").read_text())["not_learned"]["not asked"] == 2
+    # In one window with others, and in a window of their own.
+    tacit("run", "--data", both, "--out", tmp_path / "wide", *more, "--window", 6)
+    assert [row["not_learned"] for row in results(tmp_path / "wide")][1::3] == [row["not_learned"] for row in unasked]
+    none = problems_file(tmp_path / "none.jsonl", [(long, "1203"), (longer, "1204")])
+    line = refused("run", "--data", none, "--out", tmp_path / "none", *SHORT)
+    assert "no problem of" in line and "context of 1024" in line and "--max-tokens" in line
+
+
 def test_bad_arguments_are_one_clear_sentence(tmp_path: Path, finished: Path) -> None:
     out = ["--out", tmp_path / "out"]
     data = ["--data", write(tmp_path / "data.jsonl", GOOD)]

@@ -133,6 +133,13 @@ class Agent:
         self.responder = Responder(self.engine, self.sampling, self.seed)
         self.learner = Learner(self.backbone, self.engine, self.learning, self.sampling, seed=self.seed)
 
+    def too_long(self, problem: Problem) -> str | None:
+        """Why a problem cannot be asked, in one sentence; None if it can."""
+        length, answer, context = len(self.backbone.encode(problem.text)), self.sampling.max_tokens, self.engine.context
+        if length + answer <= context:
+            return None
+        return f"not asked: {length} tokens and an answer of up to {answer} do not fit the model's context of {context}"
+
     # -- answer -------------------------------------------------------------------------------------------------
 
     def answer(self, problems: Sequence[Problem], *, use_memory: bool = True) -> list[Answered]:
@@ -157,7 +164,7 @@ class Agent:
     def _fitting(
         self, ids: torch.Tensor, memories: list[tuple[Hit, Memory]]
     ) -> tuple[list[tuple[Hit, Memory]], np.ndarray | None]:
-        room = self.backbone.context - len(ids) - self.sampling.max_tokens
+        room = self.engine.context - len(ids) - self.sampling.max_tokens
         return fitting(memories, self.recalling.compose, room)
 
     def _routed(

@@ -169,6 +169,8 @@ class Backbone:
     def encode(self, problem: str, examples: Sequence[tuple[str, str]] = ()) -> Tensor:
         """Token ids [T] (int64, on CPU) of the prompt for a problem.
 
+        It may be longer than the model's context; whoever asks the model says so.
+
         Args:
             problem: the problem text.
             examples: worked (problem, solution) pairs shown before it, for in-context learning.
@@ -183,10 +185,10 @@ class Backbone:
                 ]
             messages.append({"role": "user", "content": asked})
             text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         else:
             shots = "".join(f"Problem: {self._user_turn(p)}\nSolution: {s}\n\n" for p, s in examples)
-            ids = self.tokenizer(f"{shots}Problem: {asked}\nSolution:")["input_ids"]
+            ids = self.tokenizer(f"{shots}Problem: {asked}\nSolution:", verbose=False)["input_ids"]
         if not ids:
             raise ModelError(f"the tokenizer of {self.name} makes no tokens of the problem {problem[:60]!r}")
         return torch.tensor(ids, dtype=torch.int64)

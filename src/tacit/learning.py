@@ -158,10 +158,10 @@ class Learner:
         longest = max(len(self.backbone.encode(problem.text)) for problem in problems)
         rows = len(task.start) if task.start is not None else self.config.tokens
         needed = longest + rows + self.sampling.max_tokens
-        if needed <= self.backbone.context:
+        if needed <= self.engine.context:
             return None
         return (
-            f"too long: with its soft prompt and answer {needed} tokens, the model has room for {self.backbone.context}"
+            f"too long: with its soft prompt and answer {needed} tokens, the model has room for {self.engine.context}"
         )
 
     def gate(self, vote: Vote) -> str | None:

@@ -37,6 +37,13 @@ class Responses:
     greedy_answer: str | None
     vote: Vote
 
+    @classmethod
+    def none(cls, samples: int) -> Responses:
+        """Of a problem that was not asked: ``samples`` times nothing."""
+        nothing = Rollout((), (), "", "length")
+        answers = (None,) * samples
+        return cls((nothing,) * samples, nothing, answers, None, vote_answers(answers))
+
     @property
     def tokens(self) -> int:
         """Tokens generated."""
@@ -99,9 +106,13 @@ class Responder:
         seeds = tuple(derive(self.seed, problem.id, purpose, sample) for sample in numbers)
         return Request(ids, soft_prompt, len(numbers), sampling.temperature, sampling.top_p, sampling.max_tokens, seeds)
 
+    def room(self, length: int) -> bool:
+        """Whether a prompt of so many tokens, soft prompt included, leaves room for an answer."""
+        return length + self.sampling.max_tokens <= self.engine.context
+
     def generate(self, requests: Sequence[Request]) -> list[Responses]:
         """Serve (sampled, greedy) pairs of requests and extract the answers."""
-        groups = self.engine.generate(requests)
+        groups = self.engine.generate(requests) if requests else []
         responses = []
         for samples, greedy in zip(groups[::2], groups[1::2], strict=True):
             answers = tuple(extract(rollout.text) for rollout in samples)

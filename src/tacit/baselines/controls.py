@@ -21,7 +21,8 @@ from tacit.seeds import generator
 def random_memory(
     agent: Agent, answered: Sequence[Answered], *, unlike: bool = False
 ) -> list[tuple[str, Responses] | None]:
-    """(memory id, responses) under a memory drawn from all active ones; None while there is none.
+    """(memory id, responses) under a memory drawn from all active ones; None while there is none, and where it leaves
+    no room for an answer.
 
     Args:
         agent: whose memories, in whose namespace.
@@ -31,16 +32,17 @@ def random_memory(
     active = [info.id for info in agent.bank.find(agent.namespace, states=[State.ACTIVE])]
     if not active:
         return [None] * len(answered)
-    chosen, requests = [], []
-    for one in answered:
+    chosen, requests = {}, []
+    for place, one in enumerate(answered):
         rng = generator(agent.seed, one.problem.id, "random-memory")
         among = _least_similar(agent, one, len(active)) if unlike else active
-        chosen.append(among[int(rng.integers(len(among)))])
-        memory = agent.bank.get(chosen[-1], agent.namespace)
-        requests += agent.responder.requests(
-            one.problem, agent.backbone.encode(one.problem.text), "random", memory.prompt
-        )
-    return list(zip(chosen, agent.responder.generate(requests), strict=True))
+        memory = agent.bank.get(among[int(rng.integers(len(among)))], agent.namespace)
+        ids = agent.backbone.encode(one.problem.text)
+        if agent.responder.room(len(memory.prompt) + len(ids)):
+            chosen[place] = memory.id
+            requests += agent.responder.requests(one.problem, ids, "random", memory.prompt)
+    drawn = dict(zip(chosen, zip(chosen.values(), agent.responder.generate(requests), strict=True), strict=True))
+    return [drawn.get(place) for place in range(len(answered))]
 
 
 def _least_similar(agent: Agent, one: Answered, count: int) -> list[str]:

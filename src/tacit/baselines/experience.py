@@ -181,7 +181,7 @@ class FromExperience(Method, Generic[T]):
 
     def room(self, length: int) -> bool:
         """Whether a prompt of so many tokens leaves room for an answer."""
-        return length + self.world.sampling.max_tokens <= self.world.backbone.context
+        return self.world.responder.room(length)
 
     @abstractmethod
     def requests(self, problem: Problem, near: Sequence[Found[T]]) -> list[Request]:

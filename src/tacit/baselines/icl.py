@@ -63,17 +63,21 @@ class TraceStore:
             self.store.add(problem_id, key, (problem, trace))
 
     def answer(self, answered: Sequence[Answered]) -> list[Shown | None]:
-        """Answer problems with the nearest trace in context, in one batch; None before there is any trace."""
+        """Answer problems with the nearest trace in context, in one batch; None before there is any trace, and where
+        both together leave no room for an answer."""
         if not self.store:
             return [None] * len(answered)
         nearest = [near[0] for near in self.store.nearest(np.stack([one.key for one in answered]))]
-        requests = []
-        for one, near in zip(answered, nearest, strict=True):
+        asked = {}
+        for place, (one, near) in enumerate(zip(answered, nearest, strict=True)):
             ids = self.agent.backbone.encode(one.problem.text, examples=[near.item])
-            requests += self.agent.responder.requests(one.problem, ids, "icl")
-        responses = self.agent.responder.generate(requests)
+            if self.agent.responder.room(len(ids)):
+                asked[place] = self.agent.responder.requests(one.problem, ids, "icl")
+        given = self.agent.responder.generate([request for pair in asked.values() for request in pair])
+        responses = dict(zip(asked, given, strict=True))
         return [
-            Shown(near.source, near.similarity, response) for near, response in zip(nearest, responses, strict=True)
+            Shown(near.source, near.similarity, responses[place]) if place in responses else None
+            for place, near in enumerate(nearest)
         ]
 
 

@@ -36,6 +36,11 @@ class RayEngine:
         self._crew = crew
         self._local = LocalEngine(backbone)
 
+    @property
+    def context(self) -> int:
+        """See ``Engine.context``."""
+        return self._local.context
+
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
         """See ``Engine.generate``.
 

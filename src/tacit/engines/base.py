@@ -135,6 +135,11 @@ class Session(Protocol):
 class Engine(Protocol):
     """Anything that turns requests into rollouts, many at a time."""
 
+    @property
+    def context(self) -> int:
+        """Most tokens of a sequence: soft prompt, prompt and answer."""
+        ...
+
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
         """Serve all requests, batched as the engine sees fit; rollouts in the order of the requests and seeds."""
         ...

@@ -41,6 +41,11 @@ class LocalEngine:
         self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
 
+    @property
+    def context(self) -> int:
+        """See ``Engine.context``."""
+        return self.backbone.context
+
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
         """Serve all requests; see ``Engine.generate``.
 

@@ -126,6 +126,11 @@ class VLLMEngine:
         """Whose random numbers rollouts are drawn with: "tacit" or "vllm"."""
         return "tacit" if self.ability.draws else "vllm"
 
+    @property
+    def context(self) -> int:
+        """See ``Engine.context``: that of the model, or less where a server was given less room."""
+        return min(self.backbone.context, self.ability.context)
+
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
         """See ``Engine.generate``. If one of the requests fails, the others are dropped, at the servers too.
 
@@ -161,7 +166,7 @@ class VLLMEngine:
                 f"{what} has a past, and keys and values cannot be sent to a vLLM server; do without --engine where "
                 "activations are put in front of a prompt (the method lag)"
             )
-        check(self.backbone, what, request, context=min(self.backbone.context, self.ability.context))
+        check(self.backbone, what, request, context=self.context)
 
     def differs(self, request: Request) -> bool:
         """Whether what the servers report for this request are not the log-probs of what it is drawn from."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tacit import problems as sources
@@ -31,12 +32,15 @@ from tacit.config import RunConfig
 from tacit.engines.local import LocalEngine
 from tacit.engines.opening import open_engine
 from tacit.engines.vllm import VLLMEngine
+from tacit.errors import ConfigError
 from tacit.experiments.report import write_report
 from tacit.experiments.run_folder import Row, RunFolder
 from tacit.experiments.scoring import Grader
+from tacit.learning import Learned
 from tacit.problems import Problem
 from tacit.responses import Responses
 from tacit.reward_models import verifier_for
+from tacit.routing import Route
 from tacit.verifiers import Verifier
 
 Progress = Callable[[Row, int, int], None]
@@ -130,6 +134,25 @@ def build_verifier(config: RunConfig) -> Verifier | None:
     return verifier_for(config.verifier, config.model, config.reward_model, device=config.device, dtype=config.dtype)
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of a problem: Tacit's answer and memory, and the arms beside, None where one had nothing to go on.
+
+    Attributes:
+        shown: ICL.
+        random: id and responses of a random memory.
+        verified: the verifier's choice without memories, sampled and greedy.
+        more: answers of a vote at equal compute, and its tokens.
+    """
+
+    answered: Answered
+    remembered: Remembered
+    shown: Shown | None = None
+    random: tuple[str, Responses] | None = None
+    verified: tuple[list[str | None], str | None] | None = None
+    more: tuple[list[str | None], int] | None = None
+
+
 class _Stream:
     """The windows of one run."""
 
@@ -138,8 +161,15 @@ class _Stream:
         self.traces = TraceStore(agent)
 
     def run(self, progress: Progress) -> None:
-        """Do what is not done yet."""
+        """Do what is not done yet.
+
+        Raises:
+            ConfigError: not one problem fits the model's context.
+        """
         total = len(self.problems)
+        reasons = map(self.agent.too_long, self.problems)
+        if (why := next(reasons, None)) and all(reasons):
+            raise ConfigError(f"no problem of {self.config.data} can be asked: the first is {why}; lower --max-tokens")
         done = self.folder.resume(self.agent.bank, self.config.namespace)
         for row in done:
             self.traces.add(row["id"], row["problem"], row["trace"])
@@ -150,35 +180,44 @@ class _Stream:
 
     def _window(self, start: int, problems: Sequence[Problem]) -> list[Row]:
         began = time.perf_counter()
+        reasons = [self.agent.too_long(problem) for problem in problems]
+        asked = [problem for problem, why in zip(problems, reasons, strict=True) if why is None]
+        tried = self._tried(asked) if asked else []
+        seconds = (time.perf_counter() - began) / len(problems)
+        outcomes = iter(tried)
+        rows = [
+            _row(start + number, problem, next(outcomes) if why is None else self._not_asked(problem, why), seconds)
+            for number, (problem, why) in enumerate(zip(problems, reasons, strict=True))
+        ]
+        answered, remembered = [one.answered for one in tried], [one.remembered for one in tried]
+        with self.folder.commit(self.agent.bank, self.config.namespace, rows):
+            self.agent.remember(answered, remembered)
+        for one in answered:
+            self.traces.add(one.problem.id, one.problem.text, trace(one), one.key)
+        return rows
+
+    def _tried(self, problems: Sequence[Problem]) -> list[_Outcome]:
+        """Answer and learn a window, and everything beside that was asked for."""
         agent, wanted = self.agent, self.config.baselines
         answered = agent.answer(problems)
         remembered = agent.learn(answered, {"run": self.folder.run_id})
-        seconds = (time.perf_counter() - began) / len(problems)
         nothing: list[Any] = [None] * len(problems)
         shown = self.traces.answer(answered) if "icl" in wanted else nothing
         random = controls.random_memory(agent, answered) if "random" in wanted else nothing
         verified = controls.verified(agent, answered) if "verified" in wanted else nothing
         spent = [self._rollouts(one, result) for one, result in zip(answered, remembered, strict=True)]
         more = controls.more_rollouts(agent, answered, spent) if "majority" in wanted else nothing
-        rows = [
-            _row(
-                start + number,
-                problem,
-                one,
-                remembered[number],
-                shown[number],
-                random[number],
-                verified[number],
-                more[number],
-                seconds,
-            )
-            for number, (problem, one) in enumerate(zip(problems, answered, strict=True))
-        ]
-        with self.folder.commit(agent.bank, self.config.namespace, rows):
-            agent.remember(answered, remembered)
-        for row, one in zip(rows, answered, strict=True):
-            self.traces.add(one.problem.id, one.problem.text, row["trace"], one.key)
-        return rows
+        parts = zip(answered, remembered, shown, random, verified, more, strict=True)
+        return [_Outcome(*part) for part in parts]
+
+    def _not_asked(self, problem: Problem, why: str) -> _Outcome:
+        """That of a problem which the model has no room for: it counts as wrong, and nothing comes of it."""
+        samples = self.config.sampling.samples
+        route = Route("no_memory", why)
+        answered = Answered(
+            problem, np.empty(0), Responses.none(samples), routes=(route,) * samples, greedy_route=route
+        )
+        return _Outcome(answered, Remembered(Learned(problem, None, False, why, None), None))
 
     def _rollouts(self, one: Answered, result: Remembered) -> int:
         """Rollouts that Tacit spent on a problem: answers with and without memory, and learning."""
@@ -186,17 +225,9 @@ class _Stream:
         return arms * (self.config.sampling.samples + 1) + len(result.learned.steps) * self.config.learn.rollouts
 
 
-def _row(
-    position: int,
-    problem: Problem,
-    one: Answered,
-    result: Remembered,
-    shown: Shown | None,
-    random: tuple[str, Responses] | None,
-    verified: tuple[list[str | None], str | None] | None,
-    more: tuple[list[str | None], int] | None,
-    seconds: float,
-) -> Row:
+def _row(position: int, problem: Problem, outcome: _Outcome, seconds: float) -> Row:
+    one, result = outcome.answered, outcome.remembered
+    shown, random, verified, more = outcome.shown, outcome.random, outcome.verified, outcome.more
     grader = Grader(problem)
 
     def arm(responses: Responses, **extra: Any) -> Row:
