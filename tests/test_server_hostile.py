@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 import uvicorn
 
 from server import serving
-from tacit.server.app import create_app
+from tacit.server.run import web
 from tacit.server.service import Service
 from tacit.server.settings import Limits, ServeConfig
 
@@ -269,14 +270,25 @@ def test_who_hangs_up_before_the_body_is_there_leaves_nothing_running(server: Se
     assert still_well(server)
 
 
-def test_a_body_that_trickles_in_is_not_waited_for(tmp_path: Path) -> None:
-    service = Service(ServeConfig(bank=str(tmp_path / "bank.db"), learner=False, limits=Limits(body_seconds=0.5)))
+@contextmanager
+def impatient(bank: Path, **limits: float) -> Iterator[tuple[Service, Any]]:
+    """A service with these limits, and where it listens."""
+    service = Service(ServeConfig(bank=str(bank), learner=False, limits=Limits(**limits)))  # type: ignore[arg-type]
     listener = socket.create_server(("127.0.0.1", 0))
-    web = uvicorn.Server(uvicorn.Config(create_app(service), lifespan="off", log_level="warning"))
-    thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]})
+    server = uvicorn.Server(web(service))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        with socket.create_connection(listener.getsockname(), 60) as connection:
+        yield service, listener.getsockname()
+    finally:
+        server.should_exit = True
+        thread.join()
+        service.close()
+
+
+def test_a_body_that_trickles_in_is_not_waited_for(tmp_path: Path) -> None:
+    with impatient(tmp_path / "bank.db", body_seconds=0.5) as (service, address):
+        with socket.create_connection(address, 60) as connection:
             connection.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n".encode())
             sent = 0
             while not select.select([connection], [], [], 0.05)[0]:
@@ -291,7 +303,40 @@ def test_a_body_that_trickles_in_is_not_waited_for(tmp_path: Path) -> None:
         while service.in_flight and time.monotonic() < end:
             time.sleep(0.01)
         assert service.in_flight == 0
-    finally:
-        web.should_exit = True
-        thread.join()
-        service.close()
+
+
+def trickles(connection: socket.socket) -> int:
+    """Lines of a head that are sent until the other side closes."""
+    sent = 0
+    with suppress(ConnectionError):
+        while True:
+            connection.sendall(f"X-{sent}: 1\r\n".encode())
+            sent += 1
+            if select.select([connection], [], [], 0.05)[0] and not connection.recv(1000):
+                break
+    return sent
+
+
+def test_a_head_that_trickles_in_is_not_waited_for(tmp_path: Path) -> None:
+    with impatient(tmp_path / "bank.db", head_seconds=0.5) as (service, address):
+        with socket.create_connection(address, 60) as silent:
+            assert silent.recv(1) == b""
+        head = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+        with socket.create_connection(address, 60) as connection:
+            connection.sendall(head)
+            assert 0 < trickles(connection) < 1000
+        # Nor is a later one on the same connection; a body may take longer.
+        kept = http.client.HTTPConnection(*address, timeout=60)
+        body = json.dumps(ASKED).encode()
+        for _ in range(2):
+            kept.putrequest("POST", CHAT)
+            kept.putheader("Content-Type", "application/json")
+            kept.putheader("Content-Length", str(len(body)))
+            kept.endheaders()
+            time.sleep(2 * service.config.limits.head_seconds)
+            kept.send(body)
+            response = kept.getresponse()
+            assert response.status == 200 and response.read()
+        kept.sock.sendall(head)
+        assert 0 < trickles(kept.sock) < 1000
+        kept.close()

@@ -223,7 +223,9 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         )
     not_asked = summary["not_learned"].get("not asked")
     if not_asked:
-        things.append(f"not asked, because the model has no room for them: {not_asked} of {summary['problems']} problems")
+        things.append(
+            f"not asked, because the model has no room for them: {not_asked} of {summary['problems']} problems"
+        )
     states = ", ".join(f"{count} {state}" for state, count in sorted(summary["memories_by_state"].items()))
     things.append(
         f"memories {summary['memories']}{f' ({states})' if states else ''}; {summary['tokens']:,} tokens, "

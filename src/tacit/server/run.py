@@ -16,6 +16,7 @@ import uvicorn
 from tacit.bank import shown_address
 from tacit.errors import ConfigError
 from tacit.server.app import create_app
+from tacit.server.heads import connection
 from tacit.server.learner import LearnerProcess
 from tacit.server.service import Service
 from tacit.server.settings import ServeConfig
@@ -73,6 +74,21 @@ def bound(config: ServeConfig) -> socket.socket:
     return listener
 
 
+def web(service: Service) -> uvicorn.Config:
+    """How uvicorn serves it."""
+    limits = service.config.limits
+    return uvicorn.Config(
+        create_app(service),
+        http=connection(limits.head_seconds),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(limits.drain_seconds) + 1,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+
+
 def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
     """Run a server until it is told to end.
 
@@ -108,16 +124,7 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
         say(f"Tacit serves {config.served_name} and {config.served_name}:tacit at http://{host}:{port}/v1")
         if is_open:
             say("No API key: open to this machine alone. Make a key with `tacit keys create` to close it.")
-        settings = uvicorn.Config(
-            create_app(service),
-            log_level="warning",
-            access_log=False,
-            lifespan="off",
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=int(config.limits.drain_seconds) + 1,
-            h11_max_incomplete_event_size=64 * 1024,
-        )
-        DrainingServer(settings, service).run(sockets=[listener])
+        DrainingServer(web(service), service).run(sockets=[listener])
     finally:
         if learner is not None:
             learner.stop()

@@ -20,7 +20,7 @@ class Limits:
 
     Attributes:
         body_bytes: largest request body.
-        body_seconds: time in which a body has to arrive.
+        head_seconds, body_seconds: time in which a request's head, and then its body, has to arrive.
         waiting: requests that may wait for a place in the batch; further ones get a 429.
         in_flight: requests being worked on in any way; further ones get a 429.
         rows: most rollouts decoded at once.
@@ -28,6 +28,7 @@ class Limits:
     """
 
     body_bytes: int = 4 * 2**20
+    head_seconds: float = 30.0
     body_seconds: float = 30.0
     waiting: int = 256
     in_flight: int = 512
@@ -37,7 +38,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("body_bytes", "waiting", "in_flight", "rows"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
-        require(self.body_seconds > 0, f"body_seconds is {self.body_seconds}; it must be above 0")
+        for name in ("head_seconds", "body_seconds"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be above 0")
         require(self.drain_seconds >= 0, f"drain_seconds is {self.drain_seconds}; it must be 0 or more")
 
 
