@@ -28,11 +28,15 @@ from tacit.engines.meter import Meter
 from tacit.gradients import Group, policy_loss, prompt_gradients
 from tacit.learning import Learner, Task
 from tacit.problems import Problem
+from tacit.reward_models import RewardModel
+from tacit.testbed import reward_model_path
 from tacit.testbed.tokenizer import build
+from tacit.verifiers import Candidate
 
 pytest.importorskip("numba")
 
 from tacit.fused import lanes
+from tacit.fused.gradient import GroupPass
 from tacit.fused.model import Fused
 
 SMALL = {
@@ -265,6 +269,27 @@ def test_tokens_are_counted_whoever_counts() -> None:
     for thread in counting:
         thread.join()
     assert meter.tokens == 16000
+
+
+def test_responses_are_read_as_by_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = RewardModel(reward_model_path(), device="cpu")
+    passes: list[int] = []
+    states = GroupPass.states
+    monkeypatch.setattr(GroupPass, "states", lambda one, x: passes.append(one.prompt) or states(one, x))
+    plain = RewardModel(reward_model_path(), device="cpu")
+    plain._fused = None
+    problem = "compute 3 4 + 5 8"
+    right = "carefully , step by step : 4 + 8 + 0 = 1 2 ; 3 + 5 + 1 = 9 ; Answer: 9 2"
+    texts = [right, "", "4 + 8 + 0 = 1 2 ;", right.replace("9 2", "9 3"), "Answer: 9 2", " ; ".join(["3 + 5 = 8"] * 40)]
+    read = [Candidate(Rollout((1,), (-0.5,), text, "stop"), None, 0.0) for text in texts]
+    scores = compiled.score(problem, read)
+    assert len(passes) == 1 and scores == pytest.approx(plain.score(problem, read), abs=2e-6)
+    assert max(scores) - min(scores) > 0.5
+    alone = [compiled.score(problem, [one])[0] for one in read]
+    assert alone == pytest.approx(scores, abs=2e-6) and compiled.steps(problem, right)[-1] == alone[0]
+    many = len(passes)
+    monkeypatch.setattr("tacit.fused.gradient.FLOATS_KEPT", 1000)  # as long responses are
+    assert compiled.score(problem, read) == plain.score(problem, read) and len(passes) == many
 
 
 def test_work_is_divided_over_threads_and_errors_are_told() -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
+from tacit import fused
 from tacit.engines.base import Rollout
 from tacit.errors import ConfigError, ModelError
 from tacit.reward_models import RewardModel
@@ -89,9 +90,11 @@ def save_prm(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_prm(tmp_path_factory.mktemp("models") / "prm")
+@pytest.fixture(scope="module", params=[48, 128], ids=["heads of 12", "heads of 32, compiled passes"])
+def prm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_prm(tmp_path_factory.mktemp("models") / "prm", hidden_size=request.param)
+    assert (RewardModel(folder, device="cpu")._fused is not None) == (request.param == 128 and fused.available())
+    return folder
 
 
 def candidate(text: str, answer: str = "7") -> Candidate:

@@ -81,7 +81,7 @@ class Backbone:
         self.vocab_size = int(matrix.shape[0])
         self.embedding_matrix: Tensor = matrix
         self._decoder = Decoder(model) if lean and Decoder.supports(model) else None
-        self.fused = _fused(self._decoder, self.hidden_size)
+        self.fused = compiled_passes(self._decoder, self.hidden_size)
         self.embedding_std = float(matrix.float().std())
         self.embedding_norm = float(matrix.float().norm(dim=1).mean())
         self.fingerprint = self._fingerprint(weights_digest or digest_state(model))
@@ -317,7 +317,7 @@ class Backbone:
         return digest_state(self.model)
 
 
-def _fused(decoder: Decoder | None, width: int) -> Fused | None:
+def compiled_passes(decoder: Decoder | None, width: int) -> Fused | None:
     """Compiled passes for a model on the CPU, where they are available and the model is of their kind."""
     if decoder is None or decoder.norm.device.type != "cpu" or decoder.norm.dtype != torch.float32:
         return None  # and numba is not imported for it

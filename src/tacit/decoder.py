@@ -46,7 +46,8 @@ class Decoder:
     """See the module's docstring.
 
     Args:
-        model: a frozen causal LM for which ``supports`` is true. Its projections become views of joined weights.
+        model: a frozen model for which ``supports`` is true, a causal LM or one with another head, which is left
+            alone. Its projections become views of joined weights.
     """
 
     def __init__(self, model: Any) -> None:

@@ -1,6 +1,7 @@
 """Process reward models: how far each step of a response can be trusted, read from a second model.
 
-Builds on backbone (where models lie, devices, dtypes) and transformers. Two formats, told apart by ``architectures`` in
+Builds on backbone (where models lie, devices, dtypes), decoder and transformers; a small model of a common architecture
+is read by compiled passes (fused/) on a CPU. Two formats, told apart by ``architectures`` in
 config.json:
 
 - ``Qwen2ForProcessRewardModel``, as Qwen2.5-Math-PRM-7B (arXiv 2501.07301): a Qwen2 backbone with a head of two linear
@@ -17,18 +18,23 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
+from itertools import accumulate, islice, takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification, AutoTokenizer, Qwen2Config, Qwen2Model, Qwen2PreTrainedModel
 
-from tacit.backbone import BOXED, DTYPES
+from tacit.backbone import BOXED, DTYPES, compiled_passes
+from tacit.decoder import Decoder
 from tacit.errors import ConfigError, ModelError
 from tacit.loading import parse_device, quiet_loading, resolve_model
 from tacit.verifiers import Candidate, LogProb, Verifier, VoteShare
+
+if TYPE_CHECKING:
+    from tacit.fused.model import Fused
 
 QWEN = "Qwen2ForProcessRewardModel"
 STEP = "<extra_0>"
@@ -96,6 +102,9 @@ class RewardModel:
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 31)
         self.unread = 0
         self._form: _Form = form(model.config, tokenizer, str(directory))
+        self._fused: Fused | None = None
+        if self.model.device.type == "cpu" and Decoder.supports(self.model):
+            self._fused = compiled_passes(Decoder(self.model), int(model.config.hidden_size))
 
     @torch.no_grad()
     def score(self, problem: str, candidates: Sequence[Candidate]) -> list[float]:
@@ -136,6 +145,9 @@ class RewardModel:
         return min(len(lengths), self.batch)
 
     def _steps(self, rows: list[tuple[list[int], list[int]]]) -> list[list[float]]:
+        found = self._read(self._fused, rows) if self._fused is not None else None
+        if found is not None:
+            return found
         device = self.model.device
         width = _width(max(len(ids) for ids, _ in rows))
         tokens = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in rows], device=device)
@@ -143,6 +155,29 @@ class RewardModel:
         logits = self._form.logits(self.model, tokens, mask)
         good = logits.float().softmax(-1)[:, :, 1].cpu()
         return [[float(good[row, end]) for end in ends] for row, (_, ends) in enumerate(rows)]
+
+    def _read(self, fused: Fused, rows: list[tuple[list[int], list[int]]]) -> list[list[float]] | None:
+        """``_steps`` in one compiled pass, where what the rows have in common is read once; None where there is nothing
+        in common, or the pass would take too much memory."""
+        from tacit.fused.gradient import FLOATS_KEPT, GroupPass
+
+        prefix = _common([ids for ids, ends in rows], min(end for _, ends in rows for end in ends))
+        one = GroupPass(fused, prefix, [len(ids) - prefix for ids, _ in rows])
+        if not prefix or one.kept > FLOATS_KEPT:
+            return None
+        tokens = [*rows[0][0][:prefix], *(token for ids, _ in rows for token in ids[prefix:])]
+        embeds = self.model.get_input_embeddings()(torch.tensor(tokens))
+        starts = accumulate((len(ids) - prefix for ids, _ in rows), initial=0)
+        wanted = [start + end - prefix for start, (_, ends) in zip(starts, rows, strict=False) for end in ends]
+        good = iter(self.model.score(one.states(embeds)[wanted]).softmax(-1)[:, 1].tolist())
+        return [list(islice(good, len(ends))) for _, ends in rows]
+
+
+def _common(rows: Sequence[list[int]], most: int) -> int:
+    """Tokens that all rows begin with, at most ``most``."""
+    shortest, longest = min(rows), max(rows)
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(shortest, longest, strict=False))
+    return min(most, sum(1 for _ in same))
 
 
 def _architectures(path: Path) -> list[str]:

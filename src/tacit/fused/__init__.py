@@ -2,7 +2,7 @@
 
 Builds on decoder, logprobs and numba (``pip install 'tacit[fast]'``), without which everything runs through PyTorch.
 From the ground up: lanes (registers), loops and loops_backward (between products), forward and backward (passes), model
-(weights and calls) and gradient (of a group of rollouts).
+(weights and calls) and gradient (of a group of rollouts; also how a reward model reads one).
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class GroupPass:
 
     Args:
         fused: the model.
-        prompt: tokens of the prompt, soft prompt included, without its last.
+        prompt: tokens of the prompt, soft prompt included, without its last where gradients are wanted.
         lengths: tokens of each rollout.
     """
 
@@ -65,6 +65,9 @@ class GroupPass:
         self.keep = tuple(int(place) for place in np.cumsum([0, *sizes]))
         self.kept = self.keep[-1] * fused.layers
         """Values that the pass keeps for its way back."""
+        self._model = (fused.blas, fused.shape, fused.places, fused.weights, fused.eps, fused.normed)
+        self._angles = fused.angles(prompt + max(lengths))
+        self._group = (prompt, self.lengths, self.width, self.wide, self.keep)
 
     def gradient(self, embeds: Tensor, soft: int, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
         """The gradient [soft, d] of - sum weights * log pi(targets) in the first rows of ``embeds``.
@@ -79,18 +82,29 @@ class GroupPass:
         """
         fused, dim = self.fused, self.fused.dim
         kept = _room(self.kept)
-        angles = fused.angles(self.prompt + int(self.lengths.max()))
-        group = (self.prompt, self.lengths, self.width, self.wide, self.keep, kept)
-        last, states, gradient = torch.empty(self.own, dim), torch.empty(self.own, dim), torch.zeros(self.own, dim)
-        found = torch.empty(soft, dim)
-        model = (fused.blas, fused.shape, fused.places, fused.weights, fused.eps, fused.normed)
-        backward.forward(*model, fused.biased, *angles, flat(embeds), *group, flat(last))
-        loops.norm_rows(flat(last), self.own, dim, fused.norm, fused.eps, flat(states))
+        last, states = self._forward(embeds, kept)
         _, slopes = logprobs_and_slopes(states, fused.head_weight, targets, temperature)
         assert slopes is not None
         slopes *= -weights[:, None]
+        gradient, found = torch.zeros(self.own, dim), torch.empty(soft, dim)
         loops_backward.norm_rows_backward(
             flat(last), self.own, dim, fused.norm, fused.eps, flat(slopes), flat(gradient)
         )
-        backward.backward(*model, *angles, *group, flat(gradient), soft, flat(found))
+        backward.backward(*self._model, *self._angles, *self._group, kept, flat(gradient), soft, flat(found))
         return found
+
+    def states(self, embeds: Tensor) -> Tensor:
+        """The last hidden states [tokens of the rollouts, d], normalised, of rollouts that are read.
+
+        Args:
+            embeds: float32 [prompt + tokens of the rollouts, d]: the prompt, then each rollout.
+        """
+        return self._forward(embeds, _room(self.kept))[1]
+
+    def _forward(self, embeds: Tensor, kept: Floats) -> tuple[Tensor, Tensor]:
+        """The rollouts' last hidden states, and the same normalised."""
+        fused, dim = self.fused, self.fused.dim
+        last, states = torch.empty(self.own, dim), torch.empty(self.own, dim)
+        backward.forward(*self._model, fused.biased, *self._angles, flat(embeds), *self._group, kept, flat(last))
+        loops.norm_rows(flat(last), self.own, dim, fused.norm, fused.eps, flat(states))
+        return last, states

@@ -64,7 +64,9 @@ class Fused:
         self.heads, self.kv, self.head_dim = decoder.heads, decoder.kv_heads, decoder.head_dim
         self.dim, self.hidden, self.eps = dim, int(first.down.shape[1]), decoder.eps
         self.layers = len(decoder.blocks)
-        self.vocabulary = int(decoder.head.weight.shape[0])
+        head = decoder.head
+        self.head_weight: Tensor = decoder.norm.new_zeros(0, dim) if head is None else head.weight.detach()
+        self.vocabulary = len(self.head_weight)
         self.shape = (self.layers, dim, self.heads, self.kv, self.head_dim, self.hidden, self.vocabulary)
         self.blas = address
         self.normed = first.head_norms is not None
@@ -73,7 +75,6 @@ class Fused:
         self.places = tuple(int(place) for place in np.cumsum([0, *(len(part) for part in packed[0])]))
         self.weights: Floats = np.concatenate([part for parts in packed for part in parts])
         self.norm = flat(decoder.norm)
-        self.head_weight: Tensor = decoder.head.weight.detach()
         self.head = flat(self.head_weight.t().contiguous())
         self._rotary = decoder.rotary
         self._cos, self._sin = np.empty(0, np.float32), np.empty(0, np.float32)
@@ -88,7 +89,7 @@ class Fused:
             and decoder.norm.dtype == torch.float32
             and decoder.norm.device.type == "cpu"
             and decoder.head_dim % (2 * TILE) == 0
-            and decoder.head.bias is None
+            and (decoder.head is None or decoder.head.bias is None)
             and all(width % TILE == 0 for width in widths)
             and sum(weight.numel() for block in decoder.blocks for weight in (block.qkv, block.gate_up)) <= LARGEST
         )
