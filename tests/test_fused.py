@@ -271,6 +271,21 @@ def test_tokens_are_counted_whoever_counts() -> None:
     assert meter.tokens == 16000
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_states_of_layers_are_those_of_transformers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = backbone_of(CONFIGS[name])
+    layers = CONFIGS[name].num_hidden_layers
+    for ids in (torch.arange(4, 41), torch.tensor([5, 9]), torch.tensor([7])):
+        wanted = backbone.hidden_states(ids)
+        for layer in range(layers + 1):
+            found = backbone.layer_states(ids, layer)
+            assert torch.allclose(found, wanted[layer], atol=1e-5 * float(wanted[layer].abs().max()))
+    monkeypatch.setattr(backbone, "hidden_states", None)  # not asked: the compiled pass alone
+    first, second = (backbone.layer_states(torch.arange(4, 41 + more), layers - 1) for more in (0, 3))
+    assert torch.allclose(first, second[:37], atol=1e-5 * float(first.abs().max()))
+    assert torch.equal(first, backbone.layer_states(torch.arange(4, 41), layers - 1))  # room is used again
+
+
 def test_responses_are_read_as_by_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = RewardModel(reward_model_path(), device="cpu")
     passes: list[int] = []

@@ -295,6 +295,16 @@ class Backbone:
         out = self.model(input_ids=ids[None].to(self.device), output_hidden_states=True, use_cache=False)
         return tuple(h[0] for h in out.hidden_states)
 
+    def layer_states(self, ids: Tensor, layer: int) -> Tensor:
+        """``hidden_states(ids)[layer]``, in a compiled pass where there is one."""
+        if self.fused is not None and 0 <= layer < self.fused.layers and len(ids) > 1:
+            from tacit.fused.gradient import FLOATS_KEPT, GroupPass
+
+            one = GroupPass(self.fused, len(ids) - 1, [1])
+            if one.kept <= FLOATS_KEPT:
+                return one.inputs(self.embed(ids), layer)
+        return self.hidden_states(ids)[layer]
+
     @torch.no_grad()
     def key_values(self, ids: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Keys and values of token ids [T], one tensor [heads, T, head_dim] per layer each."""

@@ -65,11 +65,11 @@ class Keys:
 
     def _layer(self, ids: Tensor, name: str) -> Tensor:
         """Hidden states [T, d] of a layer; the middle one for ""."""
-        states = self.backbone.hidden_states(ids)
-        layer = int(name) if name else len(states) // 2
-        if layer >= len(states):
-            raise ModelError(f"key {self.kind}: {self.backbone.name} has layers 0 to {len(states) - 1}")
-        return states[layer].float()
+        last = int(self.backbone.model.config.num_hidden_layers)
+        layer = int(name) if name else (last + 1) // 2
+        if layer > last:
+            raise ModelError(f"key {self.kind}: {self.backbone.name} has layers 0 to {last}")
+        return self.backbone.layer_states(ids, layer).float()
 
     def _kv(self, ids: Tensor) -> Tensor:
         keys, values = self.backbone.key_values(ids)

@@ -101,6 +101,13 @@ class GroupPass:
         """
         return self._forward(embeds, _room(self.kept))[1]
 
+    def inputs(self, embeds: Tensor, layer: int) -> Tensor:
+        """What goes into a layer (0 is the first), [prompt + tokens of the rollouts, d]; see ``states``."""
+        kept = _room(self.kept)
+        self._forward(embeds, kept)
+        begin = layer * self.keep[-1] + self.keep[backward.INPUT]
+        return torch.from_numpy(kept[begin : begin + embeds.numel()]).clone().view_as(embeds)
+
     def _forward(self, embeds: Tensor, kept: Floats) -> tuple[Tensor, Tensor]:
         """The rollouts' last hidden states, and the same normalised."""
         fused, dim = self.fused, self.fused.dim
