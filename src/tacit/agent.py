@@ -135,9 +135,10 @@ class Agent:
 
     def too_long(self, problem: Problem) -> str | None:
         """Why a problem cannot be asked, in one sentence; None if it can."""
-        length, answer, context = len(self.backbone.encode(problem.text)), self.sampling.max_tokens, self.engine.context
-        if length + answer <= context:
+        length = len(self.backbone.encode(problem.text))
+        if self.responder.room(length) >= 0:
             return None
+        answer, context = self.sampling.max_tokens, self.engine.context
         return f"not asked: {length} tokens and an answer of up to {answer} do not fit the model's context of {context}"
 
     # -- answer -------------------------------------------------------------------------------------------------
@@ -164,8 +165,7 @@ class Agent:
     def _fitting(
         self, ids: torch.Tensor, memories: list[tuple[Hit, Memory]]
     ) -> tuple[list[tuple[Hit, Memory]], np.ndarray | None]:
-        room = self.engine.context - len(ids) - self.sampling.max_tokens
-        return fitting(memories, self.recalling.compose, room)
+        return fitting(memories, self.recalling.compose, self.responder.room(len(ids)))
 
     def _routed(
         self, problem: Problem, key: np.ndarray, zero_shot: Responses, hits: tuple[Hit, ...], memory: Responses | None

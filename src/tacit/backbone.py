@@ -298,10 +298,10 @@ class Backbone:
     def layer_states(self, ids: Tensor, layer: int) -> Tensor:
         """``hidden_states(ids)[layer]``, in a compiled pass where there is one."""
         if self.fused is not None and 0 <= layer < self.fused.layers and len(ids) > 1:
-            from tacit.fused.gradient import FLOATS_KEPT, GroupPass
+            from tacit.fused.gradient import GroupPass
 
             one = GroupPass(self.fused, len(ids) - 1, [1])
-            if one.kept <= FLOATS_KEPT:
+            if one.fits:
                 return one.inputs(self.embed(ids), layer)
         return self.hidden_states(ids)[layer]
 

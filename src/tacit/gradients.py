@@ -136,13 +136,13 @@ def prompt_gradients(
 @torch.no_grad()
 def _written_out(backbone: Backbone, group: Group, temperature: float) -> Tensor | None:
     """The gradient of the group's soft prompt, by a pass without autograd; None where that would keep too much."""
-    from tacit.fused.gradient import FLOATS_KEPT, GroupPass
+    from tacit.fused.gradient import GroupPass
 
     assert backbone.fused is not None and group.prompt is not None
     prompt = prompt_embeddings(backbone, group.ids[:-1], group.prompt)
     lengths = [len(rollout.token_ids) for rollout in group.rollouts]
     one = GroupPass(backbone.fused, len(prompt), lengths)
-    if one.kept > FLOATS_KEPT:
+    if not one.fits:
         return None
     first = int(group.ids[-1])
     fed = [token for rollout in group.rollouts for token in (first, *rollout.token_ids[:-1])]

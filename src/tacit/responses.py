@@ -106,9 +106,10 @@ class Responder:
         seeds = tuple(derive(self.seed, problem.id, purpose, sample) for sample in numbers)
         return Request(ids, soft_prompt, len(numbers), sampling.temperature, sampling.top_p, sampling.max_tokens, seeds)
 
-    def room(self, length: int) -> bool:
-        """Whether a prompt of so many tokens, soft prompt included, leaves room for an answer."""
-        return length + self.sampling.max_tokens <= self.engine.context
+    def room(self, length: int) -> int:
+        """Tokens that the longest answer to a prompt of ``length`` tokens, soft prompt included, leaves free; below 0
+        where they do not fit the model."""
+        return self.engine.context - length - self.sampling.max_tokens
 
     def generate(self, requests: Sequence[Request]) -> list[Responses]:
         """Serve (sampled, greedy) pairs of requests and extract the answers."""

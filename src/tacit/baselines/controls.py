@@ -38,11 +38,11 @@ def random_memory(
         among = _least_similar(agent, one, len(active)) if unlike else active
         memory = agent.bank.get(among[int(rng.integers(len(among)))], agent.namespace)
         ids = agent.backbone.encode(one.problem.text)
-        if agent.responder.room(len(memory.prompt) + len(ids)):
+        if agent.responder.room(len(memory.prompt) + len(ids)) >= 0:
             chosen[place] = memory.id
             requests += agent.responder.requests(one.problem, ids, "random", memory.prompt)
-    drawn = dict(zip(chosen, zip(chosen.values(), agent.responder.generate(requests), strict=True), strict=True))
-    return [drawn.get(place) for place in range(len(answered))]
+    drawn = dict(zip(chosen, agent.responder.generate(requests), strict=True))
+    return [(chosen[place], drawn[place]) if place in chosen else None for place in range(len(answered))]
 
 
 def _least_similar(agent: Agent, one: Answered, count: int) -> list[str]:

@@ -181,7 +181,7 @@ class FromExperience(Method, Generic[T]):
 
     def room(self, length: int) -> bool:
         """Whether a prompt of so many tokens leaves room for an answer."""
-        return self.world.responder.room(length)
+        return self.world.responder.room(length) >= 0
 
     @abstractmethod
     def requests(self, problem: Problem, near: Sequence[Found[T]]) -> list[Request]:

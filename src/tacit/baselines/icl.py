@@ -71,7 +71,7 @@ class TraceStore:
         asked = {}
         for place, (one, near) in enumerate(zip(answered, nearest, strict=True)):
             ids = self.agent.backbone.encode(one.problem.text, examples=[near.item])
-            if self.agent.responder.room(len(ids)):
+            if self.agent.responder.room(len(ids)) >= 0:
                 asked[place] = self.agent.responder.requests(one.problem, ids, "icl")
         given = self.agent.responder.generate([request for pair in asked.values() for request in pair])
         responses = dict(zip(asked, given, strict=True))

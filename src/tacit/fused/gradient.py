@@ -65,6 +65,8 @@ class GroupPass:
         self.keep = tuple(int(place) for place in np.cumsum([0, *sizes]))
         self.kept = self.keep[-1] * fused.layers
         """Values that the pass keeps for its way back."""
+        self.fits = self.kept <= FLOATS_KEPT
+        """Whether that is not too much; a pass that does not fit is not to be made."""
         self._model = (fused.blas, fused.shape, fused.places, fused.weights, fused.eps, fused.normed)
         self._angles = fused.angles(prompt + max(lengths))
         self._group = (prompt, self.lengths, self.width, self.wide, self.keep)

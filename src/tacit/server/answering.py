@@ -81,7 +81,7 @@ class Answering:
             return
         self._why = NONE
         found = await self.service.computing(self._named if plan.memory != "auto" else self._nearest)
-        room = self.service.backbone.context - len(plan.asked.ids) - plan.asked.max_tokens
+        room = self.service.context - len(plan.asked.ids) - plan.asked.max_tokens
         kept, prompt = fitting(found, self.service.config.recall.compose, room)
         if prompt is not None:
             self.hits, self._prompt, self._why = tuple(hit for hit, _ in kept), torch.tensor(prompt), ALONE

@@ -89,7 +89,7 @@ def _add_openai(api: FastAPI, service: Service) -> None:
 
     def card(name: str, **more: Any) -> dict[str, Any]:
         fixed = {"object": "model", "created": 0, "owned_by": "tacit", "root": plain, "parent": None}
-        return {"id": name, **fixed, "max_model_len": service.backbone.context, **more}
+        return {"id": name, **fixed, "max_model_len": service.context, **more}
 
     cards = [card(plain), card(plain + SUFFIX, parent=plain)]
 

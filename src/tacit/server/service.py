@@ -70,6 +70,11 @@ class Service:
         self._model = ThreadPoolExecutor(1, "tacit-model", initializer=torch.set_num_threads, initargs=(self.threads,))
         self._disk = ThreadPoolExecutor(4, "tacit-disk")
 
+    @property
+    def context(self) -> int:
+        """Most tokens of a sequence that can be sampled: those of the model, or of the vLLM servers that sample."""
+        return self._sampling.context
+
     def recall(self, namespace: str) -> Recall:
         """The recall of a namespace; binds it to this backbone at first.
 
