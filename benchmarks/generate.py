@@ -26,9 +26,9 @@ def limits(count: int, longest: int, seed: int) -> list[int]:
 
 def ours(model: str, asked: list[int], seed: int) -> Round:
     """A round serves all requests."""
-    from tacit.backbone import Backbone
     from tacit.engines.base import Request
     from tacit.engines.local import LocalEngine
+    from tacit.model.backbone import Backbone
 
     backbone = Backbone.load(saved(model), device="cpu")
     engine = LocalEngine(backbone)

@@ -29,14 +29,14 @@ import torch
 from common import machine, parser, table, write
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tacit.answers import vote_answers
-from tacit.backbone import Backbone, Template
+from tacit.answers.vote import vote_answers
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.gradients import Group, passes, policy_loss
 from tacit.learning import Learner, Task
-from tacit.problems import Problem
+from tacit.model.backbone import Backbone, Template
+from tacit.problem import Problem
 from tacit.testbed.tokenizer import build
 
 TOKENS, STEPS, ROLLOUTS, RATE = 20, 10, 8, 0.02

@@ -31,12 +31,12 @@ import numpy as np
 from common import Contestant, Round, machine, parser, pyplot, table, write
 
 from tacit.agent import Agent
-from tacit.backbone import Backbone
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.config import RunConfig
 from tacit.memory import Memory, State
-from tacit.problems import Problem
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
 from tacit.recall import Keys
 from tacit.testbed import problems
 
@@ -47,7 +47,7 @@ GOAL = 1.10
 
 def fresh_agent(bank: Bank, seed: int) -> Agent:
     """The agent of ``tacit run`` on the testbed, defaults throughout."""
-    from tacit.experiments.runner import build_agent
+    from tacit.experiments.run import build_agent
 
     return build_agent(RunConfig(seed=seed, device="cpu"), bank)
 

@@ -21,12 +21,12 @@ TOKENS, STEPS, ROLLOUTS, NEW_TOKENS, RATE = 20, 10, 8, 64, 0.02
 
 def ours(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -> Round:
     """A round learns ``at_once`` memories."""
-    from tacit.answers import vote_answers
-    from tacit.backbone import Backbone
+    from tacit.answers.vote import vote_answers
     from tacit.config import LearnConfig, Sampling
     from tacit.engines.local import LocalEngine
     from tacit.learning import Learner, Task
-    from tacit.problems import Problem
+    from tacit.model.backbone import Backbone
+    from tacit.problem import Problem
 
     backbone = Backbone.load("testbed" if model == "testbed" else saved(model), device="cpu")
     config = LearnConfig(
@@ -63,7 +63,7 @@ def peer(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
     from trl import GRPOConfig, GRPOTrainer
 
     from tacit import rewards
-    from tacit.answers import extract
+    from tacit.answers.vote import extract
     from tacit.testbed.tokenizer import prompt
 
     logging.set_verbosity_error()
@@ -107,10 +107,10 @@ def peer(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
 
 def labelled(count: int, seed: int) -> list[tuple[str, str]]:
     """Texts of testbed problems, with the testbed model's greedy answers as labels (unanswered ones left out)."""
-    from tacit.answers import extract
-    from tacit.backbone import Backbone
+    from tacit.answers.vote import extract
     from tacit.engines.base import Request
     from tacit.engines.local import LocalEngine
+    from tacit.model.backbone import Backbone
 
     backbone = Backbone.load("testbed", device="cpu")
     asked = stream(count, seed)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from tacit.problems import Problem
+from tacit.problem import Problem
 from tacit.testbed import model_path, problems
 from tacit.testbed.tokenizer import build
 

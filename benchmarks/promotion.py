@@ -22,20 +22,20 @@ import numpy as np
 import torch
 
 from tacit.agent import Agent
-from tacit.answers import equivalent, extract
-from tacit.backbone import Backbone
+from tacit.answers.vote import equivalent, extract
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.config import LearnConfig
 from tacit.engines.local import LocalEngine
+from tacit.judges.reward_models import verifier_for
 from tacit.memory import State
-from tacit.problems import Problem
-from tacit.reward_models import verifier_for
-from tacit.server.jobs import JobQueue
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
 from tacit.server.keys import KeyStore
-from tacit.server.learner import WorkerSettings
-from tacit.server.promotion import Promoter, key_ids, quarantine_hurtful
-from tacit.server.worker import Worker
+from tacit.server.learner.jobs import JobQueue
+from tacit.server.learner.process import WorkerSettings
+from tacit.server.learner.promotion import Promoter, key_ids, quarantine_hurtful
+from tacit.server.learner.worker import Worker
 from tacit.testbed import families
 
 MISLED = ("prec", "before")

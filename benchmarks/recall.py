@@ -30,8 +30,8 @@ import psutil
 from common import machine, parser, pyplot, table, write
 
 from tacit.bank import EXACT_ROWS, open_bank
-from tacit.bank.compressed import available
-from tacit.bank.matrices import default_threads
+from tacit.bank.search.compressed import available
+from tacit.bank.search.matrices import default_threads
 from tacit.memory import Memory, State
 
 WHERE = {"namespace": "benchmark", "fingerprint": "none", "key_kind": "random"}

@@ -27,7 +27,7 @@ from common import machine, parser, table, write
 from recall import WHERE, exact, spread, unit_keys
 
 from tacit.bank import open_bank
-from tacit.bank.postgres import PostgresBank
+from tacit.bank.postgres.bank import PostgresBank
 from tacit.memory import Memory, State
 
 WRITES = 400

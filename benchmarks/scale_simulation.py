@@ -30,9 +30,8 @@ import simpy
 import torch
 from common import machine, parser, table, write
 
-from tacit import problems as sources
 from tacit.agent import Agent
-from tacit.answers import vote_answers
+from tacit.answers.vote import vote_answers
 from tacit.bank import open_bank
 from tacit.cluster.actors import ActorSettings
 from tacit.cluster.connection import Cluster
@@ -40,9 +39,10 @@ from tacit.cluster.crew import pieces
 from tacit.cluster.remote import ANY, GOOD_ROLLOUTS, GOOD_TASKS, RayEngine, RayLearner
 from tacit.config import RunConfig
 from tacit.engines.base import Request, Rollout
-from tacit.experiments.runner import build_agent
+from tacit.experiments.run import build_agent
 from tacit.learning import Learned, Task
-from tacit.problems import Problem
+from tacit.problem import Problem
+from tacit.tasks import sources
 
 ROLLOUTS, TASKS = (9, 18, 36, 72, 144), (1, 2, 4, 8, 16)
 """Sizes of batches whose seconds are measured."""

@@ -31,9 +31,9 @@ from typing import Any
 import httpx
 from common import machine, parser, pyplot, table, write
 
-from tacit import problems
-from tacit.answers import equivalent, extract
-from tacit.problems import Problem
+from tacit.answers.vote import equivalent, extract
+from tacit.problem import Problem
+from tacit.tasks import sources as problems
 
 PLAIN, MEMORY = "testbed", "testbed:tacit"
 

@@ -18,9 +18,9 @@ import numpy as np
 from common import machine, parser, pyplot, table
 
 from tacit.config import LearnConfig, RunConfig
-from tacit.experiments.bootstrap import mean_interval
-from tacit.experiments.report import read_rows
-from tacit.experiments.runner import run
+from tacit.experiments.report.bootstrap import mean_interval
+from tacit.experiments.report.run import read_rows
+from tacit.experiments.run import run
 
 STARTS = ("gaussian", "nearest")
 

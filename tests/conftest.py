@@ -17,13 +17,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-import tacit.cli
+import tacit.cli.main
 from banks import FACTORIES, KINDS
-from tacit import problems
-from tacit.backbone import Backbone
 from tacit.bank import Bank
 from tacit.engines.local import LocalEngine
-from tacit.problems import Problem
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
+from tacit.tasks import sources as problems
 
 torch.set_num_threads(1)
 
@@ -100,7 +100,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         monkeypatch.setattr(sys, "argv", ["tacit", *map(str, args)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
-            tacit.cli.main()
+            tacit.cli.main.main()
         out, err = capsys.readouterr()
         return int(left.value.code or 0), out, err
 

@@ -17,7 +17,7 @@ import openai
 from starlette.testclient import TestClient
 
 from tacit.server.app import create_app
-from tacit.server.service import Service
+from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
 
 START_SECONDS = 90

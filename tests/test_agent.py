@@ -11,23 +11,23 @@ import torch
 
 from conftest import save_tiny_qwen2, stream
 from tacit.agent import Agent
-from tacit.answers import vote_answers
-from tacit.backbone import Backbone
+from tacit.answers.vote import vote_answers
 from tacit.bank import export_peft, open_bank
 from tacit.bank.base import Bank
-from tacit.baselines import controls
-from tacit.baselines.icl import TraceStore, trace
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, FingerprintError, ModelError
+from tacit.judges.reward_models import RewardModel
+from tacit.judges.verifiers import Candidate, LogProb, VoteShare
 from tacit.memory import State
+from tacit.methods import controls
+from tacit.methods.icl import TraceStore, trace
+from tacit.model.backbone import Backbone
 from tacit.recall import Recall
 from tacit.responses import Responses
-from tacit.reward_models import RewardModel
 from tacit.routing import route
 from tacit.testbed import reward_model_path
-from tacit.verifiers import Candidate, LogProb, VoteShare
 
 QUICK = {"sampling": Sampling(samples=8, max_tokens=48), "learning": LearnConfig(steps=4)}
 

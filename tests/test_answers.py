@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit import answer_pool
-from tacit.answers import correct, equivalent, extract, group, normalise, vote, vote_answers
+from tacit.answers import pool as answer_pool
+from tacit.answers.vote import correct, equivalent, extract, group, normalise, vote, vote_answers
 from tacit.errors import ConfigError
 
 EXTRACTED = [

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit import answer_pool
-from tacit.answers import equivalent, group, normalise, vote_answers
-from tacit.equivalence import number, verdicts
+from tacit.answers import pool as answer_pool
+from tacit.answers.equivalence import number, verdicts
+from tacit.answers.vote import equivalent, group, normalise, vote_answers
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -349,8 +349,8 @@ def test_a_forked_child_starts_its_own_worker(fresh: None) -> None:
 
 SCRIPT = """
 import sys, os, time
-from tacit import answer_pool
-from tacit.answers import equivalent
+from tacit.answers import pool as answer_pool
+from tacit.answers.vote import equivalent
 assert equivalent("x+1", "1+x")
 assert "torch" not in sys.modules and "sympy" not in sys.modules
 print(answer_pool.pool.pids()[0], flush=True)

@@ -10,11 +10,11 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, MistralConfig, MistralForCausalLM, Qwen2Config
 
 from conftest import save_tiny_qwen2, stream
-from tacit import problems
-from tacit.backbone import Backbone, Template, trainable_share
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, DataError, ModelError
+from tacit.model.backbone import Backbone, Template, trainable_share
+from tacit.tasks import sources as problems
 
 
 def test_a_memory_trains_a_hundred_thousandth_of_a_real_model() -> None:

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from banks import make, search
-from tacit.bank import compressed, open_bank
-from tacit.bank.compressed import CompressedMatrix, CompressedView, nearly_nearest
-from tacit.bank.index import DELETED, Helpers, KeyMatrix, nearest, unit_queries
+from tacit.bank import open_bank
+from tacit.bank.search import compressed
+from tacit.bank.search.compressed import CompressedMatrix, CompressedView, nearly_nearest
+from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, nearest, unit_queries
 from tacit.errors import BankError, ConfigError
 from tacit.memory import State
 from test_bank_processes import start

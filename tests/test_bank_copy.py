@@ -15,8 +15,8 @@ from conftest import Tacit
 from tacit.bank import Bank, copy_bank, open_bank
 from tacit.errors import BankError, ConfigError
 from tacit.memory import State
-from tacit.server.jobs import JobQueue
 from tacit.server.keys import KeyStore
+from tacit.server.learner.jobs import JobQueue
 from test_bank_processes import start
 
 PAIRS = [

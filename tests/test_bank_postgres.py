@@ -14,7 +14,7 @@ from banks import make, same, search
 from conftest import Tacit
 from postgres import OwnServer, shared
 from tacit.bank import open_bank, restore, shown_address
-from tacit.bank.postgres import PostgresBank
+from tacit.bank.postgres.bank import PostgresBank
 from tacit.bank.schema import MIGRATIONS
 from tacit.config import RunConfig
 from tacit.errors import BankError, ConfigError, MemoryNotFound
@@ -101,7 +101,7 @@ def test_tables_of_another_application_are_left_alone(url: str) -> None:
 
 
 def test_a_newer_bank_is_refused_and_an_older_one_migrated(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tacit.bank.postgres_schema.MIGRATIONS", MIGRATIONS[:1])
+    monkeypatch.setattr("tacit.bank.postgres.schema.MIGRATIONS", MIGRATIONS[:1])
     open_bank(url).close()
     assert "history" not in {row[1] for row in tables(url)}
     monkeypatch.undo()
@@ -116,7 +116,7 @@ def test_a_newer_bank_is_refused_and_an_older_one_migrated(url: str, monkeypatch
 
 def test_a_migration_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = type(MIGRATIONS[0])("broken", ("CREATE TABLE fine (n INTEGER)", "CREATE TABLE fine (n INTEGER)"))
-    monkeypatch.setattr("tacit.bank.postgres_schema.MIGRATIONS", (*MIGRATIONS, broken))
+    monkeypatch.setattr("tacit.bank.postgres.schema.MIGRATIONS", (*MIGRATIONS, broken))
     with pytest.raises(BankError, match="already exists"):
         open_bank(url)
     assert tables(url) == []

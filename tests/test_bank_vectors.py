@@ -11,8 +11,9 @@ from sqlalchemy import make_url
 
 from banks import make
 from postgres import shared
-from tacit.bank import PostgresBank, open_bank, vectors
+from tacit.bank import PostgresBank, open_bank
 from tacit.bank.base import Hit
+from tacit.bank.search import vectors
 from tacit.errors import BankError, FingerprintError
 from tacit.memory import State
 from test_bank_processes import start
@@ -47,7 +48,7 @@ def asked_server(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(1)
         return plain(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("tacit.bank.vectors.search", watched)
+    monkeypatch.setattr("tacit.bank.search.vectors.search", watched)
     return calls
 
 
@@ -99,7 +100,7 @@ def test_ties_come_in_the_order_of_storing() -> None:
 
 def test_a_large_group_is_indexed_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches are exact until it is ready; then this process and others use it."""
-    monkeypatch.setattr("tacit.bank.large_groups._LOOK_AGAIN", 0.1)
+    monkeypatch.setattr("tacit.bank.search.large_groups._LOOK_AGAIN", 0.1)
     url, keys = shared().database(), keys_of(600, 24)
     calls = asked_server(monkeypatch)
     with filled(url, keys, exact_rows=500) as bank, open_bank(url, exact_rows=500) as other:

@@ -12,17 +12,17 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from conftest import stream
-from tacit.answers import equivalent, extract, vote_answers
-from tacit.backbone import Backbone
-from tacit.baselines import base, lag
-from tacit.baselines.base import Method, Reply, World
-from tacit.baselines.experience import FromExperience, Store, can_read
-from tacit.baselines.reasoning_bank import ITEMS, Item, ReasoningBank, opening, parse
-from tacit.baselines.reflection import Reflected, reworked
+from tacit.answers.vote import equivalent, extract, vote_answers
 from tacit.config import Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, ModelError
+from tacit.methods import base, lag
+from tacit.methods.base import Method, Reply, World
+from tacit.methods.experience import FromExperience, Store, can_read
+from tacit.methods.reasoning_bank import ITEMS, Item, ReasoningBank, opening, parse
+from tacit.methods.reflection import Reflected, reworked
+from tacit.model.backbone import Backbone
 from tacit.responses import Responses
 
 METHODS = ("icl", "icl-reflect", "reasoning-bank", "reasoning-bank-obeyed", "lag")

@@ -12,10 +12,6 @@ import pytest
 import torch
 
 from conftest import stream
-from tacit.backbone import Backbone
-from tacit.baselines import base
-from tacit.baselines.base import Lesson, Reply, World
-from tacit.baselines.training import Policy, Trainer, Verdict, by_label
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.engines.meter import METER
@@ -24,7 +20,11 @@ from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.scoring import Truths
 from tacit.gradients import Group, policy_loss
-from tacit.problems import Problem
+from tacit.methods import base
+from tacit.methods.base import Lesson, Reply, World
+from tacit.methods.training import Policy, Trainer, Verdict, by_label
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
 
 STREAM = stream(4, seed=301, which="A")
 TRAINING = stream(4, seed=4_000_301, which="A")

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import tacit.cli
+import tacit.cli.main
 from conftest import Result, Tacit
 from tacit.bank import open_bank
 from tacit.memory import Memory, State, from_safetensors
 from test_metrics_rows import synthetic_rows
 
-COMMAND = [sys.executable, "-c", "from tacit.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from tacit.cli.main import main; main()"]
 
 
 def memory(number: int, **changes: Any) -> Memory:
@@ -265,15 +265,15 @@ def test_a_bug_keeps_its_traceback(cli: Tacit, monkeypatch: pytest.MonkeyPatch) 
     def broken() -> str:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(tacit.cli, "version", broken)
+    monkeypatch.setattr(tacit.cli.main, "version", broken)
     monkeypatch.setattr(sys, "argv", ["tacit", "--version"])
     with pytest.raises(ZeroDivisionError):
-        tacit.cli.main()
+        tacit.cli.main.main()
 
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys; import tacit.cli;"
+        "import sys; import tacit.cli.main;"
         "heavy = {'torch', 'transformers', 'numpy', 'matplotlib', 'sqlalchemy', 'jinja2'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

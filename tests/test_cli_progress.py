@@ -6,9 +6,9 @@ import io
 
 import pytest
 
-from tacit import cli_progress
-from tacit.cli_progress import Progress, Tally
-from tacit.experiments.metrics import summarise
+from tacit.cli import progress as cli_progress
+from tacit.cli.progress import Progress, Tally
+from tacit.experiments.report.metrics import summarise
 from test_metrics_rows import synthetic_rows
 
 

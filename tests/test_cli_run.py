@@ -13,8 +13,8 @@ import pytest
 from conftest import Tacit
 from tacit.bank import open_bank
 from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
-from tacit.experiments import runner
-from tacit.experiments.metrics import summarise
+from tacit.experiments import run as runner
+from tacit.experiments.report.metrics import summarise
 from tacit.memory import Memory, State
 from test_metrics_rows import synthetic_rows
 

@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from conftest import Tacit, save_tiny_qwen2
-from tacit.backbone import Backbone
 from tacit.cluster import connection
 from tacit.cluster.actors import ActorSettings, Facts
 from tacit.cluster.connection import Cluster
@@ -24,6 +23,7 @@ from tacit.cluster.remote import RayEngine
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, EngineError, FingerprintError, ModelError
+from tacit.model.backbone import Backbone
 from test_runs import command, contents, refused, results, tacit
 
 pytestmark = pytest.mark.scale

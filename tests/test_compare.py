@@ -16,16 +16,16 @@ import pytest
 from tacit.errors import ConfigError, DataError
 from tacit.experiments.compare import compare
 from tacit.experiments.compare_config import CompareConfig, load
-from tacit.experiments.comparison_report import write_comparison
+from tacit.experiments.report.comparison import write_comparison
 from tacit.experiments.scoring import Truths
-from tacit.problems import Problem
+from tacit.problem import Problem
 
 SMALL = CompareConfig(
     data=("testbed:A",), methods=("zero-shot", "elm", "truth"), seeds=(3,), limit=6, window=3, jobs=2, probes=True
 )
 
 OWN = """
-from tacit.baselines.base import Method, Reply, register
+from tacit.methods.base import Method, Reply, register
 from tacit.errors import TacitError
 
 @register("always-7")

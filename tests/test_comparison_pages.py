@@ -19,14 +19,11 @@ from browser import look
 from conftest import Tacit
 from tacit.config import LearnConfig
 from tacit.errors import DataError
-from tacit.experiments import (
-    comparison_maps,
-    comparison_metrics,
-    comparison_plots,
-    comparison_report,
-    quality_rules,
-)
-from tacit.experiments.comparison_cells import Result, grouped
+from tacit.experiments.report import comparison as comparison_report
+from tacit.experiments.report import comparison_metrics, comparison_plots
+from tacit.experiments.report import maps as comparison_maps
+from tacit.experiments.report.cells import Result, grouped
+from tacit.experiments.studies import quality_rules
 from test_comparison_report import ELM, MEMORIES, ZERO, arm, cell, lesson, probe, row, write
 
 Row = dict[str, Any]

@@ -12,15 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit.experiments import (
-    comparison_metrics,
-    comparison_report,
-    plot_labels,
-)
-from tacit.experiments.comparison_cells import Result, grouped, kind, short
-from tacit.experiments.comparison_memories import memories, similarities
-from tacit.experiments.comparison_metrics import intervals
-from tacit.experiments.comparison_plots import LINES, highlighted
+from tacit.experiments.report import comparison as comparison_report
+from tacit.experiments.report import comparison_metrics, plot_labels
+from tacit.experiments.report.cells import Result, grouped, kind, short
+from tacit.experiments.report.comparison_metrics import intervals
+from tacit.experiments.report.comparison_plots import LINES, highlighted
+from tacit.experiments.report.memories import memories, similarities
 
 Row = dict[str, Any]
 

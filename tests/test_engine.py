@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import stream
-from tacit.backbone import Backbone
 from tacit.engines.base import KeyValues, Request
 from tacit.engines.draw import draw
 from tacit.engines.local import LocalEngine
 from tacit.errors import EngineError
+from tacit.model.backbone import Backbone
 from tacit.seeds import derive
 
 

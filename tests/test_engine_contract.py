@@ -12,19 +12,19 @@ import torch
 from fastapi.testclient import TestClient
 
 from conftest import stream
-from tacit.backbone import Backbone
 from tacit.bank import open_bank
 from tacit.config import RunConfig
 from tacit.engines.base import KeyValues, Progress, Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.engines.rescore import rescored
 from tacit.engines.shared import SharedEngine
-from tacit.engines.vllm import VLLMEngine
+from tacit.engines.vllm.engine import VLLMEngine
 from tacit.errors import ConfigError, EngineError, EngineLost
-from tacit.experiments import runner
+from tacit.experiments import run as runner
+from tacit.model.backbone import Backbone
 from tacit.seeds import derive
 from tacit.server.app import create_app
-from tacit.server.service import Service
+from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
 from vllm_server import DRAWS, VLLMServer, vllm_server
 

@@ -17,27 +17,27 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 
 from random_models import model_of
 from server import serving
-from tacit import threads
-from tacit.answers import vote_answers
-from tacit.backbone import Backbone
+from tacit.answers.vote import vote_answers
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import KeyValues, Request, Rollout
 from tacit.engines.draw import _drawn, draw
 from tacit.engines.local import LocalEngine
 from tacit.engines.meter import Meter
 from tacit.gradients import Group, policy_loss, prompt_gradients
+from tacit.judges.reward_models import RewardModel
+from tacit.judges.verifiers import Candidate
 from tacit.learning import Learner, Task
-from tacit.problems import Problem
-from tacit.reward_models import RewardModel
+from tacit.model import threads
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
 from tacit.testbed import reward_model_path
 from tacit.testbed.tokenizer import build
-from tacit.verifiers import Candidate
 
 pytest.importorskip("numba")
 
-from tacit.fused import lanes
-from tacit.fused.gradient import GroupPass
-from tacit.fused.model import Fused
+from tacit.model.fused import lanes
+from tacit.model.fused.gradient import GroupPass
+from tacit.model.fused.model import Fused
 
 SMALL = {
     "vocab_size": len(build()), "hidden_size": 96, "intermediate_size": 80, "num_hidden_layers": 3,
@@ -170,8 +170,8 @@ def test_groups_too_long_for_a_pass_are_split_or_take_autograds_way(monkeypatch:
     group = group_of(backbone, [20, 30, 10], 4, 12)
     whole = gradient(backbone, group)
     torch.testing.assert_close(gradient(backbone, group, row_tokens=64), whole, rtol=1e-4, atol=1e-6)
-    monkeypatch.setattr("tacit.fused.gradient.FLOATS_KEPT", 0)
-    monkeypatch.setattr("tacit.fused.backward.forward", None)  # it would be called otherwise
+    monkeypatch.setattr("tacit.model.fused.gradient.FLOATS_KEPT", 0)
+    monkeypatch.setattr("tacit.model.fused.backward.forward", None)  # it would be called otherwise
     torch.testing.assert_close(gradient(backbone, group), whole, rtol=1e-4, atol=1e-6)
 
 
@@ -200,14 +200,14 @@ def test_what_does_not_fit_goes_pytorchs_way(monkeypatch: pytest.MonkeyPatch) ->
     assert Backbone(half, build(), weights_digest="x").fused is None
     decoder = backbone_of(CONFIGS["qwen3"])._decoder
     assert decoder is not None and Fused.supports(decoder, 96)
-    monkeypatch.setattr("tacit.fused.model.LARGEST", 1000)
+    monkeypatch.setattr("tacit.model.fused.model.LARGEST", 1000)
     assert not Fused.supports(decoder, 96)
 
 
 def test_without_numba_rollouts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     fused = backbone_of(CONFIGS["qwen3"])
     found = LocalEngine(fused).generate(asked(fused))
-    monkeypatch.setattr("tacit.fused.available", lambda: False)
+    monkeypatch.setattr("tacit.model.fused.available", lambda: False)
     torch.manual_seed(0)
     plain = backbone_without(CONFIGS["qwen3"])
     same(found, LocalEngine(plain).generate(asked(plain)))
@@ -303,7 +303,7 @@ def test_responses_are_read_as_by_transformers(monkeypatch: pytest.MonkeyPatch) 
     alone = [compiled.score(problem, [one])[0] for one in read]
     assert alone == pytest.approx(scores, abs=2e-6) and compiled.steps(problem, right)[-1] == alone[0]
     many = len(passes)
-    monkeypatch.setattr("tacit.fused.gradient.FLOATS_KEPT", 1000)  # as long responses are
+    monkeypatch.setattr("tacit.model.fused.gradient.FLOATS_KEPT", 1000)  # as long responses are
     assert compiled.score(problem, read) == plain.score(problem, read) and len(passes) == many
 
 

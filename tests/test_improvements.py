@@ -12,24 +12,24 @@ import pytest
 from conftest import Tacit, save_tiny_qwen2, stream
 from tacit import labels
 from tacit.agent import Agent, Answered
-from tacit.answers import vote_answers
-from tacit.backbone import Backbone
+from tacit.answers.vote import vote_answers
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
-from tacit.baselines import controls
 from tacit.config import LearnConfig, RecallConfig, Sampling
-from tacit.consolidation import consolidate
 from tacit.engines.base import Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
+from tacit.judges.reward_models import RewardModel
+from tacit.judges.verifiers import VoteShare
 from tacit.learning import Example, Learned, Learner, Task
 from tacit.memory import Memory, State
-from tacit.problems import Problem
+from tacit.methods import controls
+from tacit.methods.consolidation import consolidate
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
 from tacit.recall import compose, utility
 from tacit.responses import Responses
-from tacit.reward_models import RewardModel
 from tacit.testbed import reward_model_path
-from tacit.verifiers import VoteShare
 
 SAMPLING = Sampling(samples=8, max_tokens=48)
 

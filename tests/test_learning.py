@@ -10,14 +10,14 @@ import torch
 
 from conftest import stream
 from tacit import rewards
-from tacit.answers import vote, vote_answers
-from tacit.backbone import Backbone
+from tacit.answers.vote import vote, vote_answers
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
 from tacit.gradients import Group
 from tacit.learning import Learner, Task
+from tacit.model.backbone import Backbone
 from tacit.seeds import derive
 
 SAMPLING = Sampling(max_tokens=48)

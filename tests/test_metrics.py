@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tacit
-from tacit.experiments import bootstrap, metrics
+from tacit.experiments.report import bootstrap, metrics
 from test_metrics_rows import synthetic_rows
 
 unit = st.floats(0, 1, allow_nan=False)

@@ -6,7 +6,7 @@ import pytest
 
 from tacit.experiments import scoring
 from tacit.experiments.scoring import Grader
-from tacit.problems import Problem
+from tacit.problem import Problem
 
 
 def test_marks_are_by_equivalence_and_no_answer_is_wrong() -> None:

@@ -15,13 +15,13 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import tacit
 from conftest import Tacit, save_tiny_qwen2
-from tacit import problems
 from tacit.config import LearnConfig, Sampling
 from tacit.errors import ConfigError
 from tacit.experiments.compare import Cell, labelled, run_cell
 from tacit.experiments.compare_config import CompareConfig, load, shipped
-from tacit.experiments.dry_run import dry_run
+from tacit.experiments.plan.dry_run import dry_run
 from tacit.experiments.scoring import Grader
+from tacit.tasks import sources as problems
 from test_reward_models import save_prm
 
 ROOT = Path(__file__).parent.parent

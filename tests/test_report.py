@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tacit.errors import DataError
-from tacit.experiments import report
+from tacit.experiments.report import run as report
 from test_metrics_rows import synthetic_rows
 
 

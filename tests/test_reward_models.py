@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
-from tacit import fused
 from tacit.engines.base import Rollout
 from tacit.errors import ConfigError, ModelError
-from tacit.reward_models import RewardModel
+from tacit.judges.reward_models import RewardModel
+from tacit.judges.verifiers import Candidate
+from tacit.model import fused
 from tacit.routing import route
 from tacit.testbed import reward_model_path
-from tacit.verifiers import Candidate
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

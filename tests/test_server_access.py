@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from tacit.bank import open_bank, schema
 from tacit.server.app import create_app
 from tacit.server.keys import KeyStore
-from tacit.server.service import Service
+from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

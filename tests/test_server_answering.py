@@ -17,7 +17,7 @@ from tacit.config import LearnConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.memory import State
 from tacit.server.app import create_app
-from tacit.server.service import OPEN_NAMESPACE, Service, load_backbone
+from tacit.server.live.service import OPEN_NAMESPACE, Service, load_backbone
 from tacit.server.settings import ServeConfig
 
 [PROBLEM] = stream(1, seed=31)

@@ -16,9 +16,9 @@ from starlette.testclient import TestClient
 from browser import chromium
 from server import InProcess, serving
 from tacit.memory import State
-from tacit.server.dashboard import FILES
-from tacit.server.feed import LATEST, MINUTES, Feed
-from tacit.server.service import Service
+from tacit.server.api.dashboard import FILES
+from tacit.server.live.feed import LATEST, MINUTES, Feed
+from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
 from test_server_memories_api import made
 

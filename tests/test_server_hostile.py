@@ -21,8 +21,8 @@ import pytest
 import uvicorn
 
 from server import serving
+from tacit.server.live.service import Service
 from tacit.server.run import web
-from tacit.server.service import Service
 from tacit.server.settings import Limits, ServeConfig
 
 MEGABYTE = 10**6

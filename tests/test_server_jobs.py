@@ -19,8 +19,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from banks import make
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
-from tacit.server.jobs import LONGEST_NOTE, MAX_ATTEMPTS, Job, JobQueue, JobState
 from tacit.server.keys import ApiKey, KeyStore
+from tacit.server.learner.jobs import LONGEST_NOTE, MAX_ATTEMPTS, Job, JobQueue, JobState
 
 HERE = Path(__file__).parent
 NOON = 1_800_014_400.0  # 2027-01-15 12:00 UTC
@@ -284,7 +284,7 @@ import sys, time
 sys.path.insert(0, {str(HERE)!r})
 from banks import make
 from tacit.bank import open_bank
-from tacit.server.jobs import JobQueue
+from tacit.server.learner.jobs import JobQueue
 bank = open_bank(sys.argv[1]); queue, me = JobQueue(bank), sys.argv[2]
 """
 

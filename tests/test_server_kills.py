@@ -16,7 +16,7 @@ import pytest
 from conftest import stream
 from server import Served, serving
 from tacit.bank import open_bank
-from tacit.server.jobs import JobQueue
+from tacit.server.learner.jobs import JobQueue
 
 NAMESPACE = "default"
 CLIENTS = 3

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from server import InProcess
 from tacit.memory import Memory, State, from_safetensors, to_safetensors
 from tacit.server.app import create_app
-from tacit.server.service import Service
+from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
 
 FILE = {"Content-Type": "application/octet-stream"}

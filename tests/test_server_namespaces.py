@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 from server import InProcess
 from tacit.memory import State
-from tacit.server.feed import Feed
+from tacit.server.live.feed import Feed
 from test_server_memories_api import made
 
 FRESH = itertools.count()

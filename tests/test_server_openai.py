@@ -15,12 +15,12 @@ import pytest
 
 from conftest import stream
 from server import Served, serving
-from tacit.backbone import Backbone
 from tacit.bank import open_bank
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
+from tacit.model.backbone import Backbone
+from tacit.server.api.text import whole
 from tacit.server.keys import KeyStore
-from tacit.server.text import whole
 
 PROBLEMS = [problem.text for problem in stream(4, seed=5)]
 

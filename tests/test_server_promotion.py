@@ -10,21 +10,21 @@ import pytest
 from banks import make
 from conftest import stream
 from tacit.agent import Agent
-from tacit.backbone import Backbone
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.config import LearnConfig
 from tacit.engines.local import LocalEngine
+from tacit.judges.reward_models import RewardModel
+from tacit.judges.verifiers import VoteShare
 from tacit.memory import State
-from tacit.problems import Problem
-from tacit.reward_models import RewardModel
-from tacit.server.jobs import JobQueue
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
 from tacit.server.keys import ApiKey, KeyStore
-from tacit.server.learner import WorkerSettings
-from tacit.server.promotion import UNPROVEN, UNTRUSTED, Promoter, Rule, quarantine_hurtful
-from tacit.server.worker import Worker
+from tacit.server.learner.jobs import JobQueue
+from tacit.server.learner.process import WorkerSettings
+from tacit.server.learner.promotion import UNPROVEN, UNTRUSTED, Promoter, Rule, quarantine_hurtful
+from tacit.server.learner.worker import Worker
 from tacit.testbed import reward_model_path
-from tacit.verifiers import VoteShare
 
 LEARN = LearnConfig(tokens=8, steps=4, min_votes=1, min_lead=1, admit=0.0)
 FAMILY = [problem for problem in stream(200, seed=21, which="A") if problem.family == "add"]
@@ -95,7 +95,7 @@ def test_decisions_follow_the_rule_and_say_the_numbers(bank: Bank, testbed: Back
 
 
 def neighbours_of(bank: Bank, id: str, testbed: Backbone, engine: LocalEngine):  # type: ignore[no-untyped-def]
-    from tacit.server.promotion import NEIGHBOURS_IN, Sources, key_ids
+    from tacit.server.learner.promotion import NEIGHBOURS_IN, Sources, key_ids
 
     infos = {info.id: info for info in bank.find("home", states=NEIGHBOURS_IN)}
     promoter = promoter_for(bank, testbed, engine)

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from tacit.config import Sampling
 from tacit.server.app import create_app
-from tacit.server.service import Service
+from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
 
 NEW_TOKENS = 8

@@ -18,19 +18,19 @@ import pytest
 
 from conftest import stream
 from tacit.agent import Agent
-from tacit.backbone import Backbone
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
+from tacit.judges.verifiers import VoteShare
 from tacit.memory import Memory, State
-from tacit.server.jobs import JobQueue
+from tacit.model.backbone import Backbone
 from tacit.server.keys import KeyStore
-from tacit.server.learner import LearnerProcess, WorkerSettings
-from tacit.server.promotion import UNPROVEN
-from tacit.server.worker import Worker
-from tacit.verifiers import VoteShare
+from tacit.server.learner.jobs import JobQueue
+from tacit.server.learner.process import LearnerProcess, WorkerSettings
+from tacit.server.learner.promotion import UNPROVEN
+from tacit.server.learner.worker import Worker
 
 PROBLEMS = stream(6, seed=11)
 SAMPLING = Sampling(samples=4, max_tokens=48)
@@ -184,7 +184,7 @@ def gone(pid: int) -> bool:
 
 PARENT = """
 import sys, time
-from tacit.server.learner import LearnerProcess, WorkerSettings
+from tacit.server.learner.process import LearnerProcess, WorkerSettings
 process = LearnerProcess(WorkerSettings.from_json(sys.argv[1]))
 process.start()
 print(process.pid, flush=True)
@@ -213,7 +213,7 @@ def test_the_worker_ends_with_its_parent(tmp_path: Path, early: bool) -> None:
 def test_a_user_error_is_one_line(tmp_path: Path) -> None:
     settings = settings_for(tmp_path / "bank.db", model=str(tmp_path / "nothing"))
     done = subprocess.run(
-        [sys.executable, "-m", "tacit.server.worker"],
+        [sys.executable, "-m", "tacit.server.learner.worker"],
         check=False,
         input=settings.to_json(),
         capture_output=True,

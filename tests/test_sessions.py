@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import stream
-from tacit.backbone import Backbone
 from tacit.engines.base import Progress, Request
 from tacit.engines.batches import RaggedBatch
 from tacit.engines.local import LocalEngine
 from tacit.engines.shared import SharedEngine
 from tacit.errors import EngineBusy, EngineError
+from tacit.model.backbone import Backbone
 from tacit.seeds import derive
 
 

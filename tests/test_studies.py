@@ -13,10 +13,10 @@ import pytest
 from conftest import Tacit, stream
 from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.errors import DataError
-from tacit.experiments import quality, quality_rules, transfer
-from tacit.experiments.quality import QualityConfig
-from tacit.experiments.quality_rules import Rule, auc, default_rule, ranks, rule_table, signal_table, spearman
-from tacit.experiments.transfer import TransferConfig
+from tacit.experiments.studies import quality, quality_rules, transfer
+from tacit.experiments.studies.quality import QualityConfig
+from tacit.experiments.studies.quality_rules import Rule, auc, default_rule, ranks, rule_table, signal_table, spearman
+from tacit.experiments.studies.transfer import TransferConfig
 
 QUICK = RunConfig(
     sampling=Sampling(samples=4, max_tokens=48), learn=LearnConfig(steps=4, rollouts=4, label="zero-shot", batch=16)

@@ -18,7 +18,7 @@ from tacit.testbed import model_path
 
 ROOT = Path(__file__).parent.parent
 PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
-DRAWS = ("--logits-processors", "tacit.engines.vllm_draw:TacitDraws")
+DRAWS = ("--logits-processors", "tacit.engines.vllm.draw:TacitDraws")
 
 
 @dataclass

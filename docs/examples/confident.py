@@ -5,7 +5,7 @@ tacit compare --method-file docs/examples/confident.py --methods zero-shot,major
 
 from typing import ClassVar
 
-from tacit.baselines.base import Method, Reply, register
+from tacit.methods.base import Method, Reply, register
 
 
 @register("confident")

@@ -24,20 +24,20 @@ import numpy as np
 import torch
 
 from tacit import labels
-from tacit.answers import equivalent
-from tacit.backbone import Backbone
+from tacit.answers.vote import equivalent
 from tacit.bank.base import Bank, Hit
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.base import Engine, Rollout
 from tacit.errors import MemoryNotFound
+from tacit.judges.verifiers import Verifier
 from tacit.labels import Label
 from tacit.learning import Example, Learned, Learner, Task
 from tacit.memory import Memory, State, memory_id
-from tacit.problems import Problem
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
 from tacit.recall import Recall, fitting
 from tacit.responses import Responder, Responses
 from tacit.routing import NO_MEMORY, Route, route, verdict
-from tacit.verifiers import Verifier
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tacit.backbone import Backbone
-from tacit.cache import RaggedCache, round_up
 from tacit.engines.base import Rollout
 from tacit.engines.prefill import prefill, prompt_embeddings
-from tacit.threads import run
+from tacit.model.backbone import Backbone
+from tacit.model.cache import RaggedCache, round_up
+from tacit.model.threads import run
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ def prompt_gradients(
 @torch.no_grad()
 def _written_out(backbone: Backbone, group: Group, temperature: float) -> Tensor | None:
     """The gradient of the group's soft prompt, by a pass without autograd; None where that would keep too much."""
-    from tacit.fused.gradient import GroupPass
+    from tacit.model.fused.gradient import GroupPass
 
     assert backbone.fused is not None and group.prompt is not None
     prompt = prompt_embeddings(backbone, group.ids[:-1], group.prompt)

@@ -21,10 +21,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tacit.answers import Vote, group, vote_answers
+from tacit.answers.vote import Vote, group, vote_answers
+from tacit.judges.verifiers import Candidate, Verifier
 from tacit.responses import Responses
 from tacit.routing import Route
-from tacit.verifiers import Candidate, Verifier
 
 TRUST = 0.5
 """Least probability of the best response that gives the label, or least share of the weight: likelier than not."""

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from tacit import rewards
-from tacit.answers import Vote, extract, vote_answers
-from tacit.backbone import Backbone
+from tacit.answers.vote import Vote, extract, vote_answers
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.gradients import Group, prompt_gradients
-from tacit.problems import Problem
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
 from tacit.seeds import derive, generator
 
 

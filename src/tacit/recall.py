@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.backbone import Backbone
 from tacit.bank.base import Bank, Hit
 from tacit.config import RecallConfig
 from tacit.errors import ModelError
 from tacit.memory import Memory
+from tacit.model.backbone import Backbone
 
 CONSIDERED = 4
 """Nearest memories that measured use may choose among."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tacit.answers import Vote, extract, group, vote_answers
+from tacit.answers.vote import Vote, extract, group, vote_answers
 from tacit.config import Sampling
 from tacit.engines.base import Engine, Request, Rollout
-from tacit.problems import Problem
+from tacit.judges.verifiers import Candidate
+from tacit.problem import Problem
 from tacit.seeds import derive
-from tacit.verifiers import Candidate
 
 
 @dataclass(frozen=True)

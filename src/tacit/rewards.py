@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tacit.answers import equivalent, normalise
+from tacit.answers.vote import equivalent, normalise
 from tacit.errors import ConfigError
 
 Reward = Callable[[Sequence[str | None], str, np.random.Generator], list[float]]

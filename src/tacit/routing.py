@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tacit.answers import equivalent
-from tacit.verifiers import Candidate, Verifier
+from tacit.answers.vote import equivalent
+from tacit.judges.verifiers import Candidate, Verifier
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tacit.bank.base import Bank, Hit, MemoryInfo, StateChange
-from tacit.bank.compressed import EXACT_ROWS
 from tacit.bank.copying import Copied, Progress, copy_between
 from tacit.bank.peft_adapter import export_peft, import_peft
-from tacit.bank.postgres import PostgresBank
-from tacit.bank.postgres_address import is_postgres, parse
+from tacit.bank.postgres.address import is_postgres, parse
+from tacit.bank.postgres.bank import PostgresBank
+from tacit.bank.search.compressed import EXACT_ROWS
 from tacit.bank.sql import SQLBank
 from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank, restore_file
 from tacit.errors import ConfigError

@@ -27,7 +27,7 @@ from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, insert
 from tacit.bank import schema
 from tacit.bank.base import Hit, StateChange
 from tacit.bank.listing import COUNTERS, Listing, missing
-from tacit.bank.matrices import Matrices, dimension, refuse_other
+from tacit.bank.search.matrices import Matrices, dimension, refuse_other
 from tacit.errors import BankError, MemoryFormatError
 from tacit.memory import (
     Memory,

@@ -21,8 +21,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from tacit.bank import schema
-from tacit.bank.compressed import EXACT_ROWS
 from tacit.bank.schema import MIGRATIONS
+from tacit.bank.search.compressed import EXACT_ROWS
 from tacit.bank.sql import SQLBank
 from tacit.errors import BankError, ConfigError
 

@@ -14,11 +14,11 @@ from importlib.metadata import version
 
 import torch
 
-from tacit.backbone import Backbone
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.learning import Learned, Learner, Task
+from tacit.model.backbone import Backbone
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from tacit.backbone import Backbone
 from tacit.cluster.actors import ActorSettings, EngineActor, Facts, LearnerActor
 from tacit.cluster.crew import PATIENCE, Crew
 from tacit.errors import ConfigError, FingerprintError
+from tacit.model.backbone import Backbone
 
 REACH = 10.0
 """Seconds in which a machine has to take a connection."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tacit.backbone import Backbone
 from tacit.cluster.crew import Crew
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.engines.meter import METER
 from tacit.learning import Learned, Learner, Task
+from tacit.model.backbone import Backbone
 
 GOOD_ROLLOUTS = 64
 """Rollouts in a batch from which a further split costs little."""

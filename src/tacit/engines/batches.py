@@ -14,10 +14,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tacit.backbone import Backbone
-from tacit.cache import RaggedCache
 from tacit.engines.base import Alternatives, Request, Rollout
 from tacit.engines.prefill import MIN_ROWS, prefill, prompt_embeddings
+from tacit.model.backbone import Backbone
+from tacit.model.cache import RaggedCache
 
 
 @dataclass(eq=False)

@@ -5,9 +5,9 @@ Builds on backbone and the engine protocol.
 
 from __future__ import annotations
 
-from tacit.backbone import Backbone
 from tacit.engines.base import Request
 from tacit.errors import EngineError
+from tacit.model.backbone import Backbone
 
 
 def length_of(request: Request) -> int:

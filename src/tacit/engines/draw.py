@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit import fused
 from tacit.engines.base import Alternatives, Request
+from tacit.model import fused
 
 
 def uniforms(seed: int, count: int) -> np.ndarray:
@@ -78,7 +78,7 @@ def _compiled(
     logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
 ) -> tuple[list[int], list[float], list[Alternatives]]:
     """``draw`` in one loop, for rows without top_p."""
-    from tacit.fused.loops import draw_rows
+    from tacit.model.fused.loops import draw_rows
 
     rows, vocabulary = logits.shape
     drawn, logprobs = np.empty(rows, np.int64), np.empty(rows, np.float32)

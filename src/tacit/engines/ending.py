@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tacit.backbone import Backbone
 from tacit.engines.base import Request
+from tacit.model.backbone import Backbone
 
 
 def ended(backbone: Backbone, spec: Request, ids: Sequence[int]) -> tuple[str, str] | None:

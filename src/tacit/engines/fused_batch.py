@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.backbone import Backbone
 from tacit.engines.batches import Row, prompts_of
 from tacit.engines.checks import past_of
-from tacit.fused.model import MIN_ROWS, Fused, up
+from tacit.model.backbone import Backbone
+from tacit.model.fused.model import MIN_ROWS, Fused, up
 
 
 @dataclass(eq=False)

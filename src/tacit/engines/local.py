@@ -11,7 +11,6 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from tacit.backbone import Backbone
 from tacit.engines.base import Alternatives, KeyValues, Request, Rollout
 from tacit.engines.batches import Row
 from tacit.engines.checks import check, length_of
@@ -19,7 +18,8 @@ from tacit.engines.draw import most_likely
 from tacit.engines.prefill import prompt_embeddings
 from tacit.engines.session import LocalSession
 from tacit.errors import EngineError
-from tacit.threads import available, run
+from tacit.model.backbone import Backbone
+from tacit.model.threads import available, run
 
 SCORED_AT_ONCE = 512  # prompt tokens; their logits take as many times the vocabulary floats
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tacit.backbone import Backbone
 from tacit.engines.local import LocalEngine
-from tacit.engines.vllm import VLLMEngine
+from tacit.engines.vllm.engine import VLLMEngine
+from tacit.model.backbone import Backbone
 
 
 def open_engine(backbone: Backbone, addresses: Sequence[str] = ()) -> LocalEngine | VLLMEngine:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tacit.backbone import Backbone
-from tacit.cache import RaggedCache, round_up
 from tacit.engines.base import KeyValues
+from tacit.model.backbone import Backbone
+from tacit.model.cache import RaggedCache, round_up
 
 MIN_ROWS = 16  # matrix libraries take other code paths for a few rows, whose sums differ in the last bit
 

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import torch
 
-from tacit.backbone import Backbone
-from tacit.cache import RaggedCache
 from tacit.engines.base import Alternatives, Request, Rollout
 from tacit.engines.checks import past_of
 from tacit.engines.draw import distribution, most_likely
 from tacit.engines.prefill import prefill, prompt_embeddings
+from tacit.model.backbone import Backbone
+from tacit.model.cache import RaggedCache
 
 SCORED_AT_ONCE = 512
 """Tokens whose logits are made together; they take as many times the vocabulary floats."""

@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 import torch
 
-from tacit.backbone import Backbone
 from tacit.engines.base import Progress, Request, Rollout
 from tacit.engines.batches import Batch, RaggedBatch, Row
 from tacit.engines.checks import length_of
 from tacit.engines.draw import draw, uniforms
 from tacit.engines.ending import ended
 from tacit.engines.meter import METER
+from tacit.model.backbone import Backbone
 
 
 class LocalSession:

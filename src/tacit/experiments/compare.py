@@ -27,20 +27,20 @@ from typing import Any
 
 import torch
 
-from tacit import problems as sources
-from tacit.backbone import Backbone
-from tacit.baselines import base
-from tacit.baselines.base import Method, Reply, World
 from tacit.config import RunConfig, completed
 from tacit.engines.local import LocalEngine
 from tacit.engines.meter import METER
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.runner import build_verifier
+from tacit.experiments.run import build_verifier
 from tacit.experiments.scoring import Grader, Truths
-from tacit.problems import Problem
+from tacit.judges.verifiers import Verifier
+from tacit.methods import base
+from tacit.methods.base import Method, Reply, World
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
 from tacit.seeds import derive, generator
-from tacit.verifiers import Verifier
+from tacit.tasks import sources
 
 Row = dict[str, Any]
 REPLAYED = 24

@@ -19,15 +19,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tacit.baselines import base
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.errors import ConfigError
-from tacit.problems import endless
+from tacit.methods import base
+from tacit.tasks.sources import endless
 
 ORDERS = ("shuffled", "blocked", "reversed")
 EXPECTED = ("problems", "tokens", "prompt")
 SHIPPED = ("paper", "ablations")
-"""Folders beside this file with comparisons that are shipped."""
+"""Folders of ``plan`` with comparisons that are shipped."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class CompareConfig:
 
 def shipped() -> dict[str, str]:
     """Names of the comparisons shipped with Tacit ("ablations/tokens"), each with the first sentence of its comment."""
-    here = Path(__file__).parent
+    here = Path(__file__).parent / "plan"
     found = {}
     for file in sorted(file for folder in SHIPPED for file in (here / folder).glob("*.toml")):
         lines = [
@@ -187,7 +187,7 @@ def load(path: str | Path) -> CompareConfig:
         ConfigError: missing, malformed, or with a key that means nothing.
     """
     file = Path(path)
-    shipped = Path(__file__).parent / f"{path}.toml"
+    shipped = Path(__file__).parent / "plan" / f"{path}.toml"
     if not file.is_file() and shipped.is_file():
         file = shipped
     try:

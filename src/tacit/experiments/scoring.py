@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tacit.answers import correct, vote_answers
+from tacit.answers.vote import correct, vote_answers
 from tacit.errors import DataError
-from tacit.problems import Problem
+from tacit.problem import Problem
 
 
 def score(answers: Sequence[str | None], gold: str) -> list[bool]:

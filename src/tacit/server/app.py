@@ -15,16 +15,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from tacit.errors import TacitError
-from tacit.server.access import Access, App, Bodies
-from tacit.server.asking import SUFFIX, Asking
-from tacit.server.chat import chat
-from tacit.server.completions import complete
-from tacit.server.dashboard import add_dashboard
-from tacit.server.errors import Refused, invalid, not_found, refusal_of
-from tacit.server.memories_api import add_memories, by_name
-from tacit.server.schemas import ChatRequest, CompletionRequest
-from tacit.server.service import Service
-from tacit.server.snapshots import add_snapshots
+from tacit.server.api.access import Access, App, Bodies
+from tacit.server.api.asking import SUFFIX, Asking
+from tacit.server.api.chat import chat
+from tacit.server.api.completions import complete
+from tacit.server.api.dashboard import add_dashboard
+from tacit.server.api.errors import Refused, invalid, not_found, refusal_of
+from tacit.server.api.memories import add_memories, by_name
+from tacit.server.api.schemas import ChatRequest, CompletionRequest
+from tacit.server.api.snapshots import add_snapshots
+from tacit.server.live.service import Service
 
 LOG = logging.getLogger("tacit.server")
 

@@ -15,10 +15,10 @@ import uvicorn
 
 from tacit.bank import shown_address
 from tacit.errors import ConfigError
+from tacit.server.api.heads import connection
 from tacit.server.app import create_app
-from tacit.server.heads import connection
-from tacit.server.learner import LearnerProcess
-from tacit.server.service import Service
+from tacit.server.learner.process import LearnerProcess
+from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
 
 LOOK_SECONDS = 0.05

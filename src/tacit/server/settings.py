@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tacit.config import LearnConfig, RecallConfig, Sampling, require
-from tacit.server.learner import WorkerSettings
+from tacit.server.learner.process import WorkerSettings
 
 
 @dataclass(frozen=True)

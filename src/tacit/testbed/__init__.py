@@ -1,6 +1,6 @@
 """The testbed: problem families and a small model trained from scratch, on which the method can be seen to work.
 
-Builds on errors alone and is a room below ``tacit.problems``. Importing it loads neither torch nor transformers.
+Builds on errors alone and is a room below ``tacit.tasks.sources``. Importing it loads neither torch nor transformers.
 """
 
 from tacit.testbed.families import Item, problems

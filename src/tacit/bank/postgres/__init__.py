@@ -1,0 +1,1 @@
+"""A bank in PostgreSQL with pgvector."""

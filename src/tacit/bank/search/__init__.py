@@ -1,0 +1,1 @@
+"""Search of keys: exact in memory, compressed above that."""

@@ -1,0 +1,274 @@
+"""The key matrices of an open bank, kept up to date with the database, and searched.
+
+Builds on schema (what to read), index (the exact search) and compressed (the search of large matrices). One matrix per
+(namespace, key kind, dimension); a namespace has one backbone, so that is also one per fingerprint. A search costs one
+small query when nothing has been written since the last one; otherwise the rows that changed are read, never the whole
+again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, bindparam, select
+
+from tacit.bank import schema
+from tacit.bank.base import Hit
+from tacit.bank.search.compressed import CompressedMatrix, CompressedView, available, nearly_nearest
+from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, View, nearest, unit_queries
+from tacit.errors import BankError, ConfigError, FingerprintError
+from tacit.memory import UNIT_TOLERANCE, State
+
+_CODES = {state: code for code, state in enumerate(State)}
+_ROWS_PER_READ = 2048
+_KEYS_PER_READ = 500
+
+# Built once: composing a statement anew costs more than running it. The statement of every search comes first.
+_NOW = select(schema.bank.c.epoch, schema.bank.c.revision)
+_m, _k = schema.memories.c, schema.keys.c
+_DIMENSION = (
+    select(_k.dim)
+    .join_from(schema.memories, schema.keys)
+    .where(_m.namespace == bindparam("namespace"), _m.key_kind == bindparam("key_kind"))
+    .limit(1)
+)
+_KEYS_AT = (
+    select(_m.position, _m.id, _k.key)
+    .join_from(schema.memories, schema.keys)
+    .where(_m.position.in_(bindparam("positions", expanding=True)))
+)
+
+
+@dataclass
+class _Group:
+    matrix: KeyMatrix
+    revision: int = -1
+    view: View = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.view = self.matrix.view()
+
+
+def default_threads() -> int:
+    """Threads that a scan uses unless told otherwise: two saturate the memory bandwidth of the machines measured."""
+    return min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+class Matrices:
+    """All matrices of one open bank. Thread-safe."""
+
+    def __init__(
+        self,
+        reading: Callable[[], AbstractContextManager[Connection]],
+        where: str,
+        threads: int | None,
+        exact_rows: int | None,
+    ) -> None:
+        """``reading`` yields a connection inside a read transaction, ``where`` names the bank in errors."""
+        if threads is not None and threads < 1:
+            raise ConfigError(f"a bank needs at least 1 search thread, not {threads}")
+        if exact_rows is not None and exact_rows < 1:
+            raise ConfigError(f"exact_rows must be at least 1, or None for always exact, not {exact_rows}")
+        self._exact_rows = exact_rows
+        self._reading = reading
+        self._where = where
+        self._threads = threads or default_threads()
+        self._helpers: Helpers | None = None
+        self._lock = threading.Lock()
+        self._epoch = ""
+        self._groups: dict[tuple[str, str, int], _Group] = {}
+        self._bound: dict[str, str] = {}
+
+    def rows(self, namespace: str, key_kind: str, dim: int) -> int:
+        """How many rows are held of that group."""
+        with self._lock:
+            group = self._groups.get((namespace, key_kind, dim))
+            return 0 if group is None else group.matrix.rows
+
+    def forget(self, namespace: str, key_kind: str, dim: int) -> None:
+        """Let go of that group's rows; the next search loads them again."""
+        with self._lock:
+            self._groups.pop((namespace, key_kind, dim), None)
+
+    def close(self) -> None:
+        """Stop the threads and forget the matrices."""
+        with self._lock:
+            if self._helpers is not None:
+                self._helpers.stop()
+                self._helpers = None
+            self._groups.clear()
+
+    def search(
+        self,
+        keys: np.ndarray,
+        *,
+        namespace: str,
+        fingerprint: str,
+        key_kind: str,
+        k: int,
+        floor: float,
+        states: Collection[State],
+    ) -> list[list[Hit]]:
+        """See ``Bank.search_many``."""
+        queries = checked_queries(keys, k, floor)
+        if not len(queries):
+            return []
+        codes = [_CODES[State(state)] for state in states]
+        with ExitStack() as transaction:
+            with self._lock:
+                connection = transaction.enter_context(self._reading())
+                view = self._current(connection, namespace, fingerprint, key_kind, queries.shape[1])
+            if not view.rows:
+                return [[] for _ in queries]
+            if isinstance(view, CompressedView):
+                # Keys are read in the transaction that the view is of, so that none can be gone.
+                read = partial(self._read_keys, connection, namespace, queries.shape[1])
+                found = nearly_nearest(
+                    view, queries, k=k, floor=floor, codes=codes, helpers=self._helpers, read=read
+                )  # fmt: skip
+            else:
+                transaction.close()
+                found = nearest(view, queries, k=k, floor=floor, codes=codes, helpers=self._helpers)
+        return [[Hit(view.ids[row], view.problem_ids[row], cosine) for row, cosine in rows] for rows in found]
+
+    def _current(self, connection: Connection, namespace: str, fingerprint: str, key_kind: str, dim: int) -> View:
+        """The view as of ``connection``'s transaction; the caller holds the lock."""
+        if self._helpers is None and self._threads > 1:
+            self._helpers = Helpers(self._threads - 1)
+        epoch, revision = connection.execute(_NOW).one()
+        if epoch != self._epoch:
+            self._groups.clear()
+            self._bound.clear()
+            self._epoch = epoch
+        if not self._check_binding(connection, namespace, fingerprint):
+            return KeyMatrix(dim).view()
+        group = self._groups.get((namespace, key_kind, dim))
+        if group is None:
+            self._check_dimension(connection, namespace, key_kind, dim)
+            group = self._groups.setdefault((namespace, key_kind, dim), _Group(KeyMatrix(dim)))
+        if group.revision != revision:
+            try:
+                self._catch_up(connection, group, namespace, key_kind, dim)
+            except BaseException:
+                # Half caught up is worse than not at all: the next search loads it anew.
+                del self._groups[namespace, key_kind, dim]
+                raise
+            group.revision = revision
+            group.view = group.matrix.view()
+        if not group.view.rows:
+            del self._groups[namespace, key_kind, dim]
+        return group.view
+
+    def _check_binding(self, connection: Connection, namespace: str, fingerprint: str) -> bool:
+        """False where the namespace has no backbone yet; FingerprintError where it has another one."""
+        if namespace not in self._bound:
+            table = schema.namespaces
+            row = connection.execute(select(table.c.fingerprint).where(table.c.namespace == namespace)).one_or_none()
+            if row is None:
+                return False
+            self._bound[namespace] = row.fingerprint
+        refuse_other(namespace, self._bound[namespace], fingerprint, self._where)
+        return True
+
+    def _check_dimension(self, connection: Connection, namespace: str, key_kind: str, dim: int) -> None:
+        stored = dimension(connection, namespace, key_kind)
+        if stored is not None and stored != dim:
+            raise BankError(
+                f"the search key has {dim} dimensions, but keys of kind {key_kind!r} in namespace {namespace!r} of "
+                f"{self._where} have {stored}; make the key the way the stored ones were made"
+            )
+
+    def _catch_up(self, connection: Connection, group: _Group, namespace: str, key_kind: str, dim: int) -> None:
+        matrix = group.matrix
+        if matrix.last:
+            changed = connection.execute(
+                select(_m.position, _m.state).where(
+                    _m.namespace == namespace, _m.revision > group.revision, _m.position <= matrix.last
+                )
+            ).all()
+            gone = connection.execute(
+                select(schema.deletions.c.position).where(
+                    schema.deletions.c.namespace == namespace, schema.deletions.c.revision > group.revision
+                )
+            ).all()
+            if changed or gone:
+                codes = [(row.position, _CODES[State(row.state)]) for row in changed]
+                matrix.change(codes + [(row.position, DELETED) for row in gone])
+            if matrix.mostly_deleted():
+                matrix = group.matrix = KeyMatrix(dim)
+        rows = connection.execute(
+            select(_m.position, _m.id, _m.problem_id, _m.state, _k.key)
+            .join_from(schema.memories, schema.keys)
+            .where(_m.namespace == namespace, _m.key_kind == key_kind, _k.dim == dim, _m.position > matrix.last)
+            .order_by(_m.position)
+        )
+        for part in rows.partitions(_ROWS_PER_READ):
+            positions, ids, problem_ids, states, blobs = zip(*part, strict=True)
+            keys = self._keys(blobs, ids, namespace, dim)
+            matrix.append(positions, ids, problem_ids, [_CODES[State(state)] for state in states], keys)
+            large = self._exact_rows is not None and matrix.rows > self._exact_rows
+            if large and not isinstance(matrix, CompressedMatrix) and available():
+                matrix = group.matrix = CompressedMatrix(matrix)
+
+    def _read_keys(self, connection: Connection, namespace: str, dim: int, positions: np.ndarray) -> np.ndarray:
+        """Stored keys, float32 [n, D], at rising ``positions`` that exist."""
+        rows: list[Any] = []
+        for start in range(0, len(positions), _KEYS_PER_READ):
+            some = positions[start : start + _KEYS_PER_READ].tolist()
+            rows += connection.execute(_KEYS_AT, {"positions": some}).all()
+        _, ids, blobs = zip(*sorted(rows), strict=True)
+        return self._keys(blobs, ids, namespace, dim)
+
+    def _keys(self, blobs: tuple[bytes, ...], ids: tuple[str, ...], namespace: str, dim: int) -> np.ndarray:
+        bad = next((i for i, blob in enumerate(blobs) if not isinstance(blob, bytes) or len(blob) != 4 * dim), None)
+        if bad is None:
+            keys = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), dim)
+            norms = np.sqrt(np.einsum("nd,nd->n", keys, keys))
+            # float32 sums are good enough to tell a damaged key, hence the wider tolerance; NaN fails it too.
+            wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= 10 * UNIT_TOLERANCE + dim * 2.0**-24))
+            if not len(wrong):
+                return keys
+            bad = int(wrong[0])
+        raise BankError(
+            f"the key of memory {ids[bad]!r} in namespace {namespace!r} of {self._where} is damaged; "
+            "delete that memory or restore a snapshot"
+        )
+
+
+def checked_queries(keys: np.ndarray, k: int, floor: float) -> np.ndarray:
+    """Search keys [N, D] as float64 of norm 1; raises as ``Bank.search`` does for what makes no sense."""
+    if k < 1 or math.isnan(floor):
+        raise ConfigError(f"a search needs k >= 1 and a floor that is a number, not k={k} and floor={floor}")
+    keys = np.asarray(keys)
+    if keys.ndim != 2 or keys.dtype.kind != "f" or not keys.shape[1]:
+        raise BankError(f"search keys must be floats of shape [N, D], not {keys.dtype} {list(keys.shape)}")
+    if not len(keys):
+        return np.empty((0, keys.shape[1]))
+    queries = unit_queries(keys)
+    if queries is None:
+        raise BankError("a search key must be finite and not zero")
+    return queries
+
+
+def dimension(connection: Connection, namespace: str, key_kind: str) -> int | None:
+    """Dimension of the keys of that kind in that namespace, None where there are none."""
+    values = {"namespace": namespace, "key_kind": key_kind}
+    found: int | None = connection.execute(_DIMENSION, values).scalar_one_or_none()
+    return found
+
+
+def refuse_other(namespace: str, bound: str, fingerprint: str, where: str) -> None:
+    """FingerprintError unless the backbone ``fingerprint`` is the one that ``namespace`` is bound to."""
+    if bound != fingerprint:
+        raise FingerprintError(
+            f"namespace {namespace!r} of {where} belongs to the backbone {bound}, not to {fingerprint}; "
+            "use the model it was learned with, or another namespace or bank for this one"
+        )

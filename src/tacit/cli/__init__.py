@@ -1,0 +1,1 @@
+"""The command line; ``tacit.cli.main`` is its entry point."""

@@ -1,0 +1,236 @@
+"""What the commands share: printing, JSON, options of the same name and meaning, the table of a run's figures.
+
+Builds on errors, typer and rich (both imported late where they are slow). Results go to stdout, progress to stderr.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from tacit.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tacit.bank import Bank
+
+DEFAULT_NAMESPACE = "default"
+
+
+class Interrupted(Exception):
+    """Ctrl-C during something that can be continued; the message says how."""
+
+
+BankOption = Annotated[
+    str,
+    typer.Option(
+        "--bank",
+        metavar="URL",
+        envvar="TACIT_BANK",
+        help="Memory bank: sqlite:///FILE, the path of the file, or postgresql+psycopg://USER@HOST/DATABASE.",
+    ),
+]
+NamespaceOption = Annotated[
+    str, typer.Option("--namespace", metavar="NAME", help="Whose memories; nothing crosses namespaces.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def version() -> str:
+    """Version of the installed package."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("tacit")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"
+
+
+class ReaderGone(Exception):
+    """Whoever read stdout has closed it."""
+
+
+def emit(text: str) -> None:
+    """One line (or more) on stdout; what the terminal's encoding lacks is replaced.
+
+    Raises:
+        ReaderGone: nobody reads stdout any more (``tacit ... | head``).
+        DataError: stdout cannot be written, a full disk for instance.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    with writing():
+        sys.stdout.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Turns what can go wrong in writing to stdout into ReaderGone and DataError."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
+    except OSError as error:
+        raise DataError(f"The output cannot be written: {error.strerror or error}.") from None
+
+
+def emit_json(value: Any, *, indent: int | None = 2) -> None:
+    """``value`` as JSON on stdout. Without indent it is one line, for JSONL."""
+    emit(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line and harmless to a terminal, wherever it came from: white space becomes single blanks, and
+    control characters, which could move the cursor or worse, become question marks."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
+
+
+def console(stream: TextIO | None = None, *, like: TextIO | None = None) -> Console:
+    """A rich console on ``stream`` (stderr) that takes text as it is: no markup, no emoji, no highlighting.
+
+    ``like`` is the stream whose terminal it imitates, if not ``stream`` itself.
+    """
+    from rich.console import Console
+
+    stream = stream or sys.stderr
+    terminal = (like or stream).isatty()
+    # Piped output has no width: tables then get as much as they want.
+    width = None if terminal else 160
+    return Console(file=stream, markup=False, emoji=False, highlight=False, width=width, force_terminal=terminal)
+
+
+class _Notes(logging.Handler):
+    """Writes to the stderr of the moment, which a live display takes over for a while."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(one_line(self.format(record)) + "\n")
+
+
+def show_notes() -> None:
+    """From now on stderr tells of what makes a user wait for no visible reason."""
+    log = logging.getLogger("tacit.model.fused")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [_Notes()]
+
+
+def show(*things: Any) -> None:
+    """Print rich tables and texts on stdout."""
+    buffer = io.StringIO()
+    screen = console(buffer, like=sys.stdout)
+    for thing in things:
+        screen.print(thing, soft_wrap=isinstance(thing, str))
+    emit(buffer.getvalue().rstrip("\n"))
+
+
+def at_least(name: str, value: int | None, least: int) -> None:
+    """ConfigError unless ``value`` is None or at least ``least``."""
+    if value is not None and value < least:
+        raise ConfigError(f"{name} must be at least {least}, not {value}.")
+
+
+@contextmanager
+def opened_bank(url: str, *, create: bool = False) -> Iterator[Bank]:
+    """The bank at ``url``, closed at the end. By default it must exist: looking at memories makes no bank."""
+    from tacit.bank import open_bank
+
+    bank = open_bank(url, create=create)
+    try:
+        yield bank
+    finally:
+        bank.close()
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage, "-" for None."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def points(value: Mapping[str, Any] | None) -> str:
+    """A gain with its interval in percentage points."""
+    if not value or value.get("mean") is None:
+        return "-"
+    return f"{100 * value['mean']:+.1f}  [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]"
+
+
+LABELS = {
+    "zero_shot": "zero-shot",
+    "icl": "ICL, one raw trace",
+    "random": "random memory (control)",
+    "memory": "memory",
+    "verified": "verifier alone (control)",
+    "routed": "routed (Tacit)",
+    "zero_shot_majority": "vote of zero-shot samples",
+    "majority": "majority vote, equal compute",
+    "routed_majority": "vote of routed samples",
+}
+
+
+def show_summary(summary: Mapping[str, Any]) -> None:
+    """The figures of a run as a table on stdout."""
+    from rich.table import Table
+
+    things: list[Any] = []
+    if not summary["scored"]:
+        things.append(f"{summary['problems']} problems, none with a reference answer: no accuracy to report.")
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("answers")
+        for name in ("sampled, T = 1", "95 % interval", "greedy", "problems", "tokens"):
+            table.add_column(name, justify="right")
+        for arm, label in LABELS.items():
+            figures = summary["arms"].get(arm)
+            if figures and figures["n"]:
+                table.add_row(
+                    label,
+                    percent(figures["accuracy"]),
+                    f"{percent(figures['low'])} - {percent(figures['high'])}",
+                    percent(figures["greedy"]),
+                    str(figures["n"]),
+                    f"{figures['tokens']:,}",
+                    style="bold" if arm == "routed" else None,
+                )
+        things.append(table)
+        gains = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("gain in points, 95 % interval", "sampled", "greedy"):
+            gains.add_column(name, justify="left" if name.startswith("gain") else "right")
+        gains.add_row("routed over zero-shot", points(summary["gain"]), points(summary["gain_greedy"]), style="bold")
+        if summary["gain_over_icl"]["n"]:
+            gains.add_row("routed over ICL", points(summary["gain_over_icl"]), points(summary["gain_over_icl_greedy"]))
+        if summary["gain_over_verified"]["n"]:
+            over = summary["gain_over_verified"], summary["gain_over_verified_greedy"]
+            gains.add_row("routed over the verifier alone", *map(points, over))
+        if summary["gain_over_majority"]["n"]:
+            gains.add_row("vote, at equal compute", points(summary["gain_over_majority"]), "-")
+        if "random" in summary["gains"]:
+            control = summary["gains"]["random"]
+            gains.add_row("random memory over zero-shot", points(control["sampled"]), points(control["greedy"]))
+        things.append("")
+        things.append(gains)
+        changes = summary["changes"]["routed"]
+        things.append("")
+        things.append(
+            f"problems learned {changes['learned']}, sharpened {changes['sharpened']}, "
+            f"corrupted {changes['corrupted']} of {changes['n']}"
+        )
+    not_asked = summary["not_learned"].get("not asked")
+    if not_asked:
+        things.append(
+            f"not asked, because the model has no room for them: {not_asked} of {summary['problems']} problems"
+        )
+    states = ", ".join(f"{count} {state}" for state, count in sorted(summary["memories_by_state"].items()))
+    things.append(
+        f"memories {summary['memories']}{f' ({states})' if states else ''}; {summary['tokens']:,} tokens, "
+        f"{summary['seconds']:.0f} s"
+    )
+    if summary.get("model") == "testbed":
+        things.append("The testbed shows the mechanism; it is not evidence about 7B models.")
+    show(*things)

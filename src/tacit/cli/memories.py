@@ -1,0 +1,302 @@
+"""``tacit memories``: look at, move, save and judge what a bank holds.
+
+Builds on bank and memory. Ids may be shortened to a beginning that only one memory of the namespace has.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tacit.cli.common import (
+    DEFAULT_NAMESPACE,
+    BankOption,
+    JsonOption,
+    NamespaceOption,
+    emit,
+    emit_json,
+    one_line,
+    opened_bank,
+    show,
+)
+from tacit.errors import BankError, ConfigError, MemoryFormatError, MemoryNotFound
+
+if TYPE_CHECKING:
+    from tacit.bank import Bank
+    from tacit.memory import Memory
+
+app = typer.Typer(no_args_is_help=True, help="List, show, move, save and judge memories.")
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A memory's id, or an unambiguous beginning of it.")]
+
+
+@app.command("list")
+def list_(
+    bank: BankOption,
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="Only this state: candidate, active, quarantined, retired.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the memories of a namespace in the order in which they were stored."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from tacit.memory import State
+
+    try:
+        states = [State(name) for name in state] if state else None
+    except ValueError:
+        raise ConfigError(f"There is no such state; known: {', '.join(State)}.") from None
+    with opened_bank(bank) as opened:
+        infos = opened.find(namespace, states=states)
+    if json:
+        emit_json([asdict(info) for info in infos])
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("id", "state", "uses", "agreed", "helped", "hurt", "label", "share", "created", "problem"):
+        table.add_column(
+            name,
+            justify="right" if name in ("uses", "agreed", "helped", "hurt", "share") else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    for info in infos:
+        counters = (str(info.uses), str(info.agreed), str(info.helped), str(info.hurt))
+        share = "-" if info.share is None else f"{info.share:.2f}"
+        label = one_line(info.label or "-")[:24]
+        problem = one_line(info.problem)[:60]
+        table.add_row(info.id, info.state.value, *counters, Text(label), share, _when(info.created), Text(problem))
+    show(*([table] if infos else []), f"{len(infos)} memories in namespace {namespace!r}")
+
+
+@app.command("show")
+def show_(
+    id: IdArgument, bank: BankOption, namespace: NamespaceOption = DEFAULT_NAMESPACE, json: JsonOption = False
+) -> None:
+    """Show one memory: where it came from, what it learned from, how it fared."""
+    from tacit.memory import record
+
+    with opened_bank(bank) as opened:
+        memory = opened.get(_resolve(opened, id, namespace), namespace)
+        steps = opened.history(memory.id, namespace)
+    history = [{"time": step.time, "old": step.old, "new": step.new, "reason": step.reason} for step in steps]
+    facts = {**record(memory), "sha256": memory.sha256, "prompt": _prompt_facts(memory), "history": history}
+    if json:
+        emit_json(facts)
+        return
+    counters = ", ".join(f"{name} {facts[name]}" for name in ("uses", "agreed", "helped", "hurt"))
+    lines = [
+        ("id", memory.id),
+        ("namespace", memory.namespace),
+        ("problem", f"{memory.problem_id}: {one_line(memory.problem)}"),
+        ("state", f"{memory.state.value}: {memory.reason}"),
+        ("counters", counters),
+        ("soft prompt", "{tokens} x {width}, row norms {norm_low:.3g} to {norm_high:.3g}".format(**facts["prompt"])),
+        ("sha256", memory.sha256),
+        ("key", f"{memory.key_kind}, {len(memory.key)} dimensions"),
+        ("backbone", memory.fingerprint),
+        ("created", _when(memory.created)),
+    ]
+    for name, value in memory.provenance.items():
+        if name == "steps":
+            lines.append(("rewards", _rewards(value)))
+            continue
+        lines.append((name, one_line(value if isinstance(value, str) else _short(value))))
+    for step in steps:
+        lines.append(("history", f"{_when(step.time)} {step.old or 'new'} -> {step.new}: {step.reason}"))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        emit(f"{name:<{width}}  {value}")
+
+
+@app.command()
+def rm(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of the memories to delete for good.")],
+    bank: BankOption,
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+) -> None:
+    """Delete memories for good, all of them or none (`quarantine` takes one out of use and can be undone)."""
+    with opened_bank(bank) as opened:
+        with opened.transaction():
+            found = list(dict.fromkeys(_resolve(opened, id, namespace) for id in ids))
+            for id in found:
+                opened.delete(id, namespace)
+        for id in found:
+            emit(f"deleted {id}")
+
+
+@app.command()
+def quarantine(
+    id: IdArgument,
+    bank: BankOption,
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+    reason: Annotated[str, typer.Option(help="Kept in the memory's history.")] = "quarantined by hand",
+) -> None:
+    """Take a memory out of use; `activate` undoes it."""
+    _set_state(id, bank, namespace, "quarantined", reason)
+
+
+@app.command()
+def activate(
+    id: IdArgument,
+    bank: BankOption,
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+    reason: Annotated[str, typer.Option(help="Kept in the memory's history.")] = "activated by hand",
+) -> None:
+    """Let a memory be recalled, whatever state it is in now."""
+    _set_state(id, bank, namespace, "active", reason)
+
+
+@app.command()
+def export(
+    id: IdArgument,
+    path: Annotated[Path, typer.Argument(help="File to write, or with --peft the folder.")],
+    *,
+    bank: BankOption,
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+    peft: Annotated[bool, typer.Option("--peft", help="Write a PEFT prompt-tuning adapter.")] = False,
+    base_model: Annotated[
+        str | None, typer.Option(help="With --peft: path or Hub id of the model that the memory was learned with.")
+    ] = None,
+) -> None:
+    """Write one memory to a file (safetensors) or, with --peft, to a folder that PeftModel.from_pretrained loads."""
+    from tacit.bank import export_peft
+    from tacit.memory import to_safetensors
+
+    with opened_bank(bank) as opened:
+        memory = opened.get(_resolve(opened, id, namespace), namespace)
+    if peft:
+        model = base_model or memory.provenance.get("model")
+        if not isinstance(model, str) or not model:
+            raise ConfigError("The memory does not say which model it was learned with; give --base-model.")
+        export_peft(memory, path, _model_path(model))
+    else:
+        _write_new(path, to_safetensors(memory))
+    emit(f"exported {memory.id} to {path}")
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="File or PEFT folder that `export` wrote.")],
+    bank: BankOption,
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Keep the recorded state and counters instead of making it a candidate.")
+    ] = False,
+) -> None:
+    """Read one memory into a namespace. It enters as a candidate: not recalled until you activate it."""
+    from tacit.bank import import_peft
+    from tacit.memory import from_safetensors
+
+    if path.is_dir():
+        memory = import_peft(path, trusted=trusted, namespace=namespace)
+    else:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise MemoryFormatError(f"{path} cannot be read ({error.strerror}).") from None
+        memory = from_safetensors(data, trusted=trusted, namespace=namespace)
+    with opened_bank(bank, create=True) as opened:
+        stored = opened.add(memory)
+    emit(f"imported {memory.id} ({memory.state})" if stored else f"{memory.id} is already there; nothing was changed")
+
+
+@app.command()
+def snapshot(path: Annotated[Path, typer.Argument(help="File to make.")], bank: BankOption) -> None:
+    """Write a consistent, verified copy of the whole bank while it stays in use."""
+    from tacit.bank import shown_address
+
+    with opened_bank(bank) as opened:
+        opened.snapshot(path)
+    emit(f"snapshot of {shown_address(bank)} at {path}")
+
+
+@app.command()
+def restore(
+    path: Annotated[Path, typer.Argument(help="A file that `snapshot` made.")],
+    bank: BankOption,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bank; it is kept beside.")] = False,
+) -> None:
+    """Make a bank hold what a snapshot holds."""
+    from tacit.bank import restore as restore_bank
+
+    kept = restore_bank(path, bank, force=force)
+    emit(f"restored {bank} from {path}" + (f"; what was there is kept at {kept}" if kept else ""))
+
+
+def _resolve(bank: Bank, id: str, namespace: str) -> str:
+    """The full id; MemoryNotFound for none, ConfigError for an ambiguous beginning."""
+    ids = [info.id for info in bank.find(namespace)]
+    if id in ids:
+        return id
+    found = [full for full in ids if id and full.startswith(id)]
+    if not found:
+        raise MemoryNotFound(f"There is no memory {id!r} in namespace {namespace!r}.")
+    if len(found) > 1:
+        raise ConfigError(
+            f"{id!r} begins the ids of {len(found)} memories in namespace {namespace!r}; give more of it."
+        )
+    return found[0]
+
+
+def _set_state(id: str, url: str, namespace: str, name: str, reason: str) -> None:
+    from tacit.memory import State
+
+    with opened_bank(url) as bank:
+        full = _resolve(bank, id, namespace)
+        bank.set_state(full, namespace, State(name), reason)
+    emit(f"{full} is {name}")
+
+
+def _prompt_facts(memory: Memory) -> dict[str, Any]:
+    import numpy as np
+
+    norms = np.linalg.norm(memory.prompt.astype(np.float64), axis=1)
+    tokens, width = memory.prompt.shape
+    return {"tokens": tokens, "width": width, "norm_low": float(norms.min()), "norm_high": float(norms.max())}
+
+
+def _model_path(model: str) -> str:
+    """The folder of the testbed for its name, or the name itself."""
+    if model != "testbed":
+        return model
+    from tacit.testbed import model_path
+
+    return str(model_path())
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not exist yet."""
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        raise BankError(f"{path} exists; give the path of a new file.") from None
+    except OSError as error:
+        raise BankError(f"{path} cannot be written ({error.strerror}).") from None
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _rewards(steps: Any) -> str:
+    """The mean reward of each learning step, in short; provenance from elsewhere may hold anything."""
+    try:
+        return " ".join(f"{step['reward']:.2f}" for step in steps)
+    except (TypeError, KeyError, ValueError):
+        return _short(steps)
+
+
+def _short(value: Any) -> str:
+    import json
+
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 300 else text[:300] + " ... (all of it with --json)"

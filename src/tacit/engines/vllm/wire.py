@@ -1,0 +1,160 @@
+"""What goes to a vLLM server and what comes back: requests as JSON, choices as tokens.
+
+Builds on backbone, prefill, draw and the engine protocol. Prompts with a soft prompt travel as embeddings, others as
+token ids. Where a rollout ends, and what its text is, is decided here and not by the server: it is told which tokens
+end a rollout, and nothing of stop strings.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tacit.engines.base import Alternatives, Request, Rollout
+from tacit.engines.ending import ended
+from tacit.engines.prefill import prompt_embeddings
+from tacit.errors import EngineError
+from tacit.model.backbone import Backbone
+
+ARGUMENTS = "tacit"
+"""What the random numbers travel under in ``vllm_xargs``; read by vllm_draw.py."""
+
+MOST_ALTERNATIVES = 20
+"""Of a vLLM server that was not told otherwise (``--max-logprobs``)."""
+
+NEVER = -9999.0
+"""What vLLM writes for a probability of 0."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token as a server reports it; ``logprob`` under the distribution that the server reports."""
+
+    token_id: int
+    logprob: float
+    alternatives: Alternatives
+
+
+@torch.inference_mode()
+def prompt(backbone: Backbone, request: Request) -> dict[str, Any]:
+    """The part of a body that is the prompt. Computes embeddings: not for the thread that serves the network."""
+    if request.soft_prompt is None:
+        return {"prompt": request.ids.tolist()}
+    embeds = prompt_embeddings(backbone, request.ids, request.soft_prompt).cpu().contiguous()
+    buffer = io.BytesIO()
+    torch.save(embeds.clone(), buffer)
+    return {"prompt_embeds": base64.b64encode(buffer.getvalue()).decode()}
+
+
+def body(
+    backbone: Backbone, request: Request, head: Mapping[str, Any], index: int, *, draws: bool, stream: bool
+) -> dict[str, Any]:
+    """The body of the HTTP request for one rollout; the model's name, which differs between servers, comes later.
+
+    Args:
+        backbone: whose tokens end a rollout.
+        request: what was asked.
+        head: its ``prompt``.
+        index: of the rollout, for its seed.
+        draws: whether the server draws with Tacit's random numbers.
+        stream: whether tokens are wanted as they come.
+    """
+    asked: dict[str, Any] = {
+        **head,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p if request.temperature else 1.0,
+        "stream": stream,
+        "logprobs": min(request.top, MOST_ALTERNATIVES),
+        "return_token_ids": True,
+        "return_tokens_as_token_ids": True,
+        "ignore_eos": True,  # stop_token_ids has all of them
+        "stop_token_ids": sorted(backbone.end_ids),
+        # Or the server takes them from the model's generation_config.json.
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+    }
+    if request.temperature and draws:
+        numbers = {"seed": str(request.seeds[index]), "temperature": request.temperature, "top_p": request.top_p}
+        asked |= {"temperature": 0.0, "top_p": 1.0, "vllm_xargs": {ARGUMENTS: json.dumps(numbers)}}
+    elif request.temperature:
+        asked["seed"] = request.seeds[index]
+    return asked
+
+
+def pieces(choice: Mapping[str, Any], top: int) -> list[Piece]:
+    """The tokens of a choice, whole or a part of a stream.
+
+    Raises:
+        EngineError: there is no token ids or log-probs in it, so that it is not vLLM's, or the rollout was dropped.
+    """
+    try:
+        ids: list[int] = choice["token_ids"] or []
+        found = choice["logprobs"] if ids else {"token_logprobs": [], "top_logprobs": []}
+        logprobs = found["token_logprobs"]
+        tops = found["top_logprobs"] if top else [None] * len(ids)
+        if choice.get("finish_reason") not in (None, "stop", "length"):
+            raise EngineError(f"the vLLM server dropped a request ({choice['finish_reason']}); see its log")
+        made = [
+            Piece(token, float(logprob), _alternatives(listed or {}, top))
+            for token, logprob, listed in zip(ids, logprobs, tops, strict=True)
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(
+            f"the server's answer is not a vLLM completion with token ids and log-probs ({error!r}); --engine takes "
+            "the address of a vLLM server of version 0.12 or later"
+        ) from None
+    return made
+
+
+def _alternatives(listed: Mapping[str, float], top: int) -> Alternatives:
+    best = [(int(name.removeprefix("token_id:")), logprob) for name, logprob in listed.items() if logprob > NEVER]
+    return tuple(sorted(best, key=lambda one: (-one[1], one[0]))[:top])
+
+
+@dataclass(eq=False)
+class Growing:
+    """A rollout as its tokens come in; ``rollout`` once it is over."""
+
+    backbone: Backbone
+    spec: Request
+    held: list[Piece] = field(default_factory=list)
+    rollout: Rollout | None = None
+
+    def add(self, piece: Piece) -> None:
+        """One token more."""
+        self.held.append(piece)
+        over = ended(self.backbone, self.spec, [one.token_id for one in self.held])
+        if over is not None:
+            self.rollout = Rollout(
+                tuple(one.token_id for one in self.held),
+                tuple(one.logprob for one in self.held),
+                *over,
+                tuple(one.alternatives for one in self.held) if self.spec.top else (),
+            )
+
+
+def whole(backbone: Backbone, request: Request, choices: Sequence[Mapping[str, Any]]) -> Rollout:
+    """The rollout of an answer that was not streamed, to a request without stop strings."""
+    found = pieces(choices[0], request.top) if len(choices) == 1 else []
+    over = ended(backbone, request, [one.token_id for one in found]) if found else None
+    if over is None:
+        raise EngineError(
+            f"the vLLM server ended a rollout after {len(found)} of {request.max_tokens} tokens without an end token; "
+            "see its log"
+        )
+    return Rollout(
+        tuple(one.token_id for one in found),
+        tuple(one.logprob for one in found),
+        *over,
+        tuple(one.alternatives for one in found) if request.top else (),
+    )

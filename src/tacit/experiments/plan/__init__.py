@@ -1,0 +1,1 @@
+"""What a comparison would do and need, said before anything is loaded; and the comparisons that are shipped."""

@@ -1,0 +1,1 @@
+"""Figures, pictures and pages of runs and comparisons."""

@@ -1,0 +1,112 @@
+"""The finished cells of a comparison, read back.
+
+Builds on compare, which wrote them. The report needs nothing else: no model, no data, and not the machine they were
+made on. Also here: into which kind a method is sorted, and how a data source is called where there is little room.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tacit.errors import DataError
+from tacit.experiments.compare import read
+from tacit.experiments.report.metrics import Row
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell: its cell.json, its rows in stream order, and its probes."""
+
+    record: Mapping[str, Any]
+    rows: Sequence[Row]
+    probes: Sequence[Row]
+
+    @classmethod
+    def load(cls, record: Mapping[str, Any], folder: Path) -> Result:
+        """The cell in ``folder``."""
+        rows = sorted(map(_whole, read(folder, "rows.jsonl")), key=lambda row: int(row["position"]))
+        return cls(record, rows, [_whole(probe) for probe in read(folder, "probes.jsonl")])
+
+    @property
+    def seed(self) -> int:
+        return int(self.record["seed"])
+
+
+Stream = tuple[str, str, str]
+"""(label, data, order): a row of the table; its cells differ by seed."""
+
+
+def grouped(results: Iterable[Result]) -> dict[Stream, list[Result]]:
+    """Cells by row of the table, in the order they come."""
+    streams: dict[Stream, list[Result]] = {}
+    for result in results:
+        record = result.record
+        streams.setdefault((record["label"], record["data"], record["order"]), []).append(result)
+    return streams
+
+
+def _whole(row: dict[str, Any]) -> Row:
+    """The row; a method that gave not even an empty answer to a problem with a gold answer is wrong there."""
+    if row["correct"] is None and row["greedy_correct"] is not None:
+        return {**row, "correct": 0.0, "rights": []}
+    return row
+
+
+KINDS = {
+    "frozen": "No learning",
+    "text": "Earlier attempts shown again, nothing trained",
+    "trained": "Weights, adapters or one prompt trained",
+    "memories": "Latent memories, one per problem (ELM)",
+    "controls": "Controls: what should gain nothing",
+    "bounds": "Told the answers: upper bounds",
+    "other": "Other methods",
+}
+"""Kinds of methods in the order of tables and pictures, with their headings."""
+
+_STARTS = {
+    "frozen": ("zero-shot", "majority", "best-of"),
+    "text": ("icl", "reasoning-bank", "lag"),
+    "trained": ("grpo", "ttrl", "instance", "sequential"),
+    "controls": ("elm-random", "elm-unlike", "elm-format"),
+    "bounds": ("truth", "elm-oracle"),
+    "memories": ("elm",),
+}
+
+
+def kind(method: str) -> str:
+    """The kind of a registered method, by its name."""
+    return next((name for name, starts in _STARTS.items() if method.startswith(starts)), "other")
+
+
+def marks(row: Mapping[str, Any]) -> str:
+    """Marks of a row's method: † it uses labels, ‡ it trains before the first problem."""
+    return "†" * bool(row["uses_labels"]) + "‡" * bool(row["offline"])
+
+
+def short(data: str) -> str:
+    """A data source's name without what is the same for all of its sort: "A" for "testbed:A"."""
+    name = data.removeprefix("testbed:").removeprefix("hub:")
+    return name.rstrip("/").rpartition("/")[2].removesuffix(".jsonl") or data
+
+
+def find(out: Path) -> list[Result]:
+    """All finished cells in a comparison's folder, by name and seed.
+
+    Raises:
+        DataError: there are none, or one is damaged.
+    """
+    results = []
+    for file in sorted(out.glob("cells/*/*/*/cell.json")):
+        try:
+            results.append(Result.load(json.loads(file.read_text(encoding="utf-8")), file.parent))
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DataError(f"{file.parent} is damaged; delete that folder and run the comparison again") from None
+    if not results:
+        raise DataError(f"no finished cells in {out}; give the folder of a comparison")
+    return sorted(results, key=lambda result: result.seed)

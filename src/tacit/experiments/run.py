@@ -1,0 +1,276 @@
+"""One online run: a stream of problems, answered, scored for the record, learned from, and reported.
+
+Builds on agent, baselines, scoring and the run folder. The agent and the baselines see blind problems only; gold
+answers meet their answers here, in the Grader, after everything has been decided.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tacit.agent import Agent, Answered, Remembered
+from tacit.bank import open_bank
+from tacit.bank.base import Bank
+from tacit.cluster.actors import ActorSettings
+from tacit.cluster.connection import Cluster
+from tacit.cluster.remote import RayEngine, RayLearner
+from tacit.config import RunConfig
+from tacit.engines.local import LocalEngine
+from tacit.engines.opening import open_engine
+from tacit.engines.vllm.engine import VLLMEngine
+from tacit.errors import ConfigError
+from tacit.experiments.report.run import write_report
+from tacit.experiments.run_folder import Row, RunFolder
+from tacit.experiments.scoring import Grader
+from tacit.judges.reward_models import verifier_for
+from tacit.judges.verifiers import Verifier
+from tacit.learning import Learned
+from tacit.methods import controls
+from tacit.methods.icl import Shown, TraceStore, trace
+from tacit.model import threads
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
+from tacit.responses import Responses
+from tacit.routing import Route
+from tacit.tasks import sources
+
+Progress = Callable[[Row, int, int], None]
+"""(row, problems done, problems in all), called as each problem's row becomes final."""
+
+
+def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Run, or continue, an online stream; returns the summary that is also in ``out/summary.json``.
+
+    Args:
+        config: all settings.
+        progress: called once per problem, for problems of an earlier, interrupted part too.
+
+    Raises:
+        TacitError: anything a user can mend; what was finished before stays.
+    """
+    set_threads(config)
+    problems = sources.load(config.data, seed=config.seed, limit=config.limit)
+    with contextlib.ExitStack() as held:
+        cluster = held.enter_context(_cluster(config)) if config.ray is not None else None
+        folder = RunFolder(config.out, {**config.settings(), "version": version("tacit")})
+        held.callback(folder.close)
+        bank = open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))
+        try:
+            engine = build_engine(config)
+            try:
+                folder.settle("draws", engine.draws)
+                stream = _Stream(config, build_agent(config, bank, cluster, engine), folder, problems)
+                stream.run(progress or (lambda row, done, total: None))
+            finally:
+                engine.close()
+        finally:
+            bank.close()
+        return write_report(Path(config.out))
+
+
+def set_threads(config: RunConfig) -> None:
+    """Use the threads asked for; without, for the testbed all that there are, each with problems of its own and none
+    within a product, and for other models whatever torch chose."""
+    threads.use(None)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    elif config.model == "testbed":
+        torch.set_num_threads(1)
+        threads.use(threads.cores())
+
+
+def build_engine(config: RunConfig) -> LocalEngine | VLLMEngine:
+    """The engine that the settings describe, with its model; to be closed after use."""
+    return open_engine(Backbone.load(config.model, dtype=config.dtype, device=config.device), config.engine)
+
+
+def build_agent(
+    config: RunConfig, bank: Bank, cluster: Cluster | None = None, engine: LocalEngine | VLLMEngine | None = None
+) -> Agent:
+    """The agent that the settings describe, on an open bank and, if there is one, on this engine; with a cluster,
+    generating and learning there."""
+    engine = engine or build_engine(config)
+    agent = Agent(
+        engine.backbone,
+        engine,
+        bank,
+        config.namespace,
+        config.seed,
+        build_verifier(config),
+        config.sampling,
+        config.learn,
+        config.recall,
+    )
+    return agent if cluster is None else _remote(agent, config, cluster)
+
+
+def _remote(agent: Agent, config: RunConfig, cluster: Cluster) -> Agent:
+    """The agent, with the actors of a cluster for engine and learner."""
+    settings = ActorSettings(
+        config.model, config.dtype, config.device, torch.get_num_threads(), config.seed, config.learn, config.sampling
+    )
+    learners, engines = cluster.crews(settings, agent.backbone)
+    agent = replace(agent, engine=RayEngine(engines, agent.backbone))
+    agent.learner = RayLearner(learners, agent.backbone, agent.engine, config.learn, config.sampling, seed=config.seed)
+    return agent
+
+
+def _cluster(config: RunConfig) -> Cluster:
+    assert config.ray is not None
+    return Cluster(config.ray, learners=config.learners, engines=config.engines, threads=torch.get_num_threads())
+
+
+def build_verifier(config: RunConfig) -> Verifier | None:
+    """The verifier asked for, or the best available."""
+    return verifier_for(config.verifier, config.model, config.reward_model, device=config.device, dtype=config.dtype)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of a problem: Tacit's answer and memory, and the arms beside, None where one had nothing to go on.
+
+    Attributes:
+        shown: ICL.
+        random: id and responses of a random memory.
+        verified: the verifier's choice without memories, sampled and greedy.
+        more: answers of a vote at equal compute, and its tokens.
+    """
+
+    answered: Answered
+    remembered: Remembered
+    shown: Shown | None = None
+    random: tuple[str, Responses] | None = None
+    verified: tuple[list[str | None], str | None] | None = None
+    more: tuple[list[str | None], int] | None = None
+
+
+class _Stream:
+    """The windows of one run."""
+
+    def __init__(self, config: RunConfig, agent: Agent, folder: RunFolder, problems: Sequence[Problem]) -> None:
+        self.config, self.agent, self.folder, self.problems = config, agent, folder, problems
+        self.traces = TraceStore(agent)
+
+    def run(self, progress: Progress) -> None:
+        """Do what is not done yet.
+
+        Raises:
+            ConfigError: not one problem fits the model's context.
+        """
+        total = len(self.problems)
+        reasons = map(self.agent.too_long, self.problems)
+        if (why := next(reasons, None)) and all(reasons):
+            raise ConfigError(f"no problem of {self.config.data} can be asked: the first is {why}; lower --max-tokens")
+        done = self.folder.resume(self.agent.bank, self.config.namespace)
+        for row in done:
+            self.traces.add(row["id"], row["problem"], row["trace"])
+            progress(row, row["position"] + 1, total)
+        for start in range(len(done), total, self.config.window):
+            for row in self._window(start, self.problems[start : start + self.config.window]):
+                progress(row, row["position"] + 1, total)
+
+    def _window(self, start: int, problems: Sequence[Problem]) -> list[Row]:
+        began = time.perf_counter()
+        reasons = [self.agent.too_long(problem) for problem in problems]
+        asked = [problem for problem, why in zip(problems, reasons, strict=True) if why is None]
+        tried = self._tried(asked) if asked else []
+        seconds = (time.perf_counter() - began) / len(problems)
+        outcomes = iter(tried)
+        rows = [
+            _row(start + number, problem, next(outcomes) if why is None else self._not_asked(problem, why), seconds)
+            for number, (problem, why) in enumerate(zip(problems, reasons, strict=True))
+        ]
+        answered, remembered = [one.answered for one in tried], [one.remembered for one in tried]
+        with self.folder.commit(self.agent.bank, self.config.namespace, rows):
+            self.agent.remember(answered, remembered)
+        for one in answered:
+            self.traces.add(one.problem.id, one.problem.text, trace(one), one.key)
+        return rows
+
+    def _tried(self, problems: Sequence[Problem]) -> list[_Outcome]:
+        """Answer and learn a window, and everything beside that was asked for."""
+        agent, wanted = self.agent, self.config.baselines
+        answered = agent.answer(problems)
+        remembered = agent.learn(answered, {"run": self.folder.run_id})
+        nothing: list[Any] = [None] * len(problems)
+        shown = self.traces.answer(answered) if "icl" in wanted else nothing
+        random = controls.random_memory(agent, answered) if "random" in wanted else nothing
+        verified = controls.verified(agent, answered) if "verified" in wanted else nothing
+        spent = [self._rollouts(one, result) for one, result in zip(answered, remembered, strict=True)]
+        more = controls.more_rollouts(agent, answered, spent) if "majority" in wanted else nothing
+        parts = zip(answered, remembered, shown, random, verified, more, strict=True)
+        return [_Outcome(*part) for part in parts]
+
+    def _not_asked(self, problem: Problem, why: str) -> _Outcome:
+        """That of a problem which the model has no room for: it counts as wrong, and nothing comes of it."""
+        samples = self.config.sampling.samples
+        route = Route("no_memory", why)
+        answered = Answered(
+            problem, np.empty(0), Responses.none(samples), routes=(route,) * samples, greedy_route=route
+        )
+        return _Outcome(answered, Remembered(Learned(problem, None, False, why, None), None))
+
+    def _rollouts(self, one: Answered, result: Remembered) -> int:
+        """Rollouts that Tacit spent on a problem: answers with and without memory, and learning."""
+        arms = 1 + (one.memory is not None)
+        return arms * (self.config.sampling.samples + 1) + len(result.learned.steps) * self.config.learn.rollouts
+
+
+def _row(position: int, problem: Problem, outcome: _Outcome, seconds: float) -> Row:
+    one, result = outcome.answered, outcome.remembered
+    shown, random, verified, more = outcome.shown, outcome.random, outcome.verified, outcome.more
+    grader = Grader(problem)
+
+    def arm(responses: Responses, **extra: Any) -> Row:
+        return grader.arm(responses.answers, responses.greedy_answer, tokens=responses.tokens, **extra)
+
+    names = [decided.name for decided in one.routes]
+    routed = grader.arm(
+        one.answers,
+        one.greedy_answer,
+        tokens=one.tokens,
+        route=names[0] if len(set(names)) == 1 else "mixed",
+        routes=names,
+        greedy_route=one.greedy_route.name,
+        why=one.greedy_route.why,
+    )
+    learned = result.learned
+    return {
+        **grader.head(position),
+        "zero_shot": arm(one.zero_shot),
+        "memory": None
+        if one.hit is None or one.memory is None
+        else arm(one.memory, memory_id=one.hit.memory_id, similarity=one.hit.similarity, source=one.hit.problem_id),
+        "routed": routed,
+        "icl": None if shown is None else arm(shown.responses, source=shown.source, similarity=shown.similarity),
+        "random": None if random is None else arm(random[1], memory_id=random[0]),
+        "verified": None if verified is None else grader.arm(verified[0], verified[1], tokens=one.zero_shot.tokens),
+        "majority": None if more is None else grader.majority(more[0], tokens=more[1]),
+        "learned": None
+        if result.memory is None
+        else {
+            "memory_id": result.memory.id,
+            "state": str(result.memory.state),
+            "reason": result.memory.reason,
+            "label": learned.label,
+            "share": result.memory.provenance.get("share"),
+            "margin": result.memory.provenance.get("margin"),
+            "label_correct": grader.right(learned.label),
+            "rewards": [step["reward"] for step in learned.steps],
+            "steps": len(learned.steps),
+            "tokens": learned.tokens,
+        },
+        "not_learned": learned.reason if result.memory is None else None,
+        "trace": trace(one),
+        "tokens": one.tokens + learned.tokens,
+        "seconds": seconds,
+    }

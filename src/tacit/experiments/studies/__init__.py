@@ -1,0 +1,1 @@
+"""Studies: what predicts a good memory, and where memories carry over."""

@@ -1,0 +1,1 @@
+"""Judges: verifiers and process reward models, which say which of two responses to trust."""

@@ -1,0 +1,72 @@
+"""Best of n: what the verifier makes of several zero-shot answers, without any memory.
+
+Builds on the method protocol and verifiers. A verifier that knows right from wrong gains by itself; what a method that
+routes by it gains no more than this, at the same number of answers, is the verifier's doing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tacit.answers.vote import extract, vote_answers
+from tacit.errors import ConfigError
+from tacit.methods.base import Method, Reply, World, register
+from tacit.methods.planning import Plan, Setting, Work
+from tacit.problem import Problem
+from tacit.responses import Responses
+
+
+class BestOf(Method):
+    """Of ``n`` sampled answers the one that the verifier scores highest."""
+
+    probed: ClassVar[bool] = False
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        if type(self.options["n"]) is not int or self.options["n"] < 1:
+            raise ConfigError(f"{self.name}: n is {self.options['n']!r}; it must be a whole number of at least 1")
+        if world.verifier is None:
+            raise ConfigError(f"{self.name} needs a verifier; give --reward-model, or leave the method out")
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        rollouts = setting.problems * int(setting.options["n"]) * setting.sampling.samples
+        return Plan((Work("answer", rollouts, len(setting.windows)),), scored=rollouts if setting.verified else 0)
+
+    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
+        """As many replies as other methods sample, each the best of ``n`` samples of its own."""
+        world, sampling, n = self.world, self.world.sampling, int(self.options["n"])
+        drawn = n * sampling.samples
+        requests = [
+            world.responder.sampled(problem, world.backbone.encode(problem.text), "zero-shot", range(drawn))
+            for problem in problems
+        ]
+        assert world.verifier is not None
+        replies = []
+        for problem, rollouts in zip(problems, world.engine.generate(requests), strict=True):
+            picked = []
+            for start in range(0, drawn, n):
+                part = rollouts[start : start + n]
+                answers = tuple(extract(rollout.text) for rollout in part)
+                responses = Responses(tuple(part), part[0], answers, answers[0], vote_answers(answers))
+                candidates = responses.candidates()[:-1]
+                scores = world.verifier.score(problem.text, candidates)
+                best = max(range(n), key=lambda i: (candidates[i].answer is not None, scores[i], -i))
+                picked.append(answers[best])
+            replies.append(Reply(tuple(picked), picked[0]))
+        return replies
+
+
+@register("best-of-2")
+class BestOfTwo(BestOf):
+    """Of two sampled answers the one that the verifier scores higher: as many as routing chooses from."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {"n": 2}
+
+
+@register("best-of-8")
+class BestOfEight(BestOf):
+    """Of eight sampled answers the one that the verifier scores highest."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {"n": 8}

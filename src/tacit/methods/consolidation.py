@@ -1,0 +1,215 @@
+"""Consolidation: one memory trained over several similar problems takes the place of the memories of each.
+
+Builds on the agent and what it is made of. The paper leaves composition and merging open. Memories that lie near each
+other *and* do each other's work are gathered into a cluster; one soft prompt, starting from its first member's, is
+trained on all their problems and labels at once (learning.py, ``Task.also``); and it is judged without labels of any
+other kind: fresh rollouts under it must agree with the members' labels at least as often as those under each member on
+its own problem do. Only then is it stored, under the mean of their keys, and its parts are retired, which can be
+undone. Nothing is ever changed in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from tacit.agent import Agent
+from tacit.answers.vote import extract, vote_answers
+from tacit.engines.base import Request
+from tacit.errors import ConfigError
+from tacit.learning import Example, Learner, Task
+from tacit.memory import Memory, State, memory_id
+from tacit.problem import Problem
+from tacit.rewards import majority
+from tacit.seeds import derive, generator
+
+TRIED = 64
+"""Most memories that are tried for one cluster, the most similar first: each costs a group of rollouts."""
+
+
+@dataclass(frozen=True)
+class Consolidation:
+    """What became of one cluster.
+
+    Attributes:
+        memory: the whole; stored if ``kept``.
+        parts: ids of the memories it would replace.
+        whole: agreement of its rollouts with the parts' labels, in 0..1.
+        apart: the same for each part on its own problem.
+        kept: whether the whole does no worse, and so took their place.
+        tokens: generated to train and judge it.
+    """
+
+    memory: Memory
+    parts: tuple[str, ...]
+    whole: float
+    apart: float
+    kept: bool
+    tokens: int
+
+
+def consolidate(
+    agent: Agent, *, near: float = 0.8, least: int = 3, most: int = 6, serves: float = 0.5
+) -> list[Consolidation]:
+    """Look for clusters among an agent's active memories, train and judge one memory for each, and store what is kept.
+
+    Args:
+        agent: whose bank, engine and learning settings are used.
+        near: least cosine similarity of a member's key to the first one's.
+        least, most: members of a cluster.
+        serves: least agreement of rollouts under the first member with another's label, to be of one cluster.
+
+    Raises:
+        ConfigError: least < 2 or most < least.
+    """
+    if least < 2 or most < least:
+        raise ConfigError(f"a cluster of {least} to {most} memories makes no sense; give at least 2, and most >= least")
+    infos = agent.bank.find(agent.namespace, states=[State.ACTIVE])
+    held = [
+        agent.bank.get(info.id, agent.namespace) for info in infos if info.fingerprint == agent.backbone.fingerprint
+    ]
+    held = [memory for memory in held if _examples(memory)]
+    clusters = [
+        cluster
+        for cluster in _clusters(agent, held, near, least, most, serves)
+        if agent.bank.marked(agent.namespace, _tried(cluster)) is None
+    ]
+    learner = Learner(
+        agent.backbone, agent.engine, replace(agent.learning, init="nearest"), agent.sampling, seed=agent.seed
+    )
+    results = []
+    for cluster, learned in zip(clusters, learner.learn([_task(cluster) for cluster in clusters]), strict=True):
+        assert learned.prompt is not None
+        examples = [example for memory in cluster for example in _examples(memory)]
+        whole = _agreement(agent, [(learned.prompt, example) for example in examples])
+        apart = _agreement(agent, [(memory.prompt, example) for memory in cluster for example in _examples(memory)])
+        memory = _whole(agent, cluster, learned.prompt, learned.steps, float(np.mean(whole)), float(np.mean(apart)))
+        kept = memory.state is State.ACTIVE
+        results.append(
+            Consolidation(
+                memory,
+                tuple(part.id for part in cluster),
+                float(np.mean(whole)),
+                float(np.mean(apart)),
+                kept,
+                learned.tokens,
+            )
+        )
+    with agent.bank.transaction():
+        for cluster, result in zip(clusters, results, strict=True):
+            agent.bank.mark(agent.namespace, _tried(cluster), "kept" if result.kept else result.memory.reason)
+            if result.kept and agent.bank.add(result.memory):
+                for part in result.parts:
+                    agent.bank.set_state(part, agent.namespace, State.RETIRED, f"consolidated into {result.memory.id}")
+    return results
+
+
+def _examples(memory: Memory) -> list[Example]:
+    """The problems that a memory was trained on, with their labels."""
+    if "examples" in memory.provenance:
+        return [Example(Problem(one["id"], one["problem"]), one["label"]) for one in memory.provenance["examples"]]
+    label = memory.provenance.get("label")
+    return [Example(Problem(memory.problem_id, memory.problem), label)] if isinstance(label, str) else []
+
+
+def _clusters(
+    agent: Agent, held: Sequence[Memory], near: float, least: int, most: int, serves: float
+) -> list[list[Memory]]:
+    """Disjoint clusters, each led by its oldest member; a member joins the first that it is near to and served by."""
+    free = list(held)
+    clusters: list[list[Memory]] = []
+    while free:
+        first, free = free[0], free[1:]
+        similar = [memory for memory in free if float(memory.key @ first.key) >= near]
+        similar = sorted(similar, key=lambda memory: -float(memory.key @ first.key))[:TRIED]
+        pairs = [(first.prompt, example) for memory in similar for example in _examples(memory)]
+        scores = iter(_agreement(agent, pairs))
+        agreed = [float(np.mean([next(scores) for _ in _examples(memory)])) for memory in similar]
+        served = [memory for memory, score in zip(similar, agreed, strict=True) if score >= serves][: most - 1]
+        if len(served) + 1 >= least:
+            clusters.append([first, *served])
+            taken = {memory.id for memory in served}
+            free = [memory for memory in free if memory.id not in taken]
+    return clusters
+
+
+def _agreement(agent: Agent, pairs: Sequence[tuple[np.ndarray, Example]]) -> list[float]:
+    """Share of fresh rollouts under each soft prompt that give its example's label."""
+    if not pairs:
+        return []
+    sampling, count = agent.sampling, agent.learning.rollouts
+    requests = [
+        Request(
+            agent.backbone.encode(example.problem.text),
+            torch.tensor(prompt),
+            count,
+            sampling.temperature,
+            1.0,
+            sampling.max_tokens,
+            tuple(derive(agent.seed, example.problem.id, "judge", g) for g in range(count)),
+        )
+        for prompt, example in pairs
+    ]
+    unused = generator(agent.seed, "judge")
+    return [
+        float(np.mean(majority([extract(rollout.text) for rollout in group], example.label, unused)))
+        for group, (_, example) in zip(agent.engine.generate(requests), pairs, strict=True)
+    ]
+
+
+def _task(cluster: Sequence[Memory]) -> Task:
+    first, *others = [example for memory in cluster for example in _examples(memory)]
+    return Task(first.problem, vote_answers([first.label]), cluster[0].prompt, first.label, tuple(others))
+
+
+def _tried(cluster: Sequence[Memory]) -> str:
+    """The name under which the bank notes that a cluster was tried, so that it is not tried for ever."""
+    return "consolidated:" + hashlib.sha256(" ".join(memory.id for memory in cluster).encode()).hexdigest()[:24]
+
+
+def _whole(
+    agent: Agent,
+    cluster: Sequence[Memory],
+    prompt: np.ndarray,
+    steps: list[dict[str, object]],
+    whole: float,
+    apart: float,
+) -> Memory:
+    first = cluster[0]
+    key = np.mean([memory.key for memory in cluster], axis=0, dtype=np.float64)
+    parts = [memory.id for memory in cluster]
+    examples = [example for memory in cluster for example in _examples(memory)]
+    said = f"agrees with its {len(examples)} labels to {whole:.2f}, its parts to {apart:.2f}"
+    digest = hashlib.sha256(" ".join([*parts, agent.learning.digest()]).encode()).hexdigest()
+    return Memory(
+        id=memory_id(first.fingerprint, agent.namespace, first.problem_id, agent.seed, digest),
+        namespace=agent.namespace,
+        problem_id=first.problem_id,
+        problem=first.problem,
+        prompt=prompt,
+        key=np.ascontiguousarray(key / np.linalg.norm(key), dtype=np.float32),
+        key_kind=first.key_kind,
+        fingerprint=first.fingerprint,
+        state=State.ACTIVE if whole >= apart else State.CANDIDATE,
+        reason=f"consolidated: {said}" if whole >= apart else f"not kept: {said}",
+        provenance={
+            "label": first.provenance["label"],
+            "parts": parts,
+            "examples": [
+                {"id": example.problem.id, "problem": example.problem.text, "label": example.label}
+                for example in examples
+            ],
+            "whole": whole,
+            "apart": apart,
+            "seed": agent.seed,
+            "model": agent.backbone.name,
+            "config": agent.learning.digest(),
+            "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in steps],
+        },
+        created=time.time(),
+    )

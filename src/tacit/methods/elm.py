@@ -1,0 +1,262 @@
+"""Experiential Latent Memories, and the variants that show what each part of it is worth.
+
+Builds on agent and the method protocol. ``elm`` is what ``tacit run`` does: the nearest memory's answer where the
+verifier prefers it. The others change one thing each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from tacit.agent import Agent, Answered, Remembered
+from tacit.bank import open_bank
+from tacit.config import LearnConfig, RecallConfig
+from tacit.judges.verifiers import VoteShare
+from tacit.labels import Label
+from tacit.memory import State
+from tacit.methods import controls
+from tacit.methods.base import Lesson, Method, Oracle, Reply, World, register
+from tacit.methods.consolidation import consolidate
+from tacit.methods.planning import Plan, Setting, Work, answering, remembering
+from tacit.problem import Problem
+
+
+@register("elm")
+class ELM(Method):
+    """Routed answers from a bank that grows with the stream."""
+
+    routed: ClassVar[bool] = True
+    agent_class: ClassVar[type[Agent]] = Agent
+    changes: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.bank = open_bank(str(world.folder / "bank.sqlite"))
+        self.agent = self.agent_class(
+            world.backbone,
+            world.engine,
+            self.bank,
+            seed=world.seed,
+            verifier=self._verifier(),
+            sampling=world.sampling,
+            learning=self._learning(),
+            recalling=self._recalling(),
+        )
+        self.trainable = self.agent.learning.tokens * world.backbone.hidden_size
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        work = (answering(setting, arms=2), remembering(setting))
+        # Both answers of every pair are read to route, and all samples to weigh labels.
+        read = 2 * setting.responses + 2 * setting.sampling.samples * (setting.learning.label == "verified")
+        return Plan(work, "memory", scored=setting.problems * read if setting.verified else 0)
+
+    def _verifier(self) -> Any:
+        return self.world.verifier
+
+    def _recalling(self) -> RecallConfig:
+        return self.world.recalling
+
+    def _learning(self) -> LearnConfig:
+        return replace(self.world.learning, **self.changes)
+
+    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
+        return [self._reply(one) for one in self.agent.answer(problems)]
+
+    def _reply(self, one: Answered) -> Reply:
+        notes: dict[str, Any] = {"route": one.greedy_route.name}
+        if one.hit is not None and one.memory is not None:
+            notes |= {"memory": one.hit.memory_id, "source": one.hit.problem_id, "similarity": one.hit.similarity}
+        arms = {"zero_shot": (one.zero_shot.answers, one.zero_shot.greedy_answer)}
+        if one.memory is None:
+            return Reply(one.answers, one.greedy_answer, notes, arms, one)
+        arms["memory"] = (one.memory.answers, one.memory.greedy_answer)
+        if self.routed:
+            return Reply(one.answers, one.greedy_answer, notes, arms, one)
+        return Reply(one.memory.answers, one.memory.greedy_answer, notes, arms, one)
+
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
+        answered = [reply.state for reply in replies]
+        remembered = self.agent.learn(answered)
+        self.agent.remember(answered, remembered)
+        self.gradient_steps += sum(step["updated"] for one in remembered for step in one.learned.steps)
+        return [lesson(result) for result in remembered]
+
+    def close(self) -> None:
+        self.bank.close()
+
+
+def lesson(result: Remembered) -> Lesson:
+    """What became of one problem, for the row."""
+    learned, memory = result.learned, result.memory
+    notes: dict[str, Any] = {"rewards": [step["reward"] for step in learned.steps]}
+    if memory is not None:
+        notes |= {"memory": memory.id, **{name: memory.provenance.get(name) for name in ("share", "margin", "trusted")}}
+    return Lesson(
+        learned.label,
+        memory is not None and memory.state is State.ACTIVE,
+        memory.reason if memory else learned.reason,
+        notes,
+    )
+
+
+@register("elm-strict")
+class Strict(ELM):
+    """One problem at a time, as in the paper: each memory is there for the very next problem."""
+
+    window: ClassVar[int | None] = 1
+
+
+@register("elm-offline")
+class Offline(ELM):
+    """Learns from the whole stream first and answers it then, as offline TTRL does: to compare at equal knowledge.
+
+    Memories still come from one problem each; a problem is answered with its own one, being the most similar.
+    """
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        plan = super().plan(replace(setting, window=setting.learning.batch))
+        answered, learned = plan.work
+        return replace(
+            plan, work=(replace(answered, what="prepare"), replace(learned, what="prepare"), answering(setting, arms=2))
+        )
+
+    def prepare(self) -> None:
+        stream, size = self.world.stream, self.agent.learning.batch
+        for start in range(0, len(stream), size):
+            answered = self.agent.answer(stream[start : start + size])
+            remembered = self.agent.learn(answered)
+            self.agent.remember(answered, remembered)
+            self.gradient_steps += sum(step["updated"] for one in remembered for step in one.learned.steps)
+
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
+        return None
+
+
+@register("elm-unrouted")
+class Unrouted(ELM):
+    """The memory's answer whenever there is a memory."""
+
+    routed: ClassVar[bool] = False
+
+
+@register("elm-vote")
+class VoteRouted(ELM):
+    """Routed by vote share: nothing in it was ever trained with labels."""
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        return replace(super().plan(setting), scored=0)
+
+    def _verifier(self) -> Any:
+        return VoteShare()
+
+
+@register("elm-confident")
+class Confident(VoteRouted):
+    """Nothing trained with labels either, but labels from a vote weighted by likelihood."""
+
+    changes: ClassVar[Mapping[str, Any]] = {"label": "confident"}
+
+
+@register("elm-random")
+class RandomMemory(ELM):
+    """Control: some memory instead of the nearest, unrouted."""
+
+    unlike: ClassVar[bool] = False
+
+    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
+        answered = self.agent.answer(problems, use_memory=False)
+        drawn = controls.random_memory(self.agent, answered, unlike=self.unlike)
+        return [
+            Reply.of(one.zero_shot, one) if other is None else Reply.of(other[1], one, memory=other[0])
+            for one, other in zip(answered, drawn, strict=True)
+        ]
+
+
+@register("elm-unlike")
+class UnlikeMemory(RandomMemory):
+    """Control: a memory of the half least similar to the problem, unrouted: what any soft prompt would do."""
+
+    unlike: ClassVar[bool] = True
+
+
+@register("elm-random-reward")
+class RandomReward(Unrouted):
+    """Control: rewards drawn by a coin (arXiv 2506.10947), admitted and used as if they meant something; unrouted."""
+
+    changes: ClassVar[Mapping[str, Any]] = {"reward": "random", "admit": 0.0}
+
+
+@register("elm-format-reward")
+class FormatReward(Unrouted):
+    """Control: a reward for giving any answer; unrouted."""
+
+    changes: ClassVar[Mapping[str, Any]] = {"reward": "format"}
+
+
+@register("elm-paper")
+class Paper(ELM):
+    """As in the paper: labels by the plain vote of the answers without memory, keys of the problem's embeddings."""
+
+    changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot"}
+
+    def _recalling(self) -> RecallConfig:
+        return replace(self.world.recalling, key="input")
+
+
+@dataclass
+class _Told(Agent):
+    """An agent that is told the right answer to learn from."""
+
+    oracle: Oracle | None = None
+
+    def _label(self, one: Answered) -> Label:
+        assert self.oracle is not None
+        answer = self.oracle.truth(one.problem.id)
+        return Label(one.zero_shot.vote, answer, "the right answer", True, None)
+
+
+@register("elm-oracle")
+class OracleLabels(ELM):
+    """Upper bound: learns from the right answers, after having answered."""
+
+    uses_labels: ClassVar[bool] = True
+    agent_class: ClassVar[type[Agent]] = _Told
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        assert isinstance(self.agent, _Told)
+        self.agent.oracle = world.oracle
+
+
+@register("elm-consolidated")
+class Consolidated(ELM):
+    """ELM that every few windows trains one memory for several that are alike, and keeps it if it does no worse."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {"every": 3, "near": 0.8, "least": 3, "most": 6}
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        """As if every memory joined a cluster once: trained on again, and judged when found, alone and in it."""
+        plan = super().plan(setting)
+        clusters = -(-setting.problems // int(setting.options["least"]))
+        rollouts, steps = setting.problems * setting.learning.rollouts, setting.learning.steps
+        again = Work("learn", rollouts * steps, steps * clusters, rollouts * steps, steps * clusters)
+        return replace(plan, work=(*plan.work, again, Work("learn", 3 * rollouts, 3 * clusters)))
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.windows = 0
+
+    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
+        lessons = super().learn(problems, replies)
+        self.windows += 1
+        if self.windows % int(self.options["every"]) == 0:
+            near, least, most = (self.options[name] for name in ("near", "least", "most"))
+            for done in consolidate(self.agent, near=float(near), least=int(least), most=int(most)):
+                self.gradient_steps += sum(step["updated"] for step in done.memory.provenance["steps"])
+        return lessons

@@ -1,0 +1,75 @@
+"""Offline GRPO with gold labels: what training on a labelled set of problems of the same kind gives.
+
+Builds on training. The training problems are not those of the stream; an oracle marks the rollouts, so these methods
+say ``uses_labels``. The paper's offline comparison, and an upper bound for learning without labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tacit.errors import ConfigError
+from tacit.methods.base import Reply, register
+from tacit.methods.planning import Plan, Setting, answering, training
+from tacit.methods.training import Trained, Trainer, by_oracle
+from tacit.problem import Problem
+
+OPTIONS: Mapping[str, Any] = {"lr": 1e-4, "epochs": 12, "batch": 12}
+"""The best of those tried on the testbed (learning rates a factor of three apart); a larger model needs its own."""
+
+
+class GRPO(Trained):
+    """Trains on labelled problems, then answers the stream.
+
+    Options:
+        lr, epochs, batch: of the training; ``batch`` problems a step.
+        rank: of LoRA.
+    """
+
+    uses_labels: ClassVar[bool] = True
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        options = setting.options
+        work = training(setting, "prepare", setting.training, options["epochs"], options["batch"])
+        cannot = "" if setting.training else "it trains on labelled problems, and no source of them is named"
+        return Plan((work, answering(setting)), cls.kind, options.get("rank", 0), cannot=cannot)
+
+    def prepare(self) -> None:
+        world, options = self.world, self.options
+        if not world.training or world.oracle is None:
+            raise ConfigError(
+                f"{self.name} trains on labelled problems that are not in the stream, and this source has none; "
+                "leave the method out, or use testbed:A or testbed:B"
+            )
+        trainer = Trainer(self.policy, world, options["lr"], self.name)
+        for _ in trainer.epochs(world.training, by_oracle(world.oracle), options["epochs"], options["batch"]):
+            pass
+        self.gradient_steps = trainer.steps
+
+    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
+        return [Reply.of(responses) for responses in self.policy.respond(problems)]
+
+
+@register("grpo-full")
+class Full(GRPO):
+    """Of all weights, as in the paper."""
+
+    defaults: ClassVar[Mapping[str, Any]] = OPTIONS
+
+
+@register("grpo-lora")
+class Lora(GRPO):
+    """Of LoRA adapters."""
+
+    kind: ClassVar[str] = "lora"
+    defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 1e-3, "rank": 8}
+
+
+@register("grpo-soft")
+class Soft(GRPO):
+    """Of one soft prompt for all problems."""
+
+    kind: ClassVar[str] = "soft"
+    defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 3e-2}

@@ -1,0 +1,38 @@
+"""Majority vote: one answer from many zero-shot rollouts, the plain use of the compute that learning costs.
+
+Builds on the method protocol and answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tacit.answers.vote import extract, vote_answers
+from tacit.methods.base import Method, Reply, register
+from tacit.methods.planning import Plan, Setting, Work
+from tacit.problem import Problem
+
+
+@register("majority")
+class Majority(Method):
+    """The most common of ``n`` sampled answers (default 64: about what ELM spends on a problem of the testbed)."""
+
+    probed: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = {"n": 64}
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        return Plan((Work("answer", setting.problems * int(setting.options["n"]), len(setting.windows)),))
+
+    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
+        world, n = self.world, int(self.options["n"])
+        requests = [
+            world.responder.sampled(problem, world.backbone.encode(problem.text), "zero-shot", range(n))
+            for problem in problems
+        ]
+        replies = []
+        for rollouts in world.engine.generate(requests):
+            vote = vote_answers([extract(rollout.text) for rollout in rollouts])
+            replies.append(Reply((vote.answer,), vote.answer, {"votes": vote.votes, "n": n}))
+        return replies

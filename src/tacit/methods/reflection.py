@@ -1,0 +1,109 @@
+"""ICL after self-reflection: the model looks at its own attempts again, and what it makes of them is shown later.
+
+Builds on icl. After each window the model reviews its attempts on each problem, without labels: it is told which answer
+most of them gave, and writes what went right, what went wrong, a lesson, and a clean solution. If that solution still
+gives the majority answer, lesson and solution are kept in place of the raw trace; if not, the raw trace is.
+
+A model can be asked this only in words that it has. Where its tokenizer loses words of the request (the testbed's model
+knows 67 and reads nothing but problems and solutions) it reflects in the one form that it knows: some of its own
+majority traces are worked examples of the same problem, and it solves that problem again, greedily. No lesson comes of
+that, but a solution in the way that several attempts agree on instead of the first that came.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tacit.answers.vote import equivalent, extract
+from tacit.engines.base import Request
+from tacit.methods.base import World, register
+from tacit.methods.experience import attempts, can_read, listed
+from tacit.methods.icl import ICL, Example
+from tacit.methods.planning import Plan, Setting, Work
+from tacit.problem import Problem
+from tacit.responses import Responses
+
+REQUEST = """Here is a problem and some of your own attempts at it. Most of your attempts gave the answer {answer}.
+
+Problem: {problem}
+
+{attempts}
+
+Review these attempts. Then write, under these headings and in this order:
+What went right: the steps that lead to that answer, in one or two sentences.
+What went wrong: the mistakes of the attempts that differ, in one or two sentences.
+Lesson: one piece of advice for other problems of this kind, without this one's numbers.
+Solution: a clean solution of this problem, with the final answer at its end."""
+
+_HEADING = r"^[\s*#>-]*{}[*\s]*:[*\s]*"
+_LESSON = re.compile(f"(?ims){_HEADING.format('lesson')}(.+?)(?={_HEADING.format('solution')}|\\Z)")
+_SOLUTION = re.compile(f"(?ims){_HEADING.format('solution')}(.+)\\Z")
+
+
+@register("icl-reflect")
+class Reflected(ICL):
+    """The reworked traces of the ``k`` nearest problems as worked examples, the nearest last.
+
+    Options:
+        k: problems shown.
+        attempts: that the model looks at again, at most.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {"k": 1, "attempts": 3}
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.attempts = self.count("attempts")
+        self.reads = can_read(world.backbone, REQUEST)
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        reviews = Work("learn", setting.problems, len(setting.windows), shown=float(setting.options["attempts"]))
+        return Plan((*super().plan(setting).work, reviews))
+
+    def keep(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[Example | None, str]]:
+        kept = super().keep(problems, responses)
+        reviews = {
+            place: request
+            for place, (problem, one) in enumerate(zip(problems, responses, strict=True))
+            if (request := self._review(problem, one)) is not None
+        }
+        for place, [rollout] in zip(reviews, self.world.engine.generate(list(reviews.values())), strict=True):
+            text = reworked(rollout.text) if self.reads else rollout.text
+            answer, majority = None if text is None else extract(text), responses[place].vote.answer
+            if text is not None and answer is not None and majority is not None and equivalent(answer, majority):
+                kept[place] = (problems[place].text, text), "reworked, and its answer is still the majority's"
+            else:
+                kept[place] = kept[place][0], f"the raw trace, since the reworked one answers {answer or 'nothing'}"
+        return kept
+
+    def _review(self, problem: Problem, responses: Responses) -> Request | None:
+        """With as many attempts as are wanted and fit; None if there is no majority or not even one fits."""
+        agreeing, others = attempts(responses)
+        if not agreeing:
+            return None
+        backbone = self.world.backbone
+        for count in range(self.attempts, 0, -1):
+            if self.reads:
+                differing = others[: count // 2]
+                shown = listed([*agreeing[: count - len(differing)], *differing])
+                asked = REQUEST.format(problem=problem.text, answer=responses.vote.answer, attempts=shown)
+                ids = backbone.encode(asked)
+            else:
+                ids = backbone.encode(problem.text, [(problem.text, one.text) for one in agreeing[:count]])
+            if self.room(len(ids)):
+                return Request(ids, None, 1, 0.0, 1.0, self.world.sampling.max_tokens)
+        return None
+
+
+def reworked(review: str) -> str | None:
+    """What is shown of a review: its lesson, if there is one, and its solution; None without a solution."""
+    solution, lesson = _SOLUTION.search(review), _LESSON.search(review)
+    if solution is None:
+        return None
+    parts = [solution[1].strip()]
+    if lesson is not None:
+        parts.insert(0, f"Lesson: {lesson[1].strip()}")
+    return "\n\n".join(parts)

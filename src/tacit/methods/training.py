@@ -1,0 +1,336 @@
+"""What the baselines that train share: a policy that may change, and GRPO on mini-batches of problems.
+
+Builds on gradients, learning's vote gate, rewards and the method protocol. A *policy* is a copy of all weights
+("full"), LoRA adapters (arXiv 2106.09685, by peft) on a copy ("lora"), or one soft prompt for all problems ("soft");
+the frozen model itself is never touched. One step samples a group per problem of the mini-batch, rewards what its
+judge says, and takes one on-policy Adam step on the mean of the problems' losses, as learning does for a memory:
+advantages r - mean, groups without a difference in reward skipped, the gradient clipped.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit import rewards
+from tacit.answers.vote import extract, vote_answers
+from tacit.engines.base import Request
+from tacit.engines.local import LocalEngine
+from tacit.errors import ConfigError
+from tacit.gradients import Group, passes, policy_loss
+from tacit.learning import Learner, initial_prompt
+from tacit.methods.base import Method, Oracle, World
+from tacit.model.backbone import Backbone
+from tacit.problem import Problem
+from tacit.responses import Responder, Responses
+from tacit.seeds import derive, generator
+
+KINDS = ("full", "lora", "soft")
+
+
+class Policy:
+    """A model that may change, made from the frozen one and equal to it until trained (a soft prompt is random).
+
+    Attributes:
+        backbone: a copy of the frozen model; for "soft" the frozen model itself, which stays as it is.
+        prompt: the soft prompt [K, d], for "soft" alone.
+        parameters: what is trained.
+        trainable: how many numbers that is.
+    """
+
+    def __init__(self, kind: str, world: World, rank: int = 8) -> None:
+        if kind not in KINDS:
+            raise ConfigError(f"policy is {kind!r}; use one of {', '.join(KINDS)}")
+        self.prompt: Tensor | None = None
+        self.parameters: list[Tensor]
+        if kind == "soft":
+            self.backbone = world.backbone
+            start = initial_prompt(world.backbone, world.learning, generator(world.seed, "soft policy", "init"))
+            self.prompt = start.to(world.backbone.device).requires_grad_(True)
+            self.parameters = [self.prompt]
+        else:
+            self.backbone = duplicate(world.backbone, f"{world.backbone.name} ({kind})")
+            self.parameters = (
+                list(self.backbone.model.parameters())
+                if kind == "full"
+                else _adapt(self.backbone, rank, derive(world.seed, "lora"))
+            )
+            for parameter in self.parameters:
+                parameter.requires_grad_(True)
+        self.engine = world.engine if kind == "soft" else LocalEngine(self.backbone)
+        self.trainable = sum(parameter.numel() for parameter in self.parameters)
+        self._world = world
+        self._start = [parameter.detach().clone() for parameter in self.parameters]
+        self._largest = world.learning.norm_cap * world.backbone.embedding_norm
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Back to the start."""
+        for parameter, start in zip(self.parameters, self._start, strict=True):
+            parameter.copy_(start)
+
+    @torch.no_grad()
+    def cap(self) -> None:
+        """Hold the soft prompt's rows below the norm that memories are held below."""
+        if self.prompt is not None:
+            self.prompt.mul_((self._largest / self.prompt.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0))
+
+    def respond(self, problems: Sequence[Problem]) -> list[Responses]:
+        """Answer problems in one batch, with the random numbers of the frozen model's answers."""
+        responder = Responder(self.engine, self._world.sampling, self._world.seed)
+        prompt = None if self.prompt is None else self.prompt.detach().cpu().numpy()
+        return responder.generate(
+            [
+                request
+                for problem in problems
+                for request in responder.requests(problem, self.backbone.encode(problem.text), "zero-shot", prompt)
+            ]
+        )
+
+
+def duplicate(backbone: Backbone, name: str) -> Backbone:
+    """A deep copy whose weights may change; memories of the original are not valid for it."""
+    model = copy.deepcopy(backbone.model)
+    return Backbone(model, backbone.tokenizer, backbone.template, name, f"a copy of {backbone.fingerprint}", lean=False)
+
+
+def _adapt(backbone: Backbone, rank: int, seed: int) -> list[Tensor]:
+    """Put LoRA adapters on every linear layer of attention and MLP; returns their parameters, in float32."""
+    from peft import LoraConfig, inject_adapter_in_model  # seconds to import, and only this needs it
+
+    if rank < 1:
+        raise ConfigError(f"rank is {rank}; it must be at least 1")
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, backbone.model)
+    backbone.model.eval().requires_grad_(False)
+    adapters = [module for name, module in backbone.model.named_modules() if name.endswith(("lora_A", "lora_B"))]
+    return [parameter for adapter in adapters for parameter in adapter.float().parameters()]
+
+
+# ---------------------------------------------------------------- judges
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of the answers of a group.
+
+    Attributes:
+        rewards: one per answer; None if there is nothing to learn from them.
+        label: the answer that was rewarded, where the judge knows one.
+        why: it refused.
+    """
+
+    rewards: Sequence[float] | None
+    label: str | None = None
+    why: str = ""
+
+
+Judge = Callable[[Problem, Sequence[str | None], np.random.Generator], Verdict]
+
+
+def vote_gate(world: World) -> Callable[..., str | None]:
+    """Why a vote is too weak to learn from, None if it is not: the gate of learning."""
+    return Learner(world.backbone, world.engine, world.learning, world.sampling, seed=world.seed).gate
+
+
+def by_label(world: World, labels: Mapping[str, str]) -> Judge:
+    """Agreement with a label per problem id; problems without one are refused."""
+    reward = rewards.get(world.learning.reward)
+
+    def judge(problem: Problem, answers: Sequence[str | None], rng: np.random.Generator) -> Verdict:
+        label = labels.get(problem.id)
+        return Verdict(None, None, "no label") if label is None else Verdict(reward(answers, label, rng), label)
+
+    return judge
+
+
+def by_own_vote(world: World, gated: bool) -> Judge:
+    """Agreement with the majority of the group itself, as in TTRL; ``gated``: only where the vote is clear enough."""
+    reward, gate = rewards.get(world.learning.reward), vote_gate(world)
+
+    def judge(problem: Problem, answers: Sequence[str | None], rng: np.random.Generator) -> Verdict:
+        vote = vote_answers(answers)
+        refusal = gate(vote) if gated else None
+        if vote.answer is None or refusal:
+            return Verdict(None, vote.answer, refusal or "no response gave an answer")
+        return Verdict(reward(answers, vote.answer, rng), vote.answer)
+
+    return judge
+
+
+def by_oracle(oracle: Oracle) -> Judge:
+    """The truth. For methods that say ``uses_labels``."""
+
+    def judge(problem: Problem, answers: Sequence[str | None], rng: np.random.Generator) -> Verdict:
+        return Verdict([float(right) for right in oracle.right(problem.id, answers)])
+
+    return judge
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one step made of one problem.
+
+    Attributes:
+        label: that was rewarded, where there is one.
+        reward: mean of the group; None if the judge refused.
+        used: whether the group differed in reward, so that it had a gradient.
+        why: the judge refused.
+    """
+
+    label: str | None
+    reward: float | None
+    used: bool
+    why: str = ""
+
+
+class Trainer:
+    """Adam on one policy.
+
+    Args:
+        policy: changed in place.
+        world: rollouts, clip, kl and the seed come from here.
+        lr: Adam's learning rate.
+        purpose: enters every seed, so that two trainings draw different numbers.
+        votes: answers sampled for the judge to see; the first ``learning.rollouts`` of them are trained on (TTRL
+            votes over more than it trains on). Fewer than these means as many.
+
+    Attributes:
+        steps: gradient steps taken.
+    """
+
+    def __init__(self, policy: Policy, world: World, lr: float, purpose: str, votes: int = 0) -> None:
+        self.policy, self.world, self.purpose = policy, world, purpose
+        self.sampled = max(votes, world.learning.rollouts)
+        self.steps = 0
+        # Half precision loses small steps, so Adam then works on float32 twins of the weights.
+        self._masters = [
+            parameter if parameter.dtype == torch.float32 else parameter.detach().float()
+            for parameter in policy.parameters
+        ]
+        self._optimizer = torch.optim.Adam(self._masters, lr=lr)
+        self._ids: dict[str, Tensor] = {}
+
+    def step(self, problems: Sequence[Problem], judge: Judge, turn: int) -> list[Seen]:
+        """Sample, judge, and one gradient step if any group has something to teach.
+
+        Args:
+            problems: the mini-batch.
+            judge: rewards answers.
+            turn: of these problems; with purpose and problem it decides the random numbers.
+        """
+        policy, learning = self.policy, self.world.learning
+        groups: list[Group] = []
+        seen = []
+        for problem, rollouts in zip(problems, policy.engine.generate(self._requests(problems, turn)), strict=True):
+            rng = generator(self.world.seed, problem.id, self.purpose, "reward", turn)
+            verdict = judge(problem, [extract(rollout.text) for rollout in rollouts], rng)
+            if verdict.rewards is None:
+                seen.append(Seen(verdict.label, None, False, verdict.why))
+                continue
+            scores = list(verdict.rewards)[: learning.rollouts]
+            mean = sum(scores) / len(scores)
+            used = max(scores) > min(scores)
+            seen.append(Seen(verdict.label, mean, used))
+            if used:
+                # A view of the soft prompt each: groups of one tensor would all have to go into one pass.
+                prompt = None if policy.prompt is None else policy.prompt.view_as(policy.prompt)
+                scale = float(np.std(scores)) if learning.normalise_advantage else 1.0
+                advantages = [(score - mean) / scale for score in scores]
+                groups.append(Group(self._ids[problem.id], prompt, rollouts[: learning.rollouts], advantages))
+        if groups:
+            self._descend(groups, len(problems))
+        return seen
+
+    def _requests(self, problems: Sequence[Problem], turn: int) -> list[Request]:
+        world = self.world
+        prompt = None if self.policy.prompt is None else self.policy.prompt.detach()
+        requests = []
+        for problem in problems:
+            if problem.id not in self._ids:
+                self._ids[problem.id] = self.policy.backbone.encode(problem.text)
+            seeds = tuple(derive(world.seed, problem.id, self.purpose, turn, g) for g in range(self.sampled))
+            requests.append(
+                Request(
+                    self._ids[problem.id],
+                    prompt,
+                    self.sampled,
+                    world.sampling.temperature,
+                    1.0,
+                    world.sampling.max_tokens,
+                    seeds,
+                )
+            )
+        return requests
+
+    def _descend(self, groups: Sequence[Group], problems: int) -> None:
+        policy, world = self.policy, self.world
+        for part in passes(groups, world.learning.row_tokens):
+            loss = policy_loss(
+                policy.backbone,
+                part,
+                world.sampling.temperature,
+                kl=world.learning.kl,
+                reference=world.backbone,
+            )
+            (loss / problems).backward()
+        for master, parameter in zip(self._masters, policy.parameters, strict=True):
+            if master is not parameter and parameter.grad is not None:
+                master.grad, parameter.grad = parameter.grad.float(), None
+        torch.nn.utils.clip_grad_norm_(self._masters, world.learning.clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        with torch.no_grad():
+            for master, parameter in zip(self._masters, policy.parameters, strict=True):
+                if master is not parameter:
+                    parameter.copy_(master)
+        policy.cap()
+        self.steps += 1
+
+    def epochs(self, problems: Sequence[Problem], judge: Judge, epochs: int, batch: int) -> Iterator[list[Seen]]:
+        """Several passes over all problems, in another order and other mini-batches each; yields after every pass,
+        in the order of ``problems``."""
+        for epoch in range(epochs):
+            order = generator(self.world.seed, self.purpose, "order", epoch).permutation(len(problems))
+            seen: dict[int, Seen] = {}
+            for start in range(0, len(problems), batch):
+                places = [int(place) for place in order[start : start + batch]]
+                seen |= zip(places, self.step([problems[place] for place in places], judge, epoch), strict=True)
+            yield [seen[place] for place in range(len(problems))]
+
+
+class Trained(Method):
+    """A method with a policy that it trains; its options are numbers and words of the defaults' types."""
+
+    kind: ClassVar[str] = "full"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        for name, value in self.options.items():
+            wanted = type(self.defaults[name])
+            if type(value) is not wanted and not (wanted is float and type(value) is int):
+                raise ConfigError(f"{self.name}: {name} is {value!r}; it must be of type {wanted.__name__}")
+            if isinstance(value, int | float) and value < 0:
+                raise ConfigError(f"{self.name}: {name} is {value}; it must be 0 or more")
+        if self.options.get("batch", 1) < 1:
+            raise ConfigError(f"{self.name}: batch is 0; it must be at least 1")
+        self.policy = Policy(self.kind, world, self.options.get("rank", 8))
+        self.trainable = self.policy.trainable
+
+    def choice(self, name: str, *allowed: str) -> str:
+        """An option that is one of a few words."""
+        value = str(self.options[name])
+        if value not in allowed:
+            raise ConfigError(f"{self.name}: {name} is {value!r}; use one of {', '.join(allowed)}")
+        return value

@@ -1,0 +1,1 @@
+"""The frozen model: loading, the forward pass over a key/value cache, and compiled passes of small models."""

@@ -1,0 +1,356 @@
+"""The frozen backbone: a Hugging Face causal LM that is asked, embedded and read, and never changed.
+
+Builds on loading, decoder, cache, testbed (for the name ``testbed``) and transformers. It holds what belongs to one
+model: tokenizer, prompt template, input embeddings, forward pass over a key/value cache, and the fingerprint that ties
+a memory to it. The policy of the method is (this backbone + a soft prompt prepended as input embeddings), so
+nothing here has gradients except, in learning, what flows back to those embeddings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tacit.errors import ConfigError, ModelError
+from tacit.model import fused
+from tacit.model.cache import RaggedCache
+from tacit.model.decoder import Decoder
+from tacit.model.loading import digest_files, digest_state, load_pretrained, parse_device, resolve_model
+from tacit.model.logprobs import token_logprobs
+
+if TYPE_CHECKING:
+    from tacit.model.fused.model import Fused
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
+"""Tokens that end a turn in the chat templates of common model families."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a problem becomes a prompt.
+
+    Attributes:
+        instruction: appended to the problem ("" for none).
+        system: system message, for chat templates ("" for none).
+    """
+
+    instruction: str = BOXED
+    system: str = ""
+
+
+class Backbone:
+    """A frozen causal LM with its tokenizer and template.
+
+    Attributes:
+        model: the transformers model, in eval mode, all parameters frozen.
+        tokenizer: its tokenizer.
+        name: what the user called it.
+        fingerprint: hex digest of weights + tokenizer + template; memories are valid for equal fingerprints only.
+        hidden_size: d, the width of an input embedding.
+        context: most tokens of a sequence, soft prompt included.
+        embedding_std, embedding_norm: scalar standard deviation and mean row norm of the input embedding matrix, the
+            scale at which soft prompts start and against which their norms are capped.
+        fused: compiled passes of a small model on the CPU, or None; they copy the weights, which therefore must not
+            change. ``lean=False`` leaves them and the lean decoder out, for models that are trained.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        template: Template | None = None,
+        name: str = "model",
+        weights_digest: str | None = None,
+        *,
+        lean: bool = True,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.template = template or Template()
+        self.name = name
+        matrix = model.get_input_embeddings().weight
+        self.hidden_size = int(matrix.shape[1])
+        self.vocab_size = int(matrix.shape[0])
+        self.embedding_matrix: Tensor = matrix
+        self._decoder = Decoder(model) if lean and Decoder.supports(model) else None
+        self.fused = compiled_passes(self._decoder, self.hidden_size)
+        self.embedding_std = float(matrix.float().std())
+        self.embedding_norm = float(matrix.float().norm(dim=1).mean())
+        self.fingerprint = self._fingerprint(weights_digest or digest_state(model))
+        self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 31)
+        layer_types = getattr(model.config, "layer_types", None) or []
+        window = int(getattr(model.config, "sliding_window", None) or 0)
+        # Some architectures name the kind of every layer; in others a window holds for all of them.
+        self._mixed = "sliding_attention" in layer_types
+        self._window = window if self._mixed or not layer_types else 0
+        unsupported = set(layer_types) - {"full_attention", "sliding_attention"}
+        if unsupported:
+            raise ModelError(
+                f"model {name} has layers of type {', '.join(sorted(unsupported))}, whose state is not a key/value "
+                "cache; use a model whose layers are all attention layers"
+            )
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        dtype: str = "float32",
+        device: str = "auto",
+        template: Template | None = None,
+        revision: str | None = None,
+    ) -> Backbone:
+        """Load ``testbed``, a local directory, or a Hub id.
+
+        Args:
+            name: "testbed", a path, or a Hub id such as "Qwen/Qwen2.5-Math-7B".
+            dtype: "float32", "bfloat16" or "float16".
+            device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", ...
+            template: prompt template; by default the boxed-answer instruction, and none for the testbed.
+            revision: Hub revision.
+
+        Raises:
+            ModelError: the model is not there or is not a causal LM with safetensors weights and a tokenizer.
+            ConfigError: unknown dtype or device.
+        """
+        if dtype not in DTYPES:
+            raise ConfigError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+        target = parse_device(device)
+        if name == "testbed":
+            from tacit.testbed import model_path
+
+            directory = model_path()
+            template = template or Template(instruction="")
+        else:
+            directory = resolve_model(name, revision)
+        model, tokenizer = load_pretrained(directory, name, DTYPES[dtype])
+        return cls(model.to(target), tokenizer, template, name, digest_files(directory))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding_matrix.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights (soft prompts are float32 always, and cast on the way in)."""
+        return self.embedding_matrix.dtype
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Token ids that end a rollout: those configured, and the end of a turn where the chat template has one.
+
+        Base models with a chat template (Qwen2.5-Math-7B) name the end of a text alone, and would run on into a turn of
+        their own making.
+        """
+        configured = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = configured if isinstance(configured, list) else [configured]
+        template = str(getattr(self.tokenizer, "chat_template", None) or "")
+        known = self.tokenizer.get_added_vocab()
+        ids = [*ids, *(known[token] for token in TURN_ENDS if token in known and token in template)]
+        return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Characters of the longest token: a text has at least its length divided by this in tokens, unless the
+        tokenizer drops some of it (white space)."""
+        return max(map(len, self.tokenizer.get_vocab()))
+
+    # -- text ---------------------------------------------------------------------------------------------------
+
+    def encode(self, problem: str, examples: Sequence[tuple[str, str]] = ()) -> Tensor:
+        """Token ids [T] (int64, on CPU) of the prompt for a problem.
+
+        It may be longer than the model's context; whoever asks the model says so.
+
+        Args:
+            problem: the problem text.
+            examples: worked (problem, solution) pairs shown before it, for in-context learning.
+        """
+        asked = self._user_turn(problem)
+        if getattr(self.tokenizer, "chat_template", None):
+            messages = [{"role": "system", "content": self.template.system}] if self.template.system else []
+            for shown, solution in examples:
+                messages += [
+                    {"role": "user", "content": self._user_turn(shown)},
+                    {"role": "assistant", "content": solution},
+                ]
+            messages.append({"role": "user", "content": asked})
+            text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        else:
+            shots = "".join(f"Problem: {self._user_turn(p)}\nSolution: {s}\n\n" for p, s in examples)
+            ids = self.tokenizer(f"{shots}Problem: {asked}\nSolution:", verbose=False)["input_ids"]
+        if not ids:
+            raise ModelError(f"the tokenizer of {self.name} makes no tokens of the problem {problem[:60]!r}")
+        return torch.tensor(ids, dtype=torch.int64)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def _user_turn(self, problem: str) -> str:
+        return "\n".join(part for part in (problem, self.template.instruction) if part)
+
+    # -- tensors ------------------------------------------------------------------------------------------------
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings [..., d] of token ids [...], in the model's dtype."""
+        embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
+        return embedded
+
+    def forward(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        cache: RaggedCache,
+        *,
+        all_logits: bool = True,
+        real: Tensor | None = None,
+    ) -> Tensor:
+        """One forward pass over a ragged cache.
+
+        Args:
+            embeds: [R, T, d] input embeddings.
+            positions: [R, T] position of each in its own sequence, which is also its column in the cache; a query sees
+                the columns up to its own.
+            cache: keys and values of what came before; extended in place of the columns ``positions``.
+            all_logits: False if only the cache matters; what is returned then means nothing.
+            real: indices [N] into the R x T inputs; the others are padding, of which nothing is asked.
+
+        Returns:
+            logits [R, T, V], or [N, V] for ``real``.
+        """
+        capacity = cache.begin(positions)
+        if self._decoder is not None:
+            states = self._decoder.states(embeds.to(self.dtype), positions, cache, cache_only=not all_logits, real=real)
+            if not all_logits:
+                return states[:0]
+            found: Tensor = self._decoder.head(states)
+            return found if real is not None else found.view(*positions.shape, -1)
+        columns = torch.arange(capacity, device=embeds.device)
+        visible = columns <= positions[:, :, None]
+        near = visible & (columns > positions[:, :, None] - self._window) if self._window else visible
+        mask = self._as_mask(near, embeds.dtype)
+        if self._mixed:
+            mask = {"full_attention": self._as_mask(visible, embeds.dtype), "sliding_attention": mask}
+        out = self.model(
+            inputs_embeds=embeds.to(self.dtype),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=0 if all_logits else 1,
+        )
+        logits: Tensor = out.logits
+        return logits if real is None else logits.flatten(0, 1)[real]
+
+    def token_logprobs(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        cache: RaggedCache,
+        *,
+        real: Tensor,
+        targets: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        """Natural-log probabilities of tokens, with gradients; never more than a part of the logits at once.
+
+        Args:
+            embeds, positions, cache, real: as for ``forward``.
+            targets: token id [N] after each of ``real``.
+            temperature: divides the logits.
+
+        Returns:
+            float32 [N].
+        """
+        if self._decoder is None or self._decoder.head.bias is not None:
+            logits = self.forward(embeds, positions, cache, real=real).float()
+            return torch.log_softmax(logits / temperature, dim=-1).gather(1, targets[:, None])[:, 0]
+        cache.begin(positions)
+        states = self._decoder.states(embeds.to(self.dtype), positions, cache, real=real)
+        return token_logprobs(states, self._decoder.head.weight, targets, temperature)
+
+    def _as_mask(self, visible: Tensor, dtype: torch.dtype) -> Any:
+        if self.model.config._attn_implementation == "sdpa":
+            return visible[:, None]
+        return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)[:, None]
+
+    def new_cache(self) -> RaggedCache:
+        """An empty key/value cache for this model."""
+        return RaggedCache(int(self.model.config.num_hidden_layers))
+
+    @torch.no_grad()
+    def hidden_states(self, ids: Tensor) -> tuple[Tensor, ...]:
+        """Hidden states of token ids [T] at every layer boundary: (layers + 1) tensors [T, d], embeddings first."""
+        out = self.model(input_ids=ids[None].to(self.device), output_hidden_states=True, use_cache=False)
+        return tuple(h[0] for h in out.hidden_states)
+
+    def layer_states(self, ids: Tensor, layer: int) -> Tensor:
+        """``hidden_states(ids)[layer]``, in a compiled pass where there is one."""
+        if self.fused is not None and 0 <= layer < self.fused.layers and len(ids) > 1:
+            from tacit.model.fused.gradient import GroupPass
+
+            one = GroupPass(self.fused, len(ids) - 1, [1])
+            if one.fits:
+                return one.inputs(self.embed(ids), layer)
+        return self.hidden_states(ids)[layer]
+
+    @torch.no_grad()
+    def key_values(self, ids: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values of token ids [T], one tensor [heads, T, head_dim] per layer each."""
+        cache = self.new_cache()
+        self.forward(self.embed(ids)[None], torch.arange(len(ids), device=self.device)[None], cache, all_logits=False)
+        return [k[0, :, : len(ids)] for k in cache.keys], [v[0, :, : len(ids)] for v in cache.values]
+
+    # -- identity -----------------------------------------------------------------------------------------------
+
+    def _fingerprint(self, weights: str) -> str:
+        digest = hashlib.sha256(weights.encode())
+        for token, index in sorted(self.tokenizer.get_vocab().items()):
+            digest.update(f"{index}:{token}\n".encode("utf-8", "surrogatepass"))
+        template = (getattr(self.tokenizer, "chat_template", None), self.template.instruction, self.template.system)
+        digest.update(repr(template).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:32]
+
+    def checksum(self) -> str:
+        """Digest of every parameter as it is now; equal before and after any run (invariant 1)."""
+        return digest_state(self.model)
+
+
+def compiled_passes(decoder: Decoder | None, width: int) -> Fused | None:
+    """Compiled passes for a model on the CPU, where they are available and the model is of their kind."""
+    if decoder is None or decoder.norm.device.type != "cpu" or decoder.norm.dtype != torch.float32:
+        return None  # and numba is not imported for it
+    if not fused.available():
+        return None
+    from tacit.model.fused.model import Fused
+
+    return Fused(decoder, width) if Fused.supports(decoder, width) else None
+
+
+def trainable_share(config: Any, tokens: int) -> tuple[int, float]:
+    """What a memory trains of a model, from its configuration alone (no weights are made).
+
+    Args:
+        config: a transformers configuration of a causal LM.
+        tokens: K, rows of the soft prompt.
+
+    Returns:
+        Parameters of one soft prompt (K x d), and their share of the model's parameters in 0..1.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    trained = tokens * int(model.get_input_embeddings().weight.shape[1])
+    return trained, trained / sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,20 @@
+"""Small models on the CPU: whole passes as compiled calls, forward and backward.
+
+Builds on decoder, logprobs and numba (``pip install 'tacit[fast]'``), without which everything runs through PyTorch.
+From the ground up: lanes (registers), loops and loops_backward (between products), forward and backward (passes), model
+(weights and calls) and gradient (of a group of rollouts; also how a reward model reads one).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+
+@cache
+def available() -> bool:
+    """Whether numba is installed, works, and finds PyTorch's matrix product."""
+    try:
+        from tacit.model.fused.lanes import blas
+    except ImportError:  # numba is missing, or does not go with the numpy that is there
+        return False
+    return blas() is not None

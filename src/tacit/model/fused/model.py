@@ -1,0 +1,168 @@
+"""The common decoder on a CPU, near what its matrix products cost: compiled loops between them, and no autograd.
+
+Builds on forward (numba) and the decoder's joined weights. Through PyTorch alone, a pass over a small model is mostly
+calls, and attention of single tokens that reads a prompt again for each of its rollouts. Here a pass is one call: four
+products a layer, over weights laid out so that a product of eight rows runs near the speed of one of a thousand, and
+compiled loops between them; a prompt's keys and values lie once in memory for all rollouts of it (loops.py).
+
+For small float32 models that ``Decoder`` supports, with head sizes that are multiples of 32; every other one takes
+PyTorch's way, with the same results up to rounding. Every row, and every prompt, is computed in the same way whatever
+else is computed beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit.model.decoder import Decoder
+from tacit.model.fused import forward
+from tacit.model.fused.lanes import blas
+from tacit.model.fused.loops import TILE
+
+MIN_ROWS = 4
+"""Rows of a matrix product at least: for a few, libraries take other paths, whose sums differ in the last bit."""
+
+LARGEST = 1 << 25
+"""Weights of the joined projections at most: the loops between products take one thread, so a larger model on many
+gains more from PyTorch's, and its weights are better once in memory."""
+
+Floats = np.ndarray
+"""Flat, contiguous float32."""
+
+
+NONE: Floats = np.zeros(0, np.float32)
+
+
+def up(count: int, least: int = 1) -> int:
+    """The least multiple of a tile's columns that is >= count (and >= least)."""
+    return -(-max(count, least) // TILE) * TILE
+
+
+def flat(tensor: Tensor) -> Floats:
+    """A contiguous CPU tensor's values, flat, in place."""
+    values: Floats = tensor.view(-1).numpy()
+    return values
+
+
+class Fused:
+    """See the module's docstring.
+
+    Args:
+        decoder: of a float32 model on the CPU for which ``supports`` is true.
+        dim: width of the model.
+    """
+
+    def __init__(self, decoder: Decoder, dim: int) -> None:
+        address = blas()
+        assert address is not None
+        first = decoder.blocks[0]
+        self.heads, self.kv, self.head_dim = decoder.heads, decoder.kv_heads, decoder.head_dim
+        self.dim, self.hidden, self.eps = dim, int(first.down.shape[1]), decoder.eps
+        self.layers = len(decoder.blocks)
+        head = decoder.head
+        self.head_weight: Tensor = decoder.norm.new_zeros(0, dim) if head is None else head.weight.detach()
+        self.vocabulary = len(self.head_weight)
+        self.shape = (self.layers, dim, self.heads, self.kv, self.head_dim, self.hidden, self.vocabulary)
+        self.blas = address
+        self.normed = first.head_norms is not None
+        self.biased = (first.qkv_bias is not None, first.out_bias is not None)
+        packed = [_in_order(block) for block in decoder.blocks]
+        self.places = tuple(int(place) for place in np.cumsum([0, *(len(part) for part in packed[0])]))
+        self.weights: Floats = np.concatenate([part for parts in packed for part in parts])
+        self.norm = flat(decoder.norm)
+        self.head = flat(self.head_weight.t().contiguous())
+        self._rotary = decoder.rotary
+        self._cos, self._sin = np.empty(0, np.float32), np.empty(0, np.float32)
+
+    @staticmethod
+    def supports(decoder: Decoder, dim: int) -> bool:
+        """Whether widths fit registers, and angles depend on positions alone."""
+        fixed = getattr(decoder.rotary, "rope_type", "default") in ("default", "linear", "llama3", "yarn")
+        widths = (dim, decoder.blocks[0].down.shape[1])
+        return (
+            fixed
+            and decoder.norm.dtype == torch.float32
+            and decoder.norm.device.type == "cpu"
+            and decoder.head_dim % (2 * TILE) == 0
+            and (decoder.head is None or decoder.head.bias is None)
+            and all(width % TILE == 0 for width in widths)
+            and sum(weight.numel() for block in decoder.blocks for weight in (block.qkv, block.gate_up)) <= LARGEST
+        )
+
+    def angles(self, count: int) -> tuple[Floats, Floats]:
+        """Cosines and sines of the first ``count`` positions (at least), half a head's width each."""
+        half = self.head_dim // 2
+        held = self._cos, self._sin
+        if len(held[0]) < count * half:
+            cos, sin = self._rotary(torch.zeros(1), torch.arange(2 * count)[None])
+            held = flat(cos[0, :, :half].contiguous()), flat(sin[0, :, :half].contiguous())
+            self._cos, self._sin = held
+        return held
+
+    def prefill(self, embeds: Tensor, past: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None) -> np.ndarray:
+        """Keys and values of a prompt, as tiles [layers, ...].
+
+        Args:
+            embeds: float32 [T, d], T may be 0 behind a past.
+            past: keys and values [kv heads, C, head_dim] of every layer, of what stands before it.
+        """
+        begun = past[0][0].shape[1] if past is not None else 0
+        count, columns = len(embeds), begun + len(embeds)
+        if not columns:
+            return np.zeros((self.layers, 0), np.float32)
+        keys, values = (flat(torch.stack(list(part)).contiguous()) for part in past) if past else (NONE, NONE)
+        x = torch.zeros(max(count, MIN_ROWS), self.dim)
+        x[:count] = embeds
+        packed = np.zeros((self.layers, 2 * self.kv * up(columns, 0) * self.head_dim), np.float32)
+        model = (self.blas, self.shape, self.places, self.weights, self.eps, self.normed, self.biased)
+        angles = self.angles(columns)
+        forward.prompt(*model, *angles, flat(x), len(x), count, keys, values, begun, packed)
+        return packed
+
+    def step(
+        self,
+        embeds: Tensor,
+        position: np.ndarray,
+        prompts: tuple[np.ndarray, np.ndarray, np.ndarray],
+        own: np.ndarray,
+        slot: np.ndarray,
+        column: np.ndarray,
+        tiles: int,
+    ) -> Tensor:
+        """Logits [R, V] of one new token a row.
+
+        Args:
+            embeds: float32 [R, d], R at least MIN_ROWS; of rows beyond ``position`` nothing is asked.
+            position: int64, of each row's token.
+            prompts: tiles [layers, ...]; where each row's prompt begins in them; its columns.
+            own: tiles [layers, ...] of what rows have drawn, [slots, kv heads, ``tiles``] of them in every layer.
+            slot, column: int64, where each row's token is written, and read with all of the row before it.
+        """
+        rows = len(embeds)
+        logits = torch.empty(rows, self.vocabulary)
+        forward.step(
+            self.blas, self.shape, self.places, self.weights, self.norm, self.head, self.eps, self.normed, self.biased,
+            *self.angles(int(position.max()) + 1), flat(embeds.clone()), rows, len(position), position, *prompts, own,
+            slot, column, tiles, flat(logits),
+        )  # fmt: skip
+        return logits[: len(position)]
+
+
+def _in_order(block: Any) -> list[Floats]:
+    """The weights of a layer in the order of fused_forward's ``places``, products as [inputs, outputs]."""
+
+    def whole(weight: Tensor | None) -> Floats:
+        return flat(weight.detach().contiguous()) if weight is not None else NONE
+
+    def turned(weight: Tensor) -> Floats:
+        return flat(weight.detach().t().contiguous())
+
+    return [
+        whole(block.attention_norm), turned(block.qkv), whole(block.qkv_bias), whole(block.head_norms),
+        turned(block.out), whole(block.out_bias), whole(block.mlp_norm), turned(block.gate_up), turned(block.down),
+    ]  # fmt: skip

@@ -1,0 +1,79 @@
+"""The dashboard: a page at ``/`` and the few files that it needs, all from the package, and its live feed.
+
+Builds on the feed, the memory API and the service. The page is static and takes all it shows from the same API as
+everyone else, with the key that the browser was asked for. What it shows comes from clients (problems, answers), so its
+scripts only ever set text, and the policy sent with it runs no script and loads nothing but its own files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Annotated
+
+from fastapi import FastAPI, Query, Request
+from starlette.responses import Response
+
+from tacit.server.api.errors import not_found
+from tacit.server.api.memories import Admin
+from tacit.server.api.views import FeedPage
+from tacit.server.live.service import Service
+
+FILES = {
+    "index.html": "text/html",
+    "style.css": "text/css",
+    "icon.svg": "image/svg+xml",
+    "app.js": "text/javascript",
+    "dom.js": "text/javascript",
+    "api.js": "text/javascript",
+    "charts.js": "text/javascript",
+    "overview.js": "text/javascript",
+    "memories.js": "text/javascript",
+    "memory.js": "text/javascript",
+    "queue.js": "text/javascript",
+    "ask.js": "text/javascript",
+    "vendor/uPlot.js": "text/javascript",
+    "vendor/uPlot.css": "text/css",
+    "vendor/uPlot-LICENSE.txt": "text/plain",
+}
+"""All that is served, with its type. Nothing else is: a path is looked up here, never on the disk."""
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self'; style-src 'self'; object-src 'none'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+"""``no-cache`` lets a browser keep a file but makes it ask, so that page and server are never of two versions."""
+
+
+def add_dashboard(api: FastAPI, service: Service) -> None:
+    """Add ``/``, ``/static/...`` and ``/tacit/v1/feed``."""
+    folder = files("tacit.server") / "static"
+    contents = {name: folder.joinpath(*name.split("/")).read_bytes() for name in FILES}
+    tags = {name: f'"{hashlib.sha256(data).hexdigest()[:32]}"' for name, data in contents.items()}
+
+    def file(name: str, request: Request) -> Response:
+        if name not in contents:
+            raise not_found(f"the dashboard has no file {name!r}")
+        headers = {**HEADERS, "ETag": tags[name]}
+        if tags[name] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(contents[name], headers=headers, media_type=FILES[name])
+
+    @api.get("/", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        return file("index.html", request)
+
+    @api.get("/static/{name:path}", include_in_schema=False)
+    async def static(name: str, request: Request) -> Response:
+        return file(name, request)
+
+    @api.get("/tacit/v1/feed")
+    async def feed(caller: Admin, after: Annotated[int, Query(ge=0, lt=2**63)] = 0) -> FeedPage:
+        """The latest answers of this key's namespace, oldest first, and all answers per minute."""
+        last, answers, minutes = service.feed.since(caller.namespace, after)
+        return FeedPage(last=last, answers=answers, minutes=minutes)

@@ -1,0 +1,313 @@
+"""From candidate to active, and from active to quarantine, on evidence that needs no labels.
+
+Builds on the agent, jobs and keys. Admission (learning.py) says that a soft prompt gives its own label on its own
+problem, which a memory learned from a wrong vote does as well. Here a candidate is tried on *other* problems of its
+namespace, the ones that it would be recalled for: the nearest memories' problems. For each a fresh group of samples
+with the candidate is compared with one without:
+
+- by mean belief, where there is a verifier whose scores are probabilities;
+- else by the share of samples that give the neighbour's own label, which is the vote of an earlier, separate group.
+
+It becomes active if the mean benefit is large enough and no neighbour suffers (``Rule``). With too few neighbours
+it waits until there are more.
+
+Poisoning. Whoever can have a problem learned chooses its text, and so may choose one whose vote is wrong; votes contain
+nothing that tells such a misconception from knowledge (docs/log.md). So without a calibrated verifier it matters whose
+problems they are. As soon as more than one key has been issued for a namespace, only memories of keys with the right
+"trust" are tried, on neighbours of *other* trusted keys (its own, where only one is trusted). What came from no key,
+when the server had none yet, is its owner's and trusted.
+
+What this guarantees, without a verifier: a key that is not trusted can neither make a memory active, nor vouch for one,
+nor push aside those that vouch; a trusted key cannot by its own problems make any memory active beside another trusted
+one. What it does not: two trusted keys in one hand can vouch for each other, and a misconception that problems of
+trusted keys share looks like knowledge (on the testbed half of such memories were promoted). With a verifier,
+everything hangs on its belief: then all keys and all neighbours count. A namespace with a single key is at its owner's
+mercy. Some of what slips through is caught by use: ``quarantine_hurtful``.
+
+Every decision is a change of state with a reason that has the numbers; ``tacit memories activate`` and ``quarantine``
+undo it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sqlalchemy import select
+
+from tacit.agent import Agent
+from tacit.answers.vote import equivalent, extract
+from tacit.bank import schema
+from tacit.bank.base import Bank, MemoryInfo
+from tacit.engines.base import Request, Rollout
+from tacit.errors import MemoryNotFound
+from tacit.judges.verifiers import Candidate
+from tacit.memory import Memory, State
+from tacit.problem import Problem
+from tacit.server.keys import KeyStore
+
+UNPROVEN = "learned from traffic, not yet proven"
+"""How the reason of every candidate begins that may yet be promoted."""
+
+UNTRUSTED = f"{UNPROVEN}; its key is not trusted and no verifier judges, so it waits to be activated by hand"
+"""The reason of a candidate that is not even tried."""
+
+NEIGHBOURS_IN = (State.ACTIVE, State.CANDIDATE, State.RETIRED)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a candidate becomes active. Measured in docs/log.md.
+
+    Attributes:
+        neighbours: most problems that it is tried on.
+        least: fewest; with fewer it waits.
+        benefit: least mean benefit, in belief or share of samples.
+        harm: a neighbour suffers if its benefit is below minus this.
+        suffering: largest share of neighbours that may suffer.
+        tries: trials before it is refused for good; each later one waits for half as many more memories.
+        hurt_lead, hurt_share: an active memory is quarantined when its answers were judged worse so many times more
+            often than better, and in at least this share of its uses.
+    """
+
+    neighbours: int = 4
+    least: int = 3
+    benefit: float = 0.05
+    harm: float = 0.25
+    suffering: float = 0.0
+    tries: int = 3
+    hurt_lead: int = 3
+    hurt_share: float = 0.25
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a trial said about one candidate: ``decision`` is "promoted", "tried" (again later) or "refused"."""
+
+    memory_id: str
+    decision: str
+    reason: str
+    benefits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Whose memories are tried, and whose vouch for them, where no verifier judges. None stands for no key.
+
+    Attributes:
+        issued, trusted: ids of the namespace's keys: all ever made, and those with the right "trust" in use.
+    """
+
+    issued: frozenset[str]
+    trusted: frozenset[str]
+
+    @staticmethod
+    def of(bank: Bank, namespace: str) -> Sources | None:
+        """Those of a namespace; None where it has had one key at most, and nobody is to be guarded from another."""
+        keys = [key for key in KeyStore(bank).all() if key.namespace == namespace]
+        if len(keys) < 2:
+            return None
+        return Sources(frozenset(key.id for key in keys), frozenset(key.id for key in keys if key.may("trust")))
+
+    def trusts(self, key: str | None) -> bool:
+        """Whether what came from this key may become active."""
+        return key not in self.issued or key in self.trusted
+
+    def vouches(self, key: str | None, own: str | None) -> bool:
+        """Whether a problem of ``key`` may speak for a memory of the key ``own``."""
+        return self.trusts(key) and (key != own or len(self.trusted) < 2)
+
+
+class Promoter:
+    """Tries the candidates of one agent's namespace."""
+
+    def __init__(self, agent: Agent, rule: Rule | None = None) -> None:
+        self.agent, self.rule = agent, rule or Rule()
+        self._plain: dict[str, float] = {}  # how the samples without any memory do on a neighbour
+        self._seen = -1
+        self._waiting: dict[str, int] = {}  # how many memories there were when a candidate had too few neighbours
+
+    @property
+    def _believes(self) -> bool:
+        return self.agent.verifier is not None and self.agent.verifier.calibrated
+
+    def step(self, limit: int, computing: Callable[[], AbstractContextManager[None]] = nullcontext) -> list[Verdict]:
+        """Try up to ``limit`` candidates, oldest first, together, and write what came of it. Empty: nothing to try.
+
+        What can be thrown away is done within ``computing()``.
+        """
+        bank, namespace = self.agent.bank, self.agent.namespace
+        revision = bank.revision()
+        if revision == self._seen:
+            return []
+        infos = {info.id: info for info in bank.find(namespace, states=NEIGHBOURS_IN)}
+        origins = key_ids(bank, namespace)
+        sources = None if self._believes else Sources.of(bank, namespace)
+        due: list[tuple[Memory, list[MemoryInfo]]] = []
+        for info in infos.values():
+            if len(due) == limit:
+                break
+            if info.state is State.CANDIDATE and info.reason.startswith(UNPROVEN) and self._due(info.id, len(infos)):
+                memory = bank.get(info.id, namespace)
+                if memory.provenance.get("admitted") and memory.fingerprint == self.agent.backbone.fingerprint:
+                    if sources is not None and not sources.trusts(origins.get(info.id)):
+                        self._refuse_untried(memory)
+                        continue
+                    near = self._neighbours(memory, infos, origins, sources)
+                    if len(near) >= self.rule.least:
+                        due.append((memory, near))
+                    else:
+                        self._waiting[info.id] = len(infos)
+        if not due:
+            self._seen = revision  # until something changes
+            return []
+        with computing():
+            benefits = self._try(due)
+        return [self._write(memory, values, len(infos)) for (memory, _), values in zip(due, benefits, strict=True)]
+
+    def _tries(self, id: str) -> tuple[int, int]:
+        """Trials so far, and how many memories the namespace had at the latest."""
+        held = self.agent.bank.marked(self.agent.namespace, f"promotion:{id}")
+        values = json.loads(held) if held else {}
+        return int(values.get("tries", 0)), int(values.get("memories", 0))
+
+    def _due(self, id: str, memories: int) -> bool:
+        if memories <= self._waiting.get(id, -1) * 9 // 8:
+            return False  # to look again at every new memory would be quadratic
+        tries, before = self._tries(id)
+        return tries == 0 or memories >= 1.5 * before
+
+    def _neighbours(
+        self, memory: Memory, infos: dict[str, MemoryInfo], origins: dict[str, str], sources: Sources | None
+    ) -> list[MemoryInfo]:
+        """The nearest memories whose problems may vouch for this one."""
+        own, k = origins.get(memory.id), 8 * self.rule.neighbours
+        while True:
+            hits = self.agent.bank.search(
+                memory.key,
+                namespace=memory.namespace,
+                fingerprint=memory.fingerprint,
+                key_kind=memory.key_kind,
+                k=k,
+                floor=self.agent.recalling.floor,
+                states=NEIGHBOURS_IN,
+            )
+            near = [infos[hit.memory_id] for hit in hits if hit.memory_id in infos]
+            near = [info for info in near if info.problem_id != memory.problem_id and info.label is not None]
+            near = [info for info in near if self._fits(info, memory)]
+            if sources is not None:
+                near = [info for info in near if sources.vouches(origins.get(info.id), own)]
+            if len(near) >= self.rule.neighbours or len(hits) < k:
+                return near[: self.rule.neighbours]
+            k *= 4
+
+    def _refuse_untried(self, memory: Memory) -> None:
+        if memory.reason != UNTRUSTED:
+            with suppress(MemoryNotFound):  # deleted meanwhile
+                self.agent.bank.set_state(memory.id, memory.namespace, State.CANDIDATE, UNTRUSTED)
+
+    def _fits(self, info: MemoryInfo, memory: Memory) -> bool:
+        backbone, room = self.agent.backbone, len(memory.prompt) + self.agent.sampling.max_tokens
+        return len(backbone.encode(info.problem)) + room <= backbone.context
+
+    def _try(self, due: Sequence[tuple[Memory, list[MemoryInfo]]]) -> list[tuple[float, ...]]:
+        """The benefit of each candidate for each of its neighbours; all samples are drawn in one batch."""
+        missing = {info.id: info for _, near in due for info in near if info.id not in self._plain}
+        asked = [(info, None) for info in missing.values()]
+        pairs = [(info, memory) for memory, near in due for info in near]
+        groups = self.agent.engine.generate([self._request(info, memory) for info, memory in [*asked, *pairs]])
+        for info, group in zip(missing.values(), groups, strict=False):
+            self._plain[info.id] = self._worth(info, group)
+        scores = iter(
+            self._worth(info, group) - self._plain[info.id]
+            for (info, _), group in zip(pairs, groups[len(asked) :], strict=True)
+        )
+        return [tuple(next(scores) for _ in near) for _, near in due]
+
+    def _request(self, info: MemoryInfo, memory: Memory | None) -> Request:
+        agent = self.agent
+        return agent.responder.sampled(
+            Problem(info.problem_id, info.problem),
+            agent.backbone.encode(info.problem),
+            "promotion",  # other random numbers than those that the neighbour's label came from
+            range(agent.sampling.samples),
+            None if memory is None else torch.tensor(memory.prompt),
+        )
+
+    def _worth(self, info: MemoryInfo, group: Sequence[Rollout]) -> float:
+        """How good samples of a neighbour's problem look, in 0..1."""
+        answers = [extract(rollout.text) for rollout in group]
+        if self.agent.verifier is not None and self._believes:
+            candidates = [Candidate(rollout, answer, 0.0) for rollout, answer in zip(group, answers, strict=True)]
+            return float(np.mean(self.agent.verifier.score(info.problem, candidates)))
+        label = info.label
+        assert label is not None
+        return float(np.mean([answer is not None and equivalent(answer, label) for answer in answers]))
+
+    def _write(self, memory: Memory, benefits: tuple[float, ...], memories: int) -> Verdict:
+        rule, bank = self.rule, self.agent.bank
+        mean, suffering = float(np.mean(benefits)), sum(value < -rule.harm for value in benefits)
+        by = self.agent.verifier.name if self.agent.verifier is not None and self._believes else "labels by vote"
+        said = f"mean benefit {mean:+.2f} on {len(benefits)} other problems, {suffering} suffered ({by})"
+        with bank.transaction():
+            tries = self._tries(memory.id)[0] + 1
+            if mean >= rule.benefit and suffering <= rule.suffering * len(benefits):
+                decision, state, reason = "promoted", State.ACTIVE, f"promoted: {said}"
+            elif tries >= rule.tries:
+                decision, state, reason = "refused", State.CANDIDATE, f"not promoted after {tries} trials: {said}"
+            else:
+                decision, state, reason = "tried", State.CANDIDATE, f"{UNPROVEN}; trial {tries}: {said}"
+            bank.mark(memory.namespace, f"promotion:{memory.id}", json.dumps({"tries": tries, "memories": memories}))
+            with suppress(MemoryNotFound):  # deleted meanwhile
+                now = bank.info(memory.id, memory.namespace)
+                if (now.state, now.reason) == (memory.state, memory.reason):  # else somebody has decided meanwhile
+                    bank.set_state(memory.id, memory.namespace, state, reason)
+        return Verdict(memory.id, decision, reason, benefits)
+
+
+def quarantine_hurtful(bank: Bank, rule: Rule | None = None) -> list[str]:
+    """Take every active memory out of use that has hurt clearly more than helped in serving; returns their ids.
+
+    What was counted before an earlier quarantine does not count again: who activates one gives it a fresh start.
+    """
+    rule = rule or Rule()
+    m, c = schema.memories.c, schema.counters.c
+    suspects = (
+        select(m.id, m.namespace, c.uses, c.helped, c.hurt)
+        .join_from(schema.memories, schema.counters)
+        .where(m.state == State.ACTIVE, c.hurt - c.helped >= rule.hurt_lead)
+    )
+    with bank.connection() as connection:
+        rows = connection.execute(suspects).all()
+    taken = []
+    for row in rows:
+        name = f"quarantine:{row.id}"
+        before = json.loads(bank.marked(row.namespace, name) or '{"uses": 0, "helped": 0, "hurt": 0}')
+        uses, helped, hurt = (getattr(row, what) - before[what] for what in ("uses", "helped", "hurt"))
+        if hurt - helped >= rule.hurt_lead and hurt >= rule.hurt_share * max(1, uses):
+            reason = f"quarantined: in {uses} uses it hurt {hurt} and helped {helped} times"
+            with bank.transaction():
+                bank.mark(row.namespace, name, json.dumps({"uses": row.uses, "helped": row.helped, "hurt": row.hurt}))
+                bank.set_state(row.id, row.namespace, State.QUARANTINED, reason)
+            taken.append(row.id)
+    return taken
+
+
+def namespaces(bank: Bank, fingerprint: str) -> list[str]:
+    """The namespaces whose memories belong to a backbone."""
+    table = schema.namespaces.c
+    statement = select(table.namespace).where(table.fingerprint == fingerprint).order_by(table.namespace)
+    with bank.connection() as connection:
+        return list(connection.execute(statement).scalars())
+
+
+def key_ids(bank: Bank, namespace: str) -> dict[str, str]:
+    """The API key that each memory came from, by memory id; those that came from none are not there."""
+    jobs = schema.jobs.c
+    statement = select(jobs.memory_id, jobs.key_id).where(jobs.namespace == namespace, jobs.memory_id.is_not(None))
+    with bank.connection() as connection:
+        return {row.memory_id: row.key_id for row in connection.execute(statement)}

@@ -1,0 +1,263 @@
+"""The learner process: claims problems from the queue, learns a memory for each, stores it as a candidate.
+
+Builds on the agent, jobs, and process (its settings); run as ``python -m tacit.server.worker`` with the settings as
+JSON on stdin, normally by ``process.LearnerProcess``. Everything that outlives the process is in the bank: it may be
+killed at any moment, and the next one goes on. A job is finished in the transaction that stores its memory, and
+memories are functions of problem, seed, settings and the memories recalled, so that interruptions leave no trace in
+what is learned.
+
+What comes from traffic proves itself before it is used: every memory starts as a candidate, and ``promotion`` decides.
+``provenance["admitted"]`` says whether it passed the agent's own rule, without which it is never promoted. Uses of
+recalled memories are not counted here: the server has counted them when it answered.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import torch
+
+from tacit.agent import Agent, Answered, Remembered
+from tacit.bank import open_bank
+from tacit.bank.base import Bank
+from tacit.engines.base import Engine
+from tacit.engines.opening import open_engine
+from tacit.errors import BankError, EngineError, EngineLost, FingerprintError, MemoryFormatError, ModelError, TacitError
+from tacit.judges.reward_models import verifier_for
+from tacit.judges.verifiers import Verifier
+from tacit.memory import Memory, State
+from tacit.model.backbone import Backbone, Template
+from tacit.server.learner.jobs import Job, JobQueue
+from tacit.server.learner.process import PATIENCE, WorkerSettings
+from tacit.server.learner.promotion import UNPROVEN, Promoter, namespaces, quarantine_hurtful
+
+
+class Stopped(BaseException):
+    """SIGTERM came while something was computed that can be thrown away."""
+
+
+class Worker:
+    """Learns what is queued in a bank.
+
+    Args:
+        bank, backbone, engine, verifier: what its agents work with; all outlive it.
+        settings: see WorkerSettings.
+    """
+
+    def __init__(
+        self, bank: Bank, backbone: Backbone, engine: Engine, verifier: Verifier | None, settings: WorkerSettings
+    ) -> None:
+        self.bank, self.backbone, self.engine, self.verifier = bank, backbone, engine, verifier
+        self.settings = settings
+        self.queue = JobQueue(bank)
+        # Random, so that a restarted worker does not take its predecessor's leases for its own.
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.stop = threading.Event()
+        self._agents: dict[str, Agent] = {}
+        self._promoters: dict[str, Promoter] = {}
+        self._held: dict[str, Job] = {}
+        self._interruptible = False
+
+    def run(self, parent: int | None = None) -> None:
+        """Work until ``stop`` is set, SIGTERM comes or the process ``parent`` is gone; then give back what is not
+        finished."""
+        beat = threading.Thread(target=self._heartbeat, args=(parent,), name="tacit-heartbeat", daemon=True)
+        beat.start()
+        try:
+            while not self.stop.is_set():
+                learned = self.once()
+                if not self.review() and not learned:
+                    self.stop.wait(self.settings.poll)
+        except Stopped:
+            pass
+        finally:
+            self.stop.set()
+            beat.join()
+            self.queue.release(self.name)
+
+    def once(self) -> bool:
+        """Claim one batch and learn it; False if there was nothing to claim."""
+        jobs = self.queue.claim(self.name, self.settings.lease, self.settings.learn.batch)
+        self._held = {job.id: job for job in jobs}
+        for namespace in dict.fromkeys(job.namespace for job in jobs):
+            self._learn([job for job in jobs if job.namespace == namespace])
+        self._held = {}
+        return bool(jobs)
+
+    def terminate(self, _signal: int, _frame: FrameType | None) -> None:
+        """Handler of SIGTERM."""
+        self.stop.set()
+        if self._interruptible:
+            self._interruptible = False
+            raise Stopped
+
+    def agent(self, namespace: str) -> Agent:
+        """The agent of a namespace; FingerprintError if its memories are another model's."""
+        if namespace not in self._agents:
+            settings = self.settings
+            self._agents[namespace] = Agent(
+                self.backbone,
+                self.engine,
+                self.bank,
+                namespace,
+                settings.seed,
+                self.verifier,
+                settings.sampling,
+                settings.learn,
+                settings.recall,
+            )
+        return self._agents[namespace]
+
+    def _learn(self, jobs: Sequence[Job]) -> None:
+        """Learn jobs of one namespace together; if that fails, one by one, so that only the culprits fail."""
+        try:
+            learned = self._compute(jobs)
+        except EngineLost:
+            raise  # no fault of the jobs: the process ends, and tries again later
+        except (EngineError, ModelError, FingerprintError, MemoryFormatError) as error:
+            if len(jobs) == 1:
+                self._end(jobs[0], None, error)
+            else:
+                for job in jobs:
+                    self._learn([job])
+        else:
+            for job, result in zip(jobs, learned, strict=True):
+                self._end(job, result, None)
+
+    def _compute(self, jobs: Sequence[Job]) -> list[Remembered]:
+        agent = self.agent(jobs[0].namespace)
+        self._say(jobs, [{"stage": "answering", "together": len(jobs)}] * len(jobs))
+        with self._may_be_interrupted():
+            answered = agent.answer([job.task for job in jobs])
+        self._say(jobs, [_vote(one) for one in answered])
+        with self._may_be_interrupted():
+            return agent.learn(answered, {"source": "traffic"})
+
+    def _say(self, jobs: Sequence[Job], infos: Sequence[dict[str, Any]]) -> None:
+        with self.bank.transaction():
+            for job, info in zip(jobs, infos, strict=True):
+                self.queue.progress(job, self.name, info)
+
+    def _end(self, job: Job, result: Remembered | None, error: TacitError | None) -> None:
+        self._held.pop(job.id, None)
+        if result is None:
+            self.queue.fail(job, self.name, str(error))
+            return
+        memory = None if result.memory is None else _candidate(result.memory, job, result.known)
+        outcome = result.learned.reason if memory is None else memory.reason
+        with self.bank.transaction():
+            if self.queue.finish(job, self.name, None if memory is None else memory.id, outcome) and memory is not None:
+                self.bank.add(memory)
+
+    def review(self) -> bool:
+        """Quarantine what has hurt, and try candidates of each namespace; False if there was nothing to do.
+
+        As many at a time as a batch has problems, so that trials keep pace with learning.
+        """
+        if not self.settings.promote:
+            return False
+        done = bool(quarantine_hurtful(self.bank))
+        for namespace in namespaces(self.bank, self.backbone.fingerprint):
+            if namespace not in self._promoters:
+                self._promoters[namespace] = Promoter(self.agent(namespace))
+            tried = self._promoters[namespace].step(self.settings.learn.batch, self._may_be_interrupted)
+            done = bool(tried) or done
+        return done
+
+    @contextmanager
+    def _may_be_interrupted(self) -> Iterator[None]:
+        """Inside, SIGTERM throws the work away; outside, it waits until what is being written is written."""
+        self._interruptible = True
+        try:
+            if self.stop.is_set():
+                raise Stopped
+            yield
+        finally:
+            self._interruptible = False
+
+    def _heartbeat(self, parent: int | None) -> None:
+        """Extend the leases of what is being worked on, and end with the parent process."""
+        waited, pulse = 0.0, min(1.0, self.settings.lease / 3)
+        while not self.stop.wait(pulse):
+            if parent is not None and os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            waited += pulse
+            held = list(self._held.values())
+            if held and waited >= self.settings.lease / 3:
+                try:
+                    self.queue.extend(held, self.name, self.settings.lease)
+                    waited = 0.0
+                except BankError as error:  # locked, say: the next beat tries again, and the lease has time for two
+                    sys.stderr.write(f"learner: {error}\n")
+
+
+def work(settings: WorkerSettings, parent: int | None = None) -> None:
+    """Load the model and work until SIGTERM, in this process; ``parent`` is the process to end with.
+
+    Raises:
+        TacitError: the model or bank cannot be opened, or the bank no longer be written.
+    """
+    os.nice(settings.nice)
+    torch.set_num_threads(settings.threads)
+    template = Template(instruction=settings.instruction)
+    backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device, template=template)
+    verifier = verifier_for(
+        settings.verifier, settings.model, settings.reward_model, device=settings.device, dtype=settings.dtype
+    )
+    bank = open_bank(settings.bank, busy_timeout=PATIENCE)
+    engine = None
+    try:
+        engine = open_engine(backbone, settings.engine)
+        worker = Worker(bank, backbone, engine, verifier, settings)
+        signal.signal(signal.SIGTERM, worker.terminate)
+        if parent is not None and os.getppid() != parent:
+            return  # it died while the model was loading
+        worker.run(parent)
+    finally:
+        if engine is not None:
+            engine.close()
+        bank.close()
+
+
+def main() -> int:
+    """Entry point: settings on stdin, the process to end with as argument, if any; exit code 0 after SIGTERM, 2 for an
+    error that a user can mend."""
+    # Told rather than asked for: the parent may have died while torch was being imported.
+    parent = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the server says when to stop
+    try:
+        work(WorkerSettings.from_json(sys.stdin.read()), parent)
+    except TacitError as error:
+        sys.stderr.write(f"learner: {error}\n")
+        return 2
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _candidate(memory: Memory, job: Job, known: bool) -> Memory:
+    """A learned memory as it enters from traffic."""
+    if known:
+        return memory
+    admitted = memory.state is State.ACTIVE
+    reason = f"{UNPROVEN}; {memory.reason}" if admitted else memory.reason
+    origin = {"job": job.id, "key": job.key_id, "admitted": admitted}
+    return replace(memory, state=State.CANDIDATE, reason=reason, provenance={**memory.provenance, **origin})
+
+
+def _vote(one: Answered) -> dict[str, Any]:
+    vote = one.zero_shot.vote
+    return {"stage": "learning", "answer": vote.answer, "share": vote.share}

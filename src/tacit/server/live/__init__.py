@@ -1,0 +1,1 @@
+"""What a serving process holds and does: model, engine, recalls, answers, feed and metrics."""

@@ -1,0 +1,179 @@
+"""One request, answered: recall, generate with and without memory, route. The agent's loop for a caller who waits.
+
+Builds on the service and on routing. A request with nothing to decide (no memory, or memory alone) is passed on token
+by token as the engine draws it. Where two answers have to be compared, both are generated in one batch, and what is
+chosen is passed on when both are there. Either way the caller sees one stream of ``Progress``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from tacit.answers.vote import extract
+from tacit.bank.base import Hit
+from tacit.engines.base import Progress, Request, Rollout
+from tacit.errors import EngineError
+from tacit.judges.verifiers import VoteShare
+from tacit.memory import Memory
+from tacit.recall import fitting
+from tacit.responses import candidates
+from tacit.routing import Route, route
+from tacit.seeds import derive
+from tacit.server.live.service import Service
+
+OFF = Route("off", "memory is off for this request")
+ALONE = Route("memory", "asked with the memory alone")
+NONE = Route("no_memory", "no memory is similar enough")
+NO_ROOM = Route("no_memory", "the most similar memory does not fit beside the prompt and its answer")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request, understood.
+
+    Attributes:
+        asked: what the plain model would be asked.
+        namespace: whose memories.
+        problem: what memories are found by.
+        memory: "auto", "off" or an id.
+        verify: compare with the plain answer.
+    """
+
+    asked: Request
+    namespace: str
+    problem: str
+    memory: str = "off"
+    verify: bool = True
+
+
+@dataclass
+class Answering:
+    """The state of one answer; ``tokens`` makes it.
+
+    Attributes:
+        hits: recalled memories, best first.
+        routes: per choice, known when its first token is passed on.
+        generated: tokens of every rollout made for this request, whichever was returned.
+    """
+
+    service: Service
+    plan: Plan
+    hits: tuple[Hit, ...] = ()
+    routes: dict[int, Route] = field(default_factory=dict)
+    generated: int = 0
+    _prompt: Tensor | None = None
+    _why: Route = OFF
+
+    @property
+    def soft_prompt(self) -> Tensor | None:
+        """The memory that was recalled, float32 [K, d]."""
+        return self._prompt
+
+    async def recall(self) -> None:
+        """Find the memory to answer with."""
+        plan = self.plan
+        if plan.memory == "off":
+            return
+        self._why = NONE
+        found = await self.service.computing(self._named if plan.memory != "auto" else self._nearest)
+        room = self.service.context - len(plan.asked.ids) - plan.asked.max_tokens
+        kept, prompt = fitting(found, self.service.config.recall.compose, room)
+        if prompt is not None:
+            self.hits, self._prompt, self._why = tuple(hit for hit, _ in kept), torch.tensor(prompt), ALONE
+        elif found:
+            self._why = NO_ROOM
+
+    def _nearest(self) -> list[tuple[Hit, Memory]]:
+        recall = self.service.recall(self.plan.namespace)
+        [found] = recall.recalled(recall.keys([self.plan.problem]))
+        return found
+
+    def _named(self) -> list[tuple[Hit, Memory]]:
+        plan = self.plan
+        recall = self.service.recall(plan.namespace)
+        memory = self.service.bank.get(plan.memory, plan.namespace)
+        [key] = recall.keys([plan.problem])
+        similarity = float(key.astype(float) @ memory.key.astype(float)) if len(key) == len(memory.key) else 0.0
+        return [(Hit(memory.id, memory.problem_id, similarity), memory)]
+
+    async def tokens(self, *, whole: bool = False) -> AsyncIterator[Progress]:
+        """Every token of every choice, each choice's last with its rollout.
+
+        Args:
+            whole: the caller wants whole rollouts alone: only each choice's last token is passed on.
+
+        Raises:
+            EngineBusy, EngineError: the engine cannot serve the request.
+        """
+        plain = self.plan.asked
+        if self._prompt is None or not self.plan.verify:
+            request = plain if self._prompt is None else replace(plain, soft_prompt=self._prompt)
+            async for progress in self._streamed(request, whole):
+                self.routes.setdefault(progress.index, self._why)
+                yield progress
+            return
+        votes = self._votes()
+        asked = [plain, replace(plain, soft_prompt=self._prompt)]
+        asked += [replace(votes, soft_prompt=r.soft_prompt) for r in asked] if votes is not None else []
+        rollouts = await asyncio.gather(*[self._whole(request) for request in asked])
+        zero, memory = rollouts[:2]
+        answers = [[extract(rollout.text) for rollout in arm] for arm in rollouts]
+        voters = answers[2:] or answers[:2]
+        arms = [candidates(*arm) for arm in zip(rollouts[:2], answers[:2], voters, strict=True)]
+        pairs = list(zip(*arms, strict=True))
+        routes = await self.service.computing(lambda: route(self.plan.problem, pairs, self.service.verifier))
+        for index, decided in enumerate(routes):
+            self.routes[index] = decided
+            chosen = (memory if decided.takes_memory else zero)[index]
+            for place, token in enumerate(chosen.token_ids):
+                last = place == len(chosen.token_ids) - 1
+                if last or not whole:
+                    top = chosen.alternatives[place] if chosen.alternatives else ()
+                    yield Progress(0, index, token, chosen.logprobs[place], top, chosen if last else None)
+
+    def _votes(self) -> Request | None:
+        """Further samples of each side, where the verifier counts votes and the request asks for too few."""
+        asked, config = self.plan.asked, self.service.config
+        if not isinstance(self.service.verifier, VoteShare) or (asked.temperature > 0 and asked.n >= config.votes):
+            return None
+        seeds = tuple(derive(config.seed, self.plan.problem, "votes", number) for number in range(config.votes))
+        sampling = config.sampling
+        return replace(
+            asked, n=config.votes, temperature=sampling.temperature, top_p=sampling.top_p, seeds=seeds, top=0
+        )
+
+    async def _whole(self, request: Request) -> list[Rollout]:
+        found: dict[int, Rollout] = {}
+        async for progress in self._streamed(request, whole=True):
+            assert progress.rollout is not None
+            found[progress.index] = progress.rollout
+        return [found[index] for index in range(request.n)]
+
+    async def _streamed(self, request: Request, whole: bool) -> AsyncIterator[Progress]:
+        loop = asyncio.get_running_loop()
+        news: asyncio.Queue[Progress | EngineError] = asyncio.Queue()
+
+        def listen(one: Progress | EngineError) -> None:
+            if isinstance(one, EngineError) or one.rollout is not None or not whole:
+                loop.call_soon_threadsafe(news.put_nowait, one)
+
+        handle = self.service.engine.start(request, listen)
+        left = request.n
+        try:
+            while left:
+                one = await news.get()
+                if isinstance(one, EngineError):
+                    left = 0
+                    raise one
+                if one.rollout is not None:
+                    left -= 1
+                    self.generated += len(one.rollout.token_ids)
+                yield one
+        finally:
+            if left:
+                self.service.engine.cancel(handle)

@@ -1,0 +1,121 @@
+"""What a serving process holds: model, engine, bank, keys, queue, and one ``Recall`` per namespace.
+
+Builds on backbone, the shared engine, recall, the bank, keys and jobs. The event loop never computes and never waits
+for a disk: model work outside the engine's thread (keys, scores, verdicts) has one thread, the database another few.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from tacit.bank import open_bank
+from tacit.bank.base import Bank
+from tacit.engines.base import Request
+from tacit.engines.local import LocalEngine
+from tacit.engines.shared import SharedEngine
+from tacit.engines.vllm.engine import VLLMEngine
+from tacit.judges.reward_models import verifier_for
+from tacit.judges.verifiers import Verifier
+from tacit.model.backbone import Backbone, Template
+from tacit.recall import Recall
+from tacit.server.keys import ApiKey, KeyStore
+from tacit.server.learner.jobs import JobQueue
+from tacit.server.learner.process import PATIENCE, LearnerProcess
+from tacit.server.live.feed import Feed
+from tacit.server.live.metrics import Metrics
+from tacit.server.settings import ServeConfig
+
+T = TypeVar("T")
+
+OPEN_NAMESPACE = "default"
+"""Whose memories an open server (loopback, no keys) uses and makes."""
+
+
+class Service:
+    """A loaded server. Close it after use.
+
+    Args:
+        config: see ``ServeConfig``.
+
+    Raises:
+        TacitError: the model or the bank cannot be loaded, or the bank's namespace belongs to another backbone.
+    """
+
+    def __init__(self, config: ServeConfig) -> None:
+        self.config = config
+        self.threads = config.threads or (1 if config.model == "testbed" else torch.get_num_threads())
+        torch.set_num_threads(self.threads)
+        self.backbone = load_backbone(config)
+        self.verifier: Verifier | None = verifier_for(
+            config.verifier, config.model, config.reward_model, device=config.device, dtype=config.dtype
+        )
+        self.bank: Bank = open_bank(config.bank, busy_timeout=PATIENCE)
+        self.keys, self.jobs = KeyStore(self.bank), JobQueue(self.bank)
+        self.local = LocalEngine(self.backbone, max_rows=config.limits.rows)
+        self._sampling = VLLMEngine(self.backbone, config.engine) if config.engine else self.local
+        self.engine = SharedEngine(self._sampling.session(), max_waiting=config.limits.waiting, threads=self.threads)
+        self.metrics = Metrics()
+        self.feed = Feed()
+        self.learner: LearnerProcess | None = None
+        self.draining = False
+        self.in_flight = 0
+        self._recalls: dict[str, Recall] = {}
+        self._lock = threading.Lock()
+        self._model = ThreadPoolExecutor(1, "tacit-model", initializer=torch.set_num_threads, initargs=(self.threads,))
+        self._disk = ThreadPoolExecutor(4, "tacit-disk")
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a sequence that can be sampled: those of the model, or of the vLLM servers that sample."""
+        return self._sampling.context
+
+    def recall(self, namespace: str) -> Recall:
+        """The recall of a namespace; binds it to this backbone at first.
+
+        Raises:
+            FingerprintError: its memories were made with another backbone.
+        """
+        with self._lock:
+            if namespace not in self._recalls:
+                self.bank.bind(namespace, self.backbone.fingerprint, self.backbone.name)
+                self._recalls[namespace] = Recall(self.backbone, self.bank, self.config.recall, namespace)
+            return self._recalls[namespace]
+
+    async def computing(self, work: Callable[[], T]) -> T:
+        """Run model work outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._model, work)
+
+    async def storing(self, work: Callable[[], T]) -> T:
+        """Run database work outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+
+    def warm(self) -> None:
+        """Draw a token with the model that lies here, so that no caller waits for what a process does once."""
+        if self._sampling is self.local:
+            self.local.generate([Request(self.backbone.encode("1"), max_tokens=1, seeds=(0,))])
+
+    def close(self) -> None:
+        """End the threads and close the bank."""
+        self.engine.close()
+        self._sampling.close()
+        self._model.shutdown(cancel_futures=True)
+        self._disk.shutdown()
+        self.bank.close()
+
+
+def load_backbone(config: ServeConfig) -> Backbone:
+    """The model with the template that server and learner share."""
+    return Backbone.load(
+        config.model, dtype=config.dtype, device=config.device, template=Template(instruction=config.instruction)
+    )
+
+
+def open_key() -> ApiKey:
+    """What a server without keys takes every caller for: it listens on loopback only, and its user owns all of it."""
+    return ApiKey("open", "open", OPEN_NAMESPACE, frozenset({"ask", "learn", "admin"}), 2**31 - 1, 0.0, None)

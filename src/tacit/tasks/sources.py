@@ -1,0 +1,132 @@
+"""Where problems come from: the testbed's endless stream, JSONL files, data sets on the Hub.
+
+Builds on errors, problem and, for the stream, testbed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tacit.errors import ConfigError, DataError
+from tacit.problem import LONGEST, Problem
+
+TEXT_FIELDS = ("problem", "question", "prompt", "text")
+GOLD_FIELDS = ("answer", "gold", "final_answer", "target")
+ID_FIELDS = ("id", "unique_id")
+FAMILY_FIELDS = ("family", "subject")
+
+
+def load(source: str, *, seed: int = 0, limit: int | None = None) -> list[Problem]:
+    """Problems of a source, in order.
+
+    Args:
+        source: "testbed" (sets A and B mixed), "testbed:A", "testbed:B"; the path of a JSONL file, absolute or from
+            the working directory, with one object per line (``problem``, optionally ``id``, ``answer`` and
+            ``family``; other usual names of these fields are known); or "hub:NAME", "hub:NAME:SPLIT" (default:
+            test), which may also name a local data-set folder.
+        seed: of the testbed's stream.
+        limit: at most so many; 0 or None for all, which the testbed cannot give, being endless.
+
+    Raises:
+        DataError: missing, empty or malformed data; the message names file and line.
+        ConfigError: no limit for an endless source, or limit < 0.
+    """
+    if limit is not None and limit < 0:
+        raise ConfigError(f"limit is {limit}; it must be 0 (all) or more")
+    limit = limit or None
+    if endless(source):
+        return _testbed(source, seed, limit)
+    if source.startswith("hub:"):
+        problems = _unique(_hub(source), source)
+    else:
+        problems = _unique(_jsonl(Path(source).expanduser()), source)
+    chosen = list(islice(problems, limit))
+    if not chosen:
+        raise DataError(f"{source} has no problems in it; give a file with one JSON object per line")
+    return chosen
+
+
+def endless(source: str) -> bool:
+    """Whether a source makes problems without end."""
+    return source == "testbed" or source.startswith("testbed:")
+
+
+def _testbed(source: str, seed: int, limit: int | None) -> list[Problem]:
+    from tacit.testbed import families
+
+    which = source.partition(":")[2] or "AB"
+    if which not in ("A", "B", "AB"):
+        raise ConfigError(f"the testbed has no set {which!r}; use testbed, testbed:A or testbed:B")
+    if limit is None:
+        raise ConfigError(f"{source} is an endless stream; say how many problems with --limit (limit in a file)")
+    stream = islice(families.problems(which, seed), limit)
+    return [Problem(item.id, item.text, item.gold, item.family) for item in stream]
+
+
+def _unique(problems: Iterable[Problem], source: str) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise DataError(f"{source}: the id {problem.id!r} occurs twice; ids must be unique")
+        seen.add(problem.id)
+        yield problem
+
+
+def _jsonl(path: Path) -> Iterator[Problem]:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give the JSONL file in it")
+    try:
+        handle = path.open("rb")
+    except FileNotFoundError:
+        raise DataError(f"no data at {path}; give testbed, testbed:A, testbed:B or the path of a JSONL file") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    with handle:
+        for number, line in enumerate(handle, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                raise DataError(f"{path} line {number} is not JSON; give one JSON object per line") from None
+            yield _from_object(value, f"{path} line {number}", f"{path.stem}/{number - 1}")
+
+
+def _from_object(value: Any, where: str, fallback_id: str) -> Problem:
+    if not isinstance(value, dict):
+        raise DataError(f"{where} is not a JSON object; give one with a field problem")
+    text = next((value[name] for name in TEXT_FIELDS if value.get(name) is not None), None)
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{where} has no text in a field problem (or {', '.join(TEXT_FIELDS[1:])})")
+    if len(text) > LONGEST:
+        raise DataError(f"{where}: the problem has {len(text):,} characters; at most {LONGEST:,} are read")
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(f"{where}: the problem holds a NUL or half a surrogate pair, which is no text; remove it")
+    gold = next((value[name] for name in GOLD_FIELDS if value.get(name) is not None), None)
+    if gold is not None and not isinstance(gold, str | int | float):
+        raise DataError(f"{where}: the answer must be a string or a number, not {type(gold).__name__}")
+    if isinstance(gold, float) and gold.is_integer():
+        gold = int(gold)  # whole numbers are written as such: some sets keep them as floats
+    identifier = next((value[name] for name in ID_FIELDS if name in value), fallback_id)
+    if not isinstance(identifier, str | int) or not str(identifier) or len(str(identifier)) > 500:
+        raise DataError(f"{where}: the id must be a string of 1 to 500 characters or a number")
+    family = next((value[name] for name in FAMILY_FIELDS if value.get(name) is not None), None)
+    return Problem(str(identifier), text, None if gold is None else str(gold), None if family is None else str(family))
+
+
+def _hub(source: str) -> Iterator[Problem]:
+    try:
+        import datasets
+    except ImportError:
+        raise ConfigError("data sets from the Hub need one more package: pip install 'tacit[hub]'") from None
+    _, name, *split = source.split(":")
+    try:
+        loaded = datasets.load_dataset(name, split=split[0] if split else "test")
+    except Exception as error:  # the client raises many kinds, none of which a user should have to know
+        raise DataError(f"data set {name} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+    for index, value in enumerate(loaded):
+        yield _from_object(dict(value), f"{source} row {index}", f"{name}/{index}")
