@@ -8,5 +8,5 @@ import os
 
 # A memory learned alone and one learned among others have the same bits only if a matrix product rounds a row the same
 # way whatever rows are beside it. On some processors Intel's library (torch's on x86) promises that in its strict mode
-# alone, and reads this at its first product. It costs nothing measurable (docs/log.md).
+# alone, and reads this at its first product. It costs nothing measurable (docs/log/).
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")

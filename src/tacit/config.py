@@ -80,7 +80,7 @@ class LearnConfig:
             whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"),
             "confident" (a vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of the rollouts without
             memory, as in the paper), "routed" (the routed answers), or "renewed" (each step's own group). Measured in
-            docs/log.md.
+            docs/log/.
         rehearse: nearest earlier problems, with the labels that their active memories learned, that a new soft prompt
             has to serve besides its own problem, a group of rollouts each; 0 for none, as in the paper.
         reward: name of a registered reward.

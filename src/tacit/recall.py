@@ -8,7 +8,7 @@ Builds on backbone and the bank. Keys are what similarity is measured on (method
   drowns the others (paper: "KV");
 - ``last`` or ``last:L``: the hidden state of a layer (default: the middle one) at the last position of the whole
   prompt, where the model is about to answer. It says what the model makes of a problem rather than which words it has,
-  and found a memory of the same kind where the others fell for a likeness of words (docs/log.md). The default.
+  and found a memory of the same kind where the others fell for a likeness of words (docs/log/). The default.
 
 The first three are made of the problem text alone: a chat template's fixed words would make everything look alike. The
 input key is taken relative to the vocabulary's mean for the same reason: embeddings share a large common direction,

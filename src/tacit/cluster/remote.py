@@ -19,7 +19,7 @@ GOOD_ROLLOUTS = 64
 """Rollouts in a batch from which a further split costs little."""
 
 GOOD_TASKS = 4
-"""The same for memories learned together; measured on the testbed (docs/log.md)."""
+"""The same for memories learned together; measured on the testbed (docs/log/)."""
 
 ANY = 1 << 30
 

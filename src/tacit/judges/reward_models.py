@@ -320,7 +320,7 @@ def verifier_for(
     """The verifier of that name ("reward-model", "vote", "logprob", "none") for answers of ``model``.
 
     Without a name the reward model where there is one, else vote share: on the testbed the first was best, the second
-    and log-probability level with each other, and each better than none (docs/log.md). ``reward_model`` is a folder, a
+    and log-probability level with each other, and each better than none (docs/log/). ``reward_model`` is a folder, a
     Hub id or "testbed"; the testbed's own model needs none named.
 
     Raises:

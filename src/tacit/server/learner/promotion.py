@@ -12,7 +12,7 @@ It becomes active if the mean benefit is large enough and no neighbour suffers (
 it waits until there are more.
 
 Poisoning. Whoever can have a problem learned chooses its text, and so may choose one whose vote is wrong; votes contain
-nothing that tells such a misconception from knowledge (docs/log.md). So without a calibrated verifier it matters whose
+nothing that tells such a misconception from knowledge (docs/log/). So without a calibrated verifier it matters whose
 problems they are. As soon as more than one key has been issued for a namespace, only memories of keys with the right
 "trust" are tried, on neighbours of *other* trusted keys (its own, where only one is trusted). What came from no key,
 when the server had none yet, is its owner's and trusted.
@@ -61,7 +61,7 @@ NEIGHBOURS_IN = (State.ACTIVE, State.CANDIDATE, State.RETIRED)
 
 @dataclass(frozen=True)
 class Rule:
-    """When a candidate becomes active. Measured in docs/log.md.
+    """When a candidate becomes active. Measured in docs/log/.
 
     Attributes:
         neighbours: most problems that it is tried on.
