@@ -213,7 +213,7 @@ def test_the_worker_ends_with_its_parent(tmp_path: Path, early: bool) -> None:
 def test_a_user_error_is_one_line(tmp_path: Path) -> None:
     settings = settings_for(tmp_path / "bank.db", model=str(tmp_path / "nothing"))
     done = subprocess.run(
-        [sys.executable, "-m", "tacit.server.learner.worker"],
+        [sys.executable, "-m", "tacit.server.worker"],
         check=False,
         input=settings.to_json(),
         capture_output=True,
