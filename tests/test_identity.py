@@ -11,7 +11,7 @@ import ast
 import hashlib
 import json
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from tacit import problems, seeds
 from tacit.agent import Agent
 from tacit.backbone import Backbone, Template
 from tacit.bank import open_bank
-from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
+from tacit.config import LATER, LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.consolidation import _tried, _whole
 from tacit.engines.local import LocalEngine
 from tacit.experiments.compare import Cell, run_cell
@@ -37,6 +37,7 @@ from tacit.problems import Problem
 from tacit.seeds import derive, generator
 from tacit.server.jobs import problem_digest
 from tacit.server.keys import digest as secret_digest
+from tacit.server.snapshots import _Folder
 
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
 PROBLEMS = [Problem("B/more/0/0", "tom has 45 eggs and sam has 34 eggs. how many more?"), Problem("é 1", "2 + 2 = ?\n")]
@@ -121,6 +122,14 @@ def test_digests_of_learning_settings() -> None:
     assert digests["kl, a whole 0"] == digests["batch, for nothing"] == digests["default"]
 
 
+def test_no_setting_is_forgotten() -> None:
+    """A new setting has to be given a place in what is hashed, or none on purpose."""
+    known = {name for changes in LEARNING.values() for name in changes}
+    assert known == {part.name for part in fields(LearnConfig)}
+    assert len(fields(LearnConfig)) == len(LearnConfig().payload()) + len(("batch", "row_tokens"))
+    assert Sampling().payload().count("=") == len(fields(Sampling)) and LATER.keys() < LearnConfig().payload().keys()
+
+
 def test_fingerprints(testbed: Backbone, tiny: Backbone) -> None:
     templates = {
         "instruction": Template(instruction="Put the answer in \\boxed{}.\nIt's 'one' number."),
@@ -198,7 +207,8 @@ def test_what_consolidation_goes_by(agent: Agent) -> None:
 def test_what_a_server_goes_by() -> None:
     texts = ["2 + 2 = ?", "  2 +\t2 =\n? ", "cafe\u0301", "caf\u00e9", "x"]
     found = {f"{name}: {text}": problem_digest(name, text) for name in ("default", "ä") for text in texts}
-    same("server_digests", {**found, "secret": secret_digest("tacit-golden"), "surrogate": secret_digest("\ud800")})
+    found |= {"secret": secret_digest("tacit-golden"), "surrogate": secret_digest("\ud800")}
+    same("server_digests", {**found, "snapshot": _Folder(Path("bank.sqlite"), "team/ä")._stem})
 
 
 # -- seeds ------------------------------------------------------------------------------------------------------------
