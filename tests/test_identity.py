@@ -25,6 +25,7 @@ from tacit import problems, seeds
 from tacit.agent import Agent
 from tacit.backbone import Backbone, Template
 from tacit.bank import open_bank
+from tacit.bank.copying import _NAME, _NAMESPACE
 from tacit.config import LATER, LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.consolidation import _tried, _whole
 from tacit.engines.local import LocalEngine
@@ -32,11 +33,13 @@ from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.runner import run
 from tacit.loading import digest_state
-from tacit.memory import Memory, State, from_safetensors, memory_id, to_safetensors
+from tacit.memory import FORMAT, Memory, State, from_safetensors, memory_id, to_safetensors
 from tacit.problems import Problem
 from tacit.seeds import derive, generator
-from tacit.server.jobs import problem_digest
+from tacit.server.jobs import JobState, problem_digest
+from tacit.server.keys import PREFIX
 from tacit.server.keys import digest as secret_digest
+from tacit.server.promotion import UNPROVEN, UNTRUSTED
 from tacit.server.snapshots import _Folder
 
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
@@ -209,6 +212,22 @@ def test_what_a_server_goes_by() -> None:
     found = {f"{name}: {text}": problem_digest(name, text) for name in ("default", "ä") for text in texts}
     found |= {"secret": secret_digest("tacit-golden"), "surrogate": secret_digest("\ud800")}
     same("server_digests", {**found, "snapshot": _Folder(Path("bank.sqlite"), "team/ä")._stem})
+
+
+BEGINNINGS = {"run:", "promotion:", "quarantine:", "consolidated:", "served-", "job-", "ask/", "study/", "stream/"}
+"""Of marks in banks, and of ids of problems and jobs."""
+
+
+def test_words_that_are_looked_for_in_what_was_kept() -> None:
+    """A candidate is known by its reason, a copy's mark and a file by their names: texts that are no mere texts."""
+    same(
+        "kept_words",
+        {"format": FORMAT, "unproven": UNPROVEN, "untrusted": UNTRUSTED, "secret": PREFIX, "copy": [_NAMESPACE, _NAME]},
+    )
+    assert set(State) == {"candidate", "active", "quarantined", "retired"}
+    assert set(JobState) == {"queued", "learning", "done", "failed"}
+    text = "".join(file.read_text(encoding="utf-8") for file in Path(tacit.__file__).parent.rglob("*.py"))
+    assert {word for word in BEGINNINGS if f'"{word}' in text} == BEGINNINGS
 
 
 # -- seeds ------------------------------------------------------------------------------------------------------------
