@@ -220,7 +220,7 @@ class Agent:
     def _id(self, problem: Problem) -> str:
         # The text belongs to the id: two files of a shared bank may both call their first problem "0".
         text = hashlib.sha256(problem.text.encode()).hexdigest()
-        settings = f"{self.learning.digest()}:{self.recalling.key}:{self.sampling}:{text}"
+        settings = f"{self.learning.digest()}:{self.recalling.key}:{self.sampling.payload()}:{text}"
         return memory_id(self.backbone.fingerprint, self.namespace, problem.id, self.seed, settings)
 
     def _known(self, problem: Problem) -> Memory | None:

@@ -58,9 +58,17 @@ class Sampling:
         require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be in (0, 1]")
         require(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; it must be at least 1")
 
+    def payload(self) -> str:
+        """The settings as they enter a memory's id, written out: a setting may be renamed, its name here may not."""
+        return (
+            f"Sampling(samples={self.samples!r}, temperature={self.temperature!r}, top_p={self.top_p!r}, "
+            f"max_tokens={self.max_tokens!r})"
+        )
 
-LATER = ("kl", "rehearse", "admit_belief", "enough", "settled")
-"""Learning settings that did not exist from the start; see ``LearnConfig.digest``."""
+
+LATER: dict[str, Any] = {"kl": 0.0, "rehearse": 0, "admit_belief": 0.0, "enough": 2.0, "settled": 0}
+"""Learning settings that did not exist from the start, with what memories were learned by until then; see
+``LearnConfig.digest``. A new setting goes in here and into ``LearnConfig.payload``."""
 
 
 @dataclass(frozen=True)
@@ -150,13 +158,35 @@ class LearnConfig:
 
         A setting that came later counts only where it is used, so that memories made before keep their ids.
         """
-        defaults = {part.name: part.default for part in dataclasses.fields(self)}
-        values = {
-            name: value
-            for name, value in dataclasses.asdict(self).items()
-            if name not in ("batch", "row_tokens") and not (name in LATER and value == defaults[name])
-        }
+        payload = self.payload()
+        values = {name: value for name, value in payload.items() if name not in LATER or value != LATER[name]}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+    def payload(self) -> dict[str, Any]:
+        """What ``digest`` is taken of, written out: a setting may be renamed, its name here may not."""
+        return {
+            "tokens": self.tokens,
+            "steps": self.steps,
+            "rollouts": self.rollouts,
+            "lr": self.lr,
+            "clip": self.clip,
+            "init": self.init,
+            "init_text": self.init_text,
+            "label": self.label,
+            "rehearse": self.rehearse,
+            "reward": self.reward,
+            "normalise_advantage": self.normalise_advantage,
+            "min_votes": self.min_votes,
+            "min_lead": self.min_lead,
+            "kl": self.kl,
+            "norm_cap": self.norm_cap,
+            "keep": self.keep,
+            "admit": self.admit,
+            "admit_steps": self.admit_steps,
+            "admit_belief": self.admit_belief,
+            "enough": self.enough,
+            "settled": self.settled,
+        }
 
 
 @dataclass(frozen=True)

@@ -124,8 +124,23 @@ def prompt_bytes(array: np.ndarray) -> bytes:
 
 
 def record(memory: Memory) -> dict[str, Any]:
-    """Everything about ``memory`` but its tensors, as a JSON object."""
-    return {f.name: getattr(memory, f.name) for f in fields(memory) if f.name not in ("prompt", "key")}
+    """Everything about ``memory`` but its tensors, as a JSON object: the names that files and banks have."""
+    return {
+        "id": memory.id,
+        "namespace": memory.namespace,
+        "problem_id": memory.problem_id,
+        "problem": memory.problem,
+        "key_kind": memory.key_kind,
+        "fingerprint": memory.fingerprint,
+        "state": memory.state,
+        "reason": memory.reason,
+        "provenance": memory.provenance,
+        "created": memory.created,
+        "uses": memory.uses,
+        "agreed": memory.agreed,
+        "helped": memory.helped,
+        "hurt": memory.hurt,
+    }
 
 
 def from_record(values: Mapping[str, Any], prompt: np.ndarray, key: np.ndarray) -> Memory:

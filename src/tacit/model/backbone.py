@@ -318,8 +318,9 @@ class Backbone:
         digest = hashlib.sha256(weights.encode())
         for token, index in sorted(self.tokenizer.get_vocab().items()):
             digest.update(f"{index}:{token}\n".encode("utf-8", "surrogatepass"))
-        template = (getattr(self.tokenizer, "chat_template", None), self.template.instruction, self.template.system)
-        digest.update(repr(template).encode("utf-8", "surrogatepass"))
+        chat = getattr(self.tokenizer, "chat_template", None)
+        template = f"({chat!r}, {self.template.instruction!r}, {self.template.system!r})"
+        digest.update(template.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:32]
 
     def checksum(self) -> str:
