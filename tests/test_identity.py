@@ -21,26 +21,27 @@ import torch
 
 import tacit
 from frozen import same
-from tacit import problems, seeds
+from tacit import seeds
 from tacit.agent import Agent
-from tacit.backbone import Backbone, Template
 from tacit.bank import open_bank
 from tacit.bank.copying import _NAME, _NAMESPACE
 from tacit.config import LATER, LearnConfig, RecallConfig, RunConfig, Sampling
-from tacit.consolidation import _tried, _whole
 from tacit.engines.local import LocalEngine
 from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.runner import run
-from tacit.loading import digest_state
+from tacit.experiments.run import run
 from tacit.memory import FORMAT, Memory, State, from_safetensors, memory_id, to_safetensors
-from tacit.problems import Problem
+from tacit.methods.consolidation import _tried, _whole
+from tacit.model.backbone import Backbone, Template
+from tacit.model.loading import digest_state
+from tacit.problem import Problem
 from tacit.seeds import derive, generator
-from tacit.server.jobs import JobState, problem_digest
+from tacit.server.api.snapshots import _Folder
 from tacit.server.keys import PREFIX
 from tacit.server.keys import digest as secret_digest
-from tacit.server.promotion import UNPROVEN, UNTRUSTED
-from tacit.server.snapshots import _Folder
+from tacit.server.learner.jobs import JobState, problem_digest
+from tacit.server.learner.promotion import UNPROVEN, UNTRUSTED
+from tacit.tasks import sources as problems
 
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
 PROBLEMS = [Problem("B/more/0/0", "tom has 45 eggs and sam has 34 eggs. how many more?"), Problem("é 1", "2 + 2 = ?\n")]

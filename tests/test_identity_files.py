@@ -19,15 +19,15 @@ import typer.main
 from frozen import merged, same, shape
 from server import InProcess
 from tacit.bank import open_bank
-from tacit.bank.postgres_schema import _MARK, _migrate
+from tacit.bank.postgres.schema import _MARK, _migrate
 from tacit.bank.schema import MIGRATIONS, metadata
-from tacit.cli import app
+from tacit.cli.main import app
 from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.experiments.compare import Cell, compare, run_cell
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.comparison_report import write_comparison
+from tacit.experiments.report.comparison import write_comparison
+from tacit.experiments.run import run
 from tacit.experiments.run_folder import FREE, SETTLED
-from tacit.experiments.runner import run
 
 LEARN = LearnConfig(tokens=8, steps=2, rollouts=4, min_votes=1, min_lead=1, admit=0.1)
 SAMPLING, RECALL = Sampling(samples=4), RecallConfig(floor=-1.0)

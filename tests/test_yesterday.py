@@ -16,16 +16,16 @@ import pytest
 from conftest import Tacit
 from frozen import GOLDEN
 from server import InProcess
-from tacit.backbone import Backbone
 from tacit.bank import import_peft, open_bank, restore
 from tacit.engines.local import LocalEngine
 from tacit.experiments.compare import Cell, compare, run_cell
-from tacit.experiments.comparison_report import write_comparison
-from tacit.experiments.report import write_report
-from tacit.experiments.runner import run
+from tacit.experiments.report.comparison import write_comparison
+from tacit.experiments.report.run import write_report
+from tacit.experiments.run import run
 from tacit.memory import State, from_safetensors, to_safetensors
-from tacit.server.jobs import JobQueue
+from tacit.model.backbone import Backbone
 from tacit.server.keys import KeyStore
+from tacit.server.learner.jobs import JobQueue
 from yesterday import COMPARISON, NAMESPACE, jobs, learner, memories, question, rows, run_of, search
 
 VERSIONS = sorted(GOLDEN.glob("v*"))

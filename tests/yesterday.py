@@ -25,21 +25,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tacit.backbone import Backbone
 from tacit.bank import export_peft, open_bank
 from tacit.bank.base import Bank
 from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.experiments.compare import compare
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.comparison_report import write_comparison
-from tacit.experiments.runner import run
+from tacit.experiments.report.comparison import write_comparison
+from tacit.experiments.run import run
+from tacit.judges.verifiers import VoteShare
 from tacit.memory import State, to_safetensors
-from tacit.server.jobs import JobQueue
+from tacit.model.backbone import Backbone
 from tacit.server.keys import KeyStore
-from tacit.server.learner import WorkerSettings
-from tacit.server.worker import Worker
-from tacit.verifiers import VoteShare
+from tacit.server.learner.jobs import JobQueue
+from tacit.server.learner.process import WorkerSettings
+from tacit.server.learner.worker import Worker
 
 LEARN = LearnConfig(tokens=8, steps=2, rollouts=4, min_votes=1, min_lead=1, admit=0.1)
 SAMPLING, RECALL = Sampling(samples=4), RecallConfig(floor=-1.0)
