@@ -27,7 +27,8 @@ from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.config import LearnConfig
 from tacit.engines.local import LocalEngine
-from tacit.judges.reward_models import verifier_for
+from tacit.assembly import build_verifier
+from tacit.config import Settings
 from tacit.memory import State
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
@@ -134,7 +135,7 @@ def main() -> None:
     torch.set_num_threads(1)
     began = time.perf_counter()
     backbone = Backbone.load("testbed", device="cpu")
-    engine, verifier = LocalEngine(backbone), verifier_for(args.verifier, "testbed", None, device="cpu")
+    engine, verifier = LocalEngine(backbone), build_verifier(Settings(verifier=args.verifier, device="cpu"))
     learning = LearnConfig()
     honest = stream(args.seed, args.honest)
     fresh = stream(args.seed + 500, args.fresh)

@@ -7,14 +7,20 @@ Builds on errors. Plain frozen dataclasses: every setting can be given in Python
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
 import re
+import tomllib
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar
 
+from tacit import registry
 from tacit.errors import ConfigError
 
 
@@ -27,6 +33,11 @@ def require(ok: bool, message: str) -> None:
 def addresses_of(given: Sequence[str] | None) -> tuple[str, ...]:
     """Addresses as an option takes them: repeated, or several by commas."""
     return tuple(part.strip() for text in given or () for part in text.split(",") if part.strip())
+
+
+def _of(kind: str, default: Any) -> Any:
+    """A field whose values are the registry's names of a kind."""
+    return field(default=default, metadata={"kind": kind})
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -224,33 +235,79 @@ class RecallConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """One online run over a stream of problems.
+class Settings:
+    """What everything is told that loads a model and answers with it; runs, comparisons and servers add to it.
 
     Attributes:
-        model: "testbed", a folder, or a Hub id.
-        data: "testbed", "testbed:A", "testbed:B", a JSONL file, or "hub:NAME".
-        out: run folder.
-        bank: bank URL or path; None for ``out/bank.sqlite``.
-        seed: of everything.
-        limit: problems to do; None for all (endless sources need one).
-        window: problems answered before their memories are learned together and become available; 1 is the strict
-            protocol of the paper.
-        namespace: whose memories.
-        verifier: "reward-model", "vote", "logprob" or "none" (always the memory's answer); None: the best available.
-        reward_model: "testbed", folder or Hub id of a process reward model; None: the testbed's for the testbed.
-        engine: addresses of vLLM servers that sample; none for this process. A run may go on with others, but not with
-            servers that draw with other random numbers (docs/scale.md).
-        baselines: controls run beside: "icl", "random", "majority", "verified".
-        device, dtype, threads: where and how the model runs; threads None leaves them as they are, but for the
-            testbed means one for a product (so small a model loses more to hand-over than it gains) and all for
-            problems of a window, side by side.
-        ray: Ray's address, or "local", to learn and generate in actors (cluster.py); None: in this process. Where the
-            work is done changes no result: a run may go on elsewhere than it began.
-        learners, engines: actors that learn (and generate, where there are no engines), and that only generate.
+        model: A causal language model: testbed, a folder, or a Hub id.
+        task: What kind of problems they are: how they are asked, where an answer is found, when two are the same.
+        instruction: Appended to every problem, "" for none. Default: the bank's, else the task's. It belongs to the
+            fingerprint: memories are valid for one instruction only.
+        device: Where the model runs: auto, cpu, cuda, cuda:1, ...
+        dtype: Of the weights: float32, bfloat16 or float16.
+        threads: CPU threads. Default: torch's choice; for the testbed one for a product (so small a model loses more to
+            hand-over than it gains) and all for problems of a window, side by side.
+        verifier: Who decides where the answers with and without memory differ. Default: the reward model where there is
+            one, else the vote.
+        reward_model: A process reward model, for the verifier of that name: a folder or a Hub id. The testbed has one.
+        engine: What samples: addresses of vLLM servers (http://HOST:PORT/v1), or a registered engine. Default: this
+            process. A run may go on with others, but not with servers that draw with other random numbers
+            (docs/scale.md).
+        ray: Learn and generate in Ray actors there: local, auto, HOST:PORT or ray://HOST:PORT. Where the work is done
+            changes no result: a run may go on elsewhere than it began.
+        learners: Ray actors that learn, and generate where there are no engines.
+        engines: Ray actors that only generate.
+        plugins: Python files that register parts of your own.
+        sampling, learn, recall: see there.
     """
 
     model: str = "testbed"
+    task: str = _of("task", "maths")
+    instruction: str | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    threads: int | None = None
+    verifier: str | None = _of("verifier", None)
+    reward_model: str | None = None
+    engine: tuple[str, ...] = ()
+    ray: str | None = None
+    learners: int = 2
+    engines: int = 0
+    plugins: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    recall: RecallConfig = field(default_factory=RecallConfig)
+
+    def __post_init__(self) -> None:
+        registry.load(self.plugins)
+        registry.known("task", self.task)
+        if self.verifier is not None:
+            registry.known("verifier", self.verifier)
+        require(self.threads is None or self.threads >= 1, f"threads is {self.threads}; it must be at least 1")
+        require(self.learners >= 1, f"learners is {self.learners}; it must be at least 1")
+        require(self.engines >= 0, f"engines is {self.engines}; it must be 0 or more")
+        require(
+            not (self.engine and self.ray),
+            "--engine and --ray are given; Ray's actors generate themselves, so give one of them",
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig(Settings):
+    """One online run over a stream of problems.
+
+    Attributes:
+        data: Where the problems come from: testbed, testbed:A, testbed:B, hub:NAME, or a JSONL file.
+        out: Run folder; an interrupted run continues.
+        bank: Memory bank, its file or address. Default: a file in the run folder.
+        seed: Same seed, same run.
+        limit: How many problems. Default: all.
+        window: Problems answered before their memories are learned together and become available. 1 is the strict
+            protocol of the paper.
+        namespace: Whose memories; nothing crosses namespaces.
+        baselines: Controls run beside: icl, majority, random, verified; or none.
+    """
+
     data: str = "testbed"
     out: str = "runs/run"
     bank: str | None = None
@@ -258,35 +315,15 @@ class RunConfig:
     limit: int | None = None
     window: int = 1
     namespace: str = "default"
-    verifier: str | None = None
-    reward_model: str | None = None
-    engine: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ("icl", "majority")
-    device: str = "auto"
-    dtype: str = "float32"
-    threads: int | None = None
-    ray: str | None = None
-    learners: int = 2
-    engines: int = 0
-    sampling: Sampling = field(default_factory=Sampling)
-    learn: LearnConfig = field(default_factory=LearnConfig)
-    recall: RecallConfig = field(default_factory=RecallConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.limit is None or self.limit >= 1, f"limit is {self.limit}; it must be at least 1")
         require(self.window >= 1, f"window is {self.window}; it must be at least 1")
-        require(self.threads is None or self.threads >= 1, f"threads is {self.threads}; it must be at least 1")
-        require(self.learners >= 1, f"learners is {self.learners}; it must be at least 1")
-        require(
-            not (self.engine and self.ray),
-            "--engine and --ray are given; Ray's actors generate themselves, so give one of them",
-        )
-        require(self.engines >= 0, f"engines is {self.engines}; it must be 0 or more")
         require(self.seed >= 0, f"seed is {self.seed}; it must be 0 or more")
         for name in self.baselines:
             _one_of("baseline", name, ("icl", "random", "majority", "verified"))
-        if self.verifier is not None:
-            _one_of("verifier", self.verifier, ("reward-model", "vote", "logprob", "none"))
 
     def settings(self) -> dict[str, Any]:
         """As JSON-ready values, for run.json, which people pass on: without a password in the bank's address."""
@@ -297,10 +334,67 @@ class RunConfig:
         return values
 
 
+PARTS: dict[str, Any] = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
+"""The tables of a settings file."""
+
+S = TypeVar("S")
+
+
+def changed(settings: S, values: Any, where: str) -> S:
+    """``settings`` with other values, as a TOML or JSON file has them: lists for tuples, tables for nested settings.
+
+    Raises:
+        ConfigError: a name or a type that is not there; the message begins with ``where``.
+    """
+    require(isinstance(values, dict), f"{where}: settings are a table, not {type(values).__name__}")
+    hints = typing.get_type_hints(type(settings))
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise ConfigError(f"{where}: there is no setting {name!r}{meant}; there are: {', '.join(hints)}")
+        if name in PARTS:
+            given[name] = changed(getattr(settings, name), value, f"{where} [{name}]")
+        else:
+            given[name] = _typed(value, hints[name], f"{where}: {name}")
+    return dataclasses.replace(settings, **given)  # type: ignore[type-var]
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as a field of that type holds it; ConfigError if it cannot."""
+    kinds = (
+        [kind for kind in typing.get_args(hint) if kind is not type(None)] if isinstance(hint, UnionType) else [hint]
+    )
+    if value is None and kinds != [hint]:
+        return None
+    [kind] = kinds
+    plain = typing.get_origin(kind) or kind
+    if plain is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(one, typing.get_args(kind)[0], where) for one in value)
+    if plain is float and type(value) is int:
+        return float(value)
+    name = "a list" if plain is tuple else "a table" if plain is dict else f"of type {plain.__name__}"
+    require(type(value) is plain, f"{where} is {value!r}; it must be {name}")
+    return value
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a settings file; ConfigError if there is none or it is malformed."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"no settings at {path} ({error.strerror}); give a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML file: {error}") from None
+
+
 def completed(held: dict[str, Any]) -> dict[str, Any]:
     """Settings read from a file, where every one that did not exist when it was written has its default."""
-    parts = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
-    return {
-        name: {**dataclasses.asdict(parts[name]()), **value} if name in parts and isinstance(value, dict) else value
+    whole = {
+        name: {**dataclasses.asdict(PARTS[name]()), **LATER_THAN[name], **value}
+        if name in PARTS and isinstance(value, dict)
+        else value
         for name, value in held.items()
     }
+    return whole

@@ -194,10 +194,13 @@ def vote(responses: Sequence[str], pattern: str | None = None, timeout: float = 
     return vote_answers([extract(response, pattern) for response in responses], timeout)
 
 
-def vote_answers(answers: Sequence[str | None], timeout: float = TIMEOUT) -> Vote:
-    """The majority among answers that are already extracted."""
+def vote_answers(
+    answers: Sequence[str | None], timeout: float = TIMEOUT, *, groups: list[list[int]] | None = None
+) -> Vote:
+    """The majority among answers that are already extracted; ``groups`` are those that are the same, where a task has
+    said it."""
     total = len(answers)
-    groups = group(answers, timeout)
+    groups = group(answers, timeout) if groups is None else groups
     if not groups:
         why = f"none of {total} gave an answer" if total else "no responses"
         return Vote(None, 0.0, 0.0, 0, 0, (False,) * total, tuple(answers), why, False)

@@ -10,15 +10,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tacit import registry
 from tacit.bank.base import Bank, Hit, MemoryInfo, StateChange
 from tacit.bank.copying import Copied, Progress, copy_between
 from tacit.bank.peft_adapter import export_peft, import_peft
 from tacit.bank.postgres.address import is_postgres, parse
-from tacit.bank.postgres.bank import PostgresBank
 from tacit.bank.search.compressed import EXACT_ROWS
 from tacit.bank.sql import SQLBank
 from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank, restore_file
 from tacit.errors import ConfigError
+from tacit.registry import register
 
 __all__ = [
     "EXACT_ROWS",
@@ -26,7 +27,6 @@ __all__ = [
     "Copied",
     "Hit",
     "MemoryInfo",
-    "PostgresBank",
     "SQLiteBank",
     "StateChange",
     "copy_bank",
@@ -69,7 +69,23 @@ def open_bank(
         "search_threads": search_threads,
         "exact_rows": exact_rows,
     }
-    return PostgresBank(url, **settings) if is_postgres(url) else SQLiteBank(sqlite_path(url), **settings)
+    scheme = _SCHEME.match(url)
+    name = "postgresql" if is_postgres(url) else scheme[1].lower() if scheme else "sqlite"
+    if name not in registry.names("bank"):
+        raise _unsupported(url, name)
+    bank: SQLBank = registry.get("bank", name)(url, **settings)
+    return bank
+
+
+@register("bank", "sqlite")
+def _sqlite(url: str, **settings: Any) -> SQLiteBank:
+    return SQLiteBank(sqlite_path(url), **settings)
+
+
+@register("bank", "postgresql")
+def _postgresql(url: str, **settings: Any) -> SQLBank:
+
+    return PostgresBank(url, **settings)
 
 
 def restore(path: str | Path, url: str, *, force: bool = False, busy_timeout: float = BUSY_TIMEOUT) -> Path | None:
@@ -139,7 +155,12 @@ def sqlite_path(url: str) -> Path:
             return Path(path).expanduser()
     if scheme[1].lower() == "sqlite":
         raise ConfigError(f"{url!r} names no file; write sqlite:///relative.db or sqlite:////absolute/path.db")
-    raise ConfigError(
-        f"bank address {url!r} has the unsupported scheme {scheme[1]!r}; supported: sqlite:///path, a plain file "
-        "path (write ./ before one with a colon), or postgresql+psycopg://user@host/database"
+    raise _unsupported(url, scheme[1])
+
+
+def _unsupported(url: str, scheme: str) -> ConfigError:
+    others = "".join(f", {name}:..." for name in registry.names("bank") if name not in ("sqlite", "postgresql"))
+    return ConfigError(
+        f"bank address {url!r} has the unsupported scheme {scheme!r}; supported: sqlite:///path, a plain file "
+        f"path (write ./ before one with a colon), or postgresql+psycopg://user@host/database{others}"
     )

@@ -1,21 +1,22 @@
 """``tacit compare``: methods x data x seeds x orders, and the table of them.
 
-Builds on compare and comparison_report when called. Flags override the TOML file; what settings mean is said in
-compare_config.
+Builds on options and compare_config at import, on compare and its report when called.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from tacit import registry
 from tacit.cli.common import console, emit, emit_json
+from tacit.cli.options import Given, taking
 from tacit.errors import ConfigError
+from tacit.experiments.compare_config import CompareConfig, read
 
 QUICK: dict[str, Any] = {"limit": 24, "window": 6, "seeds": (0,), "probes": False}
 """The small form: every method, minutes instead of an hour."""
@@ -23,34 +24,10 @@ SHORT = 40
 """Characters of a docstring's first sentence that says too little by itself."""
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in (part.strip() for part in text.split(",")) if word)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in _words(text))
-    except ValueError:
-        raise ConfigError(f"--seeds is {text!r}; give whole numbers, as in 0,1,2") from None
-
-
+@taking(CompareConfig, read=read)
 def compare(
-    *,
+    given: Given,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder; what is finished there is kept.")] = None,
-    config: Annotated[str | None, typer.Option(metavar="FILE.toml", help="A file, or a shipped one's name.")] = None,
-    methods: Annotated[str | None, typer.Option(metavar="A,B", help="Default: all methods.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="A,B", help="Default: testbed:A,testbed:B.")] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="Default: 0,1,2.")] = None,
-    orders: Annotated[str | None, typer.Option(metavar="A,B", help="shuffled, blocked, reversed.")] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Problems per stream; default 60, 0: all.")] = None,
-    window: Annotated[int | None, typer.Option(metavar="W", help="Problems per window; default 12.")] = None,
-    jobs: Annotated[int | None, typer.Option(metavar="J", help="Processes; default 2.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="testbed|PATH|HUBID", help="A causal language model.")] = None,
-    reward_model: Annotated[str | None, typer.Option(metavar="PATH|HUBID", help="A process reward model.")] = None,
-    dtype: Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat16, float16.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 ...")] = None,
-    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Most new tokens per answer.")] = None,
-    method_file: Annotated[str | None, typer.Option(metavar="FILE.py", help="Registers methods of your own.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="24 problems, one seed: minutes.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print table.json (or the plan).")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do and need.")] = False,
@@ -62,35 +39,16 @@ def compare(
 ) -> None:
     """Compare methods on the same streams: accuracy with intervals, harm, and what each one spent.
 
-    Every method has the same engine, template, sampler and scorer. An interrupted comparison continues with the same
-    command. Exits with 1 if a method failed on a whole stream.
+    Every method has the same engine, template, sampler and scorer. --config takes a shipped comparison's name as well
+    as a file. An interrupted comparison continues with the same command. Exits with 1 if a method failed on a whole
+    stream.
     """
-    from tacit.experiments.compare_config import CompareConfig, load
-
     if list_all:
-        _list(method_file, json_output)
+        registry.load(given.flags.get("plugins", ()))
+        _list(json_output)
         return
-    plan = load(config) if config else CompareConfig()
-    given: dict[str, Any] = dict(QUICK) if quick else {}
-    lists = {"methods": methods, "data": data, "orders": orders}
-    given |= {name: _words(value) for name, value in lists.items() if value is not None}
-    if seeds is not None:
-        given["seeds"] = _numbers(seeds)
-    plain = {
-        "limit": limit,
-        "window": window,
-        "jobs": jobs,
-        "model": model,
-        "reward_model": reward_model,
-        "dtype": dtype,
-        "device": device,
-    }
-    given |= {name: value for name, value in plain.items() if value is not None}
-    if max_tokens is not None:
-        given["sampling"] = replace(plan.sampling, max_tokens=max_tokens)
-    if method_file is not None:
-        given["files"] = (*plan.files, method_file)
-    plan = replace(plan, **given)
+    more = {name: value for name, value in QUICK.items() if quick and name not in given.flags}
+    plan = given.settings(CompareConfig(), **more)
     if dry_run:
         _dry_run(plan, gpu, tokens_per_answer, json_output)
         return
@@ -138,14 +96,11 @@ def _dry_run(plan: Any, gpu: str | None, tokens_per_answer: float | None, json_o
         emit(dry_run.as_text(figures))
 
 
-def _list(method_file: str | None, json_output: bool) -> None:
+def _list(json_output: bool) -> None:
     """Methods, with the first sentence of what they say of themselves, and the comparisons that are shipped."""
     from tacit.experiments.compare_config import shipped
-    from tacit.methods import base
 
-    if method_file is not None:
-        base.load_file(method_file)
-    methods = {name: _says(base.get(name)) for name in base.names()}
+    methods = {name: _says(registry.get("method", name)) for name in sorted(registry.names("method"))}
     if json_output:
         emit_json({"methods": methods, "comparisons": shipped()})
         return

@@ -1,6 +1,6 @@
 """``tacit consolidate``: one memory for several that are alike, where it does no worse.
 
-Builds on config at import, on runner and consolidation when called.
+Builds on options at import, on assembly and methods.consolidation when called.
 """
 
 from __future__ import annotations
@@ -9,50 +9,33 @@ from typing import Annotated
 
 import typer
 
-from tacit.cli.common import BankOption, JsonOption, NamespaceOption, emit, emit_json, opened_bank
-from tacit.cli.run import LEARN, RECALL, RUN, SAMPLING, DeviceOption, DtypeOption, ModelOption, SeedOption
-from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
+from tacit.cli.common import BankOption, JsonOption, emit, emit_json, opened_bank
+from tacit.cli.options import Given, taking
+from tacit.cli.run import OF_A_STREAM
+from tacit.config import RunConfig
 
 
+@taking(RunConfig, leave_out=(*OF_A_STREAM, "bank", "verifier", "reward_model"))
 def consolidate(
-    *,
+    given: Given,
     bank: BankOption,
-    model: ModelOption = RUN.model,
-    namespace: NamespaceOption = RUN.namespace,
     near: Annotated[float, typer.Option(metavar="X", help="Least similarity to the first of a cluster.")] = 0.8,
     least: Annotated[int, typer.Option(metavar="N", help="Fewest memories of a cluster.")] = 3,
     most: Annotated[int, typer.Option(metavar="N", help="Most memories of a cluster.")] = 6,
-    steps: Annotated[int, typer.Option(metavar="N", help="Learning steps of the whole.")] = LEARN.steps,
-    lr: Annotated[float, typer.Option(metavar="X", help="Learning rate: as in the run.")] = LEARN.lr,
-    max_tokens: Annotated[int, typer.Option(metavar="N", help="Most tokens per answer.")] = SAMPLING.max_tokens,
-    key: Annotated[str, typer.Option(metavar="KIND", help="last, input, hidden, kv: as in the run.")] = RECALL.key,
-    seed: SeedOption = RUN.seed,
-    device: DeviceOption = RUN.device,
-    dtype: DtypeOption = RUN.dtype,
     json: JsonOption = False,
 ) -> None:
     """Train one memory for several that are alike and do each other's work; keep it if it does no worse.
 
     Its parts are retired, not deleted: `tacit memories activate` brings them back.
     """
-    from tacit.experiments.run import build_agent, set_threads
+    from tacit.assembly import as_bound, assembled
     from tacit.methods.consolidation import consolidate as work
 
-    config = RunConfig(
-        model=model,
-        bank=bank,
-        seed=seed,
-        namespace=namespace,
-        verifier="none",
-        device=device,
-        dtype=dtype,
-        sampling=Sampling(max_tokens=max_tokens),
-        learn=LearnConfig(steps=steps, lr=lr),
-        recall=RecallConfig(key=key),
-    )
-    set_threads(config)
+    config = given.settings(RunConfig(verifier="none"), bank=bank)
     with opened_bank(bank, create=False) as opened:
-        done = work(build_agent(config, opened), near=near, least=least, most=most)
+        config = given.settings(as_bound(config, opened, [config.namespace]))
+        with assembled(config, opened) as agent:
+            done = work(agent, near=near, least=least, most=most)
     if json:
         emit_json(
             [

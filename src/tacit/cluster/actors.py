@@ -1,6 +1,6 @@
 """What runs in a Ray actor: a model of its own that generates, and one that learns as well.
 
-Builds on backbone, engines and learning. Plain classes: nothing here knows of Ray, and everything that they return is a
+Builds on assembly, engines and learning. Plain classes: nothing here knows of Ray, and everything that they return is a
 function of what they are asked, so that it does not matter which actor is asked, or how often. They write nothing.
 """
 
@@ -9,35 +9,16 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass
 
 import torch
 
-from tacit.config import LearnConfig, Sampling
+from tacit import __version__, registry
+from tacit.assembly import load_backbone, set_threads, task_of
+from tacit.config import LearnConfig, Sampling, Settings
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
-from tacit.learning import Learned, Learner, Task
-from tacit.model.backbone import Backbone
-
-
-@dataclass(frozen=True)
-class ActorSettings:
-    """What an actor has to know to do as the process that started it would.
-
-    Attributes:
-        model, dtype, device: as in RunConfig; the actor loads the model itself.
-        threads: that torch may use; None leaves them as they are.
-        seed, learn, sampling: of the learner.
-    """
-
-    model: str
-    dtype: str = "float32"
-    device: str = "auto"
-    threads: int | None = None
-    seed: int = 0
-    learn: LearnConfig = field(default_factory=LearnConfig)
-    sampling: Sampling = field(default_factory=Sampling)
+from tacit.learning import Learned, Learner, Target
 
 
 @dataclass(frozen=True)
@@ -51,20 +32,33 @@ class Facts:
     pid: int
 
 
-class EngineActor:
-    """Generates. It does nothing before ``prepare``, whose errors then reach whoever started it."""
+@dataclass(frozen=True)
+class Work:
+    """A problem to learn from, and how: the settings and the seed of the learner that asks."""
 
-    def __init__(self, settings: ActorSettings) -> None:
+    target: Target
+    config: LearnConfig
+    sampling: Sampling
+    seed: int
+
+
+class EngineActor:
+    """Generates. It does nothing before ``prepare``, whose errors then reach whoever started it.
+
+    Args:
+        settings: the driver's, with the instruction of its model; the actor loads the model itself.
+    """
+
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     def prepare(self) -> Facts:
-        """Load the model; TacitError if that cannot be done here."""
-        settings = self.settings
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
-        self.backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device)
+        """Load plug-ins and the model; TacitError if that cannot be done here."""
+        registry.load(self.settings.plugins)
+        set_threads(self.settings, products=True)
+        self.backbone = load_backbone(self.settings)
         self.engine = LocalEngine(self.backbone)
-        return Facts(self.backbone.fingerprint, version("tacit"), torch.__version__, socket.gethostname(), os.getpid())
+        return Facts(self.backbone.fingerprint, __version__, torch.__version__, socket.gethostname(), os.getpid())
 
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
         """See ``Engine.generate``."""
@@ -74,13 +68,8 @@ class EngineActor:
 class LearnerActor(EngineActor):
     """Learns, with rollouts of its own; between learning it generates as an engine does."""
 
-    def prepare(self) -> Facts:
-        """See ``EngineActor.prepare``."""
-        facts = super().prepare()
-        settings = self.settings
-        self.learner = Learner(self.backbone, self.engine, settings.learn, settings.sampling, seed=settings.seed)
-        return facts
-
-    def learn(self, tasks: Sequence[Task]) -> list[Learned]:
-        """See ``Learner.learn``."""
-        return self.learner.learn(tasks)
+    def learn(self, works: Sequence[Work]) -> list[Learned]:
+        """See ``Learner.learn``; the works are of one learner."""
+        one, task = works[0], task_of(self.settings)
+        learner = Learner(self.backbone, self.engine, one.config, one.sampling, seed=one.seed, task=task)
+        return learner.learn([work.target for work in works])

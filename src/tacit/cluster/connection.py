@@ -17,8 +17,10 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from tacit.cluster.actors import ActorSettings, EngineActor, Facts, LearnerActor
+from tacit import __version__
+from tacit.cluster.actors import EngineActor, Facts, LearnerActor
 from tacit.cluster.crew import PATIENCE, Crew
+from tacit.config import Settings
 from tacit.errors import ConfigError, FingerprintError
 from tacit.model.backbone import Backbone
 
@@ -79,7 +81,7 @@ class Cluster:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def crews(self, settings: ActorSettings, backbone: Backbone) -> tuple[Crew, Crew]:
+    def crews(self, settings: Settings, backbone: Backbone) -> tuple[Crew, Crew]:
         """The learners, and those who generate: the engines, or the learners again where there are none.
 
         Args:
@@ -197,11 +199,9 @@ def _probe(address: str) -> None:
 
 
 def _check(facts: Facts, backbone: Backbone) -> None:
-    from importlib.metadata import version
-
     where = f"the actor on {facts.host}"
-    if facts.tacit != version("tacit"):
-        raise ConfigError(f"{where} runs Tacit {facts.tacit}, this is {version('tacit')}; install the same version")
+    if facts.tacit != __version__:
+        raise ConfigError(f"{where} runs Tacit {facts.tacit}, this is {__version__}; install the same version")
     if facts.fingerprint != backbone.fingerprint:
         raise FingerprintError(
             f"{where} has another model under the name {backbone.name} (fingerprint {facts.fingerprint[:12]}, here "

@@ -1,39 +1,54 @@
-"""The engine and the learner of an agent whose work is done by actors: same interfaces, same results.
+"""The engine and the learner whose work is done by actors: same interfaces, same results.
 
-Builds on crew, engines and learning. What needs no model (gates, checks) is decided here, before anything is sent.
+Builds on connection, crew, engines and learning. What needs no model (gates, checks) is decided here, before anything is
+sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
+
+from tacit.cluster.actors import Work
+from tacit.cluster.connection import Cluster
 from tacit.cluster.crew import Crew
-from tacit.config import LearnConfig, Sampling
+from tacit.config import LearnConfig, Sampling, Settings
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.engines.meter import METER
-from tacit.learning import Learned, Learner, Task
+from tacit.learning import Learned, Learner, Target
 from tacit.model.backbone import Backbone
+from tacit.registry import register
+from tacit.tasks.base import Task
 
 GOOD_ROLLOUTS = 64
 """Rollouts in a batch from which a further split costs little."""
 
-GOOD_TASKS = 4
+GOOD_TARGETS = 4
 """The same for memories learned together; measured on the testbed (docs/log/)."""
 
 ANY = 1 << 30
 
 
 class RayEngine:
-    """Generates on a crew; implements ``Engine``. For one thread.
+    """Generates on a crew; implements ``Engine``. For one thread; close it after use.
 
     Args:
-        crew: of actors with ``generate``.
+        engines: a crew of actors that generate.
         backbone: the same model in this process, which checks requests before they are sent.
+        learners: a crew of actors that learn; None if none is needed.
+        cluster: what the crews are on, left at the end.
     """
 
-    def __init__(self, crew: Crew, backbone: Backbone) -> None:
-        self._crew = crew
+    draws = LocalEngine.draws
+
+    def __init__(
+        self, engines: Crew, backbone: Backbone, learners: Crew | None = None, cluster: Cluster | None = None
+    ) -> None:
+        self.backbone = backbone
+        self._engines, self._learners, self._cluster = engines, learners, cluster
         self._local = LocalEngine(backbone)
 
     @property
@@ -49,23 +64,61 @@ class RayEngine:
         """
         self._local.check(requests)
         weights = [request.n for request in requests]
-        rollouts: list[list[Rollout]] = self._crew.run("generate", requests, weights, good=GOOD_ROLLOUTS, most=ANY)
+        rollouts: list[list[Rollout]] = self._engines.run("generate", requests, weights, good=GOOD_ROLLOUTS, most=ANY)
         METER.add(sum(len(rollout.token_ids) for group in rollouts for rollout in group))
         return rollouts
 
+    def learner(self, config: LearnConfig, sampling: Sampling, *, seed: int, task: Task) -> Learner:
+        """A learner that learns in the actors. See ``learning.learner_of``."""
+        assert self._learners is not None
+        return RayLearner(self._learners, self.backbone, self, config, sampling, seed=seed, task=task)
+
+    def close(self) -> None:
+        """Leave Ray."""
+        if self._cluster is not None:
+            self._cluster.close()
+
 
 class RayLearner(Learner):
-    """Learns on a crew of actors with ``learn``, of the same model, settings and seed. See ``Learner``."""
+    """Learns on a crew of actors with ``learn``, of the same model. See ``Learner``."""
 
     def __init__(
-        self, crew: Crew, backbone: Backbone, engine: Engine, config: LearnConfig, sampling: Sampling, *, seed: int
+        self,
+        crew: Crew,
+        backbone: Backbone,
+        engine: Engine,
+        config: LearnConfig,
+        sampling: Sampling,
+        *,
+        seed: int,
+        task: Task,
     ) -> None:
-        super().__init__(backbone, engine, config, sampling, seed=seed)
+        super().__init__(backbone, engine, config, sampling, seed=seed, task=task)
         self._crew = crew
 
-    def _learn(self, tasks: Sequence[Task]) -> list[Learned]:
+    def _learn(self, targets: Sequence[Target]) -> list[Learned]:
+        works = [Work(target, self.config, self.sampling, self.seed) for target in targets]
         learned: list[Learned] = self._crew.run(
-            "learn", tasks, [1] * len(tasks), good=GOOD_TASKS, most=self.config.batch
+            "learn", works, [1] * len(works), good=GOOD_TARGETS, most=self.config.batch
         )
         METER.add(sum(result.tokens for result in learned))
         return learned
+
+
+@register("engine", "ray")
+def open_ray(backbone: Backbone, settings: Settings) -> RayEngine:
+    """An engine on Ray, found or started as the settings say.
+
+    Raises:
+        ConfigError: Ray is not installed, not reachable or of another version.
+    """
+    assert settings.ray is not None
+    threads = torch.get_num_threads()
+    cluster = Cluster(settings.ray, learners=settings.learners, engines=settings.engines, threads=threads)
+    try:
+        told = replace(settings, instruction=backbone.template.instruction, threads=threads)
+        learners, engines = cluster.crews(told, backbone)
+    except BaseException:
+        cluster.close()
+        raise
+    return RayEngine(engines, backbone, learners, cluster)

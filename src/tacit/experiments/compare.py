@@ -20,24 +20,23 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tacit.config import RunConfig, completed
-from tacit.engines.local import LocalEngine
+from tacit import registry
+from tacit.assembly import build_verifier, load_backbone, open_engine, set_threads
+from tacit.config import PARTS, Settings, completed
+from tacit.engines.base import Engine
 from tacit.engines.meter import METER
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.run import build_verifier
 from tacit.experiments.scoring import Grader, Truths
 from tacit.judges.verifiers import Verifier
-from tacit.methods import base
 from tacit.methods.base import Method, Reply, World
-from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.seeds import derive, generator
 from tacit.tasks import sources
@@ -187,30 +186,29 @@ def labelled(config: CompareConfig, cell: Cell, stream: Sequence[Problem]) -> li
 
 
 @lru_cache(maxsize=1)
-def _model(model: str, dtype: str, device: str) -> Backbone:
-    return Backbone.load(model, dtype=dtype, device=device)
+def _engine(settings: Settings) -> Engine:
+    """The engine with its model, kept from cell to cell of a process."""
+    return open_engine(settings, load_backbone(settings))
 
 
 @lru_cache(maxsize=1)
-def _verifier(model: str, reward_model: str | None, dtype: str, device: str) -> Verifier | None:
-    return build_verifier(RunConfig(model=model, reward_model=reward_model, dtype=dtype, device=device))
+def _verifier(settings: Settings) -> Verifier | None:
+    return build_verifier(settings)
 
 
 def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
     """Run one cell to its end and write it; never raises for what a method does."""
-    if config.model == "testbed":
-        torch.set_num_threads(1)
-    for file in config.files:
-        with contextlib.suppress(ConfigError):  # registered already, by an earlier cell of this process
-            base.load_file(file)
+    registry.load(config.plugins)
+    set_threads(config, products=True)
     method_class, settings, options = config.resolve(cell.label)
     folder = cell.folder(out)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     stream = ordered(sources.load(cell.data, seed=cell.seed, limit=config.limit), cell.order, cell.data)
     training = labelled(config, cell, stream) if method_class.uses_labels else []
-    backbone = _model(config.model, config.dtype, config.device)
-    verifier = _verifier(config.model, config.reward_model, config.dtype, config.device)
+    # Learning settings are the method's; a method may have others without another engine.
+    shared = Settings(**{part.name: getattr(config, part.name) for part in fields(Settings) if part.name not in PARTS})
+    engine, verifier = _engine(shared), _verifier(shared)
     began, tokens, marks = time.perf_counter(), METER.tokens, _Watermark()
     rows: list[Row] = []
     probes: list[Row] = []
@@ -220,8 +218,8 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
         try:
             method = method_class(
                 World(
-                    backbone,
-                    LocalEngine(backbone),
+                    engine.backbone,
+                    engine,
                     cell.seed,
                     Path(scratch),
                     tuple(problem.blind() for problem in stream),

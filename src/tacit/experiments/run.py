@@ -6,38 +6,27 @@ answers meet their answers here, in the Grader, after everything has been decide
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from tacit import __version__
 from tacit.agent import Agent, Answered, Remembered
+from tacit.assembly import assembled, set_threads
 from tacit.bank import open_bank
-from tacit.bank.base import Bank
-from tacit.cluster.actors import ActorSettings
-from tacit.cluster.connection import Cluster
-from tacit.cluster.remote import RayEngine, RayLearner
 from tacit.config import RunConfig
-from tacit.engines.local import LocalEngine
-from tacit.engines.opening import open_engine
-from tacit.engines.vllm.engine import VLLMEngine
 from tacit.errors import ConfigError
 from tacit.experiments.report.run import write_report
 from tacit.experiments.run_folder import Row, RunFolder
 from tacit.experiments.scoring import Grader
-from tacit.judges.reward_models import verifier_for
-from tacit.judges.verifiers import Verifier
 from tacit.learning import Learned
 from tacit.methods import controls
 from tacit.methods.icl import Shown, TraceStore, trace
-from tacit.model import threads
-from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.responses import Responses
 from tacit.routing import Route
@@ -59,79 +48,13 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     """
     set_threads(config)
     problems = sources.load(config.data, seed=config.seed, limit=config.limit)
-    with contextlib.ExitStack() as held:
-        cluster = held.enter_context(_cluster(config)) if config.ray is not None else None
-        folder = RunFolder(config.out, {**config.settings(), "version": version("tacit")})
-        held.callback(folder.close)
-        bank = open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))
-        try:
-            engine = build_engine(config)
-            try:
-                folder.settle("draws", engine.draws)
-                stream = _Stream(config, build_agent(config, bank, cluster, engine), folder, problems)
-                stream.run(progress or (lambda row, done, total: None))
-            finally:
-                engine.close()
-        finally:
-            bank.close()
+    folder = RunFolder(config.out, {**config.settings(), "version": __version__})
+    with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:
+        with assembled(config, bank) as agent:
+            folder.settle("draws", agent.engine.draws)
+            stream = _Stream(config, agent, folder, problems)
+            stream.run(progress or (lambda row, done, total: None))
         return write_report(Path(config.out))
-
-
-def set_threads(config: RunConfig) -> None:
-    """Use the threads asked for; without, for the testbed all that there are, each with problems of its own and none
-    within a product, and for other models whatever torch chose."""
-    threads.use(None)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    elif config.model == "testbed":
-        torch.set_num_threads(1)
-        threads.use(threads.cores())
-
-
-def build_engine(config: RunConfig) -> LocalEngine | VLLMEngine:
-    """The engine that the settings describe, with its model; to be closed after use."""
-    return open_engine(Backbone.load(config.model, dtype=config.dtype, device=config.device), config.engine)
-
-
-def build_agent(
-    config: RunConfig, bank: Bank, cluster: Cluster | None = None, engine: LocalEngine | VLLMEngine | None = None
-) -> Agent:
-    """The agent that the settings describe, on an open bank and, if there is one, on this engine; with a cluster,
-    generating and learning there."""
-    engine = engine or build_engine(config)
-    agent = Agent(
-        engine.backbone,
-        engine,
-        bank,
-        config.namespace,
-        config.seed,
-        build_verifier(config),
-        config.sampling,
-        config.learn,
-        config.recall,
-    )
-    return agent if cluster is None else _remote(agent, config, cluster)
-
-
-def _remote(agent: Agent, config: RunConfig, cluster: Cluster) -> Agent:
-    """The agent, with the actors of a cluster for engine and learner."""
-    settings = ActorSettings(
-        config.model, config.dtype, config.device, torch.get_num_threads(), config.seed, config.learn, config.sampling
-    )
-    learners, engines = cluster.crews(settings, agent.backbone)
-    agent = replace(agent, engine=RayEngine(engines, agent.backbone))
-    agent.learner = RayLearner(learners, agent.backbone, agent.engine, config.learn, config.sampling, seed=config.seed)
-    return agent
-
-
-def _cluster(config: RunConfig) -> Cluster:
-    assert config.ray is not None
-    return Cluster(config.ray, learners=config.learners, engines=config.engines, threads=torch.get_num_threads())
-
-
-def build_verifier(config: RunConfig) -> Verifier | None:
-    """The verifier asked for, or the best available."""
-    return verifier_for(config.verifier, config.model, config.reward_model, device=config.device, dtype=config.dtype)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ same results; killed after it, its rows are taken from ``pending.jsonl``. Nothin
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -19,16 +20,28 @@ from typing import Any
 
 from tacit.bank import shown_address
 from tacit.bank.base import Bank
-from tacit.config import completed
+from tacit.config import RunConfig, changed, completed
 from tacit.errors import ConfigError, DataError
 
 Row = dict[str, Any]
 
-FREE = {"limit", "out", "version", "threads", "ray", "learners", "engines", "engine"}
+FREE = {"limit", "out", "version", "threads", "ray", "learners", "engines", "engine", "plugins"}
 """Settings that may differ when a run is continued: how much is done, and where."""
 
 SETTLED = {"draws": "tacit"}
 """Settings that the engine decides, with what they were before there was a choice."""
+
+
+def begun(config: RunConfig) -> RunConfig:
+    """A run's settings, where its folder holds a run with those that it was begun with: a default that has changed
+    since then ends no run. What may differ, and a bank's address without its password, are not taken from there."""
+    try:
+        held = completed(json.loads((Path(config.out) / "run.json").read_text()))
+    except (OSError, ValueError, AttributeError):
+        return config  # there is none, or opening the folder will say what is wrong with it
+    known = {part.name for part in dataclasses.fields(config)} - FREE
+    taken = {name: value for name, value in held.items() if name in known and "***" not in str(value)}
+    return changed(config, taken, str(Path(config.out) / "run.json"))
 
 
 class RunFolder:

@@ -27,11 +27,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification, AutoTokenizer, Qwen2Config, Qwen2Model, Qwen2PreTrainedModel
 
+from tacit.config import Settings
 from tacit.errors import ConfigError, ModelError
-from tacit.judges.verifiers import Candidate, LogProb, Verifier, VoteShare
+from tacit.judges.verifiers import Candidate, Verifier
 from tacit.model.backbone import BOXED, DTYPES, compiled_passes
 from tacit.model.decoder import Decoder
 from tacit.model.loading import parse_device, quiet_loading, resolve_model
+from tacit.registry import register
 
 if TYPE_CHECKING:
     from tacit.model.fused.model import Fused
@@ -314,33 +316,22 @@ class QwenProcessRewardModel(Qwen2PreTrainedModel):
         return logits
 
 
-def verifier_for(
-    name: str | None, model: str, reward_model: str | None, *, device: str = "auto", dtype: str = "float32"
-) -> Verifier | None:
-    """The verifier of that name ("reward-model", "vote", "logprob", "none") for answers of ``model``.
-
-    Without a name the reward model where there is one, else vote share: on the testbed the first was best, the second
-    and log-probability level with each other, and each better than none (docs/log/). ``reward_model`` is a folder, a
-    Hub id or "testbed"; the testbed's own model needs none named.
+@register("verifier", "reward-model")
+def reward_model(settings: Settings) -> Verifier:
+    """The reward model that the settings name, a folder or a Hub id; the testbed has its own.
 
     Raises:
-        ConfigError: an unknown name, or no reward model where one is asked for.
-        ModelError: the reward model cannot be loaded.
+        ConfigError: none is named.
+        ModelError: it cannot be loaded.
     """
-    directory = reward_model or ("testbed" if model == "testbed" else None)
-    name = name or ("reward-model" if directory is not None else "vote")
-    if name == "reward-model":
-        if directory is None:
-            raise ConfigError("the verifier reward-model needs a model; name one with --reward-model")
-        if directory == "testbed":
-            from tacit.testbed import reward_model_path
+    name = settings.reward_model or ("testbed" if settings.model == "testbed" else None)
+    if name is None:
+        raise ConfigError("the verifier reward-model needs a model; name one with --reward-model")
+    if name == "testbed":
+        from tacit.testbed import reward_model_path
 
-            directory = str(reward_model_path())
-        return RewardModel(directory, device=device, dtype=dtype)
-    choices: dict[str, Verifier | None] = {"vote": VoteShare(), "logprob": LogProb(), "none": None}
-    if name not in choices:
-        raise ConfigError(f"there is no verifier {name!r}; use reward-model, {', '.join(choices)}")
-    return choices[name]
+        name = str(reward_model_path())
+    return RewardModel(name, device=settings.device, dtype=settings.dtype)
 
 
 def _parts(response: str, separator: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Verifiers: which of two responses to trust when the answer with memory and the one without differ.
 
-Builds on the engine's rollouts. None of them reads a gold answer. A process reward model is what the paper uses
+Builds on the engine's rollouts and the registry. None of them reads a gold answer. A process reward model is what the paper uses
 (method.md, "Response routing"; reward_models.py); vote share and log-probability need no second model.
 """
 
@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tacit.config import Settings
 from tacit.engines.base import Rollout
+from tacit.registry import register
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,20 @@ class LogProb:
     def score(self, problem: str, candidates: Sequence[Candidate]) -> list[float]:
         """Mean natural-log probability of the tokens."""
         return [sum(c.rollout.logprobs) / max(1, len(c.rollout.logprobs)) for c in candidates]
+
+
+@register("verifier", "vote")
+def vote(settings: Settings) -> Verifier:
+    """See ``VoteShare``."""
+    return VoteShare()
+
+
+@register("verifier", "logprob")
+def logprob(settings: Settings) -> Verifier:
+    """See ``LogProb``."""
+    return LogProb()
+
+
+@register("verifier", "none")
+def nobody(settings: Settings) -> None:
+    """No verifier: the memory's answer is taken whenever it gives one."""

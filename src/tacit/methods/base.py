@@ -5,7 +5,7 @@ same ``World``: one frozen model, engine, template, sampler and seed. It answers
 learn from that window; who is right is decided elsewhere and after. Tokens, seconds and memory are metered by the
 comparison, not reported by the method.
 
-    @register("always-42")
+    @register("method", "always-42")
     class AlwaysFortyTwo(Method):
         def answer(self, problems):
             return [Reply(("42",), "42") for _ in problems]
@@ -13,18 +13,16 @@ comparison, not reported by the method.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.base import Engine
-from tacit.errors import ConfigError, TacitError
+from tacit.errors import ConfigError
 from tacit.judges.verifiers import Verifier
 from tacit.methods.planning import Plan, Setting, answering
 from tacit.model.backbone import Backbone
@@ -168,67 +166,3 @@ class Method(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Let go of files."""
-
-
-M = TypeVar("M", bound=type[Method])
-_METHODS: dict[str, type[Method]] = {}
-
-
-def register(name: str) -> Callable[[M], M]:
-    """Class decorator: make a method selectable by name."""
-
-    def decorate(cls: M) -> M:
-        if name in _METHODS:
-            raise ConfigError(f"there is already a method {name}; choose another name")
-        cls.name = name
-        _METHODS[name] = cls
-        return cls
-
-    return decorate
-
-
-def load_file(path: str | Path) -> None:
-    """Run a Python file that registers methods of its own.
-
-    Raises:
-        ConfigError: the file is missing or fails.
-    """
-    file = Path(path)
-    spec = importlib.util.spec_from_file_location(f"tacit_method_{file.stem}", file)
-    if spec is None or spec.loader is None or not file.is_file():
-        raise ConfigError(f"{file} is no Python file; give one that registers a method (docs/how-to.md)")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except TacitError:
-        raise
-    except Exception as error:  # user code: any kind
-        raise ConfigError(f"{file} cannot be run: {type(error).__name__}: {error}") from error
-
-
-def names() -> list[str]:
-    """Names of all registered methods."""
-    _load_all()
-    return sorted(_METHODS)
-
-
-def get(name: str) -> type[Method]:
-    """The method of that name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    _load_all()
-    if name not in _METHODS:
-        raise ConfigError(f"there is no method {name!r}; there are: {', '.join(sorted(_METHODS))}")
-    return _METHODS[name]
-
-
-def _load_all() -> None:
-    """Import every module of this package, so that each registers what it holds."""
-    import pkgutil
-
-    import tacit.methods
-
-    for module in pkgutil.iter_modules(tacit.methods.__path__):
-        importlib.import_module(f"tacit.methods.{module.name}")

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 from tacit.answers.vote import extract, vote_answers
 from tacit.errors import ConfigError
-from tacit.methods.base import Method, Reply, World, register
+from tacit.methods.base import Method, Reply, World
 from tacit.methods.planning import Plan, Setting, Work
 from tacit.problem import Problem
+from tacit.registry import register
 from tacit.responses import Responses
 
 
@@ -58,14 +59,14 @@ class BestOf(Method):
         return replies
 
 
-@register("best-of-2")
+@register("method", "best-of-2")
 class BestOfTwo(BestOf):
     """Of two sampled answers the one that the verifier scores higher: as many as routing chooses from."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"n": 2}
 
 
-@register("best-of-8")
+@register("method", "best-of-8")
 class BestOfEight(BestOf):
     """Of eight sampled answers the one that the verifier scores highest."""
 

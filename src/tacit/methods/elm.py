@@ -17,13 +17,14 @@ from tacit.judges.verifiers import VoteShare
 from tacit.labels import Label
 from tacit.memory import State
 from tacit.methods import controls
-from tacit.methods.base import Lesson, Method, Oracle, Reply, World, register
+from tacit.methods.base import Lesson, Method, Oracle, Reply, World
 from tacit.methods.consolidation import consolidate
 from tacit.methods.planning import Plan, Setting, Work, answering, remembering
 from tacit.problem import Problem
+from tacit.registry import register
 
 
-@register("elm")
+@register("method", "elm")
 class ELM(Method):
     """Routed answers from a bank that grows with the stream."""
 
@@ -102,14 +103,14 @@ def lesson(result: Remembered) -> Lesson:
     )
 
 
-@register("elm-strict")
+@register("method", "elm-strict")
 class Strict(ELM):
     """One problem at a time, as in the paper: each memory is there for the very next problem."""
 
     window: ClassVar[int | None] = 1
 
 
-@register("elm-offline")
+@register("method", "elm-offline")
 class Offline(ELM):
     """Learns from the whole stream first and answers it then, as offline TTRL does: to compare at equal knowledge.
 
@@ -136,14 +137,14 @@ class Offline(ELM):
         return None
 
 
-@register("elm-unrouted")
+@register("method", "elm-unrouted")
 class Unrouted(ELM):
     """The memory's answer whenever there is a memory."""
 
     routed: ClassVar[bool] = False
 
 
-@register("elm-vote")
+@register("method", "elm-vote")
 class VoteRouted(ELM):
     """Routed by vote share: nothing in it was ever trained with labels."""
 
@@ -155,14 +156,14 @@ class VoteRouted(ELM):
         return VoteShare()
 
 
-@register("elm-confident")
+@register("method", "elm-confident")
 class Confident(VoteRouted):
     """Nothing trained with labels either, but labels from a vote weighted by likelihood."""
 
     changes: ClassVar[Mapping[str, Any]] = {"label": "confident"}
 
 
-@register("elm-random")
+@register("method", "elm-random")
 class RandomMemory(ELM):
     """Control: some memory instead of the nearest, unrouted."""
 
@@ -177,28 +178,28 @@ class RandomMemory(ELM):
         ]
 
 
-@register("elm-unlike")
+@register("method", "elm-unlike")
 class UnlikeMemory(RandomMemory):
     """Control: a memory of the half least similar to the problem, unrouted: what any soft prompt would do."""
 
     unlike: ClassVar[bool] = True
 
 
-@register("elm-random-reward")
+@register("method", "elm-random-reward")
 class RandomReward(Unrouted):
     """Control: rewards drawn by a coin (arXiv 2506.10947), admitted and used as if they meant something; unrouted."""
 
     changes: ClassVar[Mapping[str, Any]] = {"reward": "random", "admit": 0.0}
 
 
-@register("elm-format-reward")
+@register("method", "elm-format-reward")
 class FormatReward(Unrouted):
     """Control: a reward for giving any answer; unrouted."""
 
     changes: ClassVar[Mapping[str, Any]] = {"reward": "format"}
 
 
-@register("elm-paper")
+@register("method", "elm-paper")
 class Paper(ELM):
     """As in the paper: labels by the plain vote of the answers without memory, keys of the problem's embeddings."""
 
@@ -220,7 +221,7 @@ class _Told(Agent):
         return Label(one.zero_shot.vote, answer, "the right answer", True, None)
 
 
-@register("elm-oracle")
+@register("method", "elm-oracle")
 class OracleLabels(ELM):
     """Upper bound: learns from the right answers, after having answered."""
 
@@ -233,7 +234,7 @@ class OracleLabels(ELM):
         self.agent.oracle = world.oracle
 
 
-@register("elm-consolidated")
+@register("method", "elm-consolidated")
 class Consolidated(ELM):
     """ELM that every few windows trains one memory for several that are alike, and keeps it if it does no worse."""
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tacit.errors import ConfigError
-from tacit.methods.base import Reply, register
+from tacit.methods.base import Reply
 from tacit.methods.planning import Plan, Setting, answering, training
 from tacit.methods.training import Trained, Trainer, by_oracle
 from tacit.problem import Problem
+from tacit.registry import register
 
 OPTIONS: Mapping[str, Any] = {"lr": 1e-4, "epochs": 12, "batch": 12}
 """The best of those tried on the testbed (learning rates a factor of three apart); a larger model needs its own."""
@@ -52,14 +53,14 @@ class GRPO(Trained):
         return [Reply.of(responses) for responses in self.policy.respond(problems)]
 
 
-@register("grpo-full")
+@register("method", "grpo-full")
 class Full(GRPO):
     """Of all weights, as in the paper."""
 
     defaults: ClassVar[Mapping[str, Any]] = OPTIONS
 
 
-@register("grpo-lora")
+@register("method", "grpo-lora")
 class Lora(GRPO):
     """Of LoRA adapters."""
 
@@ -67,7 +68,7 @@ class Lora(GRPO):
     defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 1e-3, "rank": 8}
 
 
-@register("grpo-soft")
+@register("method", "grpo-soft")
 class Soft(GRPO):
     """Of one soft prompt for all problems."""
 

@@ -15,16 +15,16 @@ import numpy as np
 from tacit.agent import Agent, Answered
 from tacit.engines.base import Request
 from tacit.methods import experience
-from tacit.methods.base import register
 from tacit.methods.experience import Found, FromExperience, Store
 from tacit.problem import Problem
+from tacit.registry import register
 from tacit.responses import Responses
 
 Example = tuple[str, str]
 """A problem and a solution of it."""
 
 
-@register("icl")
+@register("method", "icl")
 class ICL(FromExperience[Example]):
     """The traces of the ``k`` nearest problems as worked examples, the nearest last."""
 

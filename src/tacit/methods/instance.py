@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from tacit.methods.base import Lesson, Reply, register
+from tacit.methods.base import Lesson, Reply
 from tacit.methods.planning import Plan, Setting, answering, training
 from tacit.methods.training import Seen, Trained, Trainer, by_label, vote_gate
 from tacit.problem import Problem
+from tacit.registry import register
 from tacit.responses import Responses
 
 OPTIONS: Mapping[str, Any] = {"lr": 3e-4, "steps": 0}
@@ -83,14 +84,14 @@ class Instance(Trained):
         return [trace.lesson for trace in traces]
 
 
-@register("instance-full")
+@register("method", "instance-full")
 class Full(Instance):
     """All weights."""
 
     defaults: ClassVar[Mapping[str, Any]] = OPTIONS
 
 
-@register("instance-lora")
+@register("method", "instance-lora")
 class Lora(Instance):
     """LoRA adapters."""
 

@@ -26,14 +26,15 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from tacit.engines.base import KeyValues, Request, Rollout
 from tacit.errors import ModelError
 from tacit.methods import experience
-from tacit.methods.base import World, register
+from tacit.methods.base import World
 from tacit.methods.experience import Found, FromExperience
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
+from tacit.registry import register
 from tacit.responses import Responses
 
 
-@register("lag")
+@register("method", "lag")
 class LAG(FromExperience[KeyValues]):
     """The nearest problem's activations before the new one."""
 

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tacit.answers.vote import extract, vote_answers
-from tacit.methods.base import Method, Reply, register
+from tacit.methods.base import Method, Reply
 from tacit.methods.planning import Plan, Setting, Work
 from tacit.problem import Problem
+from tacit.registry import register
 
 
-@register("majority")
+@register("method", "majority")
 class Majority(Method):
     """The most common of ``n`` sampled answers (default 64: about what ELM spends on a problem of the testbed)."""
 

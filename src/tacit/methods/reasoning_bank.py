@@ -27,10 +27,11 @@ from typing import Any, ClassVar
 import torch
 
 from tacit.engines.base import Request
-from tacit.methods.base import World, register
+from tacit.methods.base import World
 from tacit.methods.experience import Found, FromExperience, attempts, can_read, listed
 from tacit.methods.planning import Plan, Setting, Work
 from tacit.problem import Problem
+from tacit.registry import register
 from tacit.responses import Responses
 
 ITEMS = 3
@@ -84,7 +85,7 @@ class Distilled:
     items: tuple[Item, ...]
 
 
-@register("reasoning-bank")
+@register("method", "reasoning-bank")
 class ReasoningBank(FromExperience[Distilled]):
     """The strategies of the ``k`` nearest problems in the prompt, the nearest last.
 
@@ -154,7 +155,7 @@ class ReasoningBank(FromExperience[Distilled]):
         return None
 
 
-@register("reasoning-bank-obeyed")
+@register("method", "reasoning-bank-obeyed")
 class Obeyed(ReasoningBank):
     """Upper bound: responses open with the first strategy of the nearest problem, or with the one that most of the
     ``k`` nearest share."""

@@ -18,11 +18,12 @@ from typing import Any, ClassVar
 
 from tacit.answers.vote import equivalent, extract
 from tacit.engines.base import Request
-from tacit.methods.base import World, register
+from tacit.methods.base import World
 from tacit.methods.experience import attempts, can_read, listed
 from tacit.methods.icl import ICL, Example
 from tacit.methods.planning import Plan, Setting, Work
 from tacit.problem import Problem
+from tacit.registry import register
 from tacit.responses import Responses
 
 REQUEST = """Here is a problem and some of your own attempts at it. Most of your attempts gave the answer {answer}.
@@ -42,7 +43,7 @@ _LESSON = re.compile(f"(?ims){_HEADING.format('lesson')}(.+?)(?={_HEADING.format
 _SOLUTION = re.compile(f"(?ims){_HEADING.format('solution')}(.+)\\Z")
 
 
-@register("icl-reflect")
+@register("method", "icl-reflect")
 class Reflected(ICL):
     """The reworked traces of the ``k`` nearest problems as worked examples, the nearest last.
 

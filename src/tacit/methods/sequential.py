@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tacit.labels import Label, choose
-from tacit.methods.base import Lesson, Reply, World, register
+from tacit.methods.base import Lesson, Reply, World
 from tacit.methods.planning import Plan, Setting, answering, training
 from tacit.methods.training import Seen, Trained, Trainer, by_label, by_own_vote, vote_gate
 from tacit.problem import Problem
+from tacit.registry import register
 from tacit.responses import Responses
 
 OPTIONS: Mapping[str, Any] = {"lr": 1e-4, "steps": 10, "batch": 4, "label": "answers"}
@@ -71,14 +72,14 @@ class Sequential(Trained):
         return Lesson(last, used > 0, why, {"rewards": [one.reward for one in seen]})
 
 
-@register("sequential-full")
+@register("method", "sequential-full")
 class Full(Sequential):
     """Of all weights."""
 
     defaults: ClassVar[Mapping[str, Any]] = OPTIONS
 
 
-@register("sequential-lora")
+@register("method", "sequential-lora")
 class Lora(Sequential):
     """Of LoRA adapters."""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from tacit.methods.base import Method, Reply, register
+from tacit.methods.base import Method, Reply
 from tacit.methods.planning import Plan, Setting
 from tacit.problem import Problem
+from tacit.registry import register
 
 
-@register("truth")
+@register("method", "truth")
 class Truth(Method):
     """Says what the oracle says."""
 

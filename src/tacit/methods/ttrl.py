@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from tacit.methods.base import Lesson, Reply, register
+from tacit.methods.base import Lesson, Reply
 from tacit.methods.planning import Plan, Setting, Work, answering, training
 from tacit.methods.training import Seen, Trained, Trainer, by_label, by_own_vote, vote_gate
 from tacit.problem import Problem
+from tacit.registry import register
 
 OPTIONS: Mapping[str, Any] = {"lr": 1e-4, "epochs": 12, "batch": 12, "label": "renewed", "gate": False, "votes": 0}
 """The best of those tried on the testbed (learning rates a factor of three apart); a larger model needs its own."""
@@ -79,14 +80,14 @@ class TTRL(Trained):
         return Lesson(seen[-1].label, used > 0, why, {"rewards": [one.reward for one in seen]})
 
 
-@register("ttrl-full")
+@register("method", "ttrl-full")
 class Full(TTRL):
     """Of all weights, as in the paper."""
 
     defaults: ClassVar[Mapping[str, Any]] = OPTIONS
 
 
-@register("ttrl-lora")
+@register("method", "ttrl-lora")
 class Lora(TTRL):
     """Of LoRA adapters."""
 
@@ -94,7 +95,7 @@ class Lora(TTRL):
     defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 1e-3, "rank": 8}
 
 
-@register("ttrl-soft")
+@register("method", "ttrl-soft")
 class Soft(TTRL):
     """Of one soft prompt for all problems."""
 

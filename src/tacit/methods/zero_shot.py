@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tacit.methods.base import Method, Reply, register
+from tacit.methods.base import Method, Reply
 from tacit.problem import Problem
+from tacit.registry import register
 
 
-@register("zero-shot")
+@register("method", "zero-shot")
 class ZeroShot(Method):
     """Answers without any memory."""
 

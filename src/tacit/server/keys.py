@@ -32,6 +32,10 @@ PREFIX = "tacit-"
 _t = schema.api_keys.c
 
 
+OPEN_NAMESPACE = "default"
+"""Whose memories an open server (loopback, no keys) uses and makes."""
+
+
 @dataclass(frozen=True)
 class ApiKey:
     """One key, without its secret.
@@ -176,3 +180,8 @@ def digest(secret: str) -> str:
 def _key(row: Any) -> ApiKey:
     fields = {name: row[name] for name in ApiKey.__dataclass_fields__}
     return ApiKey(**{**fields, "rights": frozenset(row["rights"].split(","))})
+
+
+def served(bank: Bank) -> list[str]:
+    """The namespaces of a bank that a server may be asked for: the open one, and those of its keys."""
+    return list(dict.fromkeys([OPEN_NAMESPACE, *(key.namespace for key in KeyStore(bank).all())]))

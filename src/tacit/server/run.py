@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from types import FrameType
 
 import uvicorn
 
-from tacit.bank import shown_address
-from tacit.errors import ConfigError
+from tacit import assembly
+from tacit.bank import open_bank, shown_address
+from tacit.errors import BankError, ConfigError
 from tacit.server.api.heads import connection
 from tacit.server.app import create_app
+from tacit.server.keys import served
 from tacit.server.learner.process import LearnerProcess
 from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
@@ -130,3 +133,12 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
             learner.stop()
         service.close()
         listener.close()
+
+
+def as_bound(config: ServeConfig) -> ServeConfig:
+    """Settings whose defaults are those of the bank, if there is one already; see ``assembly.as_bound``."""
+    try:
+        with closing(open_bank(config.bank, create=False)) as bank:
+            return assembly.as_bound(config, bank, served(bank))
+    except BankError:
+        return config  # there is none yet, or opening it will say what is wrong

@@ -7,10 +7,10 @@ gets its part of it (``worker``).
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from tacit.config import LearnConfig, RecallConfig, Sampling, require
+from tacit.config import Settings, require
 from tacit.server.learner.process import WorkerSettings
 
 
@@ -44,53 +44,40 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class ServeConfig:
+class ServeConfig(Settings):
     """A server.
 
     Attributes:
-        model: "testbed", a folder, or a Hub id.
-        name: what clients call the model; by default the last part of ``model``.
-        bank: bank URL or path.
-        host, port: where to listen; without an API key only a loopback address is allowed.
-        seed: of learning.
-        instruction: appended to the last user message of every request; "" for none. It belongs to the fingerprint, so
-            that a bank made by ``tacit run`` needs the same one here.
-        verifier, reward_model: see ``RunConfig``.
-        votes: samples that the verifier "vote" draws for each side of a request that asks for fewer.
-        learner: whether a learner process runs beside the server.
-        learner_threads, threads: of the learner and of the engine; None for the engine means one for the testbed and
-            torch's choice for others.
-        device, dtype: where and how the model runs.
-        engine: addresses of vLLM servers that sample, for answers and for learning; none for this process.
+        name: What clients call the model; NAME:tacit remembers. Default: the last part of the model.
+        bank: Memory bank, its file or address.
+        host: Where to listen. Without an API key only a loopback address is allowed.
+        port: Port; 0 for any free one.
+        seed: Of all learning.
+        votes: Samples that the verifier "vote" draws for each side of a request that asks for fewer.
+        learner: Whether a learner process runs beside the server.
+        learner_threads: Threads of the learner.
+        limits: what one client may take.
         sampling: how the learner samples; its ``max_tokens`` is also the default of requests that name none.
+
+    Without an instruction, that of the bank holds; a new bank has none, so that chats are what clients send.
     """
 
-    model: str = "testbed"
     name: str | None = None
     bank: str = "tacit.sqlite"
     host: str = "127.0.0.1"
     port: int = 8000
     seed: int = 0
-    instruction: str = ""
-    verifier: str | None = None
-    reward_model: str | None = None
     votes: int = 4
     learner: bool = True
     learner_threads: int = 1
-    threads: int | None = None
-    device: str = "auto"
-    dtype: str = "float32"
-    engine: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    sampling: Sampling = field(default_factory=Sampling)
-    learn: LearnConfig = field(default_factory=LearnConfig)
-    recall: RecallConfig = field(default_factory=RecallConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.ray is None, "a server samples here or on vLLM servers (--engine); Ray is for runs")
         require(0 <= self.port < 65536, f"port is {self.port}; it must be between 0 (any free one) and 65535")
         require(self.votes >= 2, f"votes is {self.votes}; a vote needs at least 2 samples")
         require(self.learner_threads >= 1, f"learner_threads is {self.learner_threads}; it must be at least 1")
-        require(self.threads is None or self.threads >= 1, f"threads is {self.threads}; it must be at least 1")
         require(":" not in (self.name or ""), f"name is {self.name!r}; a colon is what separates :tacit from it")
         require(self.name is None or bool(self.name.strip()), "name is empty; leave it out for the model's own")
 
@@ -111,18 +98,5 @@ class ServeConfig:
 
     def worker(self) -> WorkerSettings:
         """The same, as the learner's process needs it."""
-        return WorkerSettings(
-            bank=self.bank,
-            model=self.model,
-            seed=self.seed,
-            verifier=self.verifier,
-            reward_model=self.reward_model,
-            instruction=self.instruction,
-            device=self.device,
-            dtype=self.dtype,
-            engine=self.engine,
-            threads=self.learner_threads,
-            sampling=self.sampling,
-            learn=self.learn,
-            recall=self.recall,
-        )
+        common = {part.name: getattr(self, part.name) for part in fields(Settings)}
+        return WorkerSettings(**{**common, "threads": self.learner_threads}, bank=self.bank, seed=self.seed)

@@ -1,6 +1,7 @@
-"""Where problems come from: the testbed's endless stream, JSONL files, data sets on the Hub.
+"""Where problems come from: the testbed's endless stream, JSONL files, data sets on the Hub, and sources of plug-ins.
 
-Builds on errors, problem and, for the stream, testbed.
+Builds on the registry, problem and, for the stream, testbed. A source is a function (rest of the address, seed, limit)
+-> problems; one that never ends says so by an attribute ``endless``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tacit import registry
 from tacit.errors import ConfigError, DataError
 from tacit.problem import LONGEST, Problem
+from tacit.registry import register
 
 TEXT_FIELDS = ("problem", "question", "prompt", "text")
 GOLD_FIELDS = ("answer", "gold", "final_answer", "target")
@@ -24,10 +27,11 @@ def load(source: str, *, seed: int = 0, limit: int | None = None) -> list[Proble
     """Problems of a source, in order.
 
     Args:
-        source: "testbed" (sets A and B mixed), "testbed:A", "testbed:B"; the path of a JSONL file, absolute or from
-            the working directory, with one object per line (``problem``, optionally ``id``, ``answer`` and
-            ``family``; other usual names of these fields are known); or "hub:NAME", "hub:NAME:SPLIT" (default:
-            test), which may also name a local data-set folder.
+        source: the name of a registered source, with what it needs after a colon: "testbed" (sets A and B mixed),
+            "testbed:A", "testbed:B"; "hub:NAME" or "hub:NAME:SPLIT" (default: test), which may also name a local
+            data-set folder. Anything else is the path of a JSONL file, absolute or from the working directory, with one
+            object per line (``problem``, optionally ``id``, ``answer`` and ``family``; other usual names of these
+            fields are known).
         seed: of the testbed's stream.
         limit: at most so many; 0 or None for all, which the testbed cannot give, being endless.
 
@@ -38,13 +42,10 @@ def load(source: str, *, seed: int = 0, limit: int | None = None) -> list[Proble
     if limit is not None and limit < 0:
         raise ConfigError(f"limit is {limit}; it must be 0 (all) or more")
     limit = limit or None
-    if endless(source):
-        return _testbed(source, seed, limit)
-    if source.startswith("hub:"):
-        problems = _unique(_hub(source), source)
-    else:
-        problems = _unique(_jsonl(Path(source).expanduser()), source)
-    chosen = list(islice(problems, limit))
+    if endless(source) and limit is None:
+        raise ConfigError(f"{source} is an endless stream; say how many problems with --limit (limit in a file)")
+    name, rest = _parts(source)
+    chosen = list(islice(_unique(registry.get("source", name)(rest, seed, limit), source), limit))
     if not chosen:
         raise DataError(f"{source} has no problems in it; give a file with one JSON object per line")
     return chosen
@@ -52,19 +53,27 @@ def load(source: str, *, seed: int = 0, limit: int | None = None) -> list[Proble
 
 def endless(source: str) -> bool:
     """Whether a source makes problems without end."""
-    return source == "testbed" or source.startswith("testbed:")
+    return bool(getattr(registry.get("source", _parts(source)[0]), "endless", False))
 
 
-def _testbed(source: str, seed: int, limit: int | None) -> list[Problem]:
+def _parts(source: str) -> tuple[str, str]:
+    """The registered source that an address names, and the rest of the address; a path is the source "file"."""
+    name, _, rest = source.partition(":")
+    return (name, rest) if name in registry.names("source") and name != "file" else ("file", source)
+
+
+@register("source", "testbed")
+def testbed(which: str, seed: int, limit: int | None) -> Iterator[Problem]:
+    """The testbed's stream: set A, set B, or both mixed."""
     from tacit.testbed import families
 
-    which = source.partition(":")[2] or "AB"
-    if which not in ("A", "B", "AB"):
+    if which not in ("A", "B", "AB", ""):
         raise ConfigError(f"the testbed has no set {which!r}; use testbed, testbed:A or testbed:B")
-    if limit is None:
-        raise ConfigError(f"{source} is an endless stream; say how many problems with --limit (limit in a file)")
-    stream = islice(families.problems(which, seed), limit)
-    return [Problem(item.id, item.text, item.gold, item.family) for item in stream]
+    for item in families.problems(which or "AB", seed):
+        yield Problem(item.id, item.text, item.gold, item.family)
+
+
+testbed.endless = True  # type: ignore[attr-defined]
 
 
 def _unique(problems: Iterable[Problem], source: str) -> Iterator[Problem]:
@@ -76,13 +85,17 @@ def _unique(problems: Iterable[Problem], source: str) -> Iterator[Problem]:
         yield problem
 
 
-def _jsonl(path: Path) -> Iterator[Problem]:
+@register("source", "file")
+def file(name: str, seed: int, limit: int | None) -> Iterator[Problem]:
+    """A JSONL file."""
+    path = Path(name).expanduser()
     if path.is_dir():
         raise DataError(f"{path} is a folder; give the JSONL file in it")
     try:
         handle = path.open("rb")
     except FileNotFoundError:
-        raise DataError(f"no data at {path}; give testbed, testbed:A, testbed:B or the path of a JSONL file") from None
+        others = ", ".join(one for one in registry.names("source") if one != "file")
+        raise DataError(f"no data at {path}; give the path of a JSONL file, or a source: {others}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     with handle:
@@ -118,15 +131,17 @@ def _from_object(value: Any, where: str, fallback_id: str) -> Problem:
     return Problem(str(identifier), text, None if gold is None else str(gold), None if family is None else str(family))
 
 
-def _hub(source: str) -> Iterator[Problem]:
+@register("source", "hub")
+def hub(address: str, seed: int, limit: int | None) -> Iterator[Problem]:
+    """A data set of the Hub, or a local data-set folder."""
     try:
         import datasets
     except ImportError:
         raise ConfigError("data sets from the Hub need one more package: pip install 'tacit[hub]'") from None
-    _, name, *split = source.split(":")
+    name, *split = address.split(":")
     try:
         loaded = datasets.load_dataset(name, split=split[0] if split else "test")
     except Exception as error:  # the client raises many kinds, none of which a user should have to know
         raise DataError(f"data set {name} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
     for index, value in enumerate(loaded):
-        yield _from_object(dict(value), f"{source} row {index}", f"{name}/{index}")
+        yield _from_object(dict(value), f"hub:{address} row {index}", f"{name}/{index}")

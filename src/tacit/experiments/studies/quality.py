@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ import numpy as np
 
 from tacit.agent import Agent, Answered, Remembered
 from tacit.answers.vote import equivalent
+from tacit.assembly import assembled, set_threads
 from tacit.bank import open_bank
 from tacit.config import LearnConfig, RunConfig
 from tacit.errors import DataError
 from tacit.experiments.report.run import write_atomically
-from tacit.experiments.run import build_agent, set_threads
 from tacit.experiments.scoring import Grader
 from tacit.experiments.studies import quality_rules
 from tacit.memory import Memory
@@ -121,15 +122,12 @@ def measure(config: QualityConfig, seed: int) -> tuple[list[dict[str, Any]], lis
     learned_from, held_out = _problems(config, seed)
     learning = replace(config.run.learn, **EVERYTHING)
     with tempfile.TemporaryDirectory() as scratch:
-        bank = open_bank(str(Path(scratch) / "bank.sqlite"))
-        try:
-            agent = build_agent(replace(config.run, seed=seed, learn=learning), bank)
+        run = replace(config.run, seed=seed, learn=learning)
+        with closing(open_bank(str(Path(scratch) / "bank.sqlite"))) as bank, assembled(run, bank) as agent:
             answered = agent.answer(learned_from, use_memory=False)
             remembered = agent.learn(answered)
             later = agent.answer(held_out, use_memory=False)
-        finally:
-            bank.close()
-    return _Trial(config, seed, agent, answered, remembered, held_out, later).result(learned_from)
+            return _Trial(config, seed, agent, answered, remembered, held_out, later).result(learned_from)
 
 
 def _problems(config: QualityConfig, seed: int) -> tuple[list[Problem], list[Problem]]:

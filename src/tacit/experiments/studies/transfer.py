@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -27,12 +28,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tacit.agent import Agent, Answered
+from tacit.assembly import assembled, set_threads
 from tacit.bank import open_bank
 from tacit.config import RunConfig
 from tacit.errors import DataError
 from tacit.experiments.report.bootstrap import mean_interval
 from tacit.experiments.report.run import write_atomically
-from tacit.experiments.run import build_agent, set_threads
 from tacit.experiments.scoring import Grader
 from tacit.memory import Memory, State
 from tacit.methods import controls
@@ -114,16 +115,12 @@ def family_matrix(config: TransferConfig) -> dict[str, Any]:
     sources_, targets = _by_family(config)
     families = list(targets)
     with tempfile.TemporaryDirectory() as scratch:
-        bank = open_bank(str(Path(scratch) / "bank.sqlite"))
-        try:
-            agent = build_agent(config.run, bank)
+        with closing(open_bank(str(Path(scratch) / "bank.sqlite"))) as bank, assembled(config.run, bank) as agent:
             memories = _admitted(agent, sources_, config.memories)
             asked = [problem for family in families for problem in targets[family]]
             zero = {one.problem.id: one.zero_shot for one in agent.answer(asked, use_memory=False)}
             pairs = [(memory, problem) for family in families for memory in memories[family] for problem in asked]
             responses = _under(agent, pairs)
-        finally:
-            bank.close()
     graders = {problem.id: Grader(problem) for problem in asked}
     cells: dict[tuple[str, str], list[tuple[float, float]]] = {}
     owner = {memory.id: family for family in families for memory in memories[family]}
@@ -214,9 +211,8 @@ def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
     """
     learned, rows = _deal(config, source)[0], []
     with tempfile.TemporaryDirectory() as scratch:
-        bank = open_bank(str(Path(scratch) / "bank.sqlite"))
-        try:
-            agent = build_agent(replace(config.run, data=source), bank)
+        run = replace(config.run, data=source)
+        with closing(open_bank(str(Path(scratch) / "bank.sqlite"))) as bank, assembled(run, bank) as agent:
             for start in range(0, len(learned), config.window):
                 answered = agent.answer(learned[start : start + config.window])
                 agent.remember(answered, agent.learn(answered))
@@ -228,8 +224,6 @@ def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
                     answered = asking.answer(fresh)
                     row = _scored(fresh, answered, controls.verified(asking, answered))
                     rows.append({"source": source, "target": target, "floor": floor, "memories": memories, **row})
-        finally:
-            bank.close()
     return rows
 
 

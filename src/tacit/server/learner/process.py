@@ -13,11 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
 
-from tacit.config import LearnConfig, RecallConfig, Sampling
+from tacit import registry
+from tacit.config import Settings, changed, require
 from tacit.errors import ConfigError
 
 PATIENCE = 30.0
@@ -31,47 +30,31 @@ STEADY = 60.0
 
 
 @dataclass(frozen=True)
-class WorkerSettings:
+class WorkerSettings(Settings):
     """What a worker needs to know. ``learn.batch`` is how many problems it takes at once.
 
     Attributes:
         bank: URL or path.
-        model: "testbed", a folder, or a Hub id.
         seed: of all sampling and learning; the server's, so that memories have the ids that it expects.
-        verifier, reward_model: as in RunConfig.
-        instruction: of the model's template; the server's.
-        device, dtype: where and how the model runs.
-        engine: addresses of vLLM servers that sample; none for this process.
-        threads: that torch may use.
         nice: added to the process's niceness, so that serving comes first.
         lease: seconds until another worker takes over what one that stalls or dies had claimed.
         poll: seconds between looks for work while there is none.
         promote: whether candidates are tried for promotion between batches, and hurtful memories quarantined.
     """
 
-    bank: str
-    model: str = "testbed"
+    bank: str = ""
     seed: int = 0
-    verifier: str | None = None
-    reward_model: str | None = None
-    instruction: str = ""
-    device: str = "auto"
-    dtype: str = "float32"
-    engine: tuple[str, ...] = ()
-    threads: int = 1
     nice: int = 10
     lease: float = 15.0
     poll: float = 1.0
     promote: bool = True
-    sampling: Sampling = field(default_factory=Sampling)
-    learn: LearnConfig = field(default_factory=LearnConfig)
-    recall: RecallConfig = field(default_factory=RecallConfig)
 
     def __post_init__(self) -> None:
-        if self.threads < 1 or not 0 <= self.nice <= 19:
-            raise ConfigError(f"threads is {self.threads} and nice {self.nice}; give at least 1, and 0 to 19")
-        if not (self.lease > 0 and self.poll > 0):
-            raise ConfigError(f"lease is {self.lease} and poll {self.poll}; both must be above 0 seconds")
+        super().__post_init__()
+        require(bool(self.bank), "a worker needs a bank")
+        require(0 <= self.nice <= 19, f"nice is {self.nice}; it must be between 0 and 19")
+        for name in ("lease", "poll"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be above 0 seconds")
 
     def to_json(self) -> str:
         """As text for ``from_json``."""
@@ -81,11 +64,10 @@ class WorkerSettings:
     def from_json(text: str) -> WorkerSettings:
         """What ``to_json`` wrote; ConfigError if it is anything else."""
         try:
-            values: Mapping[str, Any] = json.loads(text)
-            parts = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
-            made = {name: parts[name](**v) if name in parts else v for name, v in values.items()}
-            return WorkerSettings(**{**made, "engine": tuple(made.get("engine", ()))})
-        except (ValueError, TypeError, AttributeError) as error:
+            values = json.loads(text)
+            registry.load(values.get("plugins", ()))
+            return changed(WorkerSettings(bank="-"), values, "a worker's settings")
+        except (ValueError, AttributeError) as error:
             raise ConfigError(f"these are no settings of a worker: {error}") from None
 
 

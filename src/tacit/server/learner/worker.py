@@ -26,18 +26,16 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-import torch
-
 from tacit.agent import Agent, Answered, Remembered
+from tacit.assembly import build_agent, build_verifier, load_backbone, open_engine, set_threads
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.engines.base import Engine
-from tacit.engines.opening import open_engine
 from tacit.errors import BankError, EngineError, EngineLost, FingerprintError, MemoryFormatError, ModelError, TacitError
-from tacit.judges.reward_models import verifier_for
 from tacit.judges.verifiers import Verifier
 from tacit.memory import Memory, State
-from tacit.model.backbone import Backbone, Template
+from tacit.model.backbone import Backbone
+from tacit.server.keys import served
 from tacit.server.learner.jobs import Job, JobQueue
 from tacit.server.learner.process import PATIENCE, WorkerSettings
 from tacit.server.learner.promotion import UNPROVEN, Promoter, namespaces, quarantine_hurtful
@@ -105,17 +103,13 @@ class Worker:
     def agent(self, namespace: str) -> Agent:
         """The agent of a namespace; FingerprintError if its memories are another model's."""
         if namespace not in self._agents:
-            settings = self.settings
-            self._agents[namespace] = Agent(
-                self.backbone,
-                self.engine,
+            self._agents[namespace] = build_agent(
+                self.settings,
                 self.bank,
-                namespace,
-                settings.seed,
-                self.verifier,
-                settings.sampling,
-                settings.learn,
-                settings.recall,
+                self.engine,
+                namespace=namespace,
+                seed=self.settings.seed,
+                verifier=self.verifier,
             )
         return self._agents[namespace]
 
@@ -210,16 +204,13 @@ def work(settings: WorkerSettings, parent: int | None = None) -> None:
         TacitError: the model or bank cannot be opened, or the bank no longer be written.
     """
     os.nice(settings.nice)
-    torch.set_num_threads(settings.threads)
-    template = Template(instruction=settings.instruction)
-    backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device, template=template)
-    verifier = verifier_for(
-        settings.verifier, settings.model, settings.reward_model, device=settings.device, dtype=settings.dtype
-    )
+    set_threads(settings, products=True)
     bank = open_bank(settings.bank, busy_timeout=PATIENCE)
     engine = None
     try:
-        engine = open_engine(backbone, settings.engine)
+        backbone = load_backbone(settings, bank, served(bank), unsaid="")
+        verifier = build_verifier(settings)
+        engine = open_engine(settings, backbone)
         worker = Worker(bank, backbone, engine, verifier, settings)
         signal.signal(signal.SIGTERM, worker.terminate)
         if parent is not None and os.getppid() != parent:

@@ -14,17 +14,15 @@ from typing import TypeVar
 
 import torch
 
+from tacit.assembly import bind, build_verifier, load_backbone, open_engine, set_threads
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.engines.shared import SharedEngine
-from tacit.engines.vllm.engine import VLLMEngine
-from tacit.judges.reward_models import verifier_for
 from tacit.judges.verifiers import Verifier
-from tacit.model.backbone import Backbone, Template
 from tacit.recall import Recall
-from tacit.server.keys import ApiKey, KeyStore
+from tacit.server.keys import OPEN_NAMESPACE, ApiKey, KeyStore, served
 from tacit.server.learner.jobs import JobQueue
 from tacit.server.learner.process import PATIENCE, LearnerProcess
 from tacit.server.live.feed import Feed
@@ -32,9 +30,6 @@ from tacit.server.live.metrics import Metrics
 from tacit.server.settings import ServeConfig
 
 T = TypeVar("T")
-
-OPEN_NAMESPACE = "default"
-"""Whose memories an open server (loopback, no keys) uses and makes."""
 
 
 class Service:
@@ -49,16 +44,13 @@ class Service:
 
     def __init__(self, config: ServeConfig) -> None:
         self.config = config
-        self.threads = config.threads or (1 if config.model == "testbed" else torch.get_num_threads())
-        torch.set_num_threads(self.threads)
-        self.backbone = load_backbone(config)
-        self.verifier: Verifier | None = verifier_for(
-            config.verifier, config.model, config.reward_model, device=config.device, dtype=config.dtype
-        )
+        self.threads = set_threads(config, products=True)
         self.bank: Bank = open_bank(config.bank, busy_timeout=PATIENCE)
+        self.backbone = load_backbone(config, self.bank, served(self.bank), unsaid="")
+        self.verifier: Verifier | None = build_verifier(config)
         self.keys, self.jobs = KeyStore(self.bank), JobQueue(self.bank)
         self.local = LocalEngine(self.backbone, max_rows=config.limits.rows)
-        self._sampling = VLLMEngine(self.backbone, config.engine) if config.engine else self.local
+        self._sampling = open_engine(config, self.backbone) if config.engine else self.local
         self.engine = SharedEngine(self._sampling.session(), max_waiting=config.limits.waiting, threads=self.threads)
         self.metrics = Metrics()
         self.feed = Feed()
@@ -83,7 +75,7 @@ class Service:
         """
         with self._lock:
             if namespace not in self._recalls:
-                self.bank.bind(namespace, self.backbone.fingerprint, self.backbone.name)
+                bind(self.bank, namespace, self.backbone, self.config)
                 self._recalls[namespace] = Recall(self.backbone, self.bank, self.config.recall, namespace)
             return self._recalls[namespace]
 
@@ -107,13 +99,6 @@ class Service:
         self._model.shutdown(cancel_futures=True)
         self._disk.shutdown()
         self.bank.close()
-
-
-def load_backbone(config: ServeConfig) -> Backbone:
-    """The model with the template that server and learner share."""
-    return Backbone.load(
-        config.model, dtype=config.dtype, device=config.device, template=Template(instruction=config.instruction)
-    )
 
 
 def open_key() -> ApiKey:

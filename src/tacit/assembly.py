@@ -1,0 +1,204 @@
+"""Assembly: from settings to threads, model, engine, verifier, bank and agent. The one place where they are put together.
+
+Builds on the spine and, through the registry, on whatever provides its parts. ``tacit run``, ``ask``, ``consolidate``,
+``compare``, ``serve``, its learner and Ray's actors all come here, so that the same settings mean the same everywhere.
+
+What belongs to a prompt (its instruction and system message) and the kind of key are kept with the binding of a
+namespace to its model: a bank knows how it wants to be asked, and nobody has to say it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+
+from tacit import registry
+from tacit.agent import Agent
+from tacit.bank.base import Bank
+from tacit.config import RunConfig, Settings
+from tacit.engines.base import Engine
+from tacit.errors import FingerprintError
+from tacit.judges.verifiers import Verifier
+from tacit.model import threads
+from tacit.model.backbone import Backbone, Template
+from tacit.tasks.base import Task
+
+BINDING = "binding"
+"""Name of the mark under which a namespace keeps how its memories are asked for, as JSON."""
+
+TESTBED = "testbed"
+
+S = TypeVar("S", bound=Settings)
+
+
+def set_threads(settings: Settings, *, products: bool = False) -> int:
+    """Use the threads asked for; returns how many a product takes.
+
+    Without a number, torch's choice holds; for the testbed one for a product, and all there are for problems side by
+    side, each with one of its own.
+
+    Args:
+        settings: see ``Settings.threads``.
+        products: whether all work is in products, so that none is for problems side by side (a server's engine).
+    """
+    threads.use(None)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    elif settings.model == TESTBED:
+        torch.set_num_threads(1)
+        if not products:
+            threads.use(threads.cores())
+    return torch.get_num_threads()
+
+
+def task_of(settings: Settings) -> Task:
+    """The task that the settings name."""
+    part = registry.get("task", settings.task)
+    task: Task = part() if isinstance(part, type) else part
+    return task
+
+
+# -- what a bank knows of how it is asked -----------------------------------------------------------------------------
+
+
+def binding(bank: Bank, namespaces: Sequence[str]) -> dict[str, str]:
+    """How the first of these namespaces that has memories is asked: task, instruction, system, key. Memories made
+    before this was kept tell the key alone."""
+    for name in namespaces:
+        if (text := bank.marked(name, BINDING)) is not None:
+            held: dict[str, str] = json.loads(text)
+            return held
+        _, found = bank.page(name, limit=1)
+        if found:
+            return {"key": found[0].key_kind}
+    return {}
+
+
+def as_bound(settings: S, bank: Bank, namespaces: Sequence[str]) -> S:
+    """Settings whose defaults are those of a bank: its task and its kind of key."""
+    held = binding(bank, namespaces)
+    return replace(
+        settings,
+        task=held.get("task", settings.task),
+        recall=replace(settings.recall, key=held.get("key", settings.recall.key)),
+    )
+
+
+def bind(bank: Bank, namespace: str, backbone: Backbone, settings: Settings) -> None:
+    """Tie a namespace to a model and keep how it is asked.
+
+    Raises:
+        FingerprintError: it is tied to another model or prompt.
+    """
+    bank.bind(namespace, backbone.fingerprint, backbone.name)
+    if bank.marked(namespace, BINDING) is None:
+        template = backbone.template
+        held = {"task": settings.task, "instruction": template.instruction, "system": template.system}
+        bank.mark(namespace, BINDING, json.dumps({**held, "key": settings.recall.key}, sort_keys=True))
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def load_backbone(
+    settings: Settings, bank: Bank | None = None, namespaces: Sequence[str] = (), *, unsaid: str | None = None
+) -> Backbone:
+    """The model, with the prompt that the settings say; where they do not, that of the bank, else ``unsaid``, else the
+    task's.
+
+    Args:
+        settings: model, where and how it runs, and the instruction, if it is said.
+        bank, namespaces: whose memories it shall serve; see ``binding``.
+        unsaid: instruction where nobody says one; None for the task's.
+
+    Raises:
+        ModelError: see ``Backbone.load``.
+        FingerprintError: the memories are for another instruction than the one given.
+    """
+    held = binding(bank, namespaces) if bank is not None else {}
+    said = settings.instruction
+    if said is not None and said != held.get("instruction", said):
+        raise FingerprintError(
+            f"the memories of this bank are for the instruction {held['instruction']!r}, not for {said!r}; leave "
+            "--instruction out, or use another bank"
+        )
+    task = task_of(settings)
+    usual = "" if settings.model == TESTBED else task.instruction
+    instruction = held.get("instruction", said if said is not None else unsaid if unsaid is not None else usual)
+    template = Template(instruction, held.get("system", task.system))
+    backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device, template=template)
+    if bank is None or said is not None or "instruction" in held:
+        return backbone
+    # Memories from before the instruction was kept: it was one of these.
+    wanted = {found[0].fingerprint for name in namespaces if (found := bank.page(name, limit=1)[1])}
+    tried = (backbone, *(backbone.asked(Template(text)) for text in ("", task.instruction)))
+    return next((one for one in tried if one.fingerprint in wanted), backbone)
+
+
+def open_engine(settings: Settings, backbone: Backbone) -> Engine:
+    """What samples, to be closed after use: this process, vLLM servers, Ray's actors, or a registered engine.
+
+    Raises:
+        ConfigError: there is no such engine, or it cannot be reached.
+    """
+    name = "ray" if settings.ray is not None else "local"
+    if settings.engine:
+        name = settings.engine[0].partition(":")[0].lower()
+        name = "vllm" if name in ("http", "https") or "." in settings.engine[0] else name
+    engine: Engine = registry.get("engine", registry.known("engine", name))(backbone, settings)
+    return engine
+
+
+def build_verifier(settings: Settings) -> Verifier | None:
+    """The verifier asked for; without a name the reward model where there is one, else vote share: on the testbed the
+    first was best, the second and log-probability level with each other, and each better than none (docs/log/).
+
+    Raises:
+        ConfigError: there is no such verifier, or no reward model where one is asked for.
+        ModelError: the reward model cannot be loaded.
+    """
+    has_model = settings.reward_model is not None or settings.model == TESTBED
+    name = settings.verifier or ("reward-model" if has_model else "vote")
+    verifier: Verifier | None = registry.get("verifier", name)(settings)
+    return verifier
+
+
+def build_agent(
+    settings: Settings,
+    bank: Bank,
+    engine: Engine,
+    *,
+    namespace: str = "default",
+    seed: int = 0,
+    verifier: Verifier | None = None,
+) -> Agent:
+    """The agent that the settings describe, on an open bank and engine."""
+    bind(bank, namespace, engine.backbone, settings)
+    return Agent(
+        engine.backbone,
+        engine,
+        bank,
+        namespace,
+        seed,
+        verifier,
+        settings.sampling,
+        settings.learn,
+        settings.recall,
+        task_of(settings),
+    )
+
+
+@contextmanager
+def assembled(config: RunConfig, bank: Bank) -> Iterator[Agent]:
+    """The agent of a run on an open bank; its engine is closed at the end."""
+    set_threads(config)
+    engine = open_engine(config, load_backbone(config, bank, [config.namespace]))
+    with closing(engine):
+        yield build_agent(
+            config, bank, engine, namespace=config.namespace, seed=config.seed, verifier=build_verifier(config)
+        )
