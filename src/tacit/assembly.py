@@ -1,4 +1,4 @@
-"""Assembly: from settings to threads, model, engine, verifier, bank and agent. The one place where they are put together.
+"""Assembly: settings become threads, model, engine, verifier and agent. The one place where they are put together.
 
 Builds on the spine and, through the registry, on whatever provides its parts. ``tacit run``, ``ask``, ``consolidate``,
 ``compare``, ``serve``, its learner and Ray's actors all come here, so that the same settings mean the same everywhere.

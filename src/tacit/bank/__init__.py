@@ -85,6 +85,8 @@ def _sqlite(url: str, **settings: Any) -> SQLiteBank:
 @register("bank", "postgresql")
 def _postgresql(url: str, **settings: Any) -> SQLBank:
 
+    from tacit.bank.postgres.bank import PostgresBank
+
     return PostgresBank(url, **settings)
 
 

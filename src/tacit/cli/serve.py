@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tacit.cli.common import console
+from tacit.cli.common import BankOption, console
 from tacit.cli.options import Given, taking
 from tacit.errors import ConfigError, install_hint
 from tacit.server.settings import Limits, ServeConfig

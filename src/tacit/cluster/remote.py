@@ -1,7 +1,7 @@
 """The engine and the learner whose work is done by actors: same interfaces, same results.
 
-Builds on connection, crew, engines and learning. What needs no model (gates, checks) is decided here, before anything is
-sent.
+Builds on connection, crew, engines and learning. What needs no model (gates, checks) is decided here, before anything
+is sent.
 """
 
 from __future__ import annotations
