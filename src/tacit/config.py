@@ -66,6 +66,19 @@ class Sampling:
         )
 
 
+GONE: dict[str, dict[str, Any]] = {
+    "learn": {
+        "init_text": "Let us think step by step and check every step.",
+        "rehearse": 0,
+        "normalise_advantage": False,
+        "kl": 0.0,
+        "keep": "last",
+    },
+    "recall": {"k": 1, "compose": "concatenate", "use": 0.0},
+}
+"""Settings that 0.1 had and that did not pay (docs/log/), with the values at which they did nothing: what was made with
+those goes on, and is known by the same ids."""
+
 LATER: dict[str, Any] = {"kl": 0.0, "rehearse": 0, "admit_belief": 0.0, "enough": 2.0, "settled": 0}
 """Learning settings that did not exist from the start, with what memories were learned by until then; see
 ``LearnConfig.digest``. A new setting goes in here and into ``LearnConfig.payload``."""
@@ -81,23 +94,17 @@ class LearnConfig:
         rollouts: group size G.
         lr: Adam's learning rate.
         clip: largest gradient norm of one memory's soft prompt.
-        init: "gaussian" (at the embedding scale), "vocabulary" (rows of random tokens), "text" (rows of
-            ``init_text``'s tokens, repeated), or "nearest" (the recalled memory, else gaussian).
-        init_text: for init "text".
+        init: "gaussian" (at the embedding scale), "vocabulary" (rows of random tokens), or "nearest" (the recalled
+            memory, else gaussian).
         label: whose vote becomes the label. "verified" (all responses, with memory or without, weighted by a verifier
             whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"),
             "confident" (a vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of the rollouts without
             memory, as in the paper), "routed" (the routed answers), or "renewed" (each step's own group). Measured in
             docs/log/.
-        rehearse: nearest earlier problems, with the labels that their active memories learned, that a new soft prompt
-            has to serve besides its own problem, a group of rollouts each; 0 for none, as in the paper.
         reward: name of a registered reward.
-        normalise_advantage: divide a group's advantages by their standard deviation.
         min_votes, min_lead: the vote gate, for 8 responses and scaled to other numbers: fewer votes, or a smaller
             lead over the runner-up, and the problem is not learned from (after SCRL, arXiv 2603.19880).
-        kl: weight of a KL penalty towards the model without the soft prompt; 0 for none.
         norm_cap: largest norm of a soft-prompt row, in mean embedding norms.
-        keep: "last" prompt, or the "best" by the mean reward of its own rollouts.
         admit: least mean reward over the last ``admit_steps`` steps for a memory to become active.
         admit_steps: see ``admit``.
         admit_belief: least probability that a calibrated verifier gives the responses behind the label, on average,
@@ -118,16 +125,11 @@ class LearnConfig:
     lr: float = 0.02
     clip: float = 1.0
     init: str = "gaussian"
-    init_text: str = "Let us think step by step and check every step."
     label: str = "verified"
-    rehearse: int = 0
     reward: str = "majority"
-    normalise_advantage: bool = False
     min_votes: int = 3
     min_lead: int = 2
-    kl: float = 0.0
     norm_cap: float = 3.0
-    keep: str = "last"
     admit: float = 0.5
     admit_steps: int = 3
     admit_belief: float = 0.0
@@ -142,16 +144,13 @@ class LearnConfig:
         require(self.rollouts >= 2, "rollouts is 1; a group needs at least 2 to have advantages")
         require(0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0 and finite")
         require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
-        require(0 <= self.kl < math.inf, f"kl is {self.kl}; it must be 0 or more")
         require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
-        for name in ("rehearse", "settled"):
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be 0 or more")
+        require(self.settled >= 0, f"settled is {self.settled}; it must be 0 or more")
         require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
         require(0 <= self.admit_belief <= 1, f"admit_belief is {self.admit_belief}; it must be between 0 and 1")
         require(0 < self.enough < math.inf, f"enough is {self.enough}; it must be above 0 (above 1: learn always)")
-        _one_of("init", self.init, ("gaussian", "vocabulary", "text", "nearest"))
+        _one_of("init", self.init, ("gaussian", "vocabulary", "nearest"))
         _one_of("label", self.label, ("zero-shot", "routed", "verified", "confident", "renewed"))
-        _one_of("keep", self.keep, ("last", "best"))
 
     def digest(self) -> str:
         """Short hash of all settings that change a memory (``batch`` and ``row_tokens`` do not).
@@ -165,22 +164,18 @@ class LearnConfig:
     def payload(self) -> dict[str, Any]:
         """What ``digest`` is taken of, written out: a setting may be renamed, its name here may not."""
         return {
+            **GONE["learn"],
             "tokens": self.tokens,
             "steps": self.steps,
             "rollouts": self.rollouts,
             "lr": self.lr,
             "clip": self.clip,
             "init": self.init,
-            "init_text": self.init_text,
             "label": self.label,
-            "rehearse": self.rehearse,
             "reward": self.reward,
-            "normalise_advantage": self.normalise_advantage,
             "min_votes": self.min_votes,
             "min_lead": self.min_lead,
-            "kl": self.kl,
             "norm_cap": self.norm_cap,
-            "keep": self.keep,
             "admit": self.admit,
             "admit_steps": self.admit_steps,
             "admit_belief": self.admit_belief,
@@ -198,17 +193,10 @@ class RecallConfig:
             embedding), "hidden" or "hidden:L" (mean hidden state over the problem) or "kv" (key and value activations
             of every layer). The paper has "input" and "kv".
         floor: least cosine similarity; below it the problem is answered without a memory.
-        k: memories recalled together.
-        compose: how several become one soft prompt: "concatenate" (nearest last) or "average".
-        use: weight of measured use. Of the ``CONSIDERED`` nearest memories those are taken with the largest
-            similarity + use x (helped - hurt) / (uses + 2); 0 for similarity alone, as in the paper.
     """
 
     key: str = "last"
     floor: float = 0.5
-    k: int = 1
-    compose: str = "concatenate"
-    use: float = 0.0
 
     def __post_init__(self) -> None:
         kind, _, layer = self.key.partition(":")
@@ -217,9 +205,6 @@ class RecallConfig:
             not layer or (kind in ("hidden", "last") and layer.isdigit()),
             f"key is {self.key!r}; only hidden and last take a layer, as in last:12",
         )
-        require(self.k >= 1, f"k is {self.k}; it must be at least 1")
-        _one_of("compose", self.compose, ("concatenate", "average"))
-        require(0 <= self.use < math.inf, f"use is {self.use}; it must be 0 or more")
         require(-1 <= self.floor <= 1, f"floor is {self.floor}; a cosine similarity lies between -1 and 1")
 
 
@@ -297,10 +282,28 @@ class RunConfig:
         return values
 
 
+PARTS: dict[str, Any] = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
+
+
 def completed(held: dict[str, Any]) -> dict[str, Any]:
-    """Settings read from a file, where every one that did not exist when it was written has its default."""
-    parts = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
-    return {
-        name: {**dataclasses.asdict(parts[name]()), **value} if name in parts and isinstance(value, dict) else value
-        for name, value in held.items()
-    }
+    """Settings read from a file as if they were of today: those that are newer than it have their defaults, and those
+    that are gone are left out.
+
+    Raises:
+        ConfigError: one that is gone was in use.
+    """
+    values = dict(held)
+    for part, kind in PARTS.items():
+        if not isinstance(value := values.get(part), dict):
+            continue
+        gone = GONE.get(part, {})
+        used = [f"{name} = {value[name]!r}" for name in gone if name in value and value[name] != gone[name]]
+        used += ["init = 'text'"] if part == "learn" and value.get("init") == "text" else []
+        require(
+            not used,
+            f"this run used {', '.join(used)}, which this version no longer has; continue it with tacit 0.1 or start "
+            "another",
+        )
+        kept = {name: held for name, held in value.items() if name not in gone}
+        values[part] = {**dataclasses.asdict(kind()), **kept}
+    return values

@@ -5,7 +5,7 @@ group of rollouts under its soft prompt, reward those that give the label, and t
 prompt alone (gradients.py), with advantages A_i = r_i - mean(r).
 
 One step per group of fresh rollouts keeps it on-policy: the importance ratio is 1, so there is no old policy, no
-clipping (whose bias has passed for learning, arXiv 2506.10947), and no division by the deviation unless asked for.
+clipping (whose bias has passed for learning, arXiv 2506.10947), and no division by the deviation.
 The backbone has no gradients. Every memory has its own prompt, Adam state, gradient clip and random numbers, so what
 else is in the batch changes nothing; the group's prompt is computed once and its gradient summed in the cache.
 """
@@ -26,18 +26,10 @@ from tacit import rewards
 from tacit.answers.vote import Vote, extract, vote_answers
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
-from tacit.gradients import Group, prompt_gradients
+from tacit.gradients import Group, advantages, cap, descend, prompt_gradients
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.seeds import derive, generator
-
-
-@dataclass(frozen=True)
-class Example:
-    """A problem and the answer that its own experience says is right."""
-
-    problem: Problem
-    label: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,6 @@ class Task:
         vote: over its answers: gate and, for fixed labels, the label.
         start: soft prompt [K, d] to start from, for init "nearest"; None if there is none.
         label: decided by better evidence than the vote, which then neither gates nor labels; None for the vote's.
-        also: further examples that the same soft prompt has to serve.
         refusal: why there is nothing to learn here, if so.
     """
 
@@ -57,7 +48,6 @@ class Task:
     vote: Vote
     start: np.ndarray | None = None
     label: str | None = None
-    also: tuple[Example, ...] = ()
     refusal: str | None = None
 
 
@@ -71,7 +61,7 @@ class Learned:
         reason: why it was admitted, rejected or skipped, in one sentence.
         label: what the last step rewarded.
         steps: per step: reward (mean of the group), label, share, norm (mean row norm in embedding norms), grad_norm,
-            updated, tokens, seconds; with further examples also ``also``, the mean reward of their groups.
+            updated, tokens, seconds.
         tokens: tokens generated in all.
     """
 
@@ -85,7 +75,7 @@ class Learned:
 
 
 @dataclass(eq=False)
-class _Live:
+class Live:
     """A memory being learned; ``settled`` counts the latest steps in which every rollout earned the full reward."""
 
     task: Task
@@ -93,9 +83,7 @@ class _Live:
     prompt: Tensor
     optimizer: torch.optim.Adam
     label: str
-    also: list[tuple[Example, Tensor]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
-    best: tuple[float, Tensor] | None = None
     settled: int = 0
     tokens: int = 0
 
@@ -140,7 +128,7 @@ class Learner:
     def _learn(self, tasks: Sequence[Task]) -> list[Learned]:
         """Learn tasks that are fit for it, at most ``config.batch`` at a time."""
         results: dict[int, Learned] = {}
-        waiting, live = iter(range(len(tasks))), dict[int, _Live]()
+        waiting, live = iter(range(len(tasks))), dict[int, Live]()
         while True:
             # A memory that is done makes room for the next.
             for number in islice(waiting, self.config.batch - len(live)):
@@ -154,10 +142,8 @@ class Learner:
 
     def _room(self, task: Task) -> str | None:
         """Why a problem is too long to be learned from: with a soft prompt it needs more room than without."""
-        problems = [task.problem, *(example.problem for example in task.also)]
-        longest = max(len(self.backbone.encode(problem.text)) for problem in problems)
         rows = len(task.start) if task.start is not None else self.config.tokens
-        needed = longest + rows + self.sampling.max_tokens
+        needed = len(self.backbone.encode(task.problem.text)) + rows + self.sampling.max_tokens
         if needed <= self.engine.context:
             return None
         return (
@@ -175,124 +161,93 @@ class Learner:
             return f"small lead: {vote.why}"
         return None
 
-    def _begin(self, task: Task) -> _Live:
+    def _begin(self, task: Task) -> Live:
         prompt = self._initial(task).to(self.backbone.device).requires_grad_(True)
         optimizer = torch.optim.Adam([prompt], lr=self.config.lr)
         label = task.label if task.label is not None else task.vote.answer
         assert label is not None
-        also = [(example, self.backbone.encode(example.problem.text)) for example in task.also]
-        return _Live(task, self.backbone.encode(task.problem.text), prompt, optimizer, label, also)
+        return Live(task, self.backbone.encode(task.problem.text), prompt, optimizer, label)
 
     def _initial(self, task: Task) -> Tensor:
         if self.config.init == "nearest" and task.start is not None:
             return torch.tensor(task.start, dtype=torch.float32)
         return initial_prompt(self.backbone, self.config, generator(self.seed, task.problem.id, "init"))
 
-    def _done(self, memory: _Live) -> bool:
+    def _done(self, memory: Live) -> bool:
         config = self.config
         return len(memory.steps) == config.steps or 0 < config.settled <= memory.settled
 
-    def _step(self, live: list[_Live]) -> None:
+    def _step(self, live: list[Live]) -> None:
         began = time.perf_counter()
-        requests = [request for memory in live for request in self._requests(memory)]
-        rollouts = iter(self.engine.generate(requests))
+        asked = [self._requests(memory) for memory in live]
+        drawn = iter(self.engine.generate([request for requests in asked for request in requests]))
         groups: list[Group] = []
-        for memory in live:
-            own, *others = [next(rollouts) for _ in range(1 + len(memory.also))]
-            groups += self._judge(memory, own, others)
+        for memory, requests in zip(live, asked, strict=True):
+            rng = generator(self.seed, memory.task.problem.id, "reward", len(memory.steps))
+            groups += self._judge(memory, [next(drawn) for _ in requests], rng)
         moved = self._gradients(groups)
         for memory in live:
             if id(memory.prompt) in moved:
-                norm = torch.nn.utils.clip_grad_norm_([memory.prompt], self.config.clip)
-                memory.optimizer.step()
-                memory.optimizer.zero_grad()
-                self._cap(memory.prompt)
-                memory.steps[-1].update(updated=True, grad_norm=float(norm))
+                norm = descend(memory.optimizer, self.config.clip)
+                cap(memory.prompt, self.config.norm_cap * self.backbone.embedding_norm)
+                memory.steps[-1].update(updated=True, grad_norm=norm)
         seconds = (time.perf_counter() - began) / len(live)
         for memory in live:
             norms = memory.prompt.detach().norm(dim=1)
             memory.steps[-1].update(norm=float(norms.mean()) / self.backbone.embedding_norm, seconds=seconds)
 
-    def _requests(self, memory: _Live) -> list[Request]:
+    def _requests(self, memory: Live) -> list[Request]:
+        """What a memory asks for in a step: a group of rollouts of its own problem."""
         name, step = memory.task.problem.id, len(memory.steps)
-        asked: list[tuple[Tensor, tuple[str, ...]]] = [(memory.ids, ())]
-        asked += [(ids, (example.problem.id,)) for example, ids in memory.also]
         return [
             Request(
-                ids,
+                memory.ids,
                 memory.prompt.detach(),
                 self.config.rollouts,
                 self.sampling.temperature,
                 1.0,
                 self.sampling.max_tokens,
-                tuple(derive(self.seed, name, "learn", step, g, *other) for g in range(self.config.rollouts)),
+                tuple(derive(self.seed, name, "learn", step, g) for g in range(self.config.rollouts)),
             )
-            for ids, other in asked
         ]
 
-    def _judge(self, memory: _Live, own: list[Rollout], others: list[list[Rollout]]) -> list[Group]:
-        """Reward a memory's groups and write the step's record; groups whose advantages are zero or mean nothing are
-        left out."""
-        answers = [extract(rollout.text) for rollout in own]
+    def _judge(self, memory: Live, drawn: list[list[Rollout]], rng: np.random.Generator) -> list[Group]:
+        """Reward what ``_requests`` gave and write the step's record; a group whose advantages are zero or mean nothing
+        is left out."""
+        [rollouts] = drawn
+        answers = [extract(rollout.text) for rollout in rollouts]
         vote = vote_answers(answers)
         weak = None
         if self.config.label == "renewed":
             weak = self.gate(vote)
             memory.label = vote.answer or memory.label
-        rng = generator(self.seed, memory.task.problem.id, "reward", len(memory.steps))
-        scores = [self.reward(answers, memory.label, rng)]
-        for (example, _), group in zip(memory.also, others, strict=True):
-            scores.append(self.reward([extract(rollout.text) for rollout in group], example.label, rng))
-        means = [sum(score) / len(score) for score in scores]
-        tokens = sum(len(rollout.token_ids) for group in (own, *others) for rollout in group)
+        scores = self.reward(answers, memory.label, rng)
+        tokens = sum(len(rollout.token_ids) for rollout in rollouts)
         memory.tokens += tokens
-        everything = sum(means) / len(means)
-        memory.settled = memory.settled + 1 if min(map(min, scores)) >= 1 else 0
-        if memory.best is None or everything >= memory.best[0]:
-            memory.best = (everything, memory.prompt.detach().clone())
+        memory.settled = memory.settled + 1 if min(scores) >= 1 else 0
         record = {
-            "reward": means[0],
+            "reward": sum(scores) / len(scores),
             "label": memory.label,
             "share": vote.share,
             "updated": False,
             "grad_norm": 0.0,
             "tokens": tokens,
         }
-        if others:
-            record["also"] = sum(means[1:]) / len(others)
         memory.steps.append(record)
-        groups = []
-        ids = [memory.ids, *(ids for _, ids in memory.also)]
-        for place, (group, score) in enumerate(zip((own, *others), scores, strict=True)):
-            if max(score) > min(score) and not (weak and place == 0):
-                groups.append(Group(ids[place], memory.prompt, group, self._advantages(score, len(scores))))
-        return groups
-
-    def _advantages(self, scores: list[float], groups: int) -> list[float]:
-        mean = sum(scores) / len(scores)
-        scale = float(np.std(scores)) if self.config.normalise_advantage else 1.0
-        return [(score - mean) / scale / groups for score in scores]
+        if weak or max(scores) == min(scores):
+            return []
+        return [Group(memory.ids, memory.prompt, rollouts, advantages(scores))]
 
     def _gradients(self, groups: list[Group]) -> set[int]:
         """Set the gradient of every prompt in ``groups``; returns their ids."""
-        config = self.config
-        found = prompt_gradients(
-            self.backbone, groups, self.sampling.temperature, row_tokens=config.row_tokens, kl=config.kl
-        )
+        found = prompt_gradients(self.backbone, groups, self.sampling.temperature, row_tokens=self.config.row_tokens)
         for group in groups:
             assert group.prompt is not None
             group.prompt.grad = found[id(group.prompt)]
         return set(found)
 
-    @torch.no_grad()
-    def _cap(self, prompt: Tensor) -> None:
-        largest = self.config.norm_cap * self.backbone.embedding_norm
-        prompt.mul_((largest / prompt.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0))
-
-    def _finish(self, memory: _Live) -> Learned:
+    def _finish(self, memory: Live) -> Learned:
         config = self.config
-        assert memory.best is not None
-        prompt = memory.best[1] if config.keep == "best" else memory.prompt.detach()
         recent = [record["reward"] for record in memory.steps[-config.admit_steps :]]
         mean = sum(recent) / len(recent)
         seen = any(record["reward"] > 0 for record in memory.steps)
@@ -306,7 +261,7 @@ class Learner:
             reason = f"mean reward {mean:.2f} over its last {len(recent)} steps, {config.admit:.2f} needed"
         return Learned(
             memory.task.problem,
-            prompt.cpu().numpy().astype(np.float32, copy=True),
+            memory.prompt.detach().cpu().numpy().astype(np.float32, copy=True),
             admitted,
             reason,
             memory.label,
@@ -320,9 +275,5 @@ def initial_prompt(backbone: Backbone, config: LearnConfig, rng: np.random.Gener
     if config.init in ("gaussian", "nearest"):
         noise = rng.standard_normal((config.tokens, backbone.hidden_size), dtype=np.float32)
         return torch.from_numpy(noise) * backbone.embedding_std
-    if config.init == "vocabulary":
-        ids = torch.from_numpy(rng.integers(0, len(backbone.tokenizer), config.tokens))
-    else:
-        text = torch.tensor(backbone.tokenizer(config.init_text, add_special_tokens=False)["input_ids"])
-        ids = text.repeat(-(-config.tokens // len(text)))[: config.tokens]
+    ids = torch.from_numpy(rng.integers(0, len(backbone.tokenizer), config.tokens))
     return backbone.embed(ids).detach().float().cpu().clone()

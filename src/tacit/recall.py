@@ -29,9 +29,6 @@ from tacit.errors import ModelError
 from tacit.memory import Memory
 from tacit.model.backbone import Backbone
 
-CONSIDERED = 4
-"""Nearest memories that measured use may choose among."""
-
 
 class Keys:
     """Makes keys of one kind with one backbone; needs no bank, so that baselines search by the same similarity."""
@@ -88,68 +85,14 @@ class Recall:
         """Unit-norm float32 keys [N, D] of problem texts; D depends on the kind of key."""
         return self._keys.of(texts)
 
-    def recalled(self, keys: np.ndarray) -> list[list[tuple[Hit, Memory]]]:
-        """The memories to answer with, for each key [N, D]: up to ``config.k`` of them, best first."""
-        config = self.config
-        found = self._search(keys, max(CONSIDERED, config.k) if config.use else config.k)
-        return [self._best([(hit, self.bank.get(hit.memory_id, self.namespace)) for hit in hits]) for hits in found]
-
-    def neighbours(self, keys: np.ndarray, count: int) -> list[list[Memory]]:
-        """The ``count`` most similar active memories of each key, nearest first."""
-        found = self._search(keys, count)
-        return [[self.bank.get(hit.memory_id, self.namespace) for hit in hits] for hits in found]
-
-    def _best(self, held: list[tuple[Hit, Memory]]) -> list[tuple[Hit, Memory]]:
-        if self.config.use:
-            # A stable sort: equal worth keeps the order of similarity.
-            held = sorted(held, key=lambda pair: -(pair[0].similarity + self.config.use * utility(pair[1])))
-        return held[: self.config.k]
-
-    def _search(self, keys: np.ndarray, k: int) -> list[list[Hit]]:
-        return self.bank.search_many(
+    def recalled(self, keys: np.ndarray) -> list[tuple[Hit, Memory] | None]:
+        """The memory to answer with, for each key [N, D]; None where none is similar enough."""
+        found = self.bank.search_many(
             keys,
             namespace=self.namespace,
             fingerprint=self.backbone.fingerprint,
             key_kind=self.config.key,
-            k=k,
+            k=1,
             floor=self.config.floor,
         )
-
-
-def utility(memory: Memory) -> float:
-    """Measured use in (-1, 1): how much more often a memory's answer was preferred than rejected, per use.
-
-    Two uses without effect are counted in, so that a single verdict does not decide.
-    """
-    return (memory.helped - memory.hurt) / (memory.uses + 2)
-
-
-def compose(prompts: Sequence[np.ndarray], how: str) -> np.ndarray:
-    """One soft prompt [K', d] of several [K, d], best first: concatenated with the best nearest to the problem, or
-    averaged row by row (composition is left open by the paper)."""
-    if len(prompts) == 1:
-        return prompts[0]
-    if how == "average":
-        return np.asarray(np.mean(prompts, axis=0, dtype=np.float32))
-    return np.concatenate(list(reversed(prompts)))
-
-
-def fitting(
-    memories: list[tuple[Hit, Memory]], how: str, room: int
-) -> tuple[list[tuple[Hit, Memory]], np.ndarray | None]:
-    """The best of the memories, composed, that leave room for an answer: a long problem may fit without them alone.
-
-    Args:
-        memories: best first.
-        how: see ``compose``.
-        room: positions that the soft prompt may take.
-
-    Returns:
-        Those kept, and their soft prompt [K', d]; none and None where not even the best one fits.
-    """
-    while memories:
-        prompt = compose([memory.prompt for _, memory in memories], how)
-        if len(prompt) <= room:
-            return memories, prompt
-        memories = memories[:-1]
-    return [], None
+        return [(hits[0], self.bank.get(hits[0].memory_id, self.namespace)) if hits else None for hits in found]

@@ -104,7 +104,7 @@ def run(
     lr: Annotated[float, typer.Option(metavar="X", help="Learning rate of Adam.", rich_help_panel=LEARNING)] = LEARN.lr,
     init: Annotated[
         str,
-        typer.Option(metavar="NAME", help="gaussian, vocabulary, text, nearest.", rich_help_panel=LEARNING),
+        typer.Option(metavar="NAME", help="gaussian, vocabulary, nearest.", rich_help_panel=LEARNING),
     ] = LEARN.init,
     label: Annotated[
         str,
@@ -134,13 +134,6 @@ def run(
             rich_help_panel=LEARNING,
         ),
     ] = LEARN.settled,
-    rehearse: Annotated[
-        int,
-        typer.Option(metavar="N", help="Earlier problems that a memory has to serve too.", rich_help_panel=LEARNING),
-    ] = LEARN.rehearse,
-    kl: Annotated[
-        float, typer.Option(metavar="X", help="Weight of a KL penalty.", rich_help_panel=LEARNING)
-    ] = LEARN.kl,
     batch: Annotated[
         int, typer.Option(metavar="B", help="Problems learned at once; speed only.", rich_help_panel=LEARNING)
     ] = LEARN.batch,
@@ -156,15 +149,6 @@ def run(
     floor: Annotated[
         float, typer.Option(metavar="X", help="Least similarity of a recall.", rich_help_panel=RECALLING)
     ] = RECALL.floor,
-    memories: Annotated[
-        int, typer.Option(metavar="N", help="Memories recalled together.", rich_help_panel=RECALLING)
-    ] = RECALL.k,
-    compose: Annotated[
-        str, typer.Option(metavar="NAME", help="Several: concatenate, average.", rich_help_panel=RECALLING)
-    ] = RECALL.compose,
-    use: Annotated[
-        float, typer.Option(metavar="X", help="Weight of measured use in recall.", rich_help_panel=RECALLING)
-    ] = RECALL.use,
     verifier: VerifierOption = RUN.verifier,
     reward_model: Annotated[
         str | None,
@@ -218,12 +202,10 @@ def run(
             admit_belief=admit_belief,
             enough=enough,
             settled=settled,
-            rehearse=rehearse,
-            kl=kl,
             batch=batch,
             row_tokens=row_tokens,
         ),
-        recall=RecallConfig(key=key, floor=floor, k=memories, compose=compose, use=use),
+        recall=RecallConfig(key=key, floor=floor),
     )
     _run(config, f"{model} on {data}, seed {seed}")
 

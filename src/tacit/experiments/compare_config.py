@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tacit.config import LearnConfig, RecallConfig, Sampling
+from tacit.config import GONE, PARTS, LearnConfig, RecallConfig, Sampling
 from tacit.errors import ConfigError
 from tacit.methods import base
 from tacit.tasks.sources import endless
@@ -172,6 +172,8 @@ def _changed(settings: Any, changes: Any, where: str) -> Any:
         raise ConfigError(f"{where}: settings are a table, not {type(changes).__name__}")
     known = {part.name: part for part in dataclasses.fields(settings)}
     for name, value in changes.items():
+        if any(name in part for kind, part in GONE.items() if isinstance(settings, PARTS[kind])):
+            raise ConfigError(f"{where}: {name} did not pay and has left (docs/log/); take it out, or use tacit 0.1")
         if name not in known:
             raise ConfigError(f"{where}: there is no setting {name!r}; there are: {', '.join(known)}")
         held = getattr(settings, name)

@@ -23,7 +23,7 @@ from tacit.answers.vote import extract, vote_answers
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
-from tacit.gradients import Group, passes, policy_loss
+from tacit.gradients import Group, advantages, cap, descend, passes, policy_loss
 from tacit.learning import Learner, initial_prompt
 from tacit.methods.base import Method, Oracle, World
 from tacit.model.backbone import Backbone
@@ -67,19 +67,12 @@ class Policy:
         self.trainable = sum(parameter.numel() for parameter in self.parameters)
         self._world = world
         self._start = [parameter.detach().clone() for parameter in self.parameters]
-        self._largest = world.learning.norm_cap * world.backbone.embedding_norm
 
     @torch.no_grad()
     def reset(self) -> None:
         """Back to the start."""
         for parameter, start in zip(self.parameters, self._start, strict=True):
             parameter.copy_(start)
-
-    @torch.no_grad()
-    def cap(self) -> None:
-        """Hold the soft prompt's rows below the norm that memories are held below."""
-        if self.prompt is not None:
-            self.prompt.mul_((self._largest / self.prompt.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0))
 
     def respond(self, problems: Sequence[Problem]) -> list[Responses]:
         """Answer problems in one batch, with the random numbers of the frozen model's answers."""
@@ -200,7 +193,7 @@ class Trainer:
 
     Args:
         policy: changed in place.
-        world: rollouts, clip, kl and the seed come from here.
+        world: rollouts, clip, norm cap and the seed come from here.
         lr: Adam's learning rate.
         purpose: enters every seed, so that two trainings draw different numbers.
         votes: answers sampled for the judge to see; the first ``learning.rollouts`` of them are trained on (TTRL
@@ -240,15 +233,13 @@ class Trainer:
                 seen.append(Seen(verdict.label, None, False, verdict.why))
                 continue
             scores = list(verdict.rewards)[: learning.rollouts]
-            mean = sum(scores) / len(scores)
             used = max(scores) > min(scores)
-            seen.append(Seen(verdict.label, mean, used))
+            seen.append(Seen(verdict.label, sum(scores) / len(scores), used))
             if used:
                 # A view of the soft prompt each: groups of one tensor would all have to go into one pass.
                 prompt = None if policy.prompt is None else policy.prompt.view_as(policy.prompt)
-                scale = float(np.std(scores)) if learning.normalise_advantage else 1.0
-                advantages = [(score - mean) / scale for score in scores]
-                groups.append(Group(self._ids[problem.id], prompt, rollouts[: learning.rollouts], advantages))
+                trained = rollouts[: learning.rollouts]
+                groups.append(Group(self._ids[problem.id], prompt, trained, advantages(scores)))
         if groups:
             self._descend(groups, len(problems))
         return seen
@@ -277,25 +268,17 @@ class Trainer:
     def _descend(self, groups: Sequence[Group], problems: int) -> None:
         policy, world = self.policy, self.world
         for part in passes(groups, world.learning.row_tokens):
-            loss = policy_loss(
-                policy.backbone,
-                part,
-                world.sampling.temperature,
-                kl=world.learning.kl,
-                reference=world.backbone,
-            )
-            (loss / problems).backward()
+            (policy_loss(policy.backbone, part, world.sampling.temperature) / problems).backward()
         for master, parameter in zip(self._masters, policy.parameters, strict=True):
             if master is not parameter and parameter.grad is not None:
                 master.grad, parameter.grad = parameter.grad.float(), None
-        torch.nn.utils.clip_grad_norm_(self._masters, world.learning.clip)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        descend(self._optimizer, world.learning.clip)
         with torch.no_grad():
             for master, parameter in zip(self._masters, policy.parameters, strict=True):
                 if master is not parameter:
                     parameter.copy_(master)
-        policy.cap()
+        if policy.prompt is not None:  # held below the norm that memories are held below
+            cap(policy.prompt, world.learning.norm_cap * world.backbone.embedding_norm)
         self.steps += 1
 
     def epochs(self, problems: Sequence[Problem], judge: Judge, epochs: int, batch: int) -> Iterator[list[Seen]]:

@@ -13,11 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tacit.config import LearnConfig, RecallConfig, Sampling
+from tacit.config import PARTS, LearnConfig, RecallConfig, Sampling, completed
 from tacit.errors import ConfigError
 
 PATIENCE = 30.0
@@ -81,9 +80,8 @@ class WorkerSettings:
     def from_json(text: str) -> WorkerSettings:
         """What ``to_json`` wrote; ConfigError if it is anything else."""
         try:
-            values: Mapping[str, Any] = json.loads(text)
-            parts = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
-            made = {name: parts[name](**v) if name in parts else v for name, v in values.items()}
+            values: dict[str, Any] = json.loads(text)
+            made = {name: PARTS[name](**v) if name in PARTS else v for name, v in completed(values).items()}
             return WorkerSettings(**{**made, "engine": tuple(made.get("engine", ()))})
         except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(f"these are no settings of a worker: {error}") from None
