@@ -46,10 +46,9 @@ def test_every_option_reaches_its_setting(cli: Tacit, asked: list[RunConfig]) ->
         "--model": "some/model", "--data": "file.jsonl", "--bank": "b.db", "--out": "o", "--seed": 3, "--limit": 5,
         "--window": 4, "--namespace": "me", "--baselines": "random,icl", "--samples": 2, "--temperature": 0.7,
         "--top-p": 0.9, "--max-tokens": 99, "--tokens": 7, "--steps": 6, "--rollouts": 5, "--lr": 0.5,
-        "--init": "text", "--label": "renewed", "--reward": "random", "--admit": 0.25, "--batch": 2,
+        "--init": "nearest", "--label": "renewed", "--reward": "random", "--admit": 0.25, "--batch": 2,
         "--admit-belief": 0.5, "--enough": 0.75,
-        "--settled": 2, "--rehearse": 2, "--kl": 0.01, "--memories": 2, "--compose": "average",
-        "--use": 0.25, "--row-tokens": 4096,
+        "--settled": 2, "--row-tokens": 4096,
         "--key": "hidden:3", "--floor": 0.1, "--verifier": "vote", "--reward-model": "some/prm", "--device": "cpu",
         "--dtype": "bfloat16", "--threads": 1,
     }  # fmt: skip
@@ -76,7 +75,7 @@ def test_every_option_reaches_its_setting(cli: Tacit, asked: list[RunConfig]) ->
                 steps=6,
                 rollouts=5,
                 lr=0.5,
-                init="text",
+                init="nearest",
                 label="renewed",
                 reward="random",
                 admit=0.25,
@@ -85,10 +84,8 @@ def test_every_option_reaches_its_setting(cli: Tacit, asked: list[RunConfig]) ->
                 admit_belief=0.5,
                 enough=0.75,
                 settled=2,
-                rehearse=2,
-                kl=0.01,
             ),
-            recall=RecallConfig(key="hidden:3", floor=0.1, k=2, compose="average", use=0.25),
+            recall=RecallConfig(key="hidden:3", floor=0.1),
         )
     ]
 

@@ -25,13 +25,13 @@ from tacit import seeds
 from tacit.agent import Agent
 from tacit.bank import open_bank
 from tacit.bank.copying import _NAME, _NAMESPACE
-from tacit.config import LATER, LearnConfig, RecallConfig, RunConfig, Sampling
+from tacit.config import GONE, LATER, LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.run import run
+from tacit.experiments.run import build_agent, run
 from tacit.memory import FORMAT, Memory, State, from_safetensors, memory_id, to_safetensors
-from tacit.methods.consolidation import _tried, _whole
+from tacit.methods.consolidation import _tried, _whole, consolidate
 from tacit.model.backbone import Backbone, Template
 from tacit.model.loading import digest_state
 from tacit.problem import Problem
@@ -55,23 +55,17 @@ LEARNING: dict[str, dict[str, Any]] = {
     "lr, a whole number": {"lr": 1},
     "clip": {"clip": 0.5},
     "init": {"init": "vocabulary"},
-    "init_text": {"init": "text", "init_text": "Überlegen wir."},
     "label": {"label": "zero-shot"},
     "reward": {"reward": "format"},
-    "normalise_advantage": {"normalise_advantage": True},
     "min_votes": {"min_votes": 1},
     "min_lead": {"min_lead": 1},
     "norm_cap": {"norm_cap": 2.0},
-    "keep": {"keep": "best"},
     "admit": {"admit": 0.25},
     "admit_steps": {"admit_steps": 2},
-    "kl, late": {"kl": 0.1},
-    "kl, a whole 0": {"kl": 0},
-    "rehearse, late": {"rehearse": 2},
     "admit_belief, late": {"admit_belief": 0.9},
     "enough, late": {"enough": 0.75},
     "settled, late": {"settled": 2},
-    "several, late": {"kl": 0.1, "rehearse": 1, "admit_belief": 0.5, "enough": 1.0, "settled": 3},
+    "three, late": {"admit_belief": 0.5, "enough": 1.0, "settled": 3},
     "batch, for nothing": {"batch": 1},
     "row_tokens, for nothing": {"row_tokens": 1},
 }
@@ -85,7 +79,7 @@ AGENTS: dict[str, dict[str, Any]] = {
     "sampling of whole numbers": {"sampling": Sampling(temperature=1, top_p=1)},
     "key input": {"recalling": RecallConfig(key="input")},
     "key last:2": {"recalling": RecallConfig(key="last:2")},
-    "recall, for nothing": {"recalling": RecallConfig(floor=0.1, k=3, compose="average", use=1.0)},
+    "recall, for nothing": {"recalling": RecallConfig(floor=0.1)},
     "learning": {"learning": LearnConfig(tokens=8, steps=3)},
     "learning, late": {"learning": LearnConfig(enough=0.75, settled=2)},
     "batch, for nothing": {"learning": LearnConfig(batch=1)},
@@ -123,14 +117,14 @@ def test_ids_that_an_agent_gives(agent: Agent) -> None:
 def test_digests_of_learning_settings() -> None:
     digests = {name: LearnConfig(**changes).digest() for name, changes in LEARNING.items()}
     same("learn_digests", digests)
-    assert digests["kl, a whole 0"] == digests["batch, for nothing"] == digests["default"]
+    assert digests["row_tokens, for nothing"] == digests["batch, for nothing"] == digests["default"]
 
 
 def test_no_setting_is_forgotten() -> None:
     """A new setting has to be given a place in what is hashed, or none on purpose."""
     known = {name for changes in LEARNING.values() for name in changes}
     assert known == {part.name for part in fields(LearnConfig)}
-    assert len(fields(LearnConfig)) == len(LearnConfig().payload()) + len(("batch", "row_tokens"))
+    assert len(fields(LearnConfig)) + len(GONE["learn"]) == len(LearnConfig().payload()) + len(("batch", "row_tokens"))
     assert Sampling().payload().count("=") == len(fields(Sampling)) and LATER.keys() < LearnConfig().payload().keys()
 
 
@@ -298,33 +292,36 @@ def test_seeds_of_a_run_and_of_a_comparison(tmp_path: Path, monkeypatch: pytest.
             monkeypatch.setattr(module, "derive", recording)
     assert seeds.generator("check") is not None and seen == {("check",)}
     seen.clear()
-    learn = LearnConfig(steps=1, rollouts=2, tokens=4, min_votes=1, min_lead=1, admit=0.0, rehearse=1)
-    run(
-        RunConfig(
-            out=str(tmp_path / "run"),
-            seed=2,
-            limit=3,
-            window=2,
-            baselines=("icl", "random", "verified", "majority"),
-            learn=learn,
-            sampling=Sampling(samples=4),
-            recall=RecallConfig(floor=-1.0),
-        )
+    learn = LearnConfig(steps=1, rollouts=2, tokens=4, min_votes=1, min_lead=1, admit=0.0)
+    config = RunConfig(
+        out=str(tmp_path / "run"),
+        seed=2,
+        limit=3,
+        window=2,
+        baselines=("icl", "random", "verified", "majority"),
+        learn=learn,
+        sampling=Sampling(samples=4),
+        recall=RecallConfig(floor=-1.0),
     )
-    contract = {"run": taken({one.id for one in problems.load("testbed", seed=2, limit=3)})}
+    run(config)
+    names = {one.id for one in problems.load("testbed", seed=2, limit=3)}
+    contract = {"run": taken(names)}
+    with open_bank(str(tmp_path / "run" / "bank.sqlite"), create=False) as bank:
+        assert consolidate(build_agent(config, bank), near=-1.0, least=2, serves=0.0)
+    contract["consolidation"] = taken(names)
     plan = CompareConfig(
         data=("testbed:A",),
         limit=4,
         window=2,
-        learn=replace(learn, rehearse=0),
+        learn=learn,
         sampling=Sampling(samples=2),
         recall=RecallConfig(floor=-1.0),
     )
     for label in plan.labels():
         if label in TRAINED_ALIKE:
             continue
-        config = replace(plan, probes=label == "zero-shot")
-        record = run_cell(config, Cell(label, "testbed:A", "shuffled", 3), tmp_path / "comparison")
+        cell = Cell(label, "testbed:A", "shuffled", 3)
+        record = run_cell(replace(plan, probes=label == "zero-shot"), cell, tmp_path / "comparison")
         assert record["status"] == "done", record["error"]
         names = {part for one in seen for part in one if isinstance(part, str) and part.startswith("A/")}
         contract[label] = taken(names)

@@ -1,9 +1,9 @@
-"""What goes beyond the paper: several problems to a memory, several memories to a problem, use, belief, enough."""
+"""What goes beyond the paper: several problems to a memory, belief, enough, consolidation."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +15,22 @@ from tacit.agent import Agent, Answered
 from tacit.answers.vote import vote_answers
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
-from tacit.config import LearnConfig, RecallConfig, Sampling
+from tacit.config import GONE, LearnConfig, RecallConfig, Sampling
+from tacit.config_files import completed
 from tacit.engines.base import Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
+from tacit.experiments.compare_config import CompareConfig
 from tacit.judges.reward_models import RewardModel
 from tacit.judges.verifiers import VoteShare
-from tacit.learning import Example, Learned, Learner, Task
+from tacit.learning import Learned
 from tacit.memory import Memory, State
 from tacit.methods import controls
-from tacit.methods.consolidation import consolidate
+from tacit.methods.consolidation import Cluster, Example, Together, consolidate
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
-from tacit.recall import compose, utility
 from tacit.responses import Responses
+from tacit.server.learner.process import WorkerSettings
 from tacit.testbed import reward_model_path
 
 SAMPLING = Sampling(samples=8, max_tokens=48)
@@ -59,14 +61,16 @@ def taught(made: Agent, count: int, seed: int = 5, which: str = "AB") -> list[An
 # -- several problems to a memory -----------------------------------------------------------------------------------
 
 
-def tasks(backbone: Backbone, bank: Bank) -> list[Task]:
+def tasks(backbone: Backbone, bank: Bank) -> list[Cluster]:
     made = agent(backbone, bank)
     answered = made.answer(stream(8), use_memory=False)
     labelled = [one for one in answered if one.zero_shot.vote.answer is not None]
-    examples = [Example(one.problem, str(one.zero_shot.vote.answer)) for one in labelled]
+    examples = [
+        (Example(one.problem, str(one.zero_shot.vote.answer)), backbone.encode(one.problem.text)) for one in labelled
+    ]
     return [
-        Task(one.problem, one.zero_shot.vote, label=example.label, also=tuple(examples[at + 1 : at + 1 + at % 3]))
-        for at, (one, example) in enumerate(zip(labelled, examples, strict=True))
+        Cluster(one.problem, one.zero_shot.vote, label=example.label, also=tuple(examples[at + 1 : at + 1 + at % 3]))
+        for at, (one, (example, _)) in enumerate(zip(labelled, examples, strict=True))
     ]
 
 
@@ -75,7 +79,7 @@ def test_memories_of_several_problems_are_the_same_alone_and_together(testbed: B
 
     def learn(batch: int, row_tokens: int) -> list[Learned]:
         config = LearnConfig(steps=2, batch=batch, row_tokens=row_tokens)
-        return Learner(testbed, LocalEngine(testbed), config, SAMPLING, seed=0).learn(todo)
+        return Together(testbed, LocalEngine(testbed), config, SAMPLING, seed=0).learn(todo)
 
     together, alone, split = learn(32, 16384), learn(1, 16384), learn(3, 300)
     for task, one, other, parts in zip(todo, together, alone, split, strict=True):
@@ -87,48 +91,12 @@ def test_memories_of_several_problems_are_the_same_alone_and_together(testbed: B
 
 def test_what_a_prompt_has_to_serve_besides_its_problem_changes_it(testbed: Backbone, bank: Bank) -> None:
     todo = [task for task in tasks(testbed, bank) if task.also]
-    learner = Learner(testbed, LocalEngine(testbed), LearnConfig(steps=2), SAMPLING, seed=0)
+    learner = Together(testbed, LocalEngine(testbed), LearnConfig(steps=2), SAMPLING, seed=0)
     both, alone = learner.learn(todo), learner.learn([replace(task, also=()) for task in todo])
     assert any(not np.array_equal(a.prompt, b.prompt) for a, b in zip(both, alone, strict=True))  # type: ignore[arg-type]
 
 
-def test_rehearsal_takes_the_nearest_memories_problems_and_labels(testbed: Backbone, bank: Bank) -> None:
-    made = agent(testbed, bank, learning=LearnConfig(steps=2, rehearse=2, admit=0.0))
-    taught(made, 12)
-    first = {info.problem_id: info for info in bank.find("default", states=[State.ACTIVE])}
-    assert all("rehearsed" not in bank.get(info.id, "default").provenance for info in first.values())
-    taught(made, 6, seed=6)
-    later = [bank.get(info.id, "default") for info in bank.find("default") if info.problem_id not in first]
-    rehearsed = [memory.provenance["rehearsed"] for memory in later if "rehearsed" in memory.provenance]
-    assert rehearsed and all(1 <= len(names) <= 2 and set(names) <= set(first) for names in rehearsed)
-
-
-# -- several memories to a problem ----------------------------------------------------------------------------------
-
-
-def test_composition() -> None:
-    near, far = np.full((2, 3), 1.0, np.float32), np.full((2, 3), 3.0, np.float32)
-    assert compose([near], "average") is near
-    assert np.array_equal(compose([near, far], "average"), np.full((2, 3), 2.0))
-    assert np.array_equal(compose([near, far], "concatenate"), np.concatenate([far, near]))
-
-
-@pytest.mark.parametrize("how", ["concatenate", "average"])
-def test_several_memories_are_recalled_and_counted(testbed: Backbone, bank: Bank, how: str) -> None:
-    made = agent(
-        testbed,
-        bank,
-        recalling=RecallConfig(floor=-1.0, k=3, compose=how),
-        learning=LearnConfig(steps=2, admit=0.0),
-    )
-    taught(made, 12)
-    answered = made.answer(stream(4, seed=6))
-    single = replace(made, recalling=replace(made.recalling, k=1)).answer(stream(4, seed=6))
-    assert all(len(one.hits) == 3 and len(other.hits) == 1 for one, other in zip(answered, single, strict=True))
-    assert [one.hit for one in answered] == [other.hit for other in single]
-    assert any(a.memory.samples != b.memory.samples for a, b in zip(answered, single, strict=True))  # type: ignore[union-attr]
-    made.remember(answered, [])
-    assert sum(info.uses for info in bank.find("default")) == 3 * 4
+# -- controls -------------------------------------------------------------------------------------------------------
 
 
 def test_the_unlike_control_draws_from_the_less_similar_half(testbed: Backbone, bank: Bank) -> None:
@@ -140,21 +108,6 @@ def test_the_unlike_control_draws_from_the_less_similar_half(testbed: Backbone, 
         assert drawn is not None
         similarity = sorted((float(memory.key @ one.key), memory.id) for memory in active)
         assert drawn[0] in {name for _, name in similarity[: -(-len(active) // 2)]}
-
-
-def test_measured_use_decides_between_near_memories(testbed: Backbone, bank: Bank) -> None:
-    made = agent(testbed, bank, recalling=RecallConfig(floor=-1.0), learning=LearnConfig(steps=2, admit=0.0))
-    taught(made, 12)
-    problem = stream(1, seed=6)
-    [nearest] = made.answer(problem)
-    assert nearest.hit is not None
-    for _ in range(4):
-        bank.count(nearest.hit.memory_id, "default", uses=1, hurt=1)
-    assert utility(bank.get(nearest.hit.memory_id, "default")) == pytest.approx(-4 / 6)
-    by_use = replace(made, recalling=RecallConfig(floor=-1.0, use=10.0))
-    assert made.answer(problem)[0].hit == nearest.hit
-    [other] = by_use.answer(problem)
-    assert other.hit is not None and other.hit.memory_id != nearest.hit.memory_id
 
 
 # -- labels ---------------------------------------------------------------------------------------------------------
@@ -251,13 +204,11 @@ def test_a_problem_that_fits_without_a_memory_alone_is_answered_and_not_learned(
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: RecallConfig(k=0),
-        lambda: RecallConfig(compose="sum"),
-        lambda: RecallConfig(use=-1.0),
-        lambda: LearnConfig(rehearse=-1),
+        lambda: RecallConfig(floor=-2.0),
+        lambda: LearnConfig(settled=-1),
+        lambda: LearnConfig(init="text"),
         lambda: LearnConfig(admit_belief=1.5),
         lambda: LearnConfig(enough=0.0),
-        lambda: LearnConfig(kl=-0.1),
     ],
 )
 def test_settings_out_of_range_are_refused(make: object) -> None:
@@ -267,7 +218,25 @@ def test_settings_out_of_range_are_refused(make: object) -> None:
 
 def test_settings_that_came_later_leave_old_digests_alone() -> None:
     assert LearnConfig(label="zero-shot").digest() == "8e9f86e6de35"
-    assert LearnConfig(rehearse=1).digest() != LearnConfig().digest()
+    assert LearnConfig(enough=0.5).digest() != LearnConfig().digest()
+
+
+def test_settings_that_left_are_kept_as_they_were_and_refused_where_they_did_something() -> None:
+    kept = {"seed": 3, "learn": {**GONE["learn"], "steps": 4}, "recall": {**GONE["recall"], "floor": 0.25}}
+    wanted = {"seed": 3, "learn": asdict(LearnConfig(steps=4)), "recall": asdict(RecallConfig(floor=0.25))}
+    assert completed(kept) == wanted and kept["learn"]["keep"] == "last"
+    worker = WorkerSettings.from_json(json.dumps({"bank": "b", **kept}))
+    assert worker == WorkerSettings(bank="b", seed=3, learn=LearnConfig(steps=4), recall=RecallConfig(floor=0.25))
+    for part, name, value in (
+        ("learn", "kl", 0.1), ("learn", "rehearse", 2), ("learn", "keep", "best"), ("learn", "init", "text"),
+        ("learn", "normalise_advantage", True), ("recall", "k", 2), ("recall", "compose", "average"),
+        ("recall", "use", 0.5),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=rf"^this run used {name} = {value!r}, which this version no longer has;"):
+            completed({"learn": {}, **{part: {name: value}}})
+    plan = CompareConfig(variants={"old": {"method": "elm", "learn": {"kl": 0.0}}})
+    with pytest.raises(ConfigError, match=r"^old: kl did not pay and has left"):
+        plan.resolve("old")
 
 
 # -- consolidation --------------------------------------------------------------------------------------------------

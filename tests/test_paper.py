@@ -38,7 +38,7 @@ PAPER = [f"paper/{model}{kind}" for model in ("qwen2.5-math-7b", "llama-3.1-8b")
 
 
 def test_all_are_shipped_and_listed(cli: Tacit) -> None:
-    ablations = "tokens steps rollouts init lr key topk floor reward normalise kl label admission orders".split()
+    ablations = "tokens steps rollouts init lr key floor reward label admission orders".split()
     assert set(shipped()) >= {*PAPER, *(f"ablations/{name}" for name in ablations)}
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["tacit"]
     package = Path(tacit.__file__).parent
@@ -79,17 +79,17 @@ def test_ablations_leave_the_seeds_of_results_alone_and_hold_the_default(name: s
 
 
 def test_an_ablation_just_works(tmp_path: Path) -> None:
-    config = replace(load("ablations/topk"), limit=5, window=1)
+    config = replace(load("ablations/init"), limit=5, window=1)
     config = replace(config, learn=replace(config.learn, steps=2), recall=replace(config.recall, floor=-1.0))
-    record = run_cell(config, Cell("topk-2-concatenate", "testbed:A", "shuffled", 101), tmp_path)
-    assert record["status"] == "done" and record["settings"]["recall"]["k"] == 2
+    record = run_cell(config, Cell("init-nearest", "testbed:A", "shuffled", 101), tmp_path)
+    assert record["status"] == "done" and record["settings"]["learn"]["init"] == "nearest"
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_settings(name: str) -> None:
     config = load(name)
     learn = config.learn
-    assert (learn.tokens, learn.steps, learn.rollouts, learn.label, learn.kl) == (20, 10, 8, "zero-shot", 0)
+    assert (learn.tokens, learn.steps, learn.rollouts, learn.label) == (20, 10, 8, "zero-shot")
     assert config.data == tuple(SOURCES) and config.limit == 0 and config.window == 1
     assert config.expected.keys() == SOURCES.keys()
     assert [config.expected[source]["problems"] for source in SOURCES] == [count for _, count in SOURCES.values()]

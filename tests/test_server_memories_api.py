@@ -88,7 +88,7 @@ def recalled(server: SimpleNamespace, problem: str = PROBLEM) -> list[str]:
     """What would be answered with."""
     recall = server.service.recall("home")
     [found] = recall.recalled(recall.keys([problem]))
-    return [memory.id for _, memory in found]
+    return [] if found is None else [found[1].id]
 
 
 ROUTES = [

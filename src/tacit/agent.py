@@ -21,23 +21,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from tacit import labels
-from tacit.answers.vote import equivalent
 from tacit.bank.base import Bank, Hit
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.base import Engine, Rollout
 from tacit.errors import MemoryNotFound
 from tacit.judges.verifiers import Verifier
-from tacit.labels import Label
-from tacit.learning import Example, Learned, Learner, Task
+from tacit.labels import Evidence, Label
+from tacit.learning import Learned, Target, learner_of
 from tacit.memory import Memory, State, memory_id
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
-from tacit.recall import Recall, fitting
+from tacit.recall import Recall
 from tacit.responses import Responder, Responses
+from tacit.rewards import giving
 from tacit.routing import NO_MEMORY, Route, route, verdict
+from tacit.tasks.base import Task
+from tacit.tasks.maths import MATHS
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Answered:
         problem: blind.
         key: float32 [D] unit norm.
         zero_shot: without memory.
-        hits: the recalled memories, best first; empty if none is similar enough.
-        memory: responses with them.
+        hit: the recalled memory; None if none is similar enough, or there is no room for it.
+        memory: responses with it.
         routes: one per sample.
         greedy_route: of the greedy pair.
     """
@@ -57,15 +58,10 @@ class Answered:
     problem: Problem
     key: np.ndarray
     zero_shot: Responses
-    hits: tuple[Hit, ...] = ()
+    hit: Hit | None = None
     memory: Responses | None = None
     routes: tuple[Route, ...] = ()
     greedy_route: Route = NO_MEMORY
-
-    @property
-    def hit(self) -> Hit | None:
-        """The best of the recalled memories."""
-        return self.hits[0] if self.hits else None
 
     @property
     def answers(self) -> tuple[str | None, ...]:
@@ -115,6 +111,7 @@ class Agent:
         namespace: whose memories are used and made.
         seed: of all sampling and learning.
         verifier: decides between differing answers; None takes the memory's.
+        task: how problems are read: where an answer is found, and when two are the same.
     """
 
     backbone: Backbone
@@ -126,12 +123,13 @@ class Agent:
     sampling: Sampling = field(default_factory=Sampling)
     learning: LearnConfig = field(default_factory=LearnConfig)
     recalling: RecallConfig = field(default_factory=RecallConfig)
+    task: Task = MATHS
 
     def __post_init__(self) -> None:
         self.bank.bind(self.namespace, self.backbone.fingerprint, self.backbone.name)
         self.recall = Recall(self.backbone, self.bank, self.recalling, self.namespace)
-        self.responder = Responder(self.engine, self.sampling, self.seed)
-        self.learner = Learner(self.backbone, self.engine, self.learning, self.sampling, seed=self.seed)
+        self.responder = Responder(self.engine, self.sampling, self.seed, self.task)
+        self.learner = learner_of(self.engine, self.learning, self.sampling, seed=self.seed, task=self.task)
 
     def too_long(self, problem: Problem) -> str | None:
         """Why a problem cannot be asked, in one sentence; None if it can."""
@@ -147,34 +145,30 @@ class Agent:
         """Answer problems with and without the nearest memory, all generated in one batch, and route."""
         problems = [problem.blind() for problem in problems]
         keys = self.recall.keys([problem.text for problem in problems])
-        recalled = self.recall.recalled(keys) if use_memory else [[] for _ in problems]
+        recalled = self.recall.recalled(keys) if use_memory else [None] * len(problems)
         ids = [self.backbone.encode(problem.text) for problem in problems]
         asked = [self.responder.requests(problem, own, "zero-shot") for problem, own in zip(problems, ids, strict=True)]
-        fitted = [self._fitting(own, memories) for own, memories in zip(ids, recalled, strict=True)]
-        recalled = [memories for memories, _ in fitted]
-        with_memory = [number for number, memories in enumerate(recalled) if memories]
-        for number in with_memory:
-            asked.append(self.responder.requests(problems[number], ids[number], "memory", fitted[number][1]))
+        hits: dict[int, Hit] = {}
+        for number, found in enumerate(recalled):
+            # A long problem may fit without a memory alone.
+            if found is not None and len(found[1].prompt) <= self.responder.room(len(ids[number])):
+                hits[number] = found[0]
+                asked.append(self.responder.requests(problems[number], ids[number], "memory", found[1].prompt))
         responses = self.responder.generate([request for pair in asked for request in pair])
-        zero_shot, memory = responses[: len(problems)], dict(zip(with_memory, responses[len(problems) :], strict=True))
+        zero_shot, memory = responses[: len(problems)], dict(zip(hits, responses[len(problems) :], strict=True))
         return [
-            self._routed(problem, keys[n], zero_shot[n], tuple(hit for hit, _ in recalled[n]), memory.get(n))
+            self._routed(problem, keys[n], zero_shot[n], hits.get(n), memory.get(n))
             for n, problem in enumerate(problems)
         ]
 
-    def _fitting(
-        self, ids: torch.Tensor, memories: list[tuple[Hit, Memory]]
-    ) -> tuple[list[tuple[Hit, Memory]], np.ndarray | None]:
-        return fitting(memories, self.recalling.compose, self.responder.room(len(ids)))
-
     def _routed(
-        self, problem: Problem, key: np.ndarray, zero_shot: Responses, hits: tuple[Hit, ...], memory: Responses | None
+        self, problem: Problem, key: np.ndarray, zero_shot: Responses, hit: Hit | None, memory: Responses | None
     ) -> Answered:
         if memory is None:
             return Answered(problem, key, zero_shot, routes=(NO_MEMORY,) * len(zero_shot.samples))
         pairs = list(zip(zero_shot.candidates(), memory.candidates(), strict=True))
-        *routes, greedy_route = route(problem.text, pairs, self.verifier)
-        return Answered(problem, key, zero_shot, hits, memory, tuple(routes), greedy_route)
+        *routes, greedy_route = route(problem.text, pairs, self.verifier, self.task)
+        return Answered(problem, key, zero_shot, hit, memory, tuple(routes), greedy_route)
 
     # -- learn --------------------------------------------------------------------------------------------------
 
@@ -187,8 +181,8 @@ class Agent:
         known = [self._known(one.problem) for one in answered]
         fresh = [one for one, memory in zip(answered, known, strict=True) if memory is None]
         chosen = [self._label(one) for one in fresh]
-        tasks = [self._task(one, label) for one, label in zip(fresh, chosen, strict=True)]
-        learned = iter(zip(chosen, tasks, self.learner.learn(tasks), strict=True))
+        targets = [self._target(one, label) for one, label in zip(fresh, chosen, strict=True)]
+        learned = iter(zip(chosen, self.learner.learn(targets), strict=True))
         remembered = []
         for one, memory in zip(answered, known, strict=True):
             if memory is not None:
@@ -203,16 +197,16 @@ class Agent:
                 )
                 remembered.append(Remembered(before, memory, known=True))
             else:
-                label, task, result = next(learned)
-                remembered.append(Remembered(result, self._memory(one, label, task, result, provenance or {})))
+                label, result = next(learned)
+                remembered.append(Remembered(result, self._memory(one, label, result, provenance or {})))
         return remembered
 
     def remember(self, answered: Sequence[Answered], remembered: Sequence[Remembered]) -> None:
         """Store memories and count what routing made of the recalled ones; one transaction."""
         with self.bank.transaction():
             for one in answered:
-                for hit in one.hits:
-                    self.bank.count(hit.memory_id, self.namespace, uses=1, **verdict(one.greedy_route))
+                if one.hit is not None:
+                    self.bank.count(one.hit.memory_id, self.namespace, uses=1, **verdict(one.greedy_route))
             for result in remembered:
                 if result.memory is not None and not result.known:
                     self.bank.add(result.memory)
@@ -230,45 +224,27 @@ class Agent:
             return None
 
     def _label(self, one: Answered) -> Label:
-        return labels.choose(
-            self.learning.label,
-            one.problem.text,
-            one.zero_shot,
-            one.memory,
-            one.routes,
-            self.verifier,
-            believe=self.learning.admit_belief > 0,
-        )
+        believe = self.learning.admit_belief > 0
+        evidence = Evidence.of(one.problem.text, one.zero_shot, one.memory, one.routes, self.verifier, believe=believe)
+        return labels.choose(self.learning.label, evidence)
 
-    def _task(self, one: Answered, label: Label) -> Task:
+    def _target(self, one: Answered, label: Label) -> Target:
         start = None
-        if self.learning.init == "nearest" and one.hit is not None:
+        if one.hit is not None and getattr(self.learner.start, "recalled", False):
             start = self.bank.get(one.hit.memory_id, self.namespace).prompt
-        also: tuple[Example, ...] = ()
-        if self.learning.rehearse:
-            [neighbours] = self.recall.neighbours(one.key[None], self.learning.rehearse)
-            also = tuple(
-                Example(Problem(memory.problem_id, memory.problem), memory.provenance["label"])
-                for memory in neighbours
-                if isinstance(memory.provenance.get("label"), str)
-            )
-        return Task(
-            one.problem, label.vote, start, label.answer if label.trusted else None, also, self._enough(one, label)
-        )
+        return Target(one.problem, label.vote, start, label.answer if label.trusted else None, self._enough(one, label))
 
     def _enough(self, one: Answered, label: Label) -> str | None:
         """Why the recalled memory makes another one needless, if it does."""
         if one.memory is None or label.answer is None or self.learning.enough > 1:
             return None
         answers = one.memory.answers
-        giving = sum(answer is not None and equivalent(answer, label.answer) for answer in answers)
-        if giving < self.learning.enough * len(answers):
+        right = sum(giving(self.task, answers, label.answer))
+        if right < self.learning.enough * len(answers):
             return None
-        return f"the recalled memory is enough: {giving} of {len(answers)} samples give {label.answer!r} with it"
+        return f"the recalled memory is enough: {right} of {len(answers)} samples give {label.answer!r} with it"
 
-    def _memory(
-        self, one: Answered, label: Label, task: Task, learned: Learned, provenance: dict[str, Any]
-    ) -> Memory | None:
+    def _memory(self, one: Answered, label: Label, learned: Learned, provenance: dict[str, Any]) -> Memory | None:
         if learned.prompt is None or not any(step["reward"] > 0 for step in learned.steps):
             return None
         record = {
@@ -282,7 +258,6 @@ class Agent:
             "model": self.backbone.name,
             "config": self.learning.digest(),
             "tokens": learned.tokens,
-            **({"rehearsed": [example.problem.id for example in task.also]} if task.also else {}),
             "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in learned.steps],
             "trace": label.trace,
             **provenance,

@@ -1,24 +1,19 @@
 """Settings, each with its default, its unit and, where the default was measured, where to read about it.
 
-Builds on errors. Plain frozen dataclasses: every setting can be given in Python, most by a flag of the same name.
+Builds on errors and the registry. Plain frozen dataclasses, and all that is said of a setting: a flag, a key of a TOML
+file and an environment variable of the same name are made from the field, its default, and the first sentence here.
 ``digest`` enters a memory's id, so the same problem learned with other settings is another memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
 import re
-import tomllib
-import typing
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar
+from typing import Any
 
 from tacit import registry
 from tacit.errors import ConfigError
@@ -28,11 +23,6 @@ def require(ok: bool, message: str) -> None:
     """ConfigError with this message unless ``ok``."""
     if not ok:
         raise ConfigError(message)
-
-
-def addresses_of(given: Sequence[str] | None) -> tuple[str, ...]:
-    """Addresses as an option takes them: repeated, or several by commas."""
-    return tuple(part.strip() for text in given or () for part in text.split(",") if part.strip())
 
 
 def _of(kind: str, default: Any) -> Any:
@@ -49,10 +39,10 @@ class Sampling:
     """How answers are sampled.
 
     Attributes:
-        samples: answers sampled per arm and problem at ``temperature`` (the vote and the sampled accuracy).
-        temperature: of those samples; the greedy answer is always drawn as well.
-        top_p: nucleus mass in (0, 1].
-        max_tokens: most new tokens per answer.
+        samples: Answers sampled per arm and problem: the vote and the sampled accuracy.
+        temperature: Of those samples. The greedy answer is always drawn as well.
+        top_p: Nucleus mass of the samples, in (0, 1].
+        max_tokens: Most new tokens per answer.
     """
 
     samples: int = 8
@@ -77,7 +67,27 @@ class Sampling:
         )
 
 
-LATER: dict[str, Any] = {"kl": 0.0, "rehearse": 0, "admit_belief": 0.0, "enough": 2.0, "settled": 0}
+GONE: dict[str, dict[str, Any]] = {
+    "learn": {
+        "init_text": "Let us think step by step and check every step.",
+        "rehearse": 0,
+        "normalise_advantage": False,
+        "kl": 0.0,
+        "keep": "last",
+    },
+    "recall": {"k": 1, "compose": "concatenate", "use": 0.0},
+}
+"""Settings that 0.1 had and that did not pay (docs/log/), with the values at which they did nothing: what was made with
+those goes on, and is known by the same ids."""
+
+LATER: dict[str, Any] = {
+    "kl": 0.0,
+    "rehearse": 0,
+    "admit_belief": 0.0,
+    "enough": 2.0,
+    "settled": 0,
+    "admission": "reward",
+}
 """Learning settings that did not exist from the start, with what memories were learned by until then; see
 ``LearnConfig.digest``. A new setting goes in here and into ``LearnConfig.payload``."""
 
@@ -87,40 +97,36 @@ class LearnConfig:
     """How a memory is learned (method.md, "Creation"; paper: 20 tokens, 10 steps, 8 rollouts).
 
     Attributes:
-        tokens: K, rows of the soft prompt.
-        steps: policy-gradient steps, one group of rollouts each.
-        rollouts: group size G.
-        lr: Adam's learning rate.
-        clip: largest gradient norm of one memory's soft prompt.
-        init: "gaussian" (at the embedding scale), "vocabulary" (rows of random tokens), "text" (rows of
-            ``init_text``'s tokens, repeated), or "nearest" (the recalled memory, else gaussian).
-        init_text: for init "text".
-        label: whose vote becomes the label. "verified" (all responses, with memory or without, weighted by a verifier
+        tokens: Rows of a soft prompt, K.
+        steps: Policy-gradient steps, one group of rollouts each.
+        rollouts: Rollouts of a group, G.
+        lr: Learning rate of Adam.
+        clip: Largest gradient norm of one memory's soft prompt.
+        init: What a soft prompt starts from. gaussian (at the embedding scale), vocabulary (rows of random tokens), or
+            nearest (the recalled memory, else gaussian).
+        label: Whose vote becomes the label. "verified" (all responses, with memory or without, weighted by a verifier
             whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"),
             "confident" (a vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of the rollouts without
             memory, as in the paper), "routed" (the routed answers), or "renewed" (each step's own group). Measured in
             docs/log/.
-        rehearse: nearest earlier problems, with the labels that their active memories learned, that a new soft prompt
-            has to serve besides its own problem, a group of rollouts each; 0 for none, as in the paper.
-        reward: name of a registered reward.
-        normalise_advantage: divide a group's advantages by their standard deviation.
-        min_votes, min_lead: the vote gate, for 8 responses and scaled to other numbers: fewer votes, or a smaller
-            lead over the runner-up, and the problem is not learned from (after SCRL, arXiv 2603.19880).
-        kl: weight of a KL penalty towards the model without the soft prompt; 0 for none.
-        norm_cap: largest norm of a soft-prompt row, in mean embedding norms.
-        keep: "last" prompt, or the "best" by the mean reward of its own rollouts.
-        admit: least mean reward over the last ``admit_steps`` steps for a memory to become active.
-        admit_steps: see ``admit``.
-        admit_belief: least probability that a calibrated verifier gives the responses behind the label, on average,
-            for a memory to become active: catches consistent misconceptions, which no vote can. 0 asks no verifier.
-        enough: a problem is not learned from where at least this share of the samples under the recalled memory give
-            the label already; above 1 to learn always. Saves most of the compute of a stream that repeats itself.
-        settled: a memory is finished after so many steps in a row in which every rollout earned the full reward, since
-            such a step moves nothing; 0 to take all ``steps``.
-        batch: problems learned at once; changes speed, never a memory.
-        row_tokens: most tokens of rollouts (padding included) in one gradient pass, which holds activations of every
-            layer for each; where one memory's rollouts have more, its gradient is summed over several passes. Changes
-            speed, the bytes needed, and the rounding of such sums.
+        reward: What a rollout is worth: majority, or a control.
+        min_votes: Fewest votes of 8 for a label to be learned from. Scaled to other numbers of responses; with
+            ``min_lead`` the vote gate (after SCRL, arXiv 2603.19880).
+        min_lead: Smallest lead of the vote over the runner-up, of 8, to learn from it.
+        norm_cap: Largest norm of a soft-prompt row, in mean embedding norms.
+        admission: The rule by which a learned memory becomes active. "reward": by ``admit``.
+        admit: Least mean reward over the last steps for a memory to become active.
+        admit_steps: How many last steps that is.
+        admit_belief: Least belief of a calibrated verifier in the label, for a memory to become active. The mean
+            probability of the responses behind it: catches consistent misconceptions, which no vote can. 0 asks no
+            verifier.
+        enough: Share of samples right by the recalled memory from which none is learned. Above 1: learn always. Saves
+            most of the compute of a stream that repeats itself.
+        settled: Finished after so many steps in a row with full rewards, since such a step moves nothing. 0: all steps.
+        batch: Problems learned at once; changes speed, never a memory.
+        row_tokens: Most tokens of rollouts in one gradient pass, padding included; fewer need less room. A pass holds
+            activations of every layer for each; where one memory's rollouts have more, its gradient is summed over
+            several passes. Changes speed, the bytes needed, and the rounding of such sums.
     """
 
     tokens: int = 20
@@ -128,17 +134,13 @@ class LearnConfig:
     rollouts: int = 8
     lr: float = 0.02
     clip: float = 1.0
-    init: str = "gaussian"
-    init_text: str = "Let us think step by step and check every step."
-    label: str = "verified"
-    rehearse: int = 0
-    reward: str = "majority"
-    normalise_advantage: bool = False
+    init: str = _of("start", "gaussian")
+    label: str = _of("label", "verified")
+    reward: str = _of("reward", "majority")
     min_votes: int = 3
     min_lead: int = 2
-    kl: float = 0.0
     norm_cap: float = 3.0
-    keep: str = "last"
+    admission: str = _of("admission", "reward")
     admit: float = 0.5
     admit_steps: int = 3
     admit_belief: float = 0.0
@@ -153,16 +155,14 @@ class LearnConfig:
         require(self.rollouts >= 2, "rollouts is 1; a group needs at least 2 to have advantages")
         require(0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0 and finite")
         require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
-        require(0 <= self.kl < math.inf, f"kl is {self.kl}; it must be 0 or more")
         require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
-        for name in ("rehearse", "settled"):
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be 0 or more")
+        require(self.settled >= 0, f"settled is {self.settled}; it must be 0 or more")
         require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
         require(0 <= self.admit_belief <= 1, f"admit_belief is {self.admit_belief}; it must be between 0 and 1")
         require(0 < self.enough < math.inf, f"enough is {self.enough}; it must be above 0 (above 1: learn always)")
-        _one_of("init", self.init, ("gaussian", "vocabulary", "text", "nearest"))
-        _one_of("label", self.label, ("zero-shot", "routed", "verified", "confident", "renewed"))
-        _one_of("keep", self.keep, ("last", "best"))
+        registry.known("start", self.init, "init")
+        for kind in ("label", "reward", "admission"):
+            registry.known(kind, getattr(self, kind))
 
     def digest(self) -> str:
         """Short hash of all settings that change a memory (``batch`` and ``row_tokens`` do not).
@@ -176,22 +176,19 @@ class LearnConfig:
     def payload(self) -> dict[str, Any]:
         """What ``digest`` is taken of, written out: a setting may be renamed, its name here may not."""
         return {
+            **GONE["learn"],
             "tokens": self.tokens,
             "steps": self.steps,
             "rollouts": self.rollouts,
             "lr": self.lr,
             "clip": self.clip,
             "init": self.init,
-            "init_text": self.init_text,
             "label": self.label,
-            "rehearse": self.rehearse,
             "reward": self.reward,
-            "normalise_advantage": self.normalise_advantage,
             "min_votes": self.min_votes,
             "min_lead": self.min_lead,
-            "kl": self.kl,
             "norm_cap": self.norm_cap,
-            "keep": self.keep,
+            "admission": self.admission,
             "admit": self.admit,
             "admit_steps": self.admit_steps,
             "admit_belief": self.admit_belief,
@@ -205,32 +202,22 @@ class RecallConfig:
     """How memories are found.
 
     Attributes:
-        key: "last" (hidden state of the middle layer where the answer begins; "last:L" of layer L), "input" (mean input
-            embedding), "hidden" or "hidden:L" (mean hidden state over the problem) or "kv" (key and value activations
-            of every layer). The paper has "input" and "kv".
-        floor: least cosine similarity; below it the problem is answered without a memory.
-        k: memories recalled together.
-        compose: how several become one soft prompt: "concatenate" (nearest last) or "average".
-        use: weight of measured use. Of the ``CONSIDERED`` nearest memories those are taken with the largest
-            similarity + use x (helped - hurt) / (uses + 2); 0 for similarity alone, as in the paper.
+        key: What similarity is measured on. "last" (hidden state of the middle layer where the answer begins; "last:L"
+            of layer L), "input" (mean input embedding), "hidden" or "hidden:L" (mean hidden state over the problem) or
+            "kv" (key and value activations of every layer). The paper has "input" and "kv".
+        floor: Least similarity of a recall. The cosine; below it the problem is answered without a memory.
     """
 
-    key: str = "last"
+    key: str = _of("key", "last")
     floor: float = 0.5
-    k: int = 1
-    compose: str = "concatenate"
-    use: float = 0.0
 
     def __post_init__(self) -> None:
         kind, _, layer = self.key.partition(":")
-        _one_of("key", kind, ("last", "input", "hidden", "kv"))
+        registry.known("key", kind)
         require(
-            not layer or (kind in ("hidden", "last") and layer.isdigit()),
+            not layer or (kind not in ("input", "kv") and (kind not in ("hidden", "last") or layer.isdigit())),
             f"key is {self.key!r}; only hidden and last take a layer, as in last:12",
         )
-        require(self.k >= 1, f"k is {self.k}; it must be at least 1")
-        _one_of("compose", self.compose, ("concatenate", "average"))
-        require(0 <= self.use < math.inf, f"use is {self.use}; it must be 0 or more")
         require(-1 <= self.floor <= 1, f"floor is {self.floor}; a cosine similarity lies between -1 and 1")
 
 
@@ -258,7 +245,7 @@ class Settings:
         learners: Ray actors that learn, and generate where there are no engines.
         engines: Ray actors that only generate.
         plugins: Python files that register parts of your own.
-        sampling, learn, recall: see there.
+        sampling, learn, recall: See there.
     """
 
     model: str = "testbed"
@@ -335,66 +322,4 @@ class RunConfig(Settings):
 
 
 PARTS: dict[str, Any] = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
-"""The tables of a settings file."""
-
-S = TypeVar("S")
-
-
-def changed(settings: S, values: Any, where: str) -> S:
-    """``settings`` with other values, as a TOML or JSON file has them: lists for tuples, tables for nested settings.
-
-    Raises:
-        ConfigError: a name or a type that is not there; the message begins with ``where``.
-    """
-    require(isinstance(values, dict), f"{where}: settings are a table, not {type(values).__name__}")
-    hints = typing.get_type_hints(type(settings))
-    given: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in hints:
-            near = difflib.get_close_matches(name, hints, n=1)
-            meant = f" (did you mean {near[0]}?)" if near else ""
-            raise ConfigError(f"{where}: there is no setting {name!r}{meant}; there are: {', '.join(hints)}")
-        if name in PARTS:
-            given[name] = changed(getattr(settings, name), value, f"{where} [{name}]")
-        else:
-            given[name] = _typed(value, hints[name], f"{where}: {name}")
-    return dataclasses.replace(settings, **given)  # type: ignore[type-var]
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """``value`` as a field of that type holds it; ConfigError if it cannot."""
-    kinds = (
-        [kind for kind in typing.get_args(hint) if kind is not type(None)] if isinstance(hint, UnionType) else [hint]
-    )
-    if value is None and kinds != [hint]:
-        return None
-    [kind] = kinds
-    plain = typing.get_origin(kind) or kind
-    if plain is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(one, typing.get_args(kind)[0], where) for one in value)
-    if plain is float and type(value) is int:
-        return float(value)
-    name = "a list" if plain is tuple else "a table" if plain is dict else f"of type {plain.__name__}"
-    require(type(value) is plain, f"{where} is {value!r}; it must be {name}")
-    return value
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a settings file; ConfigError if there is none or it is malformed."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"no settings at {path} ({error.strerror}); give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML file: {error}") from None
-
-
-def completed(held: dict[str, Any]) -> dict[str, Any]:
-    """Settings read from a file, where every one that did not exist when it was written has its default."""
-    whole = {
-        name: {**dataclasses.asdict(PARTS[name]()), **LATER_THAN[name], **value}
-        if name in PARTS and isinstance(value, dict)
-        else value
-        for name, value in held.items()
-    }
-    return whole
+"""The tables of settings."""

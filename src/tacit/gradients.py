@@ -4,9 +4,8 @@ Builds on backbone, cache and the engine's prefill. For a group of N tokens in a
 
     loss = - 1/N sum_i sum_t A_i log pi(y_it | prompt, y_i<t),
 
-on-policy, so without ratio and clipping; optionally plus ``kl`` times the mean of k3 = r - log r - 1, r = pi_ref / pi
-(Schulman, Approximating KL divergence, 2020), which holds the policy near a reference. Groups of one pass share every
-product; the prompt of a group is computed once, and autograd sums the group's gradient into it.
+on-policy, so without ratio and clipping. Groups of one pass share every product; the prompt of a group is computed
+once, and autograd sums the group's gradient into it. ``advantages``, ``descend`` and ``cap`` are the rest of a step.
 """
 
 from __future__ import annotations
@@ -56,6 +55,26 @@ class Group:
         return max(len(rollout.token_ids) for rollout in self.rollouts)
 
 
+def advantages(scores: Sequence[float]) -> list[float]:
+    """What each reward of a group is above their mean."""
+    mean = sum(scores) / len(scores)
+    return [score - mean for score in scores]
+
+
+def descend(optimizer: torch.optim.Optimizer, clip: float) -> float:
+    """One step along the gradient, clipped to a norm of ``clip``; returns the norm that it had."""
+    norm = torch.nn.utils.clip_grad_norm_([one for group in optimizer.param_groups for one in group["params"]], clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(norm)
+
+
+@torch.no_grad()
+def cap(prompt: Tensor, largest: float) -> None:
+    """Hold a soft prompt's rows at or below a norm."""
+    prompt.mul_((largest / prompt.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0))
+
+
 def passes(groups: Sequence[Group], row_tokens: int) -> Iterator[list[Group]]:
     """Groups of similar length together, in passes of at most ``row_tokens`` padded tokens, but one rollout at least.
 
@@ -100,7 +119,7 @@ def _split(bundle: Sequence[Group], row_tokens: int) -> Iterator[list[Group]]:
 
 
 def prompt_gradients(
-    backbone: Backbone, groups: Sequence[Group], temperature: float, *, row_tokens: int, kl: float = 0.0
+    backbone: Backbone, groups: Sequence[Group], temperature: float, *, row_tokens: int
 ) -> dict[int, Tensor]:
     """The gradient of every soft prompt in ``groups`` (all have one), by the ``id`` of the prompt.
 
@@ -109,7 +128,6 @@ def prompt_gradients(
         groups: of any number of problems.
         temperature: that they were sampled at.
         row_tokens: most padded tokens of a pass; see ``passes``.
-        kl: see ``policy_loss``.
     """
     found: dict[int, Tensor] = {}
 
@@ -117,7 +135,7 @@ def prompt_gradients(
         found[id(prompt)] = found[id(prompt)] + gradient if id(prompt) in found else gradient
 
     rest = list(groups)
-    if backbone.fused is not None and kl == 0:
+    if backbone.fused is not None:
         parts = [part for group in groups for piece in _split([group], row_tokens) for part in piece]
         written = run([partial(_written_out, backbone, part, temperature) for part in parts])
         for part, gradient in zip(parts, written, strict=True):
@@ -126,7 +144,7 @@ def prompt_gradients(
                 add(part.prompt, gradient)
         rest = [part for part, gradient in zip(parts, written, strict=True) if gradient is None]
     for held in passes(rest, row_tokens):
-        loss = policy_loss(backbone, held, temperature, kl=kl)
+        loss = policy_loss(backbone, held, temperature)
         prompts = list({id(group.prompt): group.prompt for group in held if group.prompt is not None}.values())
         for prompt, gradient in zip(prompts, torch.autograd.grad(loss, prompts), strict=True):
             add(prompt, gradient)
@@ -161,40 +179,15 @@ def _padded(groups: Sequence[Group]) -> int:
     return max(group.longest for group in groups) * sum(len(group.rollouts) for group in groups)
 
 
-def policy_loss(
-    backbone: Backbone,
-    groups: Sequence[Group],
-    temperature: float,
-    *,
-    kl: float = 0.0,
-    reference: Backbone | None = None,
-) -> Tensor:
+def policy_loss(backbone: Backbone, groups: Sequence[Group], temperature: float) -> Tensor:
     """The sum of the groups' losses, a scalar; gradients reach whatever asks for them.
 
     Args:
         backbone: the model sampled from.
         groups: of one pass.
         temperature: that they were sampled at.
-        kl: weight of the KL penalty.
-        reference: held near to; None for ``backbone`` without soft prompts.
     """
-    logprobs, weights = _logprobs(backbone, groups, [group.prompt for group in groups], temperature)
-    loss = -(logprobs * weights).sum()
-    if kl > 0:
-        with torch.no_grad():
-            held, _ = _logprobs(reference or backbone, groups, [None] * len(groups), temperature)
-        ratio = (held - logprobs).clamp(-20, 20)
-        loss = loss + kl * ((ratio.exp() - ratio - 1) * _shares(groups, weights)).sum()
-    return loss
-
-
-def _logprobs(
-    backbone: Backbone, groups: Sequence[Group], prompts: Sequence[Tensor | None], temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Log-probs [R, T] of the rollouts' tokens, and weights [R, T]: advantage / tokens of the group, 0 at padding."""
-    embeds = [
-        prompt_embeddings(backbone, group.ids[:-1], prompt) for group, prompt in zip(groups, prompts, strict=True)
-    ]
+    embeds = [prompt_embeddings(backbone, group.ids[:-1], group.prompt) for group in groups]
     prefix = prefill(backbone, embeds)
     owner = [place for place, group in enumerate(groups) for _ in group.rollouts]
     tokens, weights, positions = _completions(groups, [len(prompt) for prompt in embeds], backbone.device)
@@ -212,7 +205,7 @@ def _logprobs(
         temperature=temperature,
     )
     logprobs = torch.zeros_like(weights).flatten().index_copy(0, real, chosen)
-    return logprobs.view_as(weights), weights
+    return -(logprobs.view_as(weights) * weights).sum()
 
 
 def _completions(
@@ -240,14 +233,3 @@ def _completions(
         torch.tensor(weights, device=device),
         torch.tensor([list(row) for row in positions], device=device),
     )
-
-
-def _shares(groups: Sequence[Group], like: Tensor) -> Tensor:
-    """1 / tokens of the group at every token of its rollouts, 0 at padding, [R, T]."""
-    shares = torch.zeros_like(like)
-    row = 0
-    for group in groups:
-        for rollout in group.rollouts:
-            shares[row, : len(rollout.token_ids)] = 1 / group.total
-            row += 1
-    return shares

@@ -1,6 +1,6 @@
 """Labels: what a problem's own responses say its answer is. No gold answer is involved.
 
-Builds on answers, responses, routing and verifiers. The paper takes the majority of the zero-shot rollouts. Better
+Builds on the task, routing, verifiers and the registry. The paper takes the majority of the zero-shot rollouts. Better
 sources cost no rollout more: the routed answers, which get better as memories accumulate, and votes that are weighted,
 
     label = argmax_a sum_i [answer_i = a] w_i.
@@ -21,10 +21,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tacit.answers.vote import Vote, group, vote_answers
+from tacit import registry
+from tacit.answers.vote import Vote
 from tacit.judges.verifiers import Candidate, Verifier
+from tacit.registry import register
 from tacit.responses import Responses
 from tacit.routing import Route
+from tacit.tasks.base import Task
 
 TRUST = 0.5
 """Least probability of the best response that gives the label, or least share of the weight: likelier than not."""
@@ -55,62 +58,98 @@ class Label:
     belief: float | None = None
 
 
-def choose(
-    how: str,
-    problem: str,
-    zero_shot: Responses,
-    memory: Responses | None,
-    routes: Sequence[Route],
-    verifier: Verifier | None,
-    *,
-    believe: bool = False,
-) -> Label:
-    """The label of one answered problem.
+@dataclass(frozen=True)
+class Evidence:
+    """What a label is made of.
 
-    Args:
-        how: ``LearnConfig.label``.
+    Attributes:
         problem: its text.
-        zero_shot, memory: responses without and with the recalled memory.
-        routes: which of each pair of samples was returned.
-        verifier: weighs responses for "verified" if its scores are probabilities.
-        believe: have it score a plain vote's label too.
+        zero_shot: sampled responses without memory.
+        memory: sampled responses with the recalled memory; empty if there is none.
+        routes: which of each pair was returned.
+        verifier: weighs responses; None unless its scores are probabilities.
+        task: says when two answers are the same.
+        believe: whether the belief of the verifier in a plain vote's label is asked for.
     """
-    candidates = zero_shot.candidates()[:-1]
-    with_memory = [] if memory is None else memory.candidates()[:-1]
-    if verifier is not None and not verifier.calibrated:
-        verifier = None  # its numbers compare two responses and say nothing by themselves
-    if how == "verified" and verifier is not None:
-        weighed = _weighed(problem, [*candidates, *with_memory], verifier)
-        if weighed is not None:
-            return weighed
-    if how == "confident":
-        sure = _confident(candidates)
-        if sure is not None:
-            return sure
-    if how == "routed" and with_memory:
-        pairs = zip(routes, candidates, with_memory, strict=True)
-        candidates = [other if route.takes_memory else own for route, own, other in pairs]
-    vote = vote_answers([candidate.answer for candidate in candidates])
-    giving = [candidate for candidate, agrees in zip(candidates, vote.agrees, strict=True) if agrees]
-    trace = giving[0].rollout.text if giving else None
-    belief = None
-    if believe and verifier is not None and giving:
-        belief = sum(verifier.score(problem, giving)) / len(giving)
-    return Label(vote, vote.answer, vote.why, False, trace, belief)
+
+    problem: str
+    zero_shot: Sequence[Candidate]
+    memory: Sequence[Candidate]
+    routes: Sequence[Route]
+    verifier: Verifier | None
+    task: Task
+    believe: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        problem: str,
+        zero_shot: Responses,
+        memory: Responses | None,
+        routes: Sequence[Route],
+        verifier: Verifier | None,
+        *,
+        believe: bool = False,
+    ) -> Evidence:
+        """That of a problem with its responses, without and with the recalled memory."""
+        with_memory = [] if memory is None else memory.candidates()[:-1]
+        # The numbers of other verifiers compare two responses and say nothing by themselves.
+        calibrated = verifier if verifier is not None and verifier.calibrated else None
+        own = zero_shot.candidates()[:-1]
+        return cls(problem, own, with_memory, routes, calibrated, zero_shot.task, believe)
+
+    def plain(self, candidates: Sequence[Candidate]) -> Label:
+        """The label of a plain vote."""
+        vote = self.vote(candidates)
+        giving = [candidate for candidate, agrees in zip(candidates, vote.agrees, strict=True) if agrees]
+        trace = giving[0].rollout.text if giving else None
+        belief = None
+        if self.believe and self.verifier is not None and giving:
+            belief = sum(self.verifier.score(self.problem, giving)) / len(giving)
+        return Label(vote, vote.answer, vote.why, False, trace, belief)
+
+    def vote(self, candidates: Sequence[Candidate]) -> Vote:
+        """The plain vote of responses."""
+        return self.task.vote([candidate.answer for candidate in candidates])
+
+    def heaviest(self, candidates: Sequence[Candidate], weights: Sequence[float]) -> list[int] | None:
+        """The responses that give the answer with the largest weight; None if nobody answers."""
+        groups = self.task.group([candidate.answer for candidate in candidates])
+        # Equal weights go to the larger, then the earlier group.
+        return max(groups, key=lambda one: (sum(weights[i] for i in one), len(one), -one[0]), default=None)
 
 
-def _heaviest(candidates: Sequence[Candidate], weights: Sequence[float]) -> list[int] | None:
-    """The responses that give the answer with the largest weight; None if nobody answers."""
-    answers = [candidate.answer for candidate in candidates]
-    groups = [members for members in group(answers) if answers[members[0]] is not None]
-    # Equal weights go to the larger, then the earlier group.
-    return max(groups, key=lambda members: (sum(weights[i] for i in members), len(members), -members[0]), default=None)
+def choose(how: str, evidence: Evidence) -> Label:
+    """The label of one answered problem, made as the registered ``how`` says, or by the plain vote where that is not
+    sure."""
+    label: Label | None = registry.get("label", how)(evidence)
+    return label or evidence.plain(evidence.zero_shot)
 
 
-def _weighed(problem: str, candidates: Sequence[Candidate], verifier: Verifier) -> Label | None:
-    """The verifier's label, or None if it believes no response."""
-    scores = verifier.score(problem, candidates)
-    best = _heaviest(candidates, scores)
+@register("label", "renewed")
+@register("label", "zero-shot")
+def zero_shot(evidence: Evidence) -> Label:
+    """The plain vote of the responses without memory. "renewed" begins with it; then each step votes anew."""
+    return evidence.plain(evidence.zero_shot)
+
+
+@register("label", "routed")
+def routed(evidence: Evidence) -> Label:
+    """The plain vote of the responses that were returned."""
+    if not evidence.memory:
+        return zero_shot(evidence)
+    pairs = zip(evidence.routes, evidence.zero_shot, evidence.memory, strict=True)
+    return evidence.plain([other if route.takes_memory else own for route, own, other in pairs])
+
+
+@register("label", "verified")
+def verified(evidence: Evidence) -> Label | None:
+    """The answer that a verifier believes most, or None if it believes no response."""
+    verifier, candidates = evidence.verifier, [*evidence.zero_shot, *evidence.memory]
+    if verifier is None:
+        return None
+    scores = verifier.score(evidence.problem, candidates)
+    best = evidence.heaviest(candidates, scores)
     if best is None:
         return None
     first = max(best, key=lambda i: (scores[i], -i))
@@ -118,19 +157,20 @@ def _weighed(problem: str, candidates: Sequence[Candidate], verifier: Verifier) 
         return None
     weight, total, answer = sum(scores[i] for i in best), sum(scores), candidates[first].answer
     why = f"{verifier.name}: weight {weight:.1f} of {total:.1f} for {answer!r}, best response {scores[first]:.2f}"
-    vote = vote_answers([candidate.answer for candidate in candidates])
-    return Label(vote, answer, why, True, candidates[first].rollout.text, weight / len(best))
+    return Label(evidence.vote(candidates), answer, why, True, candidates[first].rollout.text, weight / len(best))
 
 
-def _confident(candidates: Sequence[Candidate]) -> Label | None:
+@register("label", "confident")
+def confident(evidence: Evidence) -> Label | None:
     """The label of the vote weighted by likelihood, or None if it has less than ``TRUST`` of the weight."""
+    candidates = evidence.zero_shot
     means = [sum(c.rollout.logprobs) / max(1, len(c.rollout.logprobs)) for c in candidates]
     weights = [math.exp(SHARPNESS * (mean - max(means))) for mean in means]
-    best = _heaviest(candidates, weights)
+    best = evidence.heaviest(candidates, weights)
     share = sum(weights[i] for i in best) / sum(weights) if best else 0.0
     if best is None or share < TRUST:
         return None
     first = max(best, key=lambda i: (weights[i], -i))
-    vote, answer = vote_answers([candidate.answer for candidate in candidates]), candidates[first].answer
+    answer = candidates[first].answer
     why = f"confidence: {share:.2f} of the weight for {answer!r}, {len(best)} of {len(candidates)} responses"
-    return Label(vote, answer, why, True, candidates[first].rollout.text)
+    return Label(evidence.vote(candidates), answer, why, True, candidates[first].rollout.text)

@@ -1,11 +1,11 @@
 """Learning: concurrent GRPO on soft prompts, many memories in one batch. The heart of the method.
 
-Builds on backbone, the engine, answers, rewards and gradients. For every problem (method.md, "Creation"): sample a
+Builds on backbone, the engine, the task, rewards and gradients. For every problem (method.md, "Creation"): sample a
 group of rollouts under its soft prompt, reward those that give the label, and take one policy-gradient step on the soft
 prompt alone (gradients.py), with advantages A_i = r_i - mean(r).
 
 One step per group of fresh rollouts keeps it on-policy: the importance ratio is 1, so there is no old policy, no
-clipping (whose bias has passed for learning, arXiv 2506.10947), and no division by the deviation unless asked for.
+clipping (whose bias has passed for learning, arXiv 2506.10947), and no division by the deviation.
 The backbone has no gradients. Every memory has its own prompt, Adam state, gradient clip and random numbers, so what
 else is in the batch changes nothing; the group's prompt is computed once and its gradient summed in the cache.
 """
@@ -22,26 +22,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit import rewards
-from tacit.answers.vote import Vote, extract, vote_answers
+from tacit import registry
+from tacit.answers.vote import Vote
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
-from tacit.gradients import Group, prompt_gradients
+from tacit.gradients import Group, advantages, cap, descend, prompt_gradients
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
+from tacit.registry import register
+from tacit.rewards import Attempts
 from tacit.seeds import derive, generator
+from tacit.tasks.base import Task
+from tacit.tasks.maths import MATHS
 
 
 @dataclass(frozen=True)
-class Example:
-    """A problem and the answer that its own experience says is right."""
-
-    problem: Problem
-    label: str
-
-
-@dataclass(frozen=True)
-class Task:
+class Target:
     """One problem to learn from.
 
     Attributes:
@@ -49,7 +45,6 @@ class Task:
         vote: over its answers: gate and, for fixed labels, the label.
         start: soft prompt [K, d] to start from, for init "nearest"; None if there is none.
         label: decided by better evidence than the vote, which then neither gates nor labels; None for the vote's.
-        also: further examples that the same soft prompt has to serve.
         refusal: why there is nothing to learn here, if so.
     """
 
@@ -57,7 +52,6 @@ class Task:
     vote: Vote
     start: np.ndarray | None = None
     label: str | None = None
-    also: tuple[Example, ...] = ()
     refusal: str | None = None
 
 
@@ -71,7 +65,7 @@ class Learned:
         reason: why it was admitted, rejected or skipped, in one sentence.
         label: what the last step rewarded.
         steps: per step: reward (mean of the group), label, share, norm (mean row norm in embedding norms), grad_norm,
-            updated, tokens, seconds; with further examples also ``also``, the mean reward of their groups.
+            updated, tokens, seconds.
         tokens: tokens generated in all.
     """
 
@@ -85,17 +79,15 @@ class Learned:
 
 
 @dataclass(eq=False)
-class _Live:
+class Live:
     """A memory being learned; ``settled`` counts the latest steps in which every rollout earned the full reward."""
 
-    task: Task
+    target: Target
     ids: Tensor
     prompt: Tensor
     optimizer: torch.optim.Adam
     label: str
-    also: list[tuple[Example, Tensor]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
-    best: tuple[float, Tensor] | None = None
     settled: int = 0
     tokens: int = 0
 
@@ -110,6 +102,7 @@ class Learner:
         sampling: temperature, top_p and max_tokens of the rollouts. The gradient is that of the distribution
             sampled from (temperature included; top_p must be 1).
         seed: with the problem's id, decides every random number.
+        task: says where an answer is found, and when two are the same.
     """
 
     def __init__(
@@ -120,44 +113,44 @@ class Learner:
         sampling: Sampling,
         *,
         seed: int,
+        task: Task = MATHS,
     ) -> None:
         self.backbone, self.engine, self.config, self.sampling = backbone, engine, config, sampling
-        self.seed = seed
-        self.reward = rewards.get(config.reward)
+        self.seed, self.task = seed, task
+        self.reward, self.start = registry.get("reward", config.reward), registry.get("start", config.init)
+        self.admission = registry.get("admission", config.admission)
 
-    def learn(self, tasks: Sequence[Task]) -> list[Learned]:
-        """Learn every task; the result of each is the same alone and together. Order is kept."""
+    def learn(self, targets: Sequence[Target]) -> list[Learned]:
+        """Learn every target; the result of each is the same alone and together. Order is kept."""
         refusals = [
-            task.refusal or self._room(task) or (None if task.label is not None else self.gate(task.vote))
-            for task in tasks
+            target.refusal or self._room(target) or (None if target.label is not None else self.gate(target.vote))
+            for target in targets
         ]
-        learned = iter(self._learn([task for task, why in zip(tasks, refusals, strict=True) if not why]))
+        learned = iter(self._learn([target for target, why in zip(targets, refusals, strict=True) if not why]))
         return [
-            Learned(task.problem, None, False, why, task.vote.answer) if why else next(learned)
-            for task, why in zip(tasks, refusals, strict=True)
+            Learned(target.problem, None, False, why, target.vote.answer) if why else next(learned)
+            for target, why in zip(targets, refusals, strict=True)
         ]
 
-    def _learn(self, tasks: Sequence[Task]) -> list[Learned]:
-        """Learn tasks that are fit for it, at most ``config.batch`` at a time."""
+    def _learn(self, targets: Sequence[Target]) -> list[Learned]:
+        """Learn targets that are fit for it, at most ``config.batch`` at a time."""
         results: dict[int, Learned] = {}
-        waiting, live = iter(range(len(tasks))), dict[int, _Live]()
+        waiting, live = iter(range(len(targets))), dict[int, Live]()
         while True:
             # A memory that is done makes room for the next.
             for number in islice(waiting, self.config.batch - len(live)):
-                live[number] = self._begin(tasks[number])
+                live[number] = self._begin(targets[number])
             if not live:
                 break
             self._step(list(live.values()))
             for number in [number for number, memory in live.items() if self._done(memory)]:
                 results[number] = self._finish(live.pop(number))
-        return [results[number] for number in range(len(tasks))]
+        return [results[number] for number in range(len(targets))]
 
-    def _room(self, task: Task) -> str | None:
+    def _room(self, target: Target) -> str | None:
         """Why a problem is too long to be learned from: with a soft prompt it needs more room than without."""
-        problems = [task.problem, *(example.problem for example in task.also)]
-        longest = max(len(self.backbone.encode(problem.text)) for problem in problems)
-        rows = len(task.start) if task.start is not None else self.config.tokens
-        needed = longest + rows + self.sampling.max_tokens
+        rows = len(target.start) if target.start is not None else self.config.tokens
+        needed = len(self.backbone.encode(target.problem.text)) + rows + self.sampling.max_tokens
         if needed <= self.engine.context:
             return None
         return (
@@ -175,138 +168,96 @@ class Learner:
             return f"small lead: {vote.why}"
         return None
 
-    def _begin(self, task: Task) -> _Live:
-        prompt = self._initial(task).to(self.backbone.device).requires_grad_(True)
+    def _begin(self, target: Target) -> Live:
+        prompt = self._initial(target).to(self.backbone.device).requires_grad_(True)
         optimizer = torch.optim.Adam([prompt], lr=self.config.lr)
-        label = task.label if task.label is not None else task.vote.answer
+        label = target.label if target.label is not None else target.vote.answer
         assert label is not None
-        also = [(example, self.backbone.encode(example.problem.text)) for example in task.also]
-        return _Live(task, self.backbone.encode(task.problem.text), prompt, optimizer, label, also)
+        return Live(target, self.backbone.encode(target.problem.text), prompt, optimizer, label)
 
-    def _initial(self, task: Task) -> Tensor:
-        if self.config.init == "nearest" and task.start is not None:
-            return torch.tensor(task.start, dtype=torch.float32)
-        return initial_prompt(self.backbone, self.config, generator(self.seed, task.problem.id, "init"))
+    def _initial(self, target: Target) -> Tensor:
+        rng = generator(self.seed, target.problem.id, "init")
+        start: Tensor = self.start(Start(self.backbone, self.config.tokens, rng, target.start))
+        return start
 
-    def _done(self, memory: _Live) -> bool:
+    def _done(self, memory: Live) -> bool:
         config = self.config
         return len(memory.steps) == config.steps or 0 < config.settled <= memory.settled
 
-    def _step(self, live: list[_Live]) -> None:
+    def _step(self, live: list[Live]) -> None:
         began = time.perf_counter()
-        requests = [request for memory in live for request in self._requests(memory)]
-        rollouts = iter(self.engine.generate(requests))
+        asked = [self._requests(memory) for memory in live]
+        drawn = iter(self.engine.generate([request for requests in asked for request in requests]))
         groups: list[Group] = []
-        for memory in live:
-            own, *others = [next(rollouts) for _ in range(1 + len(memory.also))]
-            groups += self._judge(memory, own, others)
+        for memory, requests in zip(live, asked, strict=True):
+            rng = generator(self.seed, memory.target.problem.id, "reward", len(memory.steps))
+            groups += self._judge(memory, [next(drawn) for _ in requests], rng)
         moved = self._gradients(groups)
         for memory in live:
             if id(memory.prompt) in moved:
-                norm = torch.nn.utils.clip_grad_norm_([memory.prompt], self.config.clip)
-                memory.optimizer.step()
-                memory.optimizer.zero_grad()
-                self._cap(memory.prompt)
-                memory.steps[-1].update(updated=True, grad_norm=float(norm))
+                norm = descend(memory.optimizer, self.config.clip)
+                cap(memory.prompt, self.config.norm_cap * self.backbone.embedding_norm)
+                memory.steps[-1].update(updated=True, grad_norm=norm)
         seconds = (time.perf_counter() - began) / len(live)
         for memory in live:
             norms = memory.prompt.detach().norm(dim=1)
             memory.steps[-1].update(norm=float(norms.mean()) / self.backbone.embedding_norm, seconds=seconds)
 
-    def _requests(self, memory: _Live) -> list[Request]:
-        name, step = memory.task.problem.id, len(memory.steps)
-        asked: list[tuple[Tensor, tuple[str, ...]]] = [(memory.ids, ())]
-        asked += [(ids, (example.problem.id,)) for example, ids in memory.also]
+    def _requests(self, memory: Live) -> list[Request]:
+        """What a memory asks for in a step: a group of rollouts of its own problem."""
+        name, step = memory.target.problem.id, len(memory.steps)
         return [
             Request(
-                ids,
+                memory.ids,
                 memory.prompt.detach(),
                 self.config.rollouts,
                 self.sampling.temperature,
                 1.0,
                 self.sampling.max_tokens,
-                tuple(derive(self.seed, name, "learn", step, g, *other) for g in range(self.config.rollouts)),
+                tuple(derive(self.seed, name, "learn", step, g) for g in range(self.config.rollouts)),
             )
-            for ids, other in asked
         ]
 
-    def _judge(self, memory: _Live, own: list[Rollout], others: list[list[Rollout]]) -> list[Group]:
-        """Reward a memory's groups and write the step's record; groups whose advantages are zero or mean nothing are
-        left out."""
-        answers = [extract(rollout.text) for rollout in own]
-        vote = vote_answers(answers)
+    def _judge(self, memory: Live, drawn: list[list[Rollout]], rng: np.random.Generator) -> list[Group]:
+        """Reward what ``_requests`` gave and write the step's record; a group whose advantages are zero or mean nothing
+        is left out."""
+        [rollouts] = drawn
+        answers = [self.task.extract(rollout.text) for rollout in rollouts]
+        vote = self.task.vote(answers)
         weak = None
         if self.config.label == "renewed":
             weak = self.gate(vote)
             memory.label = vote.answer or memory.label
-        rng = generator(self.seed, memory.task.problem.id, "reward", len(memory.steps))
-        scores = [self.reward(answers, memory.label, rng)]
-        for (example, _), group in zip(memory.also, others, strict=True):
-            scores.append(self.reward([extract(rollout.text) for rollout in group], example.label, rng))
-        means = [sum(score) / len(score) for score in scores]
-        tokens = sum(len(rollout.token_ids) for group in (own, *others) for rollout in group)
+        scores = self.reward(Attempts(memory.target.problem, rollouts, answers, memory.label, self.task, rng))
+        tokens = sum(len(rollout.token_ids) for rollout in rollouts)
         memory.tokens += tokens
-        everything = sum(means) / len(means)
-        memory.settled = memory.settled + 1 if min(map(min, scores)) >= 1 else 0
-        if memory.best is None or everything >= memory.best[0]:
-            memory.best = (everything, memory.prompt.detach().clone())
+        memory.settled = memory.settled + 1 if min(scores) >= 1 else 0
         record = {
-            "reward": means[0],
+            "reward": sum(scores) / len(scores),
             "label": memory.label,
             "share": vote.share,
             "updated": False,
             "grad_norm": 0.0,
             "tokens": tokens,
         }
-        if others:
-            record["also"] = sum(means[1:]) / len(others)
         memory.steps.append(record)
-        groups = []
-        ids = [memory.ids, *(ids for _, ids in memory.also)]
-        for place, (group, score) in enumerate(zip((own, *others), scores, strict=True)):
-            if max(score) > min(score) and not (weak and place == 0):
-                groups.append(Group(ids[place], memory.prompt, group, self._advantages(score, len(scores))))
-        return groups
-
-    def _advantages(self, scores: list[float], groups: int) -> list[float]:
-        mean = sum(scores) / len(scores)
-        scale = float(np.std(scores)) if self.config.normalise_advantage else 1.0
-        return [(score - mean) / scale / groups for score in scores]
+        if weak or max(scores) == min(scores):
+            return []
+        return [Group(memory.ids, memory.prompt, rollouts, advantages(scores))]
 
     def _gradients(self, groups: list[Group]) -> set[int]:
         """Set the gradient of every prompt in ``groups``; returns their ids."""
-        config = self.config
-        found = prompt_gradients(
-            self.backbone, groups, self.sampling.temperature, row_tokens=config.row_tokens, kl=config.kl
-        )
+        found = prompt_gradients(self.backbone, groups, self.sampling.temperature, row_tokens=self.config.row_tokens)
         for group in groups:
             assert group.prompt is not None
             group.prompt.grad = found[id(group.prompt)]
         return set(found)
 
-    @torch.no_grad()
-    def _cap(self, prompt: Tensor) -> None:
-        largest = self.config.norm_cap * self.backbone.embedding_norm
-        prompt.mul_((largest / prompt.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0))
-
-    def _finish(self, memory: _Live) -> Learned:
-        config = self.config
-        assert memory.best is not None
-        prompt = memory.best[1] if config.keep == "best" else memory.prompt.detach()
-        recent = [record["reward"] for record in memory.steps[-config.admit_steps :]]
-        mean = sum(recent) / len(recent)
-        seen = any(record["reward"] > 0 for record in memory.steps)
-        moved = any(record["updated"] for record in memory.steps)
-        admitted = seen and moved and mean >= config.admit
-        if not seen:
-            reason = "it never saw a reward"
-        elif not moved:
-            reason = "its rollouts never differed in reward, so there was nothing to learn"
-        else:
-            reason = f"mean reward {mean:.2f} over its last {len(recent)} steps, {config.admit:.2f} needed"
+    def _finish(self, memory: Live) -> Learned:
+        admitted, reason = self.admission(self.config, memory.steps)
         return Learned(
-            memory.task.problem,
-            prompt.cpu().numpy().astype(np.float32, copy=True),
+            memory.target.problem,
+            memory.prompt.detach().cpu().numpy().astype(np.float32, copy=True),
             admitted,
             reason,
             memory.label,
@@ -315,14 +266,67 @@ class Learner:
         )
 
 
-def initial_prompt(backbone: Backbone, config: LearnConfig, rng: np.random.Generator) -> Tensor:
-    """The soft prompt [K, d] (float32, on CPU) that learning starts from; "nearest" without a memory is gaussian."""
-    if config.init in ("gaussian", "nearest"):
-        noise = rng.standard_normal((config.tokens, backbone.hidden_size), dtype=np.float32)
-        return torch.from_numpy(noise) * backbone.embedding_std
-    if config.init == "vocabulary":
-        ids = torch.from_numpy(rng.integers(0, len(backbone.tokenizer), config.tokens))
-    else:
-        text = torch.tensor(backbone.tokenizer(config.init_text, add_special_tokens=False)["input_ids"])
-        ids = text.repeat(-(-config.tokens // len(text)))[: config.tokens]
-    return backbone.embed(ids).detach().float().cpu().clone()
+def learner_of(engine: Engine, config: LearnConfig, sampling: Sampling, *, seed: int, task: Task) -> Learner:
+    """The learner that goes with an engine: its own, where its work is done elsewhere, or one of this process."""
+    own = getattr(engine, "learner", None)
+    if own is not None:
+        learner: Learner = own(config, sampling, seed=seed, task=task)
+        return learner
+    return Learner(engine.backbone, engine, config, sampling, seed=seed, task=task)
+
+
+# -- what a soft prompt starts from -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a start is made of.
+
+    Attributes:
+        backbone: whose inputs it has to be.
+        tokens: K, rows wanted.
+        rng: for what is drawn.
+        recalled: soft prompt [K', d] of the nearest memory, if there is one and the start asks for it by an attribute
+            ``recalled``.
+    """
+
+    backbone: Backbone
+    tokens: int
+    rng: np.random.Generator
+    recalled: np.ndarray | None = None
+
+
+@register("start", "gaussian")
+def gaussian(start: Start) -> Tensor:
+    """Noise at the scale of the embeddings, float32 [K, d] on the CPU."""
+    noise = start.rng.standard_normal((start.tokens, start.backbone.hidden_size), dtype=np.float32)
+    return torch.from_numpy(noise) * start.backbone.embedding_std
+
+
+@register("start", "vocabulary")
+def vocabulary(start: Start) -> Tensor:
+    """Embeddings of random tokens."""
+    ids = torch.from_numpy(start.rng.integers(0, len(start.backbone.tokenizer), start.tokens))
+    return start.backbone.embed(ids).detach().float().cpu().clone()
+
+
+@register("start", "nearest")
+def nearest(start: Start) -> Tensor:
+    """The recalled memory, else noise."""
+    return gaussian(start) if start.recalled is None else torch.tensor(start.recalled, dtype=torch.float32)
+
+
+nearest.recalled = True  # type: ignore[attr-defined]
+
+
+@register("admission", "reward")
+def by_reward(config: LearnConfig, steps: Sequence[dict[str, Any]]) -> tuple[bool, str]:
+    """Whether a memory is admitted by the mean reward of its last steps, and why in one sentence."""
+    recent = [step["reward"] for step in steps[-config.admit_steps :]]
+    mean = sum(recent) / len(recent)
+    if not any(step["reward"] > 0 for step in steps):
+        return False, "it never saw a reward"
+    if not any(step["updated"] for step in steps):
+        return False, "its rollouts never differed in reward, so there was nothing to learn"
+    reason = f"mean reward {mean:.2f} over its last {len(recent)} steps, {config.admit:.2f} needed"
+    return mean >= config.admit, reason

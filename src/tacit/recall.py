@@ -1,6 +1,6 @@
 """Recall: from a problem to the memory of the most similar earlier one, or to none.
 
-Builds on backbone and the bank. Keys are what similarity is measured on (method.md, "Retrieval"):
+Builds on backbone, the bank and the registry. Keys are what similarity is measured on (method.md, "Retrieval"):
 
 - ``input``: the mean input embedding of the problem's tokens (paper: "input");
 - ``hidden`` or ``hidden:L``: the mean hidden state of a layer (default: the middle one);
@@ -23,58 +23,76 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tacit import registry
 from tacit.bank.base import Bank, Hit
 from tacit.config import RecallConfig
 from tacit.errors import ModelError
 from tacit.memory import Memory
 from tacit.model.backbone import Backbone
+from tacit.registry import register
 
-CONSIDERED = 4
-"""Nearest memories that measured use may choose among."""
+
+@register("key", "input")
+def input_key(backbone: Backbone, text: str, layer: str) -> Tensor:
+    """The mean input embedding of a problem's tokens, relative to the vocabulary's."""
+    return backbone.embed(_tokens(backbone, text)).float().mean(0) - backbone.embedding_mean
+
+
+@register("key", "hidden")
+def hidden_key(backbone: Backbone, text: str, layer: str) -> Tensor:
+    """The mean hidden state of a problem's tokens."""
+    return _layer(backbone, _tokens(backbone, text), layer).mean(0)
+
+
+@register("key", "last")
+def last_key(backbone: Backbone, text: str, layer: str) -> Tensor:
+    """The hidden state at the last position of the whole prompt."""
+    return _layer(backbone, backbone.encode(text), layer)[-1]
+
+
+@register("key", "kv")
+def kv_key(backbone: Backbone, text: str, layer: str) -> Tensor:
+    """The mean keys and values of every layer over a problem's tokens, each scaled to unit norm."""
+    keys, values = backbone.key_values(_tokens(backbone, text))
+    parts = [states.float().mean(1).flatten() for states in [*keys, *values]]
+    return torch.cat([part / part.norm().clamp(min=1e-12) for part in parts])
+
+
+def _tokens(backbone: Backbone, text: str) -> Tensor:
+    """Token ids [T] of the problem alone, without its prompt."""
+    return torch.tensor(backbone.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.int64)
+
+
+def _layer(backbone: Backbone, ids: Tensor, name: str) -> Tensor:
+    """Hidden states [T, d] of a layer; the middle one for ""."""
+    last = int(backbone.model.config.num_hidden_layers)
+    layer = int(name) if name else (last + 1) // 2
+    if layer > last:
+        raise ModelError(f"there is no layer {layer} to make a key of: {backbone.name} has layers 0 to {last}")
+    return backbone.layer_states(ids, layer).float()
 
 
 class Keys:
     """Makes keys of one kind with one backbone; needs no bank, so that baselines search by the same similarity."""
 
     def __init__(self, backbone: Backbone, kind: str) -> None:
-        self.backbone, self.kind = backbone, kind
-        self._centre = backbone.embedding_matrix.float().mean(0)
+        self.backbone = backbone
+        name, _, self._argument = kind.partition(":")
+        self._make = registry.get("key", name)
 
     def of(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit-norm float32 keys [N, D] of problem texts; D depends on the kind of key."""
+        """Unit-norm float32 keys [N, D] of problem texts; D depends on the kind of key.
+
+        Raises:
+            ModelError: a text has no tokens.
+        """
         return np.stack([self._key(text) for text in texts])
 
     def _key(self, text: str) -> np.ndarray:
-        ids = torch.tensor(self.backbone.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.int64)
-        if not len(ids):
+        if not len(_tokens(self.backbone, text)):
             raise ModelError(f"the tokenizer of {self.backbone.name} makes no tokens of the problem {text[:60]!r}")
-        kind, _, layer = self.kind.partition(":")
-        if kind == "input":
-            pooled = self._input(ids)
-        elif kind == "hidden":
-            pooled = self._layer(ids, layer).mean(0)
-        elif kind == "last":
-            pooled = self._layer(self.backbone.encode(text), layer)[-1]
-        else:
-            pooled = self._kv(ids)
-        key = pooled.double().cpu().numpy()
+        key = self._make(self.backbone, text, self._argument).double().cpu().numpy()
         return np.ascontiguousarray(key / max(float(np.linalg.norm(key)), 1e-12), dtype=np.float32)
-
-    def _input(self, ids: Tensor) -> Tensor:
-        return self.backbone.embed(ids).float().mean(0) - self._centre
-
-    def _layer(self, ids: Tensor, name: str) -> Tensor:
-        """Hidden states [T, d] of a layer; the middle one for ""."""
-        last = int(self.backbone.model.config.num_hidden_layers)
-        layer = int(name) if name else (last + 1) // 2
-        if layer > last:
-            raise ModelError(f"key {self.kind}: {self.backbone.name} has layers 0 to {last}")
-        return self.backbone.layer_states(ids, layer).float()
-
-    def _kv(self, ids: Tensor) -> Tensor:
-        keys, values = self.backbone.key_values(ids)
-        parts = [states.float().mean(1).flatten() for states in [*keys, *values]]
-        return torch.cat([part / part.norm().clamp(min=1e-12) for part in parts])
 
 
 class Recall:
@@ -88,68 +106,14 @@ class Recall:
         """Unit-norm float32 keys [N, D] of problem texts; D depends on the kind of key."""
         return self._keys.of(texts)
 
-    def recalled(self, keys: np.ndarray) -> list[list[tuple[Hit, Memory]]]:
-        """The memories to answer with, for each key [N, D]: up to ``config.k`` of them, best first."""
-        config = self.config
-        found = self._search(keys, max(CONSIDERED, config.k) if config.use else config.k)
-        return [self._best([(hit, self.bank.get(hit.memory_id, self.namespace)) for hit in hits]) for hits in found]
-
-    def neighbours(self, keys: np.ndarray, count: int) -> list[list[Memory]]:
-        """The ``count`` most similar active memories of each key, nearest first."""
-        found = self._search(keys, count)
-        return [[self.bank.get(hit.memory_id, self.namespace) for hit in hits] for hits in found]
-
-    def _best(self, held: list[tuple[Hit, Memory]]) -> list[tuple[Hit, Memory]]:
-        if self.config.use:
-            # A stable sort: equal worth keeps the order of similarity.
-            held = sorted(held, key=lambda pair: -(pair[0].similarity + self.config.use * utility(pair[1])))
-        return held[: self.config.k]
-
-    def _search(self, keys: np.ndarray, k: int) -> list[list[Hit]]:
-        return self.bank.search_many(
+    def recalled(self, keys: np.ndarray) -> list[tuple[Hit, Memory] | None]:
+        """The memory to answer with, for each key [N, D]; None where none is similar enough."""
+        found = self.bank.search_many(
             keys,
             namespace=self.namespace,
             fingerprint=self.backbone.fingerprint,
             key_kind=self.config.key,
-            k=k,
+            k=1,
             floor=self.config.floor,
         )
-
-
-def utility(memory: Memory) -> float:
-    """Measured use in (-1, 1): how much more often a memory's answer was preferred than rejected, per use.
-
-    Two uses without effect are counted in, so that a single verdict does not decide.
-    """
-    return (memory.helped - memory.hurt) / (memory.uses + 2)
-
-
-def compose(prompts: Sequence[np.ndarray], how: str) -> np.ndarray:
-    """One soft prompt [K', d] of several [K, d], best first: concatenated with the best nearest to the problem, or
-    averaged row by row (composition is left open by the paper)."""
-    if len(prompts) == 1:
-        return prompts[0]
-    if how == "average":
-        return np.asarray(np.mean(prompts, axis=0, dtype=np.float32))
-    return np.concatenate(list(reversed(prompts)))
-
-
-def fitting(
-    memories: list[tuple[Hit, Memory]], how: str, room: int
-) -> tuple[list[tuple[Hit, Memory]], np.ndarray | None]:
-    """The best of the memories, composed, that leave room for an answer: a long problem may fit without them alone.
-
-    Args:
-        memories: best first.
-        how: see ``compose``.
-        room: positions that the soft prompt may take.
-
-    Returns:
-        Those kept, and their soft prompt [K', d]; none and None where not even the best one fits.
-    """
-    while memories:
-        prompt = compose([memory.prompt for _, memory in memories], how)
-        if len(prompt) <= room:
-            return memories, prompt
-        memories = memories[:-1]
-    return [], None
+        return [(hits[0], self.bank.get(hits[0].memory_id, self.namespace)) if hits else None for hits in found]

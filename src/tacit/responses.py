@@ -1,6 +1,6 @@
 """What a way of answering gives for a problem: sampled rollouts, a greedy one, their answers and their vote.
 
-Builds on answers, the engine protocol, seeds and verifiers. Every arm of a run and every baseline asks through the same
+Builds on the task, the engine protocol, seeds and verifiers. Every arm of a run and every baseline asks through one
 ``Responder``, so that they differ in prompts alone: same sampling, same random numbers per (seed, problem, purpose).
 """
 
@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tacit.answers.vote import Vote, extract, group, vote_answers
+from tacit.answers.vote import Vote
 from tacit.config import Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.judges.verifiers import Candidate
 from tacit.problem import Problem
 from tacit.seeds import derive
+from tacit.tasks.base import Task
+from tacit.tasks.maths import MATHS
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Responses:
         greedy: the rollout at temperature 0.
         answers, greedy_answer: extracted from them, None where there is none.
         vote: over ``answers``.
+        task: said where the answers are, and which are the same.
     """
 
     samples: tuple[Rollout, ...]
@@ -36,13 +39,20 @@ class Responses:
     answers: tuple[str | None, ...]
     greedy_answer: str | None
     vote: Vote
+    task: Task = MATHS
+
+    @classmethod
+    def of(cls, samples: Sequence[Rollout], greedy: Rollout, task: Task = MATHS) -> Responses:
+        """Rollouts, read as the task says."""
+        answers = tuple(task.extract(rollout.text) for rollout in samples)
+        return cls(tuple(samples), greedy, answers, task.extract(greedy.text), task.vote(answers), task)
 
     @classmethod
     def none(cls, samples: int) -> Responses:
         """Of a problem that was not asked: ``samples`` times nothing."""
         nothing = Rollout((), (), "", "length")
         answers = (None,) * samples
-        return cls((nothing,) * samples, nothing, answers, None, vote_answers(answers))
+        return cls((nothing,) * samples, nothing, answers, None, MATHS.vote(answers))
 
     @property
     def tokens(self) -> int:
@@ -51,17 +61,20 @@ class Responses:
 
     def candidates(self) -> list[Candidate]:
         """The samples, then the greedy rollout, with their shares of the vote, for a verifier."""
-        return candidates((*self.samples, self.greedy), (*self.answers, self.greedy_answer), self.answers)
+        return candidates((*self.samples, self.greedy), (*self.answers, self.greedy_answer), self.answers, self.task)
 
 
 def candidates(
-    rollouts: Sequence[Rollout], answers: Sequence[str | None], voters: Sequence[str | None]
+    rollouts: Sequence[Rollout],
+    answers: Sequence[str | None],
+    voters: Sequence[str | None],
+    task: Task = MATHS,
 ) -> list[Candidate]:
     """Rollouts with their answers for a verifier, each with the share of the voters' answers that are equivalent, in
     whatever way they are written."""
     everyone = [*answers, *voters]
     shares = [0.0] * len(everyone)
-    for members in group(everyone):
+    for members in task.group(everyone):
         share = sum(member >= len(answers) for member in members) / max(1, len(voters))
         for member in members:
             shares[member] = share
@@ -76,11 +89,13 @@ class Responder:
         engine: generates.
         sampling: how.
         seed: with the problem and the purpose, decides every random number.
+        task: reads the answers.
     """
 
     engine: Engine
     sampling: Sampling
     seed: int
+    task: Task = MATHS
 
     def requests(
         self, problem: Problem, ids: torch.Tensor, purpose: str, soft_prompt: np.ndarray | None = None
@@ -114,10 +129,5 @@ class Responder:
     def generate(self, requests: Sequence[Request]) -> list[Responses]:
         """Serve (sampled, greedy) pairs of requests and extract the answers."""
         groups = self.engine.generate(requests) if requests else []
-        responses = []
-        for samples, greedy in zip(groups[::2], groups[1::2], strict=True):
-            answers = tuple(extract(rollout.text) for rollout in samples)
-            responses.append(
-                Responses(tuple(samples), greedy[0], answers, extract(greedy[0].text), vote_answers(answers))
-            )
-        return responses
+        pairs = zip(groups[::2], groups[1::2], strict=True)
+        return [Responses.of(samples, greedy, self.task) for samples, (greedy,) in pairs]

@@ -1,6 +1,6 @@
 """Routing: the answer without memory, the answer with it, and which of the two is returned.
 
-Builds on answers and verifiers. They agree: nothing to decide. They differ: the verifier scores both responses and the
+Builds on the task and verifiers. They agree: nothing to decide. They differ: the verifier scores both responses and the
 better one wins; on a tie the frozen model's own answer does. This protects against noisy and harmful memories
 (method.md, "Response routing"), and its verdicts are the helped and hurt counts of a memory.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tacit.answers.vote import equivalent
 from tacit.judges.verifiers import Candidate, Verifier
+from tacit.tasks.base import Task
+from tacit.tasks.maths import MATHS
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,18 @@ class Route:
 NO_MEMORY = Route("no_memory", "no memory is similar enough")
 
 
-def route(problem: str, pairs: Sequence[tuple[Candidate, Candidate]], verifier: Verifier | None) -> list[Route]:
+def route(
+    problem: str, pairs: Sequence[tuple[Candidate, Candidate]], verifier: Verifier | None, task: Task = MATHS
+) -> list[Route]:
     """Decide each (zero-shot, memory) pair of responses to one problem.
 
     Args:
         problem: its text.
         pairs: (response without memory, response with it).
         verifier: None trusts the memory whenever it gives an answer.
+        task: says when two answers are the same.
     """
-    routes: list[Route | None] = [_obvious(zero, memory, verifier) for zero, memory in pairs]
+    routes: list[Route | None] = [_obvious(zero, memory, verifier, task) for zero, memory in pairs]
     open_pairs = [pair for pair, decided in zip(pairs, routes, strict=True) if decided is None]
     if open_pairs:
         assert verifier is not None
@@ -54,12 +58,12 @@ def route(problem: str, pairs: Sequence[tuple[Candidate, Candidate]], verifier: 
     return [decided for decided in routes if decided is not None]
 
 
-def _obvious(zero: Candidate, memory: Candidate, verifier: Verifier | None) -> Route | None:
+def _obvious(zero: Candidate, memory: Candidate, verifier: Verifier | None, task: Task) -> Route | None:
     if memory.answer is None:
         return Route("zero_shot", "the response with memory gives no answer")
     if zero.answer is None:
         return Route("memory", "the response without memory gives no answer")
-    if equivalent(zero.answer, memory.answer):
+    if task.same(zero.answer, memory.answer):
         return Route("agree", "both give the same answer")
     if verifier is None:
         return Route("memory", "routing is off: the memory's answer is taken")

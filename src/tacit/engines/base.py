@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from tacit.errors import EngineError
+
+if TYPE_CHECKING:
+    from tacit.model.backbone import Backbone
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,11 +136,30 @@ class Session(Protocol):
 
 
 class Engine(Protocol):
-    """Anything that turns requests into rollouts, many at a time."""
+    """Anything that turns requests into rollouts, many at a time. Close it after use.
+
+    Attributes:
+        draws: whose random numbers rollouts are drawn with: "tacit" if they are those of ``Request.seeds``.
+    """
+
+    draws: str
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model, which is also here: for embeddings, keys and learning."""
+        ...
 
     @property
     def context(self) -> int:
         """Most tokens of a sequence: soft prompt, prompt and answer."""
+        ...
+
+    def session(self) -> Session:
+        """Continuous batching, for a server."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
         ...
 
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from tacit.config import Settings
 from tacit.engines.base import Alternatives, KeyValues, Request, Rollout
 from tacit.engines.batches import Row
 from tacit.engines.checks import check, length_of
@@ -20,6 +21,7 @@ from tacit.engines.session import LocalSession
 from tacit.errors import EngineError
 from tacit.model.backbone import Backbone
 from tacit.model.threads import available, run
+from tacit.registry import register
 
 SCORED_AT_ONCE = 512  # prompt tokens; their logits take as many times the vocabulary floats
 
@@ -158,3 +160,9 @@ class LocalEngine:
             keys.shape == (shape[0], length, shape[1]) and values.shape == (shape[2], length, shape[3])
             for keys, values, shape in zip(past.keys, past.values, self._layers, strict=True)
         )
+
+
+@register("engine", "local")
+def open_local(backbone: Backbone, settings: Settings) -> LocalEngine:
+    """The engine of this process."""
+    return LocalEngine(backbone)

@@ -28,8 +28,9 @@ from typing import Any
 import torch
 
 from tacit import registry
-from tacit.assembly import build_verifier, load_backbone, open_engine, set_threads
-from tacit.config import PARTS, Settings, completed
+from tacit.assembly import build_verifier, load_backbone, open_engine, set_threads, task_of
+from tacit.config import PARTS, Settings
+from tacit.config_files import completed
 from tacit.engines.base import Engine
 from tacit.engines.meter import METER
 from tacit.errors import ConfigError, TacitError
@@ -230,6 +231,7 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
                     settings.learn,
                     settings.recall,
                     options,
+                    task_of(config),
                 )
             )
             with contextlib.closing(method):

@@ -20,7 +20,8 @@ from typing import Any
 
 from tacit.bank import shown_address
 from tacit.bank.base import Bank
-from tacit.config import RunConfig, changed, completed
+from tacit.config import RunConfig
+from tacit.config_files import changed, completed
 from tacit.errors import ConfigError, DataError
 
 Row = dict[str, Any]

@@ -1,7 +1,7 @@
 """Verifiers: which of two responses to trust when the answer with memory and the one without differ.
 
-Builds on the engine's rollouts and the registry. None of them reads a gold answer. A process reward model is what the paper uses
-(method.md, "Response routing"; reward_models.py); vote share and log-probability need no second model.
+Builds on the engine's rollouts and the registry. None of them reads a gold answer. A process reward model is what the
+paper uses (method.md, "Response routing"; reward_models.py); vote share and log-probability need no second model.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ from tacit.methods.planning import Plan, Setting, answering
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.responses import Responder, Responses
+from tacit.tasks.base import Task
+from tacit.tasks.maths import MATHS
 
 
 class Oracle(Protocol):
@@ -56,6 +58,7 @@ class World:
         oracle: marks answers to ``stream`` and ``training``; None unless the method says ``uses_labels``.
         verifier: as for routing.
         options: further settings of this one method, by name.
+        task: how problems are read.
     """
 
     backbone: Backbone
@@ -70,11 +73,12 @@ class World:
     learning: LearnConfig = field(default_factory=LearnConfig)
     recalling: RecallConfig = field(default_factory=RecallConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
+    task: Task = MATHS
 
     @cached_property
     def responder(self) -> Responder:
         """Asks the frozen model."""
-        return Responder(self.engine, self.sampling, self.seed)
+        return Responder(self.engine, self.sampling, self.seed, self.task)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from tacit.answers.vote import extract, vote_answers
 from tacit.errors import ConfigError
 from tacit.methods.base import Method, Reply, World
 from tacit.methods.planning import Plan, Setting, Work
@@ -49,9 +48,8 @@ class BestOf(Method):
             picked = []
             for start in range(0, drawn, n):
                 part = rollouts[start : start + n]
-                answers = tuple(extract(rollout.text) for rollout in part)
-                responses = Responses(tuple(part), part[0], answers, answers[0], vote_answers(answers))
-                candidates = responses.candidates()[:-1]
+                responses = Responses.of(part, part[0], world.task)
+                answers, candidates = responses.answers, responses.candidates()[:-1]
                 scores = world.verifier.score(problem.text, candidates)
                 best = max(range(n), key=lambda i: (candidates[i].answer is not None, scores[i], -i))
                 picked.append(answers[best])

@@ -2,8 +2,8 @@
 
 Builds on the agent and what it is made of. The paper leaves composition and merging open. Memories that lie near each
 other *and* do each other's work are gathered into a cluster; one soft prompt, starting from its first member's, is
-trained on all their problems and labels at once (learning.py, ``Task.also``); and it is judged without labels of any
-other kind: fresh rollouts under it must agree with the members' labels at least as often as those under each member on
+trained on all their problems and labels at once (``Together``); and it is judged without labels of any other
+kind: fresh rollouts under it must agree with the members' labels at least as often as those under each member on
 its own problem do. Only then is it stored, under the mean of their keys, and its parts are retired, which can be
 undone. Nothing is ever changed in place.
 """
@@ -17,19 +17,74 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tacit.agent import Agent
-from tacit.answers.vote import extract, vote_answers
-from tacit.engines.base import Request
+from tacit.engines.base import Request, Rollout
 from tacit.errors import ConfigError
-from tacit.learning import Example, Learner, Task
+from tacit.gradients import Group, advantages
+from tacit.learning import Learner, Live, Target
 from tacit.memory import Memory, State, memory_id
 from tacit.problem import Problem
-from tacit.rewards import majority
-from tacit.seeds import derive, generator
+from tacit.rewards import Attempts, giving
+from tacit.seeds import derive
 
 TRIED = 64
 """Most memories that are tried for one cluster, the most similar first: each costs a group of rollouts."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A problem and the answer that its own experience says is right."""
+
+    problem: Problem
+    label: str
+
+
+@dataclass(frozen=True)
+class Cluster(Target):
+    """A task whose soft prompt also has to serve further examples, with the token ids of their prompts."""
+
+    also: tuple[tuple[Example, Tensor], ...] = ()
+
+
+class Together(Learner):
+    """Learns soft prompts that serve several problems: a group of rollouts of each a step, all of equal weight."""
+
+    def _also(self, memory: Live) -> tuple[tuple[Example, Tensor], ...]:
+        return memory.target.also if isinstance(memory.target, Cluster) else ()
+
+    def _room(self, target: Target) -> str | None:
+        also = [example.problem for example, _ in target.also] if isinstance(target, Cluster) else []
+        longest = max([target.problem, *also], key=lambda one: len(self.backbone.encode(one.text)))
+        return super()._room(replace(target, problem=longest))
+
+    def _requests(self, memory: Live) -> list[Request]:
+        [own] = super()._requests(memory)
+        name, step = memory.target.problem.id, len(memory.steps)
+        seeds = [
+            tuple(derive(self.seed, name, "learn", step, g, example.problem.id) for g in range(own.n))
+            for example, _ in self._also(memory)
+        ]
+        return [own, *(replace(own, ids=ids, seeds=s) for (_, ids), s in zip(self._also(memory), seeds, strict=True))]
+
+    def _judge(self, memory: Live, drawn: list[list[Rollout]], rng: np.random.Generator) -> list[Group]:
+        own, *others = drawn
+        groups, record = super()._judge(memory, [own], rng), memory.steps[-1]
+        means = []
+        for (example, ids), rollouts in zip(self._also(memory), others, strict=True):
+            answers = [self.task.extract(rollout.text) for rollout in rollouts]
+            scores = self.reward(Attempts(example.problem, rollouts, answers, example.label, self.task, rng))
+            means.append(sum(scores) / len(scores))
+            tokens = sum(len(rollout.token_ids) for rollout in rollouts)
+            memory.tokens += tokens
+            record["tokens"] += tokens
+            memory.settled = memory.settled if min(scores) >= 1 else 0
+            if max(scores) > min(scores):
+                groups.append(Group(ids, memory.prompt, rollouts, advantages(scores)))
+        if others:
+            record["also"] = sum(means) / len(others)
+        return [replace(one, advantages=[gain / len(drawn) for gain in one.advantages]) for one in groups]
 
 
 @dataclass(frozen=True)
@@ -79,11 +134,11 @@ def consolidate(
         for cluster in _clusters(agent, held, near, least, most, serves)
         if agent.bank.marked(agent.namespace, _tried(cluster)) is None
     ]
-    learner = Learner(
+    learner = Together(
         agent.backbone, agent.engine, replace(agent.learning, init="nearest"), agent.sampling, seed=agent.seed
     )
     results = []
-    for cluster, learned in zip(clusters, learner.learn([_task(cluster) for cluster in clusters]), strict=True):
+    for cluster, learned in zip(clusters, learner.learn([_task(agent, cluster) for cluster in clusters]), strict=True):
         assert learned.prompt is not None
         examples = [example for memory in cluster for example in _examples(memory)]
         whole = _agreement(agent, [(learned.prompt, example) for example in examples])
@@ -155,16 +210,16 @@ def _agreement(agent: Agent, pairs: Sequence[tuple[np.ndarray, Example]]) -> lis
         )
         for prompt, example in pairs
     ]
-    unused = generator(agent.seed, "judge")
     return [
-        float(np.mean(majority([extract(rollout.text) for rollout in group], example.label, unused)))
+        float(np.mean(giving(agent.task, [agent.task.extract(one.text) for one in group], example.label)))
         for group, (_, example) in zip(agent.engine.generate(requests), pairs, strict=True)
     ]
 
 
-def _task(cluster: Sequence[Memory]) -> Task:
+def _task(agent: Agent, cluster: Sequence[Memory]) -> Cluster:
     first, *others = [example for memory in cluster for example in _examples(memory)]
-    return Task(first.problem, vote_answers([first.label]), cluster[0].prompt, first.label, tuple(others))
+    also = tuple((one, agent.backbone.encode(one.problem.text)) for one in others)
+    return Cluster(first.problem, agent.task.vote([first.label]), cluster[0].prompt, first.label, also=also)
 
 
 def _tried(cluster: Sequence[Memory]) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tacit.agent import Agent, Answered
-from tacit.answers.vote import extract
 from tacit.memory import State
 from tacit.responses import Responses
 from tacit.routing import route
@@ -73,7 +72,7 @@ def more_rollouts(
     results = []
     for place, one in enumerate(answered):
         extra = drawn.get(place, [])
-        answers = [*one.zero_shot.answers, *(extract(rollout.text) for rollout in extra)]
+        answers = [*one.zero_shot.answers, *(agent.task.extract(rollout.text) for rollout in extra)]
         tokens = sum(len(rollout.token_ids) for rollout in (*one.zero_shot.samples, *extra))
         results.append((answers, tokens))
     return results

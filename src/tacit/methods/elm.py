@@ -44,6 +44,7 @@ class ELM(Method):
             sampling=world.sampling,
             learning=self._learning(),
             recalling=self._recalling(),
+            task=world.task,
         )
         self.trainable = self.agent.learning.tokens * world.backbone.hidden_size
 

@@ -45,7 +45,7 @@ class GRPO(Trained):
                 "leave the method out, or use testbed:A or testbed:B"
             )
         trainer = Trainer(self.policy, world, options["lr"], self.name)
-        for _ in trainer.epochs(world.training, by_oracle(world.oracle), options["epochs"], options["batch"]):
+        for _ in trainer.epochs(world.training, by_oracle(world), options["epochs"], options["batch"]):
             pass
         self.gradient_steps = trainer.steps
 

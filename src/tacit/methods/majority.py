@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from tacit.answers.vote import extract, vote_answers
 from tacit.methods.base import Method, Reply
 from tacit.methods.planning import Plan, Setting, Work
 from tacit.problem import Problem
@@ -34,6 +33,6 @@ class Majority(Method):
         ]
         replies = []
         for rollouts in world.engine.generate(requests):
-            vote = vote_answers([extract(rollout.text) for rollout in rollouts])
+            vote = world.task.vote([world.task.extract(rollout.text) for rollout in rollouts])
             replies.append(Reply((vote.answer,), vote.answer, {"votes": vote.votes, "n": n}))
         return replies

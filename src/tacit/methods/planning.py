@@ -110,7 +110,7 @@ def remembering(setting: Setting) -> Work:
     """A memory is learned of every problem, ``batch`` of a window at once."""
     learning = setting.learning
     calls = learning.steps * sum(-(-size // learning.batch) for size in setting.windows)
-    rollouts = setting.problems * learning.steps * learning.rollouts * (1 + learning.rehearse)
+    rollouts = setting.problems * learning.steps * learning.rollouts
     return Work("learn", rollouts, calls, trained=rollouts, steps=setting.problems * learning.steps)
 
 

@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from tacit.answers.vote import equivalent, extract
 from tacit.engines.base import Request
 from tacit.methods.base import World
 from tacit.methods.experience import attempts, can_read, listed
@@ -73,8 +72,13 @@ class Reflected(ICL):
         }
         for place, [rollout] in zip(reviews, self.world.engine.generate(list(reviews.values())), strict=True):
             text = reworked(rollout.text) if self.reads else rollout.text
-            answer, majority = None if text is None else extract(text), responses[place].vote.answer
-            if text is not None and answer is not None and majority is not None and equivalent(answer, majority):
+            answer, majority = None if text is None else self.world.task.extract(text), responses[place].vote.answer
+            if (
+                text is not None
+                and answer is not None
+                and majority is not None
+                and self.world.task.same(answer, majority)
+            ):
                 kept[place] = (problems[place].text, text), "reworked, and its answer is still the majority's"
             else:
                 kept[place] = kept[place][0], f"the raw trace, since the reworked one answers {answer or 'nothing'}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from tacit.labels import Label, choose
+from tacit.labels import Evidence, Label, choose
 from tacit.methods.base import Lesson, Reply, World
 from tacit.methods.planning import Plan, Setting, answering, training
 from tacit.methods.training import Seen, Trained, Trainer, by_label, by_own_vote, vote_gate
@@ -63,7 +63,7 @@ class Sequential(Trained):
 
     def _label(self, problem: Problem, responses: Responses) -> Label:
         how = "verified" if self.options["label"] == "verified" else "zero-shot"
-        return choose(how, problem.text, responses, None, (), self.world.verifier)
+        return choose(how, Evidence.of(problem.text, responses, None, (), self.world.verifier))
 
     def _lesson(self, label: str | None, seen: Sequence[Seen]) -> Lesson:
         used = sum(one.used for one in seen)

@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit import rewards
-from tacit.answers.vote import extract, vote_answers
-from tacit.engines.base import Request
+from tacit import registry
+from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
-from tacit.gradients import Group, passes, policy_loss
-from tacit.learning import Learner, initial_prompt
-from tacit.methods.base import Method, Oracle, World
+from tacit.gradients import Group, advantages, cap, descend, passes, policy_loss
+from tacit.learning import Learner, Start
+from tacit.methods.base import Method, World
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.responses import Responder, Responses
+from tacit.rewards import Attempts
 from tacit.seeds import derive, generator
 
 KINDS = ("full", "lora", "soft")
@@ -51,8 +51,11 @@ class Policy:
         self.parameters: list[Tensor]
         if kind == "soft":
             self.backbone = world.backbone
-            start = initial_prompt(world.backbone, world.learning, generator(world.seed, "soft policy", "init"))
-            self.prompt = start.to(world.backbone.device).requires_grad_(True)
+            rng = generator(world.seed, "soft policy", "init")
+            start = Start(world.backbone, world.learning.tokens, rng)
+            self.prompt = (
+                registry.get("start", world.learning.init)(start).to(world.backbone.device).requires_grad_(True)
+            )
             self.parameters = [self.prompt]
         else:
             self.backbone = duplicate(world.backbone, f"{world.backbone.name} ({kind})")
@@ -67,19 +70,12 @@ class Policy:
         self.trainable = sum(parameter.numel() for parameter in self.parameters)
         self._world = world
         self._start = [parameter.detach().clone() for parameter in self.parameters]
-        self._largest = world.learning.norm_cap * world.backbone.embedding_norm
 
     @torch.no_grad()
     def reset(self) -> None:
         """Back to the start."""
         for parameter, start in zip(self.parameters, self._start, strict=True):
             parameter.copy_(start)
-
-    @torch.no_grad()
-    def cap(self) -> None:
-        """Hold the soft prompt's rows below the norm that memories are held below."""
-        if self.prompt is not None:
-            self.prompt.mul_((self._largest / self.prompt.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0))
 
     def respond(self, problems: Sequence[Problem]) -> list[Responses]:
         """Answer problems in one batch, with the random numbers of the frozen model's answers."""
@@ -133,7 +129,8 @@ class Verdict:
     why: str = ""
 
 
-Judge = Callable[[Problem, Sequence[str | None], np.random.Generator], Verdict]
+Judge = Callable[[Problem, Sequence[Rollout], np.random.Generator], Verdict]
+"""(problem, a group of rollouts, generator for random rewards) -> what they are worth."""
 
 
 def vote_gate(world: World) -> Callable[..., str | None]:
@@ -143,33 +140,45 @@ def vote_gate(world: World) -> Callable[..., str | None]:
 
 def by_label(world: World, labels: Mapping[str, str]) -> Judge:
     """Agreement with a label per problem id; problems without one are refused."""
-    reward = rewards.get(world.learning.reward)
 
-    def judge(problem: Problem, answers: Sequence[str | None], rng: np.random.Generator) -> Verdict:
+    def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Verdict:
         label = labels.get(problem.id)
-        return Verdict(None, None, "no label") if label is None else Verdict(reward(answers, label, rng), label)
+        if label is None:
+            return Verdict(None, None, "no label")
+        return Verdict(_rewards(world, problem, rollouts, label, rng), label)
 
     return judge
+
+
+def _rewards(
+    world: World, problem: Problem, rollouts: Sequence[Rollout], label: str, rng: np.random.Generator
+) -> list[float]:
+    answers = [world.task.extract(rollout.text) for rollout in rollouts]
+    reward: Callable[[Attempts], list[float]] = registry.get("reward", world.learning.reward)
+    return reward(Attempts(problem, rollouts, answers, label, world.task, rng))
 
 
 def by_own_vote(world: World, gated: bool) -> Judge:
     """Agreement with the majority of the group itself, as in TTRL; ``gated``: only where the vote is clear enough."""
-    reward, gate = rewards.get(world.learning.reward), vote_gate(world)
+    gate = vote_gate(world)
 
-    def judge(problem: Problem, answers: Sequence[str | None], rng: np.random.Generator) -> Verdict:
-        vote = vote_answers(answers)
+    def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Verdict:
+        vote = world.task.vote([world.task.extract(rollout.text) for rollout in rollouts])
         refusal = gate(vote) if gated else None
         if vote.answer is None or refusal:
             return Verdict(None, vote.answer, refusal or "no response gave an answer")
-        return Verdict(reward(answers, vote.answer, rng), vote.answer)
+        return Verdict(_rewards(world, problem, rollouts, vote.answer, rng), vote.answer)
 
     return judge
 
 
-def by_oracle(oracle: Oracle) -> Judge:
+def by_oracle(world: World) -> Judge:
     """The truth. For methods that say ``uses_labels``."""
+    oracle = world.oracle
+    assert oracle is not None
 
-    def judge(problem: Problem, answers: Sequence[str | None], rng: np.random.Generator) -> Verdict:
+    def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Verdict:
+        answers = [world.task.extract(rollout.text) for rollout in rollouts]
         return Verdict([float(right) for right in oracle.right(problem.id, answers)])
 
     return judge
@@ -200,7 +209,7 @@ class Trainer:
 
     Args:
         policy: changed in place.
-        world: rollouts, clip, kl and the seed come from here.
+        world: rollouts, clip, norm cap and the seed come from here.
         lr: Adam's learning rate.
         purpose: enters every seed, so that two trainings draw different numbers.
         votes: answers sampled for the judge to see; the first ``learning.rollouts`` of them are trained on (TTRL
@@ -235,20 +244,18 @@ class Trainer:
         seen = []
         for problem, rollouts in zip(problems, policy.engine.generate(self._requests(problems, turn)), strict=True):
             rng = generator(self.world.seed, problem.id, self.purpose, "reward", turn)
-            verdict = judge(problem, [extract(rollout.text) for rollout in rollouts], rng)
+            verdict = judge(problem, rollouts, rng)
             if verdict.rewards is None:
                 seen.append(Seen(verdict.label, None, False, verdict.why))
                 continue
             scores = list(verdict.rewards)[: learning.rollouts]
-            mean = sum(scores) / len(scores)
             used = max(scores) > min(scores)
-            seen.append(Seen(verdict.label, mean, used))
+            seen.append(Seen(verdict.label, sum(scores) / len(scores), used))
             if used:
                 # A view of the soft prompt each: groups of one tensor would all have to go into one pass.
                 prompt = None if policy.prompt is None else policy.prompt.view_as(policy.prompt)
-                scale = float(np.std(scores)) if learning.normalise_advantage else 1.0
-                advantages = [(score - mean) / scale for score in scores]
-                groups.append(Group(self._ids[problem.id], prompt, rollouts[: learning.rollouts], advantages))
+                trained = rollouts[: learning.rollouts]
+                groups.append(Group(self._ids[problem.id], prompt, trained, advantages(scores)))
         if groups:
             self._descend(groups, len(problems))
         return seen
@@ -277,25 +284,17 @@ class Trainer:
     def _descend(self, groups: Sequence[Group], problems: int) -> None:
         policy, world = self.policy, self.world
         for part in passes(groups, world.learning.row_tokens):
-            loss = policy_loss(
-                policy.backbone,
-                part,
-                world.sampling.temperature,
-                kl=world.learning.kl,
-                reference=world.backbone,
-            )
-            (loss / problems).backward()
+            (policy_loss(policy.backbone, part, world.sampling.temperature) / problems).backward()
         for master, parameter in zip(self._masters, policy.parameters, strict=True):
             if master is not parameter and parameter.grad is not None:
                 master.grad, parameter.grad = parameter.grad.float(), None
-        torch.nn.utils.clip_grad_norm_(self._masters, world.learning.clip)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        descend(self._optimizer, world.learning.clip)
         with torch.no_grad():
             for master, parameter in zip(self._masters, policy.parameters, strict=True):
                 if master is not parameter:
                     parameter.copy_(master)
-        policy.cap()
+        if policy.prompt is not None:  # held below the norm that memories are held below
+            cap(policy.prompt, world.learning.norm_cap * world.backbone.embedding_norm)
         self.steps += 1
 
     def epochs(self, problems: Sequence[Problem], judge: Judge, epochs: int, batch: int) -> Iterator[list[Seen]]:

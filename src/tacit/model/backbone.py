@@ -8,6 +8,7 @@ nothing here has gradients except, in learning, what flows back to those embeddi
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ class Backbone:
         self.fused = compiled_passes(self._decoder, self.hidden_size)
         self.embedding_std = float(matrix.float().std())
         self.embedding_norm = float(matrix.float().norm(dim=1).mean())
-        self.fingerprint = self._fingerprint(weights_digest or digest_state(model))
+        self._weights = weights_digest or digest_state(model)
+        self.fingerprint = self._fingerprint(self._weights)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 31)
         layer_types = getattr(model.config, "layer_types", None) or []
         window = int(getattr(model.config, "sliding_window", None) or 0)
@@ -143,6 +145,11 @@ class Backbone:
     def dtype(self) -> torch.dtype:
         """Of the weights (soft prompts are float32 always, and cast on the way in)."""
         return self.embedding_matrix.dtype
+
+    @cached_property
+    def embedding_mean(self) -> Tensor:
+        """Mean row [d] of the input embeddings, float32: the direction that they share."""
+        return self.embedding_matrix.float().mean(0)
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
@@ -322,6 +329,13 @@ class Backbone:
         template = f"({chat!r}, {self.template.instruction!r}, {self.template.system!r})"
         digest.update(template.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:32]
+
+    def asked(self, template: Template) -> Backbone:
+        """The same model, asked in another way: a backbone with another fingerprint that shares everything else."""
+        other = copy.copy(self)
+        other.template = template
+        other.fingerprint = other._fingerprint(self._weights)
+        return other
 
     def checksum(self) -> str:
         """Digest of every parameter as it is now; equal before and after any run (invariant 1)."""

@@ -26,3 +26,6 @@ class Maths(Task):
 
     def group(self, answers: Sequence[str | None]) -> list[list[int]]:
         return vote.group(answers)
+
+
+MATHS = Maths()

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from tacit.config import Settings
 from tacit.engines.base import Request, Rollout
 from tacit.engines.checks import check
 from tacit.engines.draw import greeting
@@ -33,6 +34,7 @@ from tacit.engines.vllm.session import VLLMSession
 from tacit.engines.vllm.wire import ARGUMENTS, MOST_ALTERNATIVES, Growing, body, pieces, prompt, whole
 from tacit.errors import ConfigError, EngineError
 from tacit.model.backbone import Backbone
+from tacit.registry import register
 
 T = TypeVar("T")
 
@@ -302,3 +304,9 @@ class VLLMEngine:
 def _probe_ids(backbone: Backbone) -> torch.Tensor:
     room = max(1, backbone.context - PROBED - 4)
     return backbone.encode("What is 3 + 4, and what is the largest of 2, 9 and 7?")[-room:]
+
+
+@register("engine", "vllm")
+def open_vllm(backbone: Backbone, settings: Settings) -> VLLMEngine:
+    """The engine of the servers whose addresses the settings have."""
+    return VLLMEngine(backbone, settings.engine)

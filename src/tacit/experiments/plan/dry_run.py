@@ -145,11 +145,7 @@ class _Row:
         )
         self.plan: Plan = self.method.plan(self.setting)
         self.work = [*self.plan.work, *self._probes()]
-        self.soft = 0
-        if self.plan.policy in ("memory", "soft"):
-            self.soft = settings.learn.tokens
-            if self.plan.policy == "memory" and settings.recall.compose == "concatenate":
-                self.soft *= settings.recall.k
+        self.soft = settings.learn.tokens if self.plan.policy in ("memory", "soft") else 0
 
     def _probes(self) -> list[Work]:
         """Answering again at the end: earlier problems, and fresh ones of every endless source."""
@@ -222,7 +218,6 @@ class _Row:
                 self.device,
                 self._lengths(one),
                 learn.rollouts,
-                learn.kl > 0,
             )
             for one in self.work
         )

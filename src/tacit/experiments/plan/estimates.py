@@ -350,13 +350,13 @@ def decode_seconds(dims: Dimensions, dtype: str, device: Gpu, rows: float, colum
 
 
 def work_seconds(
-    work: Work, plan: Plan, dims: Dimensions, dtype: str, device: Gpu, lengths: Lengths, rollouts: int, kl: bool
+    work: Work, plan: Plan, dims: Dimensions, dtype: str, device: Gpu, lengths: Lengths, rollouts: int
 ) -> float:
     """One kind of work: decoding, prompts and gradient passes.
 
     A call of R rollouts decodes R x answer tokens at up to MAX_ROWS rows, then its longest one alone. Whole sequences
     cost 2 FLOPs a parameter and token forward, 4 forward and backward where the weights are frozen, 6 where they are
-    trained (Kaplan et al., arXiv 2001.08361), 2 more for a KL reference; a group is padded to its longest.
+    trained (Kaplan et al., arXiv 2001.08361); a group is padded to its longest.
     """
     if not work.rollouts:
         return 0.0
@@ -367,7 +367,7 @@ def work_seconds(
     alone = (lengths.longest(rows) - lengths.answer) * decode_seconds(dims, dtype, device, 1, columns)
     whole = device.flops(dtype) * ASSUMED["pass"]
     prompts = 2 * dims.parameters * lengths.prompt * work.rollouts / max(rollouts, 1) / whole
-    factor = (6 if plan.policy == "full" else 4) + (2 if kl else 0)
+    factor = 6 if plan.policy == "full" else 4
     passes = factor * dims.parameters * work.trained * lengths.longest(rollouts) / whole
     return work.calls * (full + alone) + prompts + passes
 

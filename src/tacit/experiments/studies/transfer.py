@@ -114,13 +114,16 @@ def family_matrix(config: TransferConfig) -> dict[str, Any]:
     """Gain under memories of each family on held-out problems of each family, unrouted and without a floor."""
     sources_, targets = _by_family(config)
     families = list(targets)
-    with tempfile.TemporaryDirectory() as scratch:
-        with closing(open_bank(str(Path(scratch) / "bank.sqlite"))) as bank, assembled(config.run, bank) as agent:
-            memories = _admitted(agent, sources_, config.memories)
-            asked = [problem for family in families for problem in targets[family]]
-            zero = {one.problem.id: one.zero_shot for one in agent.answer(asked, use_memory=False)}
-            pairs = [(memory, problem) for family in families for memory in memories[family] for problem in asked]
-            responses = _under(agent, pairs)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        closing(open_bank(str(Path(scratch) / "bank.sqlite"))) as bank,
+        assembled(config.run, bank) as agent,
+    ):
+        memories = _admitted(agent, sources_, config.memories)
+        asked = [problem for family in families for problem in targets[family]]
+        zero = {one.problem.id: one.zero_shot for one in agent.answer(asked, use_memory=False)}
+        pairs = [(memory, problem) for family in families for memory in memories[family] for problem in asked]
+        responses = _under(agent, pairs)
     graders = {problem.id: Grader(problem) for problem in asked}
     cells: dict[tuple[str, str], list[tuple[float, float]]] = {}
     owner = {memory.id: family for family in families for memory in memories[family]}

@@ -175,16 +175,16 @@ async def settle(
 
 def _store(service: Service, caller: Caller, one: Answering, learn: bool, why_not: str) -> dict[str, Any]:
     first = one.routes.get(0)
-    judged = one.hits if first is not None and one.plan.verify else ()
+    judged = one.hit if first is not None and one.plan.verify else None
     job, learning, outcome = None, why_not, "not asked for"
     if learn and not caller.key.may("learn"):
         learn, learning, outcome = False, "the key has no right to learn", "refused"
     # One transaction, because each waits for the disk; none where there is nothing to write.
     with service.bank.transaction() if judged or learn else nullcontext():
-        for hit in judged:
+        if judged is not None:
             assert first is not None
             with suppress(MemoryNotFound):  # deleted meanwhile
-                service.bank.count(hit.memory_id, caller.namespace, uses=1, **verdict(first))
+                service.bank.count(judged.memory_id, caller.namespace, uses=1, **verdict(first))
         if learn:
             submitted = service.jobs.submit(caller.namespace, one.plan.problem, caller.key)
             learning = submitted.why
@@ -193,9 +193,9 @@ def _store(service: Service, caller: Caller, one: Answering, learn: bool, why_no
     # Not ``learning``: it may quote the problem, and a label has few values.
     service.metrics.of(caller.namespace).jobs.labels(outcome).inc()
     return {
-        "memory": one.hits[0].memory_id if one.hits else None,
-        "memories": [{"id": hit.memory_id, "similarity": hit.similarity} for hit in one.hits],
-        "similarity": one.hits[0].similarity if one.hits else None,
+        "memory": one.hit and one.hit.memory_id,
+        "memories": [{"id": one.hit.memory_id, "similarity": one.hit.similarity}] if one.hit else [],
+        "similarity": one.hit and one.hit.similarity,
         "route": None if first is None else first.name,
         "why": None if first is None else first.why,
         "routes": [one.routes[index].name for index in sorted(one.routes)],

@@ -16,7 +16,8 @@ import time
 from dataclasses import asdict, dataclass
 
 from tacit import registry
-from tacit.config import Settings, changed, require
+from tacit.config import Settings, require
+from tacit.config_files import changed
 from tacit.errors import ConfigError
 
 PATIENCE = 30.0

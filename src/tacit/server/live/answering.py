@@ -20,7 +20,6 @@ from tacit.engines.base import Progress, Request, Rollout
 from tacit.errors import EngineError
 from tacit.judges.verifiers import VoteShare
 from tacit.memory import Memory
-from tacit.recall import fitting
 from tacit.responses import candidates
 from tacit.routing import Route, route
 from tacit.seeds import derive
@@ -56,14 +55,14 @@ class Answering:
     """The state of one answer; ``tokens`` makes it.
 
     Attributes:
-        hits: recalled memories, best first.
+        hit: the recalled memory.
         routes: per choice, known when its first token is passed on.
         generated: tokens of every rollout made for this request, whichever was returned.
     """
 
     service: Service
     plan: Plan
-    hits: tuple[Hit, ...] = ()
+    hit: Hit | None = None
     routes: dict[int, Route] = field(default_factory=dict)
     generated: int = 0
     _prompt: Tensor | None = None
@@ -82,24 +81,23 @@ class Answering:
         self._why = NONE
         found = await self.service.computing(self._named if plan.memory != "auto" else self._nearest)
         room = self.service.context - len(plan.asked.ids) - plan.asked.max_tokens
-        kept, prompt = fitting(found, self.service.config.recall.compose, room)
-        if prompt is not None:
-            self.hits, self._prompt, self._why = tuple(hit for hit, _ in kept), torch.tensor(prompt), ALONE
-        elif found:
+        if found is not None and len(found[1].prompt) <= room:
+            self.hit, self._prompt, self._why = found[0], torch.tensor(found[1].prompt), ALONE
+        elif found is not None:
             self._why = NO_ROOM
 
-    def _nearest(self) -> list[tuple[Hit, Memory]]:
+    def _nearest(self) -> tuple[Hit, Memory] | None:
         recall = self.service.recall(self.plan.namespace)
         [found] = recall.recalled(recall.keys([self.plan.problem]))
         return found
 
-    def _named(self) -> list[tuple[Hit, Memory]]:
+    def _named(self) -> tuple[Hit, Memory]:
         plan = self.plan
         recall = self.service.recall(plan.namespace)
         memory = self.service.bank.get(plan.memory, plan.namespace)
         [key] = recall.keys([plan.problem])
         similarity = float(key.astype(float) @ memory.key.astype(float)) if len(key) == len(memory.key) else 0.0
-        return [(Hit(memory.id, memory.problem_id, similarity), memory)]
+        return Hit(memory.id, memory.problem_id, similarity), memory
 
     async def tokens(self, *, whole: bool = False) -> AsyncIterator[Progress]:
         """Every token of every choice, each choice's last with its rollout.
