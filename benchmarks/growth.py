@@ -47,9 +47,9 @@ GOAL = 1.10
 
 def fresh_agent(bank: Bank, seed: int) -> Agent:
     """The agent of ``tacit run`` on the testbed, defaults throughout."""
-    from tacit.experiments.run import build_agent
+    from tacit.assembly import agent_for
 
-    return build_agent(RunConfig(seed=seed, device="cpu"), bank)
+    return agent_for(RunConfig(seed=seed, device="cpu"), bank)
 
 
 def taught(folder: Path, count: int, seed: int) -> dict[str, Memory]:

@@ -24,7 +24,7 @@ def ours(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
     from tacit.answers.vote import vote_answers
     from tacit.config import LearnConfig, Sampling
     from tacit.engines.local import LocalEngine
-    from tacit.learning import Learner, Task
+    from tacit.learning import Learner, Target
     from tacit.model.backbone import Backbone
     from tacit.problem import Problem
 
@@ -41,7 +41,7 @@ def ours(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
         chosen = [problems[(done + i) % len(problems)] for i in range(at_once)]
         done += at_once
         tasks = [
-            Task(Problem(id=f"{done}/{i}", text=text), vote_answers([label] * 8), label=label)
+            Target(Problem(id=f"{done}/{i}", text=text), vote_answers([label] * 8), label=label)
             for i, (text, label) in enumerate(chosen)
         ]
         learned = learner.learn(tasks)
@@ -62,8 +62,10 @@ def peer(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
     from transformers.utils import logging
     from trl import GRPOConfig, GRPOTrainer
 
-    from tacit import rewards
-    from tacit.answers.vote import extract
+    from tacit import registry
+    from tacit.problem import Problem
+    from tacit.rewards import Attempts
+    from tacit.tasks.maths import MATHS
     from tacit.testbed.tokenizer import prompt
 
     logging.set_verbosity_error()
@@ -72,10 +74,12 @@ def peer(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
     done = 0
 
     def train(text: str, label: str, folder: str) -> float:
-        reward = rewards.get("majority" if model == "testbed" else "random")
+        reward = registry.get("reward", "majority" if model == "testbed" else "random")
 
         def scores(completions: list[str], **_: Any) -> list[float]:
-            return reward([extract(completion) for completion in completions], label, rng)
+            answers = [MATHS.extract(completion) for completion in completions]
+            given: list[float] = reward(Attempts(Problem("0", text), (), answers, label, MATHS, rng))
+            return given
 
         trainer = GRPOTrainer(
             model=load(model)[0],

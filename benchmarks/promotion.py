@@ -23,12 +23,11 @@ import torch
 
 from tacit.agent import Agent
 from tacit.answers.vote import equivalent, extract
+from tacit.assembly import build_verifier
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
-from tacit.config import LearnConfig
+from tacit.config import LearnConfig, Settings
 from tacit.engines.local import LocalEngine
-from tacit.assembly import build_verifier
-from tacit.config import Settings
 from tacit.memory import State
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem

@@ -32,15 +32,14 @@ from common import machine, parser, table, write
 
 from tacit.agent import Agent
 from tacit.answers.vote import vote_answers
+from tacit.assembly import agent_for
 from tacit.bank import open_bank
-from tacit.cluster.actors import ActorSettings
 from tacit.cluster.connection import Cluster
 from tacit.cluster.crew import pieces
-from tacit.cluster.remote import ANY, GOOD_ROLLOUTS, GOOD_TASKS, RayEngine, RayLearner
+from tacit.cluster.remote import ANY, GOOD_ROLLOUTS, GOOD_TARGETS, RayEngine
 from tacit.config import RunConfig
 from tacit.engines.base import Request, Rollout
-from tacit.experiments.run import build_agent
-from tacit.learning import Learned, Task
+from tacit.learning import Learned, Target
 from tacit.problem import Problem
 from tacit.tasks import sources
 
@@ -91,7 +90,7 @@ def simulated(windows: Sequence[Window], costs: Costs, workers: int, batch: int 
             yield call(window.rollouts, costs.generate, GOOD_ROLLOUTS, ANY)
             yield env.timeout(costs.driver * window.problems)
             if window.tasks:
-                yield call([1] * window.tasks, costs.learn, GOOD_TASKS, batch)
+                yield call([1] * window.tasks, costs.learn, GOOD_TARGETS, batch)
 
     env.process(driver())
     env.run()
@@ -162,7 +161,7 @@ class Watched:
         self.asked.append(tuple(request.n for request in requests))
         return self._timed(self.inner.generate, requests)
 
-    def learn(self, tasks: Sequence[Task]) -> list[Learned]:
+    def learn(self, tasks: Sequence[Target]) -> list[Learned]:
         """See ``Learner.learn``."""
         learned: list[Learned] = self._timed(self.inner.learn, tasks)
         self.asked.append((sum(one.prompt is not None for one in learned),))
@@ -180,7 +179,7 @@ def observed(config: RunConfig, problems: Sequence[Problem]) -> tuple[list[Windo
     """The windows of the stream but for the first, the driver's seconds per problem, and the seconds of it all, in one
     process."""
     with TemporaryDirectory() as folder, open_bank(str(Path(folder) / "bank.sqlite")) as bank:  # type: ignore[attr-defined]
-        agent = build_agent(config, bank)
+        agent = agent_for(config, bank)
         engine, learner = Watched(agent.engine), Watched(agent.learner)
         agent.responder = replace(agent.responder, engine=engine)
         agent.learner = learner  # type: ignore[assignment]
@@ -199,11 +198,11 @@ def unit_costs(config: RunConfig, texts: Sequence[str], barrier: Any, answers: A
     """In a process of its own: median seconds of batches of every size, all processes at the same size together."""
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder, open_bank(str(Path(folder) / "bank.sqlite")) as bank:  # type: ignore[attr-defined]
-        agent = build_agent(config, bank)
+        agent = agent_for(config, bank)
         asked = [agent.backbone.encode(text) for text in texts]
         votes = [response.vote for response in agent.responder.generate(_requests(agent, texts, asked, len(texts)))]
         tasks = [
-            Task(Problem(f"cost-{number}", text), vote_answers([vote.answer] * 8), label=vote.answer)
+            Target(Problem(f"cost-{number}", text), vote_answers([vote.answer] * 8), label=vote.answer)
             for number, (text, vote) in enumerate(zip(texts, votes, strict=True))
             if vote.answer is not None
         ]
@@ -267,15 +266,9 @@ def real(config: RunConfig, problems: Sequence[Problem], workers: int) -> tuple[
         TemporaryDirectory() as folder,
         open_bank(str(Path(folder) / "bank.sqlite")) as bank,  # type: ignore[attr-defined]
     ):
-        agent = build_agent(config, bank)
-        settings = ActorSettings(
-            config.model, threads=1, seed=config.seed, learn=config.learn, sampling=config.sampling
-        )
-        learners, engines = cluster.crews(settings, agent.backbone)
-        agent = replace(agent, engine=RayEngine(engines, agent.backbone))
-        agent.learner = RayLearner(
-            learners, agent.backbone, agent.engine, config.learn, config.sampling, seed=config.seed
-        )
+        agent = agent_for(config, bank)
+        learners, engines = cluster.crews(replace(config, threads=1, instruction=""), agent.backbone)
+        agent = replace(agent, engine=RayEngine(engines, agent.backbone, learners))
         seconds = played(agent, problems, config.window)
         one = [Request(agent.backbone.encode("compute 1 + 2"), temperature=0.0, max_tokens=1)]
         there, here = [], []

@@ -12,8 +12,8 @@ from sqlalchemy import make_url
 from banks import make
 from postgres import shared
 from tacit.bank import open_bank
-from tacit.bank.postgres.bank import PostgresBank
 from tacit.bank.base import Hit
+from tacit.bank.postgres.bank import PostgresBank
 from tacit.bank.search import vectors
 from tacit.errors import BankError, FingerprintError
 from tacit.memory import State

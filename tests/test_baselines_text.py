@@ -12,12 +12,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from conftest import stream
+from tacit import registry
 from tacit.answers.vote import equivalent, extract, vote_answers
 from tacit.config import Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, ModelError
-from tacit.methods import base, lag
+from tacit.methods import lag
 from tacit.methods.base import Method, Reply, World
 from tacit.methods.experience import FromExperience, Store, can_read
 from tacit.methods.reasoning_bank import ITEMS, Item, ReasoningBank, opening, parse
@@ -35,7 +36,7 @@ def make(name: str, backbone: Backbone, sampling: Sampling | None = None, **opti
     world = World(
         backbone, LocalEngine(backbone), 5, Path(), tuple(PROBLEMS), sampling=sampling or Sampling(), options=options
     )
-    return base.get(name)(world)
+    return registry.get("method", name)(world)
 
 
 def play(method: Method, count: int = len(PROBLEMS)) -> list[Reply]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from conftest import stream
+from tacit import registry
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.engines.meter import METER
@@ -20,8 +21,7 @@ from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.scoring import Truths
 from tacit.gradients import Group, policy_loss
-from tacit.methods import base
-from tacit.methods.base import Lesson, Reply, World
+from tacit.methods.base import Lesson, Method, Reply, World
 from tacit.methods.training import Policy, Trainer, Verdict, by_label
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
@@ -55,9 +55,9 @@ def world(backbone: Backbone, labels: bool = False, **options: Any) -> World:
     )
 
 
-def run(backbone: Backbone, name: str, **options: Any) -> tuple[base.Method, list[Reply], list[Lesson]]:
+def run(backbone: Backbone, name: str, **options: Any) -> tuple[Method, list[Reply], list[Lesson]]:
     """A method on the stream in windows of two."""
-    method_class = base.get(name)
+    method_class = registry.get("method", name)
     options = {**SHORT[name.partition("-")[0]], **options}
     method = method_class(world(backbone, method_class.uses_labels, **options))
     method.prepare()
@@ -78,7 +78,7 @@ def said(replies: Sequence[Reply]) -> list[tuple[Any, ...]]:
 @pytest.fixture(scope="module")
 def plain(testbed: Backbone) -> list[tuple[Any, ...]]:
     """What the frozen model says."""
-    return said(base.get("zero-shot")(world(testbed)).answer(STREAM))
+    return said(registry.get("method", "zero-shot")(world(testbed)).answer(STREAM))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -116,7 +116,7 @@ def test_without_a_learning_rate_it_is_the_frozen_model(
 def test_problems_refused_by_the_gate_keep_their_answers(testbed: Backbone, plain: list[tuple[Any, ...]]) -> None:
     strict = replace(world(testbed, steps=3), learning=LearnConfig(min_votes=8, min_lead=8))
     for name in ("instance-full", "sequential-full"):
-        method = base.get(name)(strict)
+        method = registry.get("method", name)(strict)
         replies = method.answer(STREAM)
         lessons = method.learn(STREAM, replies) or []
         refused = [place for place, lesson in enumerate(lessons) if "vote" in lesson.why or "lead" in lesson.why]
@@ -172,7 +172,7 @@ def test_steps_raise_the_reward_and_a_reset_undoes_them(testbed: Backbone) -> No
 
 
 def _zero(backbone: Backbone) -> list[Reply]:
-    return base.get("zero-shot")(world(backbone)).answer(STREAM)
+    return registry.get("method", "zero-shot")(world(backbone)).answer(STREAM)
 
 
 def test_small_steps_are_not_lost_in_half_precision(tiny_model: Path) -> None:
@@ -196,7 +196,7 @@ def test_fewer_rollouts_are_trained_on_than_vote(testbed: Backbone) -> None:
 
 @pytest.mark.parametrize("name", ["grpo-full", "grpo-lora", "grpo-soft"])
 def test_a_source_without_training_problems_is_refused(testbed: Backbone, tmp_path: Path, name: str) -> None:
-    method = base.get(name)(replace(world(testbed, labels=True), training=()))
+    method = registry.get("method", name)(replace(world(testbed, labels=True), training=()))
     with pytest.raises(ConfigError, match=f"{name} trains on labelled problems that are not in the stream"):
         method.prepare()
 
@@ -225,7 +225,7 @@ def test_options_that_mean_nothing_are_refused(
     testbed: Backbone, name: str, options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        method = base.get(name)(world(testbed, labels=name.startswith("grpo"), **options))
+        method = registry.get("method", name)(world(testbed, labels=name.startswith("grpo"), **options))
         method.prepare()
 
 
@@ -237,6 +237,6 @@ def test_policies_are_of_three_kinds(testbed: Backbone) -> None:
 def test_a_problem_is_not_read_for_its_answer(testbed: Backbone) -> None:
     """Wrong gold answers change nothing that a method without labels does."""
     lied = [Problem(problem.id, problem.text, "-1", problem.family) for problem in STREAM]
-    method = base.get("ttrl-full")(replace(world(testbed, epochs=1), stream=tuple(lied)))
+    method = registry.get("method", "ttrl-full")(replace(world(testbed, epochs=1), stream=tuple(lied)))
     method.prepare()
     assert said(method.answer(lied)) == said(run(testbed, "ttrl-full", epochs=1, batch=12)[1])

@@ -16,10 +16,11 @@ import pytest
 
 from conftest import Tacit, save_tiny_qwen2
 from tacit.cluster import connection
-from tacit.cluster.actors import ActorSettings, Facts
+from tacit.cluster.actors import Facts
 from tacit.cluster.connection import Cluster
 from tacit.cluster.crew import Crew
 from tacit.cluster.remote import RayEngine
+from tacit.config import Settings
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, EngineError, FingerprintError, ModelError
@@ -225,7 +226,7 @@ def cluster() -> Iterator[Cluster]:
 
 def test_an_engine_gives_and_refuses_what_the_local_one_does(cluster: Cluster, testbed: Backbone) -> None:
     local = LocalEngine(testbed)
-    _, engines = cluster.crews(ActorSettings("testbed", device="cpu", threads=1), testbed)
+    _, engines = cluster.crews(Settings(device="cpu", threads=1), testbed)
     engine = RayEngine(engines, testbed)
     texts = [f"compute {number} + {number + 7}" for number in range(20)]
     requests = [Request(testbed.encode(text), n=3, seeds=(n, n + 1, n + 2)) for n, text in enumerate(texts)]
@@ -246,7 +247,7 @@ def test_another_model_or_none_is_refused(cluster: Cluster, testbed: Backbone, t
         (str(model), FingerprintError, "same files"),
         (str(tmp_path / "missing"), ModelError, "no model at"),
     ):
-        _, engines = cluster.crews(ActorSettings(name, device="cpu", threads=1), testbed)
+        _, engines = cluster.crews(Settings(model=name, device="cpu", threads=1), testbed)
         with pytest.raises(error, match=says):
             RayEngine(engines, testbed).generate(request)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from conftest import Tacit, save_tiny_qwen2
+from tacit import registry
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Rollout
 from tacit.engines.local import LocalEngine
@@ -23,7 +24,7 @@ from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.plan import estimates
 from tacit.experiments.plan.dry_run import as_text, dry_run
 from tacit.gradients import Group, policy_loss
-from tacit.methods import base
+from tacit.methods.base import World
 from tacit.methods.training import Policy
 from tacit.model.backbone import Backbone, trainable_share
 
@@ -69,7 +70,8 @@ def real(config: CompareConfig, label: str, out: Path) -> tuple[dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    ("label", "probes"), [*((name, False) for name in base.names()), ("zero-shot", True), ("elm-unrouted", True)]
+    ("label", "probes"),
+    [*((name, False) for name in sorted(registry.names("method"))), ("zero-shot", True), ("elm-unrouted", True)],
 )
 def test_no_method_does_more_than_it_planned(label: str, probes: bool, counted: list[int], tmp_path: Path) -> None:
     config = replace(SMALL, methods=(label,), probes=probes)
@@ -135,7 +137,7 @@ def test_a_method_that_cannot_run_is_named() -> None:
     )
     assert "labelled problems" in dry_run(config)["rows"][1]["cannot"]
     named = dry_run(replace(config, training={"hub:a/b": "hub:c/d"}))["rows"][1]
-    assert named["cannot"] is None and named["gradient_steps"] == base.get("grpo-soft").defaults["epochs"]
+    assert named["cannot"] is None and named["gradient_steps"] == registry.get("method", "grpo-soft").defaults["epochs"]
 
 
 # ---------------------------------------------------------------- bytes
@@ -212,8 +214,8 @@ def test_a_gradient_pass_holds_what_is_said(kind: str, dtype: str, tmp_path: Pat
         assert said == pytest.approx(measured, rel=0.06), f"{model}: {said / measured:.3f} of what is kept"
 
 
-def world(backbone: Backbone, folder: Path) -> base.World:
-    return base.World(backbone, LocalEngine(backbone), 0, folder)
+def world(backbone: Backbone, folder: Path) -> World:
+    return World(backbone, LocalEngine(backbone), 0, folder)
 
 
 # ---------------------------------------------------------------- time and the command

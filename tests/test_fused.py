@@ -26,7 +26,7 @@ from tacit.engines.meter import Meter
 from tacit.gradients import Group, policy_loss, prompt_gradients
 from tacit.judges.reward_models import RewardModel
 from tacit.judges.verifiers import Candidate
-from tacit.learning import Learner, Task
+from tacit.learning import Learner, Target
 from tacit.model import threads
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
@@ -178,7 +178,7 @@ def test_groups_too_long_for_a_pass_are_split_or_take_autograds_way(monkeypatch:
 def test_memories_are_the_same_alone_together_and_on_two_threads(testbed: Backbone) -> None:
     assert testbed.fused is not None
     texts = ["12 + 7", "What is 4 times 6?", "Tom has 5 apples and buys 9. How many has he?"]
-    tasks = [Task(Problem(id=text, text=text), vote_answers(["3"] * 8), label="3") for text in texts]
+    tasks = [Target(Problem(id=text, text=text), vote_answers(["3"] * 8), label="3") for text in texts]
     config = LearnConfig(steps=3, reward="random", lr=0.02)
     learner = Learner(testbed, LocalEngine(testbed), config, Sampling(max_tokens=24), seed=0)
     together = learner.learn(tasks)

@@ -23,18 +23,21 @@ import tacit
 from frozen import same
 from tacit import seeds
 from tacit.agent import Agent
+from tacit.assembly import agent_for
 from tacit.bank import open_bank
 from tacit.bank.copying import _NAME, _NAMESPACE
 from tacit.config import GONE, LATER, LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.run import build_agent, run
+from tacit.experiments.run import run
+from tacit.learning import by_reward
 from tacit.memory import FORMAT, Memory, State, from_safetensors, memory_id, to_safetensors
 from tacit.methods.consolidation import _tried, _whole, consolidate
 from tacit.model.backbone import Backbone, Template
 from tacit.model.loading import digest_state
 from tacit.problem import Problem
+from tacit.registry import register
 from tacit.seeds import derive, generator
 from tacit.server.api.snapshots import _Folder
 from tacit.server.keys import PREFIX
@@ -46,8 +49,11 @@ from tacit.tasks import sources as problems
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
 PROBLEMS = [Problem("B/more/0/0", "tom has 45 eggs and sam has 34 eggs. how many more?"), Problem("é 1", "2 + 2 = ?\n")]
 
+register("admission", "of-a-plug-in")(by_reward)
+
 LEARNING: dict[str, dict[str, Any]] = {
     "default": {},
+    "admission, late": {"admission": "of-a-plug-in"},
     "tokens": {"tokens": 8},
     "steps": {"steps": 3},
     "rollouts": {"rollouts": 4},
@@ -307,7 +313,7 @@ def test_seeds_of_a_run_and_of_a_comparison(tmp_path: Path, monkeypatch: pytest.
     names = {one.id for one in problems.load("testbed", seed=2, limit=3)}
     contract = {"run": taken(names)}
     with open_bank(str(tmp_path / "run" / "bank.sqlite"), create=False) as bank:
-        assert consolidate(build_agent(config, bank), near=-1.0, least=2, serves=0.0)
+        assert consolidate(agent_for(config, bank), near=-1.0, least=2, serves=0.0)
     contract["consolidation"] = taken(names)
     plan = CompareConfig(
         data=("testbed:A",),

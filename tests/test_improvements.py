@@ -23,6 +23,7 @@ from tacit.errors import ConfigError
 from tacit.experiments.compare_config import CompareConfig
 from tacit.judges.reward_models import RewardModel
 from tacit.judges.verifiers import VoteShare
+from tacit.labels import Evidence
 from tacit.learning import Learned
 from tacit.memory import Memory, State
 from tacit.methods import controls
@@ -149,13 +150,13 @@ def responses(*given: tuple[str | None, float]) -> Responses:
 
 def test_a_confident_vote_counts_likelihood() -> None:
     outvoted = responses(("7", -1.0), ("7", -1.0), ("5", -0.1), (None, -2.0))
-    label = labels.choose("confident", "?", outvoted, None, (), None)
+    label = labels.choose("confident", Evidence.of("?", outvoted, None, (), None))
     assert label.answer == "5" and label.trusted and label.trace == "5" and label.vote.answer == "7"
-    assert labels.choose("zero-shot", "?", outvoted, None, (), None).answer == "7"
+    assert labels.choose("zero-shot", Evidence.of("?", outvoted, None, (), None)).answer == "7"
     even = responses(("7", -0.3), ("5", -0.3), ("3", -0.3))  # nobody has half of the weight: the gate decides
-    assert not labels.choose("confident", "?", even, None, (), None).trusted
+    assert not labels.choose("confident", Evidence.of("?", even, None, (), None)).trusted
     silent = responses((None, -0.1), (None, -0.1))
-    assert labels.choose("confident", "?", silent, None, (), None).answer is None
+    assert labels.choose("confident", Evidence.of("?", silent, None, (), None)).answer is None
 
 
 def test_where_the_recalled_memory_is_enough_nothing_is_learned(

@@ -9,21 +9,24 @@ import pytest
 import torch
 
 from conftest import stream
-from tacit import rewards
+from tacit import registry
 from tacit.answers.vote import vote, vote_answers
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
 from tacit.gradients import Group
-from tacit.learning import Learner, Task
+from tacit.learning import Learner, Target
 from tacit.model.backbone import Backbone
+from tacit.problem import Problem
+from tacit.rewards import Attempts
 from tacit.seeds import derive
+from tacit.tasks.maths import MATHS
 
 SAMPLING = Sampling(max_tokens=48)
 
 
-def tasks(backbone: Backbone, count: int, seed: int = 5) -> list[Task]:
+def tasks(backbone: Backbone, count: int, seed: int = 5) -> list[Target]:
     """Problems with the vote over eight zero-shot samples."""
     problems = [problem.blind() for problem in stream(count, seed)]
     asked = [
@@ -31,7 +34,7 @@ def tasks(backbone: Backbone, count: int, seed: int = 5) -> list[Task]:
         for p in problems
     ]
     groups = LocalEngine(backbone).generate(asked)
-    return [Task(p, vote([r.text for r in group])) for p, group in zip(problems, groups, strict=True)]
+    return [Target(p, vote([r.text for r in group])) for p, group in zip(problems, groups, strict=True)]
 
 
 def learner(backbone: Backbone, **changes: object) -> Learner:
@@ -46,7 +49,7 @@ def test_the_gradient_is_the_policy_gradient(tiny: Backbone, row_tokens: int) ->
     learning = Learner(tiny, LocalEngine(tiny), LearnConfig(row_tokens=row_tokens), sampling, seed=0)
     prompts, groups = [], []
     for index, texts in enumerate([["short"], ["a rather longer question than that", "and one more"]]):
-        memory = learning._begin(Task(stream(1)[0], vote_answers(["1"])))
+        memory = learning._begin(Target(stream(1)[0], vote_answers(["1"])))
         prompts.append(memory.prompt)
         for text in texts:  # the second prompt serves two problems
             rollouts = [
@@ -143,7 +146,7 @@ def test_the_vote_gate(testbed: Backbone, answers: list[str | None], learns: boo
 def test_groups_without_signal_are_skipped(testbed: Backbone) -> None:
     """A label nobody gives: no reward, no update, not admitted."""
     (task,) = tasks(testbed, 1)
-    hopeless = Task(task.problem, vote_answers(["987654"] * 8))
+    hopeless = Target(task.problem, vote_answers(["987654"] * 8))
     (result,) = learner(testbed).learn([hopeless])
     assert not result.admitted
     assert result.reason == "it never saw a reward"
@@ -173,20 +176,25 @@ def test_row_norms_are_capped(testbed: Backbone) -> None:
 
 def test_controls_are_rewards_that_ignore_the_label() -> None:
     rng = np.random.Generator(np.random.Philox(1))
-    assert rewards.get("format")(["3", None, "4"], "9", rng) == [1.0, 0.0, 1.0]
-    flips = rewards.get("random")(["9"] * 200, "9", rng)
+
+    def rewarded(name: str, answers: list[str | None], label: str) -> list[float]:
+        given: list[float] = registry.get("reward", name)(Attempts(Problem("1", "?"), (), answers, label, MATHS, rng))
+        return given
+
+    assert rewarded("format", ["3", None, "4"], "9") == [1.0, 0.0, 1.0]
+    flips = rewarded("random", ["9"] * 200, "9")
     assert 60 < sum(flips) < 140
-    assert rewards.get("majority")(["1/2", "0.5", None, "3"], r"\frac12", rng) == [1.0, 1.0, 0.0, 0.0]
+    assert rewarded("majority", ["1/2", "0.5", None, "3"], r"\frac12") == [1.0, 1.0, 0.0, 0.0]
 
 
 def test_a_reward_of_ones_own_in_a_few_lines(testbed: Backbone) -> None:
-    def shortness(answers: list[str | None], label: str, rng: np.random.Generator) -> list[float]:
-        return [1.0 / len(answer) if answer else 0.0 for answer in answers]
+    @registry.register("reward", "test-shortness")
+    def shortness(attempts: Attempts) -> list[float]:
+        return [1.0 / len(answer) if answer else 0.0 for answer in attempts.answers]
 
-    rewards.register("test-shortness", shortness)
     (result,) = learner(testbed, reward="test-shortness").learn(tasks(testbed, 1))
     assert result.steps and 0 < result.steps[0]["reward"] <= 1
     with pytest.raises(ConfigError, match="already a reward"):
-        rewards.register("majority", shortness)
-    with pytest.raises(ConfigError, match="unknown reward"):
-        rewards.get("nonsense")
+        registry.register("reward", "majority")(shortness)
+    with pytest.raises(ConfigError, match="no reward 'majorty'; did you mean majority"):
+        LearnConfig(reward="majorty")

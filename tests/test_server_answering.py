@@ -12,12 +12,14 @@ from starlette.testclient import TestClient
 
 from conftest import stream
 from tacit.agent import Agent
+from tacit.assembly import load_backbone
 from tacit.bank import open_bank
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.memory import State
 from tacit.server.app import create_app
-from tacit.server.live.service import OPEN_NAMESPACE, Service, load_backbone
+from tacit.server.keys import OPEN_NAMESPACE
+from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
 
 [PROBLEM] = stream(1, seed=31)
@@ -29,7 +31,7 @@ VOTES = 3
 def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A bank with one memory, active whatever it is worth; its id."""
     path = tmp_path_factory.mktemp("answering") / "bank.db"
-    backbone = load_backbone(ServeConfig())
+    backbone = load_backbone(ServeConfig(), unsaid="")
     learning = LearnConfig(steps=2, min_votes=1, min_lead=0, admit=0.0)
     with open_bank(str(path)) as bank:  # type: ignore[attr-defined]
         agent = Agent(

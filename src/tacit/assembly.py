@@ -193,12 +193,17 @@ def build_agent(
     )
 
 
-@contextmanager
-def assembled(config: RunConfig, bank: Bank) -> Iterator[Agent]:
-    """The agent of a run on an open bank; its engine is closed at the end."""
+def agent_for(config: RunConfig, bank: Bank) -> Agent:
+    """The agent of a run on an open bank, with an engine of its own, to be closed after use."""
     set_threads(config)
     engine = open_engine(config, load_backbone(config, bank, [config.namespace]))
-    with closing(engine):
-        yield build_agent(
-            config, bank, engine, namespace=config.namespace, seed=config.seed, verifier=build_verifier(config)
-        )
+    verifier = build_verifier(config)
+    return build_agent(config, bank, engine, namespace=config.namespace, seed=config.seed, verifier=verifier)
+
+
+@contextmanager
+def assembled(config: RunConfig, bank: Bank) -> Iterator[Agent]:
+    """``agent_for``; its engine is closed at the end."""
+    agent = agent_for(config, bank)
+    with closing(agent.engine):
+        yield agent

@@ -32,6 +32,20 @@ S = TypeVar("S")
 PANELS = {"sampling": "Sampling", "learn": "Learning", "recall": "Recall and routing"}
 SCALE = "Past one machine"
 METAVARS = {int: "N", float: "X", str: "TEXT", bool: None}
+NAMED = {
+    **dict.fromkeys(("model", "reward_model"), "testbed|PATH|HUBID"),
+    **dict.fromkeys(("device", "dtype", "namespace", "name"), "NAME"),
+    **dict.fromkeys(("methods", "orders", "baselines"), "A,B"),
+    "data": "testbed|FILE.jsonl|hub:NAME",
+    "out": "DIR",
+    "bank": "URL",
+    "engine": "URL",
+    "ray": "local|ADDRESS",
+    "plugins": "FILE.py",
+    "host": "ADDRESS",
+    "seeds": "0,1,2",
+}
+"""What a value looks like, by type, and by name where that says more."""
 FLAGS = {"plugins": ("--plugin", "--method-file")}
 """Flags that are not called as their field is."""
 
@@ -64,13 +78,14 @@ class Setting:
         if self.kind is bool:
             flags = (f"{flags[0]}/--no-{flags[0][2:]}",)
         shown = ",".join(map(str, self.default)) if self.several else str(self.default)
+        looks = "|".join(registry.names(self.choices)) if self.choices else NAMED.get(self.name, METAVARS[self.kind])
         option = typer.Option(
             *flags,
-            metavar="|".join(registry.names(self.choices)) if self.choices else METAVARS[self.kind],
-            help=self.help,
+            metavar=looks,
+            help=self.help if self.default in (None, (), "") else rf"{self.help} \[default: {shown}]",
             envvar=f"TACIT_{self.name.upper()}" if self.name not in FLAGS else None,
             show_envvar=False,
-            show_default=shown if self.default not in (None, (), "") else False,
+            show_default=False,
             rich_help_panel=SCALE if self.name in ("ray", "learners", "engines") else PANELS.get(self.table),
         )
         # Numbers of a list are read from text, so that "0,1,2" may be one value.
