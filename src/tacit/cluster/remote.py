@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from tacit.cluster.crew import Crew
 from tacit.config import LearnConfig, Sampling
-from tacit.engines.base import Engine, Request, Rollout
+from tacit.engines.base import Engine, Request, Rollout, Session
 from tacit.engines.local import LocalEngine
-from tacit.engines.meter import METER
+from tacit.engines.rules import METER
 from tacit.learning import Learned, Learner, Task
 from tacit.model.backbone import Backbone
 
@@ -24,13 +24,16 @@ GOOD_TASKS = 4
 ANY = 1 << 30
 
 
-class RayEngine:
-    """Generates on a crew; implements ``Engine``. For one thread.
+class RayEngine(Engine):
+    """Generates on a crew. For one thread.
 
     Args:
         crew: of actors with ``generate``.
         backbone: the same model in this process, which checks requests before they are sent.
     """
+
+    draws = "tacit"
+    """See ``Engine.draws``."""
 
     def __init__(self, crew: Crew, backbone: Backbone) -> None:
         self._crew = crew
@@ -52,6 +55,13 @@ class RayEngine:
         rollouts: list[list[Rollout]] = self._crew.run("generate", requests, weights, good=GOOD_ROLLOUTS, most=ANY)
         METER.add(sum(len(rollout.token_ids) for group in rollouts for rollout in group))
         return rollouts
+
+    def session(self) -> Session:
+        """See ``Engine.session``; with the model in this process, since actors take whole batches."""
+        return self._local.session()
+
+    def close(self) -> None:
+        """Nothing to do: the crew is the cluster's."""
 
 
 class RayLearner(Learner):

@@ -29,7 +29,7 @@ import torch
 
 from tacit.config import RunConfig, completed
 from tacit.engines.local import LocalEngine
-from tacit.engines.meter import METER
+from tacit.engines.rules import METER
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.run import build_verifier
