@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from tacit.answers.vote import equivalent, extract, vote_answers
 from tacit.config import Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
+from tacit.engines.rules import METER
 from tacit.errors import ConfigError, ModelError
 from tacit.methods import lag
 from tacit.methods.base import Method, Reply, World
 from tacit.methods.experience import FromExperience, Store, can_read
+from tacit.methods.lag import Behind, KeyValues
 from tacit.methods.reasoning_bank import ITEMS, Item, ReasoningBank, opening, parse
 from tacit.methods.reflection import Reflected, reworked
 from tacit.model.backbone import Backbone
@@ -263,6 +266,61 @@ def test_learned_positions_cannot_be_shifted(tiny: Backbone) -> None:
         lag.activations(learned, torch.arange(9), 4)
 
 
+def behind(backbone: Backbone, request: Request, ids: torch.Tensor) -> Behind:
+    """The request with the activations of ``ids`` before it."""
+    keys, values = backbone.key_values(ids)
+    return Behind(**vars(request), past=KeyValues(tuple(keys), tuple(values)))
+
+
+@pytest.mark.parametrize("name", ["testbed", "tiny"])
+def test_behind_activations_is_behind_their_tokens(name: str, request: pytest.FixtureRequest) -> None:
+    """Tokens and log-probs are those of the engine where the prompt holds the tokens, greedy and sampled; and soft
+    prompts stand between."""
+    backbone: Backbone = request.getfixturevalue(name)
+    engine = lag.PastEngine(LocalEngine(backbone), backbone)
+    soft = torch.randn(5, backbone.hidden_size, generator=torch.Generator().manual_seed(0)) * backbone.embedding_std
+    for example, problem in zip(PROBLEMS[:4], PROBLEMS[4:8], strict=True):
+        (solved,) = engine.generate([Request(backbone.encode(example.text), temperature=0.0)])[0]
+        whole = backbone.encode(problem.text, examples=[(example.text, backbone.decode(solved.token_ids))])
+        plain = [
+            Request(backbone.encode(problem.text), n=4, seeds=(1, 2, 3, 4), max_tokens=30),
+            Request(backbone.encode(problem.text), temperature=0.0, max_tokens=30),
+        ]
+        before = whole[: -len(plain[0].ids)]
+        for between in (None, soft):
+            told = [
+                replace(one, ids=whole)
+                if between is None
+                else replace(one, soft_prompt=torch.cat([backbone.embed(before), between]))
+                for one in plain
+            ]
+            here = [behind(backbone, replace(one, soft_prompt=between), before) for one in plain]
+            counted = METER.tokens
+            found = engine.generate([*here, *plain, *told])
+            assert METER.tokens - counted == sum(len(one.token_ids) for group in found for one in group)
+            for ours, alone, theirs in zip(found[:2], found[2:4], found[4:], strict=True):
+                for our, one, their in zip(ours, alone, theirs, strict=True):
+                    assert (our.token_ids, our.text, our.finish) == (their.token_ids, their.text, their.finish)
+                    assert our.logprobs == pytest.approx(their.logprobs, abs=2e-4)
+                    assert our.logprobs != pytest.approx(one.logprobs, abs=2e-4)
+
+
+def test_behind_activations_alone_and_together_are_equal_to_the_bit(testbed: Backbone) -> None:
+    engine = lag.PastEngine(LocalEngine(testbed), testbed)
+    ids = torch.cat([testbed.encode(problem.text) for problem in PROBLEMS])
+    asked: list[Request] = []
+    for at, length in enumerate((1, 7, 31, 32, 33, 64, 100, 130)):
+        plain = Request(testbed.encode(PROBLEMS[at].text), n=1 + at, max_tokens=12 + 4 * at, seeds=tuple(range(1 + at)))
+        asked.append(behind(testbed, replace(plain, temperature=0.0) if at % 3 == 2 else plain, ids[:length]))
+    asked.append(behind(testbed, Request(ids[:1], n=2, max_tokens=9, seeds=(1, 2)), ids[:5]))
+    together = engine.generate(asked)
+    assert [[len(group) for group in together], len(together)] == [[1, 2, 3, 4, 5, 6, 7, 8, 2], 9]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lag, "AT_ONCE", 9)
+        assert engine.generate(asked) == together
+    assert [engine.generate([request])[0] for request in asked] == together
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_what_does_not_fit_the_context_is_left_out(name: str, testbed: Backbone) -> None:
     method = make(name, testbed, **({} if name == "lag" else {"k": 3}))
@@ -282,7 +340,7 @@ def test_what_does_not_fit_the_context_is_left_out(name: str, testbed: Backbone)
 
 
 def _length(request: Request) -> int:
-    return len(request.ids) + (len(request.past) if request.past else 0)
+    return len(request.ids) + (len(request.past) if isinstance(request, Behind) else 0)
 
 
 @pytest.mark.parametrize(

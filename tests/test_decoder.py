@@ -9,10 +9,8 @@ import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from random_models import model_of
-from tacit.engines.prefill import prefill, prompt_embeddings
-from tacit.model.backbone import Backbone
-from tacit.model.decoder import Decoder
-from tacit.model.logprobs import token_logprobs
+from tacit.model.backbone import Backbone, prefill, prompt_embeddings
+from tacit.model.decoder import Decoder, token_logprobs
 from tacit.testbed.tokenizer import build
 
 SMALL = {
@@ -108,7 +106,7 @@ def test_log_probs_made_in_parts_are_those_of_all_logits(
     dtype: torch.dtype, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values and gradients against log_softmax over the whole; 150 tokens in 1 part, and in 8."""
-    monkeypatch.setattr("tacit.model.logprobs.FLOATS_AT_ONCE", at_once)
+    monkeypatch.setattr("tacit.model.decoder.FLOATS_AT_ONCE", at_once)
     noise = torch.Generator().manual_seed(0)
     states = torch.randn(150, 24, generator=noise).to(dtype).requires_grad_(True)
     weight = torch.randn(101, 24, generator=noise).to(dtype)

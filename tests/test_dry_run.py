@@ -16,8 +16,7 @@ from tacit import registry
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Rollout
 from tacit.engines.local import LocalEngine
-from tacit.engines.meter import METER
-from tacit.engines.prefill import prefill
+from tacit.engines.rules import METER
 from tacit.errors import ConfigError, ModelError
 from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig
@@ -26,7 +25,7 @@ from tacit.experiments.plan.dry_run import as_text, dry_run
 from tacit.gradients import Group, policy_loss
 from tacit.methods.base import World
 from tacit.methods.training import Policy
-from tacit.model.backbone import Backbone, trainable_share
+from tacit.model.backbone import Backbone, prefill, trainable_share
 
 SMALL = CompareConfig(
     data=("testbed:A",),

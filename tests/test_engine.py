@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import stream
-from tacit.engines.base import KeyValues, Request
+from tacit.engines.base import Request
 from tacit.engines.draw import draw
 from tacit.engines.local import LocalEngine
 from tacit.errors import EngineError
@@ -62,72 +62,6 @@ def test_alone_and_together_are_equal_to_the_bit(testbed: Backbone, max_rows: in
     assert LocalEngine(testbed, max_rows=max_rows, prefill_tokens=64).generate(asked) == together
     alone = [LocalEngine(testbed).generate([request])[0] for request in asked]
     assert alone == together  # token ids and log-probs, without tolerance
-
-
-def past_of(backbone: Backbone, ids: torch.Tensor) -> KeyValues:
-    keys, values = backbone.key_values(ids)
-    return KeyValues(tuple(keys), tuple(values))
-
-
-@pytest.mark.parametrize("name", ["testbed", "tiny"])
-def test_behind_a_past_is_behind_its_tokens(name: str, request: pytest.FixtureRequest) -> None:
-    """Greedy text and log-probs are those of a prompt with the past's tokens in it; soft prompts stand between."""
-    backbone: Backbone = request.getfixturevalue(name)
-    engine, problems = LocalEngine(backbone), stream(8)
-    soft = torch.randn(5, backbone.hidden_size, generator=torch.Generator().manual_seed(0)) * backbone.embedding_std
-    for example, problem in zip(problems[:4], problems[4:], strict=True):
-        solution = backbone.decode(
-            engine.generate([Request(backbone.encode(example.text), temperature=0.0)])[0][0].token_ids
-        )
-        whole = backbone.encode(problem.text, examples=[(example.text, solution)])
-        asked = backbone.encode(problem.text)
-        assert torch.equal(whole[-len(asked) :], asked)
-        before = whole[: -len(asked)]
-        past = past_of(backbone, before)
-        (behind,), (told,) = engine.generate(
-            [Request(asked, temperature=0.0, max_tokens=30, past=past), Request(whole, temperature=0.0, max_tokens=30)]
-        )
-        assert behind.token_ids == told.token_ids
-        assert behind.logprobs == pytest.approx(told.logprobs, abs=1e-4)
-        (plain,) = engine.generate([Request(asked, temperature=0.0, max_tokens=30)])[0]
-        assert plain.logprobs != pytest.approx(told.logprobs, abs=1e-4)
-        (behind,) = engine.generate([Request(asked, soft, temperature=0.0, max_tokens=30, past=past)])[0]
-        inputs = torch.cat([backbone.embed(before), soft])
-        (told,) = engine.generate([Request(asked, inputs, temperature=0.0, max_tokens=30)])[0]
-        assert behind.token_ids == told.token_ids
-
-
-@pytest.mark.parametrize("max_rows", [8, 40])
-def test_with_and_without_a_past_alone_and_together_are_equal_to_the_bit(testbed: Backbone, max_rows: int) -> None:
-    ids = torch.cat([testbed.encode(problem.text) for problem in stream(12, seed=8)])
-    lengths = [0, 1, 7, 31, 0, 32, 33, 64, 0, 100, 130, 0]
-    asked = [
-        replace(request, past=past_of(testbed, ids[:length]) if length else None)
-        for request, length in zip(requests(testbed), lengths, strict=True)
-    ]
-    asked.append(replace(asked[1], ids=asked[1].ids[:1], soft_prompt=None, past=past_of(testbed, ids[:5])))
-    together = LocalEngine(testbed).generate(asked)
-    assert LocalEngine(testbed, max_rows=max_rows, prefill_tokens=64).generate(asked) == together
-    assert [LocalEngine(testbed).generate([request])[0] for request in asked] == together
-    plain = [replace(request, past=None) for request in asked]
-    unchanged = [at for at, group in enumerate(LocalEngine(testbed).generate(plain)) if group == together[at]]
-    assert unchanged == [0, 4, 8, 11]
-
-
-def test_a_past_counts_towards_the_context_and_must_be_of_the_model(testbed: Backbone, tiny: Backbone) -> None:
-    good = past_of(tiny, torch.zeros(9, dtype=torch.int64))
-    fits = Request(tiny.encode("x"), temperature=0.0, max_tokens=4)
-    room = tiny.context - len(fits.ids) - 4
-    long = KeyValues(*(tuple(states[:, :1].repeat(1, room, 1) for states in part) for part in (good.keys, good.values)))
-    LocalEngine(tiny).generate([replace(fits, past=long)])
-    with pytest.raises(EngineError, match=f"needs {room + len(fits.ids)} prompt and up to 5 new"):
-        LocalEngine(tiny).generate([replace(fits, past=long, max_tokens=5)])
-    other = past_of(testbed, torch.zeros(9, dtype=torch.int64))
-    empty = KeyValues(*(tuple(states[:, :0] for states in part) for part in (good.keys, good.values)))
-    ragged = KeyValues(good.keys, tuple(states[:, :3] for states in good.values))
-    for bad in (other, empty, ragged, KeyValues((), ())):
-        with pytest.raises(EngineError, match="request 1 has a past that is not"):
-            LocalEngine(tiny).generate([fits, replace(fits, past=bad)])
 
 
 def test_a_rollout_depends_on_its_own_seed_alone(testbed: Backbone, engine: LocalEngine) -> None:

@@ -14,11 +14,11 @@ from fastapi.testclient import TestClient
 from conftest import stream
 from tacit.bank import open_bank
 from tacit.config import RunConfig
-from tacit.engines.base import KeyValues, Progress, Request, Rollout
+from tacit.engines.base import Progress, Request, Rollout
 from tacit.engines.local import LocalEngine
-from tacit.engines.rescore import rescored
 from tacit.engines.shared import SharedEngine
 from tacit.engines.vllm.engine import VLLMEngine
+from tacit.engines.vllm.wire import rescored
 from tacit.errors import ConfigError, EngineError, EngineLost
 from tacit.experiments import run as runner
 from tacit.model.backbone import Backbone
@@ -185,7 +185,6 @@ def test_many_threads_share_a_session(testbed: Backbone, served: Any) -> None:
         ({"max_tokens": 2000}, "has room for 1024"),
         ({"soft_prompt": torch.zeros(2, 3)}, r"request 1 has a soft prompt that is not \[K, 128\]"),
         ({"ids": torch.zeros(0, dtype=torch.int64)}, "request 1 needs prompt token ids"),
-        ({"past": KeyValues((torch.zeros(1, 1, 1),), (torch.zeros(1, 1, 1),))}, "request 1 has a past"),
     ],
 )
 def test_a_malformed_request_is_refused(

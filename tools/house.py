@@ -33,7 +33,7 @@ PASSED_FILES = 45
 ROOMS = [
     ["errors"],
     ["registry", "seeds", "problem"],
-    ["config"],
+    ["config", "config_files"],
     ["testbed"],
     ["answers", "tasks"],
     ["model"],

@@ -1,14 +1,15 @@
 """An example of a method of one's own, whole: of the sampled answers it gives the one that the model was surest of.
 
-tacit compare --method-file docs/examples/confident.py --methods zero-shot,majority,confident --out runs/mine
+tacit compare --plugin docs/examples/confident.py --methods zero-shot,majority,confident --out runs/mine
 """
 
 from typing import ClassVar
 
-from tacit.methods.base import Method, Reply, register
+from tacit import register
+from tacit.methods.base import Method, Reply
 
 
-@register("confident")
+@register("method", "confident")
 class Confident(Method):
     """The sampled answer with the highest mean log-probability per token."""
 
@@ -29,4 +30,4 @@ class Confident(Method):
             replies.append(Reply((answer,), answer, notes={"confidence": sure[best]}))
         return replies
 
-    # A method that learns also has learn(problems, replies), called after each window; see src/tacit/baselines/elm.py.
+    # A method that learns also has learn(problems, replies), called after each window; see src/tacit/methods/elm.py.

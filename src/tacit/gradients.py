@@ -1,6 +1,6 @@
 """The policy gradient of groups of rollouts: one loss for soft prompts, for adapters and for whole models.
 
-Builds on backbone, cache and the engine's prefill. For a group of N tokens in all, with advantages A_i,
+Builds on backbone and cache. For a group of N tokens in all, with advantages A_i,
 
     loss = - 1/N sum_i sum_t A_i log pi(y_it | prompt, y_i<t),
 
@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from tacit.engines.base import Rollout
-from tacit.engines.prefill import prefill, prompt_embeddings
-from tacit.model.backbone import Backbone
+from tacit.model.backbone import Backbone, prefill, prompt_embeddings
 from tacit.model.cache import RaggedCache, round_up
 from tacit.model.threads import run
 

@@ -4,7 +4,7 @@ Builds on errors and Ray (imported by connection, handed in). Pieces are handed 
 actor before it is idle. A piece whose actor died is halved and done again by whoever is idle next, while a replacement
 starts; half a batch also needs half the memory, the commonest reason of such deaths. Nothing is ever done twice at the
 same time, and every result is taken once. All items together are what one actor would make of them alone, because an
-item's result does not depend on what shares its batch (learning.py, engines/session.py).
+item's result does not depend on what shares its batch (learning.py, engines/local.py).
 """
 
 from __future__ import annotations

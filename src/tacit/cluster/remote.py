@@ -15,9 +15,9 @@ from tacit.cluster.actors import Work
 from tacit.cluster.connection import Cluster
 from tacit.cluster.crew import Crew
 from tacit.config import LearnConfig, Sampling, Settings
-from tacit.engines.base import Engine, Request, Rollout
+from tacit.engines.base import Engine, Request, Rollout, Session
 from tacit.engines.local import LocalEngine
-from tacit.engines.meter import METER
+from tacit.engines.rules import METER
 from tacit.learning import Learned, Learner, Target
 from tacit.model.backbone import Backbone
 from tacit.registry import register
@@ -32,8 +32,8 @@ GOOD_TARGETS = 4
 ANY = 1 << 30
 
 
-class RayEngine:
-    """Generates on a crew; implements ``Engine``. For one thread; close it after use.
+class RayEngine(Engine):
+    """Generates on a crew. For one thread; close it after use.
 
     Args:
         engines: a crew of actors that generate.
@@ -42,7 +42,8 @@ class RayEngine:
         cluster: what the crews are on, left at the end.
     """
 
-    draws = LocalEngine.draws
+    draws = "tacit"
+    """See ``Engine.draws``."""
 
     def __init__(
         self, engines: Crew, backbone: Backbone, learners: Crew | None = None, cluster: Cluster | None = None
@@ -72,6 +73,10 @@ class RayEngine:
         """A learner that learns in the actors. See ``learning.learner_of``."""
         assert self._learners is not None
         return RayLearner(self._learners, self.backbone, self, config, sampling, seed=seed, task=task)
+
+    def session(self) -> Session:
+        """See ``Engine.session``; with the model in this process, since actors take whole batches."""
+        return self._local.session()
 
     def close(self) -> None:
         """Leave Ray."""

@@ -18,23 +18,6 @@ if TYPE_CHECKING:
     from tacit.model.backbone import Backbone
 
 
-@dataclass(frozen=True, eq=False)
-class KeyValues:
-    """What attention keeps of a prefix, to be put in front of a prompt instead of computing the prefix again.
-
-    Attributes:
-        keys, values: per layer [heads, P, head_dim], as the model computes them for positions 0 .. P-1 (rotary keys
-            are kept rotated).
-    """
-
-    keys: tuple[torch.Tensor, ...]
-    values: tuple[torch.Tensor, ...]
-
-    def __len__(self) -> int:
-        """P, the positions that it fills."""
-        return int(self.keys[0].shape[1])
-
-
 @dataclass(frozen=True)
 class Request:
     """One prompt, sampled ``n`` times.
@@ -49,7 +32,6 @@ class Request:
         seeds: one per rollout (ignored when greedy). A rollout's draws depend on its own seed alone, so whatever else
             shares the batch changes nothing.
         stop: strings that end a rollout; the text is cut before the first of them.
-        past: activations that stand in front of the soft prompt and ``ids``, whose positions start behind them.
         top: most likely tokens to report beside each drawn one; 0 for none.
     """
 
@@ -61,7 +43,6 @@ class Request:
     max_tokens: int = 64
     seeds: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
-    past: KeyValues | None = None
     top: int = 0
 
 
@@ -136,32 +117,37 @@ class Session(Protocol):
 
 
 class Engine(Protocol):
-    """Anything that turns requests into rollouts, many at a time. Close it after use.
+    """Anything that turns requests into rollouts, many at a time; all that the rest of Tacit asks of an engine. Those
+    that come with Tacit name it as their base, so that the type checker says where one falls short.
 
     Attributes:
-        draws: whose random numbers rollouts are drawn with: "tacit" if they are those of ``Request.seeds``.
+        backbone: the model, which is in this process too: for embeddings, keys and learning.
     """
 
-    draws: str
-
-    @property
-    def backbone(self) -> Backbone:
-        """The model, which is also here: for embeddings, keys and learning."""
-        ...
+    backbone: Backbone
 
     @property
     def context(self) -> int:
-        """Most tokens of a sequence: soft prompt, prompt and answer."""
+        """Most tokens of a sequence: soft prompt, prompt and answer. Whatever has to fit is measured by it."""
         ...
 
-    def session(self) -> Session:
-        """Continuous batching, for a server."""
-        ...
-
-    def close(self) -> None:
-        """Let go of connections."""
+    @property
+    def draws(self) -> str:
+        """Whose random numbers rollouts are drawn with: "tacit" for those of ``draw.uniforms``, with which any two
+        engines draw the same tokens for the same seeds; else a name of its own. A run goes on with its own kind."""
         ...
 
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
-        """Serve all requests, batched as the engine sees fit; rollouts in the order of the requests and seeds."""
+        """Serve all requests, batched as the engine sees fit; rollouts in the order of the requests and seeds.
+
+        Adds the tokens to ``rules.METER``. EngineError if a request is malformed (``rules.check``).
+        """
+        ...
+
+    def session(self) -> Session:
+        """A batch of its own for requests that come and go."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds; it is not used afterwards."""
         ...

@@ -1,23 +1,26 @@
 """Rollouts in flight, as a model sees them: what to feed next, and the logits that come of it.
 
-Builds on backbone, cache, prefill and the engine protocol. A request's prompt is prefilled once, all but its last
-token; its rows share those keys and values, and start by feeding that last token, so that logits are computed only
-where a token is drawn. ``FusedBatch`` (fused_batch.py) is for small models on the CPU, ``RaggedBatch`` for every other.
+Builds on backbone, cache, fused and the engine protocol. A request's prompt is prefilled once, all but its last token;
+its rows share those keys and values, and start by feeding that last token, so that logits are computed only where a
+token is drawn. ``FusedBatch`` is for models with compiled passes, ``RaggedBatch`` for every other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tacit.engines.base import Alternatives, Request, Rollout
-from tacit.engines.prefill import MIN_ROWS, prefill, prompt_embeddings
-from tacit.model.backbone import Backbone
+from tacit.model.backbone import LEAST_TORCH_ROWS, Backbone, prefill, prompt_embeddings
 from tacit.model.cache import RaggedCache
+
+if TYPE_CHECKING:
+    from tacit.model.fused.model import Fused
 
 
 @dataclass(eq=False)
@@ -59,7 +62,13 @@ class Batch(Protocol):
         ...
 
 
-def prompts_of(backbone: Backbone, groups: Sequence[Sequence[Row]]) -> list[Tensor]:
+def batch_for(backbone: Backbone) -> Batch:
+    """An empty batch, of the kind that suits the model."""
+    return RaggedBatch(backbone) if backbone.fused is None else FusedBatch(backbone, backbone.fused)
+
+
+def _prompts(backbone: Backbone, groups: Sequence[Sequence[Row]]) -> list[Tensor]:
+    """Embeddings of each request's prompt, all but its last token."""
     return [prompt_embeddings(backbone, group[0].spec.ids[:-1], group[0].spec.soft_prompt) for group in groups]
 
 
@@ -73,8 +82,7 @@ class RaggedBatch:
 
     def start(self, groups: Sequence[Sequence[Row]]) -> None:
         """See ``Batch.start``."""
-        pasts = [group[0].spec.past for group in groups]
-        cache = prefill(self.backbone, prompts_of(self.backbone, groups), pasts)
+        cache = prefill(self.backbone, _prompts(self.backbone, groups))
         rows = [row for group in groups for row in group]
         cache.reserve(max(row.position + row.spec.max_tokens for row in rows))  # while it has a row per request only
         cache = cache.take(self._index([place for place, group in enumerate(groups) for _ in group]))
@@ -111,13 +119,13 @@ class RaggedBatch:
         slots, cache = self._slots, self._cache
         assert cache is not None
         live = [slot for slot, row in enumerate(slots) if row is not None]
-        if len(slots) < MIN_ROWS:
-            idle = MIN_ROWS - len(live)
+        if len(slots) < LEAST_TORCH_ROWS:
+            idle = LEAST_TORCH_ROWS - len(live)
             self._cache = cache.take(self._index(live + [live[0]] * idle))
             self._slots = [*(slots[slot] for slot in live), *[None] * idle]
         # Moving rows costs about as much as a few tokens: compact when a quarter of the rows is idle.
-        elif len(live) <= 0.75 * len(slots) and len(slots) > MIN_ROWS:
-            kept = max(MIN_ROWS, len(live))
+        elif len(live) <= 0.75 * len(slots) and len(slots) > LEAST_TORCH_ROWS:
+            kept = max(LEAST_TORCH_ROWS, len(live))
             sources = [slot for slot in live if slot >= kept]
             targets = [slot for slot in range(kept) if slots[slot] is None][: len(sources)]
             cache.move(self._index(sources), self._index(targets), kept)
@@ -133,3 +141,86 @@ class RaggedBatch:
 
     def _index(self, rows: Sequence[int]) -> Tensor:
         return torch.tensor(list(rows), dtype=torch.int64, device=self.backbone.device)
+
+
+@dataclass(eq=False)
+class _Prompt:
+    """A request's prompt in the batch: tiles [layers, ...], and where they begin among all."""
+
+    tiles: np.ndarray
+    columns: int
+    rows: int
+    begin: int = 0
+
+
+class FusedBatch:
+    """A batch for ``Fused``; implements ``Batch``. A prompt's keys and values lie once for all its rows; what rows draw
+    goes into slots of tiles, which the next rows take over: nothing is copied when rows end."""
+
+    def __init__(self, backbone: Backbone, fused: Fused) -> None:
+        self.backbone, self.fused = backbone, fused
+        self._prompts: dict[int, _Prompt] = {}  # by ticket
+        self._tables = self._own = np.zeros((fused.layers, 0), np.float32)
+        self._tiles = 0
+        self._free: list[int] = []
+        self._slots = 0
+
+    def start(self, groups: Sequence[Sequence[Row]]) -> None:
+        """See ``Batch.start``."""
+        for group, embeds in zip(groups, _prompts(self.backbone, groups), strict=True):
+            self._prompts[group[0].ticket] = _Prompt(self.fused.prefill(embeds), len(embeds), len(group))
+        self._lay()
+        rows = [row for group in groups for row in group]
+        self._grow(len(rows), max(self.fused.tiles(row.spec.max_tokens) for row in rows))
+        for row in rows:
+            row.slot = self._free.pop()
+
+    def drop(self, rows: Sequence[Row]) -> None:
+        """See ``Batch.drop``."""
+        for row in rows:
+            self._free.append(row.slot)
+            prompt = self._prompts[row.ticket]
+            prompt.rows -= 1
+            if not prompt.rows:
+                del self._prompts[row.ticket]
+        if not self._prompts:
+            self._tables = self._own = np.zeros((self.fused.layers, 0), np.float32)
+            self._free, self._slots, self._tiles = [], 0, 0
+
+    def logits(self, rows: Sequence[Row]) -> Tensor:
+        """See ``Batch.logits``."""
+        prompts = [self._prompts[row.ticket] for row in rows]
+        begin = np.array([prompt.begin for prompt in prompts])
+        before = np.array([prompt.columns for prompt in prompts])
+        position = np.array([row.position for row in rows])
+        feed = torch.tensor([row.feed for row in rows] + [rows[0].feed] * (self.fused.least_rows - len(rows)))
+        slot = np.array([row.slot for row in rows])
+        return self.fused.step(
+            self.backbone.embed(feed), position, (self._tables, begin, before), self._own, slot, position - before,
+            self._tiles,
+        )  # fmt: skip
+
+    def _lay(self) -> None:
+        """All prompts, one behind the other."""
+        begin = 0
+        for prompt in self._prompts.values():
+            prompt.begin = begin
+            begin += prompt.tiles.shape[1]
+        self._tables = np.concatenate([prompt.tiles for prompt in self._prompts.values()], axis=1)
+
+    def _grow(self, rows: int, tiles: int) -> None:
+        """Room for ``rows`` more rows, with ``tiles`` each at least."""
+        more = max(0, rows - len(self._free))
+        tiles = max(tiles, self._tiles)
+        if not more and tiles == self._tiles:
+            return
+        if more:  # twice as many at least, since each growth copies what is there
+            more = max(more, self._slots)
+        fused = self.fused
+        # Zeros, which the system hands out as they are touched: what was never written is read, times nothing.
+        grown = np.zeros((fused.layers, self._slots + more, fused.kv, tiles, fused.tile_size), np.float32)
+        if self._slots:
+            held = self._own.reshape(fused.layers, self._slots, fused.kv, self._tiles, -1)
+            grown[:, : self._slots, :, : self._tiles] = held
+        self._free = [*range(self._slots, self._slots + more), *self._free]
+        self._own, self._tiles, self._slots = grown.reshape(fused.layers, -1), tiles, self._slots + more

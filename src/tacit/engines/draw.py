@@ -1,11 +1,12 @@
-"""Drawing tokens from logits, each row by its own random numbers.
+"""Drawing tokens from logits, each row by its own random numbers, and how likely given tokens were to be drawn.
 
-Builds on the engine protocol.
+Builds on the engine protocol and on torch and numpy alone: vLLM servers, whose environment has no more, load it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,13 @@ from torch import Tensor
 
 from tacit.engines.base import Alternatives, Request
 from tacit.model import fused
+
+if TYPE_CHECKING:
+    from tacit.model.backbone import Backbone
+    from tacit.model.cache import RaggedCache
+
+SCORED_AT_ONCE = 512
+"""Tokens whose logits are made together; they take as many times the vocabulary floats."""
 
 
 def uniforms(seed: int, count: int) -> np.ndarray:
@@ -78,7 +86,7 @@ def _compiled(
     logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
 ) -> tuple[list[int], list[float], list[Alternatives]]:
     """``draw`` in one loop, for rows without top_p."""
-    from tacit.model.fused.loops import draw_rows
+    from tacit.model.fused.forward import draw_rows
 
     rows, vocabulary = logits.shape
     drawn, logprobs = np.empty(rows, np.int64), np.empty(rows, np.float32)
@@ -113,6 +121,30 @@ def distribution(logits: Tensor, specs: Sequence[Request]) -> Tensor:
         chosen = torch.tensor(narrow, device=logits.device)
         logprobs = torch.where(chosen[:, None], _nucleus(logprobs, top_p), logprobs)
     return logprobs
+
+
+def scores(
+    backbone: Backbone, cache: RaggedCache, start: int, embeds: Tensor, targets: Tensor, spec: Request
+) -> list[tuple[float, Alternatives]]:
+    """The log-prob of a token after each of some embeddings, and the most likely tokens (``spec.top``) in its place.
+
+    Args:
+        backbone: the model.
+        cache: one row, of what stands before them.
+        start: the position of the first.
+        embeds: [T, d].
+        targets: token ids [T].
+        spec: the request of whose distribution they are.
+    """
+    found: list[tuple[float, Alternatives]] = []
+    cache.reserve(start + len(embeds))
+    for at in range(0, len(embeds), SCORED_AT_ONCE):
+        part, wanted = embeds[at : at + SCORED_AT_ONCE], targets[at : at + SCORED_AT_ONCE].to(embeds.device)
+        positions = torch.arange(start + at, start + at + len(part), device=embeds.device)[None]
+        logits = backbone.forward(part[None], positions, cache)[0].float()
+        logprobs = distribution(logits, [spec] * len(part))
+        found += zip(logprobs.gather(1, wanted[:, None])[:, 0].tolist(), most_likely(logprobs, spec.top), strict=True)
+    return found
 
 
 def most_likely(logprobs: Tensor, top: int) -> list[Alternatives]:

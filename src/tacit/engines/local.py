@@ -1,32 +1,30 @@
-"""The in-process engine: generates with a model in this process.
+"""The in-process engine: generates with a model in this process, by continuous batching.
 
-Builds on backbone, the session (ragged prompts in one batch that come and go) and the engine protocol.
+Builds on backbone, batches and the engine protocol. Ragged prompts share one batch, with one prefill per request;
+finished rows leave it and waiting requests take their place. A row's arithmetic and its random numbers depend on
+nothing but itself (cache.py, fused/, draw.py), so batching changes no result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from tacit.config import Settings
-from tacit.engines.base import Alternatives, KeyValues, Request, Rollout
-from tacit.engines.batches import Row
-from tacit.engines.checks import check, length_of
-from tacit.engines.draw import most_likely
-from tacit.engines.prefill import prompt_embeddings
-from tacit.engines.session import LocalSession
-from tacit.errors import EngineError
-from tacit.model.backbone import Backbone
+from tacit.engines.base import Alternatives, Engine, Progress, Request, Rollout, Session
+from tacit.engines.batches import Row, batch_for
+from tacit.engines.draw import draw, scores, uniforms
+from tacit.engines.rules import METER, check, ended, length_of
+from tacit.model.backbone import Backbone, prompt_embeddings
 from tacit.model.threads import available, run
 from tacit.registry import register
 
-SCORED_AT_ONCE = 512  # prompt tokens; their logits take as many times the vocabulary floats
 
-
-class LocalEngine:
+class LocalEngine(Engine):
     """Generates with a ``Backbone`` in this process.
 
     Args:
@@ -36,7 +34,7 @@ class LocalEngine:
     """
 
     draws = "tacit"
-    """Whose random numbers rollouts are drawn with; see ``VLLMEngine.draws``."""
+    """See ``Engine.draws``."""
 
     def __init__(self, backbone: Backbone, *, max_rows: int = 256, prefill_tokens: int = 16384) -> None:
         self.backbone = backbone
@@ -116,50 +114,158 @@ class LocalEngine:
         Raises:
             EngineError: there is no token, or more than the model has room for.
         """
-        self._check("the text", Request(ids, soft_prompt, temperature=0.0, max_tokens=0), least=0)
-        backbone = self.backbone
-        embeds = prompt_embeddings(backbone, ids, soft_prompt)
-        rows = len(embeds) - len(ids)
-        cache = backbone.new_cache()
-        scores: list[tuple[float, Alternatives] | None] = [] if rows else [None]
-        for start in range(0, len(embeds), SCORED_AT_ONCE):
-            part = embeds[start : start + SCORED_AT_ONCE]
-            cache.reserve(start + len(part))
-            positions = torch.arange(start, start + len(part), device=embeds.device)[None]
-            logits = backbone.forward(part[None], positions, cache)[0].float()
-            # Position p tells of the token at p + 1, which is ids[p + 1 - rows].
-            first = max(start, rows - 1)
-            last = min(start + len(part), len(embeds) - 1)
-            if first >= last:
-                continue
-            logprobs = torch.log_softmax(logits[first - start : last - start], dim=-1)
-            targets = ids[first + 1 - rows : last + 1 - rows].to(logprobs.device)
-            chosen = logprobs.gather(1, targets[:, None])[:, 0].tolist()
-            scores += zip(chosen, most_likely(logprobs, top), strict=True)
-        return scores
+        request = Request(ids, soft_prompt, temperature=0.0, max_tokens=0, top=top)
+        self._check("the text", request, least=0)
+        embeds = prompt_embeddings(self.backbone, ids, soft_prompt)
+        before = len(embeds) - len(ids)
+        # Position p tells of the token at p + 1; the last one's successor is not known, and not asked for.
+        targets = torch.nn.functional.pad(ids, (before, 1))[1:]
+        found = scores(self.backbone, self.backbone.new_cache(), 0, embeds, targets, request)[:-1]
+        return [*found[before - 1 :]] if before else [None, *found]
 
     def _check(self, what: str, request: Request, least: int = 1) -> None:
-        if request.past is not None and not self._fits(request.past):
-            raise EngineError(
-                f"{what} has a past that is not {self.backbone.name}'s: it takes keys and values of one "
-                f"length for each of its {len(self._layers)} layers, [heads, P, head_dim] with P >= 1"
+        check(self.backbone, self.context, what, request, least=least)
+
+
+class LocalSession(Session):
+    """Made by ``LocalEngine``.
+
+    Args:
+        backbone: the frozen model.
+        check: raises EngineError for a malformed request.
+        max_rows: most rollouts in flight.
+        prefill_tokens: most prompt tokens (padding included) in one prefill pass.
+        refill_at: waiting requests are started when no more rollouts than this are in flight.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        check: Callable[[Request], None],
+        *,
+        max_rows: int,
+        prefill_tokens: int,
+        refill_at: int,
+    ) -> None:
+        self.backbone = backbone
+        self._check = check
+        self._max_rows = max_rows
+        self._prefill_tokens = prefill_tokens
+        self._refill_at = refill_at
+        self._next = 0
+        self._waiting: deque[tuple[int, Request]] = deque()
+        self._rows: list[Row] = []
+        self._batch = batch_for(backbone)
+
+    @property
+    def waiting(self) -> int:
+        """See ``Session.waiting``."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """See ``Session.running``."""
+        return len(self._rows)
+
+    def submit(self, request: Request) -> int:
+        """See ``Session.submit``."""
+        self._check(request)
+        return self.queue(request)
+
+    def queue(self, request: Request) -> int:
+        """``submit`` without the check."""
+        self._next += 1
+        self._waiting.append((self._next, request))
+        return self._next
+
+    def cancel(self, ticket: int) -> None:
+        """See ``Session.cancel``."""
+        self._waiting = deque(pair for pair in self._waiting if pair[0] != ticket)
+        self._drop([row for row in self._rows if row.ticket == ticket])
+
+    def step(self) -> list[Progress]:
+        """See ``Session.step``."""
+        return [
+            Progress(
+                row.ticket,
+                row.index,
+                row.ids[-1],
+                row.logprobs[-1],
+                row.alternatives[-1] if row.alternatives else (),
+                row.rollout,
             )
-        check(self.backbone, what, request, least=least)
+            for row in self.advance()
+        ]
 
-    @cached_property
-    def _layers(self) -> list[tuple[int, int, int, int]]:
-        """Heads and head_dim of the keys and of the values of every layer."""
-        keys, values = self.backbone.key_values(torch.zeros(1, dtype=torch.int64))
-        return [(len(k), k.shape[2], len(v), v.shape[2]) for k, v in zip(keys, values, strict=True)]
+    @torch.inference_mode()
+    def advance(self) -> list[Row]:
+        """``step``, with the rows themselves: each has one token more, and its rollout if that was its last."""
+        while self._waiting and len(self._rows) <= self._refill_at:
+            chosen = self._choose(self._max_rows - len(self._rows))
+            if not chosen:
+                break
+            self._start(chosen)
+        return self._draw() if self._rows else []
 
-    def _fits(self, past: KeyValues) -> bool:
-        if not len(past.keys) == len(past.values) == len(self._layers):
-            return False
-        length = past.keys[0].shape[1] if past.keys[0].ndim == 3 else 0
-        return length > 0 and all(
-            keys.shape == (shape[0], length, shape[1]) and values.shape == (shape[2], length, shape[3])
-            for keys, values, shape in zip(past.keys, past.values, self._layers, strict=True)
+    def _choose(self, room: int) -> list[tuple[int, Request]]:
+        """Requests to start: in order, as many as fit; the first one in any case where nothing is in flight."""
+        chosen: list[tuple[int, Request]] = []
+        longest = 0
+        while self._waiting:
+            request = self._waiting[0][1]
+            longest = max(longest, length_of(request))
+            if request.n > room and (chosen or room < self._max_rows):
+                break
+            if chosen and longest * (len(chosen) + 1) > self._prefill_tokens:
+                break
+            room -= request.n
+            chosen.append(self._waiting.popleft())
+        return chosen
+
+    def _start(self, chosen: list[tuple[int, Request]]) -> None:
+        """Prefill requests and join their rows to those in flight."""
+        groups = []
+        for ticket, request in chosen:
+            seeds = request.seeds if request.temperature > 0 else [0] * request.n
+            draws = [uniforms(seed, request.max_tokens).tolist() for seed in seeds]
+            feed, position = int(request.ids[-1]), length_of(request) - 1
+            groups.append([Row(ticket, i, request, draws[i], feed, position) for i in range(request.n)])
+        self._batch.start(groups)
+        self._rows += [row for group in groups for row in group]
+
+    def _drop(self, rows: list[Row]) -> None:
+        self._batch.drop(rows)
+        gone = set(map(id, rows))
+        self._rows = [row for row in self._rows if id(row) not in gone]
+
+    def _draw(self) -> list[Row]:
+        """One token for every row in flight."""
+        rows = self._rows
+        logits = self._batch.logits(rows)
+        tokens, logprobs, alternatives = draw(
+            logits, [row.spec for row in rows], [row.draws[len(row.ids)] for row in rows]
         )
+        over = []
+        for row, token, logprob, likely in zip(rows, tokens, logprobs, alternatives, strict=True):
+            row.ids.append(token)
+            row.logprobs.append(logprob)
+            if row.spec.top:
+                row.alternatives.append(likely[: row.spec.top])
+            row.feed, row.position = token, row.position + 1
+            row.rollout = self._ended(row)
+            if row.rollout is not None:
+                METER.add(len(row.ids))
+                over.append(row)
+        if over:
+            self._drop(over)
+        return rows
+
+    def _ended(self, row: Row) -> Rollout | None:
+        """The rollout, if its last token was its last."""
+        over = ended(self.backbone, row.spec, row.ids)
+        if over is None:
+            return None
+        return Rollout(tuple(row.ids), tuple(row.logprobs), *over, tuple(row.alternatives))
 
 
 @register("engine", "local")

@@ -1,8 +1,8 @@
 """One engine for many threads: whoever asks shares one continuously running batch.
 
 Builds on the engine protocol. A thread of its own steps a session for as long as there is something to do; callers wait
-for whole rollouts (``generate``, the engine protocol, so that an agent can run on it unchanged) or listen to single
-tokens (``start``). What else is in the batch changes no result (engines/session.py).
+for whole rollouts (``generate``, as of an engine) or listen to single tokens (``start``). What else is in the batch
+changes no result (engines/local.py).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Gathering:
 
 
 class SharedEngine:
-    """Serves many threads from one session. Thread-safe; implements ``Engine``.
+    """Serves many threads from one session. Thread-safe.
 
     Args:
         session: made for this alone.

@@ -32,7 +32,7 @@ from tacit.assembly import build_verifier, load_backbone, open_engine, set_threa
 from tacit.config import PARTS, Settings
 from tacit.config_files import completed
 from tacit.engines.base import Engine
-from tacit.engines.meter import METER
+from tacit.engines.rules import METER
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.scoring import Grader, Truths

@@ -20,10 +20,9 @@ from torch import Tensor
 
 from tacit.errors import ConfigError, ModelError
 from tacit.model import fused
-from tacit.model.cache import RaggedCache
-from tacit.model.decoder import Decoder
+from tacit.model.cache import RaggedCache, round_up
+from tacit.model.decoder import Decoder, token_logprobs
 from tacit.model.loading import digest_files, digest_state, load_pretrained, parse_device, resolve_model
-from tacit.model.logprobs import token_logprobs
 
 if TYPE_CHECKING:
     from tacit.model.fused.model import Fused
@@ -32,6 +31,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
 """Tokens that end a turn in the chat templates of common model families."""
+
+LEAST_TORCH_ROWS = 16
+"""Rows of a product through PyTorch at least: for fewer, matrix libraries take other paths, whose sums differ in the
+last bit."""
 
 
 @dataclass(frozen=True)
@@ -340,6 +343,27 @@ class Backbone:
     def checksum(self) -> str:
         """Digest of every parameter as it is now; equal before and after any run (invariant 1)."""
         return digest_state(self.model)
+
+
+def prompt_embeddings(backbone: Backbone, ids: Tensor, soft_prompt: Tensor | None) -> Tensor:
+    """[K + T, d] embeddings of a soft prompt followed by token ids, in the model's dtype; gradients flow."""
+    embedded = backbone.embed(ids)
+    if soft_prompt is None:
+        return embedded
+    return torch.cat([soft_prompt.to(embedded.device, embedded.dtype), embedded])
+
+
+def prefill(backbone: Backbone, prompts: Sequence[Tensor]) -> RaggedCache:
+    """The cache of ragged prompts [T_i, d], padded on the right (padding is overwritten or never read): what rollouts,
+    and a gradient pass over rollouts, start from."""
+    width = max(-(-LEAST_TORCH_ROWS // len(prompts)), *(len(prompt) for prompt in prompts))
+    # A multiple of 8, as far as there are positions: attention over other numbers of queries rounds in other ways.
+    width = max(width, min(round_up(width, 8), backbone.context))
+    padded = torch.stack([torch.nn.functional.pad(prompt, (0, 0, 0, width - len(prompt))) for prompt in prompts])
+    cache = backbone.new_cache()
+    positions = torch.arange(width, device=padded.device).expand(len(prompts), -1)
+    backbone.forward(padded, positions, cache, all_logits=False)
+    return cache
 
 
 def compiled_passes(decoder: Decoder | None, width: int) -> Fused | None:

@@ -1,8 +1,8 @@
 """An engine on other machines: vLLM servers that are sent prompt embeddings.
 
-Builds on backbone, the engine protocol, the in-process engine (for what a server is expected to say), wire, pool and
-rescore. The model is also here, for embeddings, learning and keys; the servers do the sampling. A memory is only
-another prompt, so nothing has to be synchronised: a server is started once and never told of what is learned.
+Builds on backbone, the engine protocol, draw, rules, wire and pool. The model is also here, for embeddings, learning
+and keys; the servers do the sampling. A memory is only another prompt, so nothing has to be synchronised: a server is
+started once and never told of what is learned.
 
 Which tokens are drawn. A server started with ``--logits-processors tacit.engines.vllm.draw:TacitDraws`` draws with
 Tacit's random numbers: a rollout is then what ``LocalEngine`` draws for the same seed, but for the rare token whose
@@ -24,14 +24,12 @@ from typing import Any, TypeVar
 import torch
 
 from tacit.config import Settings
-from tacit.engines.base import Request, Rollout
-from tacit.engines.checks import check
+from tacit.engines.base import Engine, Request, Rollout
 from tacit.engines.draw import greeting
-from tacit.engines.meter import METER
-from tacit.engines.rescore import rescored
+from tacit.engines.rules import METER, check
 from tacit.engines.vllm.pool import Pool, Server, address
 from tacit.engines.vllm.session import VLLMSession
-from tacit.engines.vllm.wire import ARGUMENTS, MOST_ALTERNATIVES, Growing, body, pieces, prompt, whole
+from tacit.engines.vllm.wire import ARGUMENTS, MOST_ALTERNATIVES, Growing, body, pieces, prompt, rescored, whole
 from tacit.errors import ConfigError, EngineError
 from tacit.model.backbone import Backbone
 from tacit.registry import register
@@ -64,8 +62,8 @@ class Ability:
     context: int
 
 
-class VLLMEngine:
-    """Generates with vLLM servers. Implements ``Engine``; thread-safe; close it after use.
+class VLLMEngine(Engine):
+    """Generates with vLLM servers. Thread-safe; close it after use.
 
     Args:
         backbone: the model that the servers serve.
@@ -125,7 +123,7 @@ class VLLMEngine:
 
     @property
     def draws(self) -> str:
-        """Whose random numbers rollouts are drawn with: "tacit" or "vllm"."""
+        """See ``Engine.draws``: "tacit" or "vllm"."""
         return "tacit" if self.ability.draws else "vllm"
 
     @property
@@ -137,7 +135,7 @@ class VLLMEngine:
         """See ``Engine.generate``. If one of the requests fails, the others are dropped, at the servers too.
 
         Raises:
-            EngineError: a request is malformed or has a past, or no server answers it.
+            EngineError: a request is malformed, or no server answers it.
         """
         for number, request in enumerate(requests):
             self.check(f"request {number}", request)
@@ -163,12 +161,7 @@ class VLLMEngine:
 
     def check(self, what: str, request: Request) -> None:
         """EngineError, in one sentence that begins with ``what``, unless servers can serve the request."""
-        if request.past is not None:
-            raise EngineError(
-                f"{what} has a past, and keys and values cannot be sent to a vLLM server; do without --engine where "
-                "activations are put in front of a prompt (the method lag)"
-            )
-        check(self.backbone, what, request, context=self.context)
+        check(self.backbone, self.context, what, request)
 
     def differs(self, request: Request) -> bool:
         """Whether what the servers report for this request are not the log-probs of what it is drawn from."""

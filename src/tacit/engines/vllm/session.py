@@ -1,6 +1,6 @@
 """Streaming from vLLM servers: requests that come and go, token by token.
 
-Builds on the engine protocol, wire, rescore and, for the servers, on the engine (vllm.py) that makes it. Every rollout
+Builds on the engine protocol, wire and, for the servers, on the engine (engine.py) that makes it. Every rollout
 is a stream of its own; to cancel one is to close its stream, which the server notices. If a server fails, its rollouts
 start again elsewhere, and what was told before is not told again.
 
@@ -18,10 +18,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tacit.engines.base import Progress, Request, Rollout
-from tacit.engines.meter import METER
-from tacit.engines.rescore import rescored
-from tacit.engines.vllm.wire import Growing, body, pieces, prompt
+from tacit.engines.base import Progress, Request, Rollout, Session
+from tacit.engines.rules import METER
+from tacit.engines.vllm.wire import Growing, body, pieces, prompt, rescored
 from tacit.errors import EngineError
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ class _News:
     error: EngineError | None = None
 
 
-class VLLMSession:
-    """Implements ``Session``; made by ``VLLMEngine``."""
+class VLLMSession(Session):
+    """Made by ``VLLMEngine``."""
 
     def __init__(self, engine: VLLMEngine) -> None:
         self._engine = engine

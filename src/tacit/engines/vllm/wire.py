@@ -1,6 +1,6 @@
-"""What goes to a vLLM server and what comes back: requests as JSON, choices as tokens.
+"""What goes to a vLLM server and what comes back: requests as JSON, choices as tokens, and log-probs made right.
 
-Builds on backbone, prefill, draw and the engine protocol. Prompts with a soft prompt travel as embeddings, others as
+Builds on backbone, draw, rules and the engine protocol. Prompts with a soft prompt travel as embeddings, others as
 token ids. Where a rollout ends, and what its text is, is decided here and not by the server: it is told which tokens
 end a rollout, and nothing of stop strings.
 """
@@ -11,19 +11,19 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from tacit.engines.base import Alternatives, Request, Rollout
-from tacit.engines.ending import ended
-from tacit.engines.prefill import prompt_embeddings
+from tacit.engines.draw import scores
+from tacit.engines.rules import ended, length_of
 from tacit.errors import EngineError
-from tacit.model.backbone import Backbone
+from tacit.model.backbone import Backbone, prefill, prompt_embeddings
 
 ARGUMENTS = "tacit"
-"""What the random numbers travel under in ``vllm_xargs``; read by vllm_draw.py."""
+"""What the random numbers travel under in ``vllm_xargs``; read by draw.py."""
 
 MOST_ALTERNATIVES = 20
 """Of a vLLM server that was not told otherwise (``--max-logprobs``)."""
@@ -158,3 +158,23 @@ def whole(backbone: Backbone, request: Request, choices: Sequence[Mapping[str, A
         *over,
         tuple(one.alternatives for one in found) if request.top else (),
     )
+
+
+@torch.inference_mode()
+def rescored(backbone: Backbone, request: Request, rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """The rollouts with the log-probs, and the alternatives where asked for, of the distribution that ``request`` draws
+    from; the prompt is computed once.
+
+    A server reports log-probs of some distribution, by default of temperature 1 and of every token; where a rollout was
+    drawn from another one, what it reports is not what a rollout's log-probs are (engines/base.py).
+    """
+    prefix = prefill(backbone, [prompt_embeddings(backbone, request.ids[:-1], request.soft_prompt)])
+    start, first = length_of(request) - 1, torch.zeros(1, dtype=torch.int64, device=backbone.device)
+    made = []
+    for rollout in rollouts:
+        drawn = torch.tensor(rollout.token_ids)
+        fed = torch.cat([request.ids[-1:].cpu(), drawn[:-1]])
+        found = scores(backbone, prefix.take(first), start, backbone.embed(fed), drawn, request)
+        likely = tuple(best for _, best in found) if request.top else ()
+        made.append(replace(rollout, logprobs=tuple(logprob for logprob, _ in found), alternatives=likely))
+    return made

@@ -1,7 +1,7 @@
 """What a model needs: bytes and seconds, from its configuration and a GPU's data sheet alone.
 
 Builds on planning and transformers (models are laid out on the "meta" device: shapes without numbers). The formulas
-describe this project's own engine and gradient pass (engines/session.py, gradients.py), so they hold for nothing else.
+describe this project's own engine and gradient pass (engines/local.py, gradients.py), so they hold for nothing else.
 Counts of bytes were checked against what PyTorch keeps (tests/test_dry_run.py); seconds are a sketch, with its
 assumptions in ``ASSUMED``, and were not measured on any of these GPUs.
 """
@@ -21,7 +21,7 @@ from tacit.config import LearnConfig
 from tacit.errors import ConfigError, ModelError
 from tacit.methods.planning import Plan, Work
 from tacit.model.cache import round_up
-from tacit.model.logprobs import FLOATS_AT_ONCE
+from tacit.model.decoder import FLOATS_AT_ONCE
 
 MAX_ROWS = 256
 """Rollouts that ``LocalEngine`` decodes at once."""

@@ -1,9 +1,13 @@
-"""Whole forward passes as one compiled call each: a prompt through all layers, and one token of every row.
+"""Generating as compiled calls: a prompt through all layers, one token of every row, and drawing it.
 
 Builds on loops and lanes. One call leaves Python once, so other threads run meanwhile, and a small model does not wait
 for calls. ``shape`` is (layers, width, query heads, key/value heads, head size, hidden size, vocabulary); ``weights``
 holds the layers one behind the other, ``places`` says where in a layer each weight begins and, last, how long a layer
 is (``model.Fused`` packs them). Products are PyTorch's own, at the address ``blas``.
+
+Keys and values of tokens already read lie in tiles of 16 columns, one head's tiles side by side: 16 keys by dimension
+(one register holds a dimension of 16 keys), then 16 values by column. A request's prompt is such a run of tiles, read
+by all its rollouts; a rollout's own tokens are another.
 """
 
 from __future__ import annotations
@@ -12,21 +16,29 @@ from typing import Any
 
 import numpy as np
 
-from tacit.model.fused.lanes import compiled, gemm
-from tacit.model.fused.loops import (
-    TILE,
-    attend_tokens,
-    join_rows,
-    norm_rows,
-    pack,
-    silu_mul,
-    softmax,
-    split_rows,
-    split_tokens,
+from tacit.model.fused.lanes import (
+    LANES,
+    add,
+    compiled,
+    exp,
+    first,
+    fma,
+    gemm,
+    largest,
+    load,
+    maximum,
+    mul,
+    splat,
+    store,
+    sub,
+    total,
 )
+from tacit.model.fused.loops import NOTHING, join_rows, norm_rows, silu_mul, softmax, split_rows, turn_head
 
 ATTENTION_NORM, QKV, QKV_BIAS, HEAD_NORMS, OUT, OUT_BIAS, MLP_NORM, GATE_UP, DOWN, LAYER = range(10)
 """Indices into ``places``."""
+
+TILE = LANES
 
 
 @compiled
@@ -86,6 +98,121 @@ def output(
 
 
 @compiled
+def split_tokens(
+    qkv: Any, rows: int, heads: int, kv: int, dim: int, weight: Any, normed: bool, eps: float, cos: Any, sin: Any,
+    position: Any, slot: Any, column: Any, tiles: int, q: Any, own: Any,
+) -> None:  # fmt: skip
+    """Queries of one new token a row, and its key and value into the row's own tiles at its column."""
+    width = (heads + 2 * kv) * dim
+    half = dim // 2
+    key = np.empty(dim, np.float32)
+    for row in range(rows):
+        at, angle = row * width, position[row] * half
+        for head in range(heads):
+            turn_head(
+                qkv,
+                at + head * dim,
+                dim,
+                weight,
+                head * dim,
+                normed,
+                eps,
+                cos,
+                sin,
+                angle,
+                q,
+                (row * heads + head) * dim,
+            )
+        tile, lane = column[row] // TILE, column[row] % TILE
+        for head in range(kv):
+            source = heads + head
+            turn_head(qkv, at + source * dim, dim, weight, source * dim, normed, eps, cos, sin, angle, key, 0)
+            place = ((slot[row] * kv + head) * tiles + tile) * 2 * TILE * dim
+            for i in range(dim):
+                own[place + i * TILE + lane] = key[i]
+            place += TILE * dim + lane * dim
+            value = at + (heads + kv + head) * dim
+            for i in range(0, dim, LANES):
+                store(own, place + i, load(qkv, value + i))
+
+
+@compiled
+def _scores_of_tile(q: Any, at: int, dim: int, tiles: Any, place: int, scale: Any, seen: int) -> Any:
+    """Scores of one query with the 16 keys of a tile, of which ``seen`` are there."""
+    even, odd = splat(np.float32(0)), splat(np.float32(0))
+    for i in range(0, dim, 2):
+        even = fma(splat(q[at + i]), load(tiles, place + i * TILE), even)
+        odd = fma(splat(q[at + i + 1]), load(tiles, place + i * TILE + TILE), odd)
+    return first(mul(add(even, odd), scale), seen, splat(NOTHING))
+
+
+@compiled
+def attend_tokens(
+    q: Any, rows: int, heads: int, kv: int, dim: int, prompt: Any, begin: Any, before: Any, own: Any, slot: Any,
+    after: Any, tiles: int, scale: float, out: Any,
+) -> None:  # fmt: skip
+    """Attention of one new token a row over its request's prompt and its own tokens.
+
+    ``begin`` and ``before``: where the row's prompt begins in ``prompt``, and its columns; ``after``: columns of its
+    own. Neighbouring rows of one request find their prompt in the processor's cache.
+    """
+    size = 2 * TILE * dim
+    share = heads // kv
+    zero, by = splat(np.float32(0)), splat(np.float32(scale))
+    longest = 0
+    for row in range(rows):
+        longest = max(longest, before[row] + after[row])
+    weights = np.empty(longest + 2 * TILE, np.float32)
+    for row in range(rows):
+        for head in range(heads):
+            seen, drawn = before[row], after[row]
+            count = (seen + TILE - 1) // TILE
+            at = (row * heads + head) * dim
+            shared = begin[row] + (head // share) * count * size
+            mine = (slot[row] * kv + head // share) * tiles * size
+            behind = count * TILE
+            top = splat(NOTHING)
+            for c in range(0, seen, TILE):
+                score = _scores_of_tile(q, at, dim, prompt, shared + c // TILE * size, by, seen - c)
+                store(weights, c, score)
+                top = maximum(top, score)
+            for c in range(0, drawn, TILE):
+                score = _scores_of_tile(q, at, dim, own, mine + c // TILE * size, by, drawn - c)
+                store(weights, behind + c, score)
+                top = maximum(top, score)
+            highest = splat(largest(top))
+            sums = zero
+            for c in range(0, behind + drawn, TILE):
+                there = seen - c if c < behind else behind + drawn - c
+                weight = first(exp(sub(load(weights, c), highest)), there, zero)
+                store(weights, c, weight)
+                sums = add(sums, weight)
+            part = splat(np.float32(1) / total(sums))
+            for i in range(0, dim, 2 * LANES):
+                a, b, c, d = zero, zero, zero, zero
+                for tile in range((behind + drawn + TILE - 1) // TILE):
+                    at_weight = tile * TILE
+                    if at_weight < behind:
+                        place = shared + tile * size + TILE * dim + i
+                        for lane in range(0, TILE, 2):
+                            even, odd = splat(weights[at_weight + lane]), splat(weights[at_weight + lane + 1])
+                            a, b = fma(even, load(prompt, place), a), fma(even, load(prompt, place + LANES), b)
+                            place += dim
+                            c, d = fma(odd, load(prompt, place), c), fma(odd, load(prompt, place + LANES), d)
+                            place += dim
+                    else:
+                        place = mine + (at_weight - behind) // TILE * size + TILE * dim + i
+                        for lane in range(0, TILE, 2):
+                            even, odd = splat(weights[at_weight + lane]), splat(weights[at_weight + lane + 1])
+                            a, b = fma(even, load(own, place), a), fma(even, load(own, place + LANES), b)
+                            place += dim
+                            c, d = fma(odd, load(own, place), c), fma(odd, load(own, place + LANES), d)
+                            place += dim
+                store(out, at + i, mul(add(a, c), part))
+                store(out, at + i + LANES, mul(add(b, d), part))
+
+
+@compiled
 def step(
     blas: int, shape: Any, places: Any, weights: Any, norm: Any, head: Any, eps: float, normed_heads: bool, biased: Any,
     cos: Any, sin: Any, x: Any, rows: int, real: int, position: Any, prompts: Any, begin: Any, before: Any, own: Any,
@@ -118,52 +245,104 @@ def step(
 
 
 @compiled
+def pack(keys: Any, values: Any, kv: int, columns: int, dim: int, tiles: Any) -> None:
+    """Keys and values of ``columns`` columns [kv, whole tiles, dim] as tiles."""
+    size = 2 * TILE * dim
+    count = (columns + TILE - 1) // TILE
+    for head in range(kv):
+        for c in range(columns):
+            place = (head * count + c // TILE) * size
+            source = (head * count * TILE + c) * dim
+            for i in range(dim):
+                tiles[place + i * TILE + c % TILE] = keys[source + i]
+                tiles[place + TILE * dim + c % TILE * dim + i] = values[source + i]
+
+
+@compiled
 def prompt(
     blas: int, shape: Any, places: Any, weights: Any, eps: float, normed_heads: bool, biased: Any, cos: Any, sin: Any,
-    x: Any, rows: int, count: int, past_keys: Any, past_values: Any, begun: int, packed: Any,
+    x: Any, rows: int, count: int, packed: Any,
 ) -> None:  # fmt: skip
-    """Keys and values of ``count`` tokens behind ``begun`` others, as tiles ``packed`` [layers, ...]; see
-    ``Fused.prefill``. ``x`` [rows, width] is written over."""
+    """Keys and values of ``count`` tokens, as tiles ``packed`` [layers, ...]; see ``Fused.prefill``. ``x`` [rows,
+    width] is written over."""
     layers, dim, heads, kv, size, hidden, _ = shape
-    columns = begun + count
-    wide, high = (columns + TILE - 1) // TILE * TILE, max(1, (count + TILE - 1) // TILE) * TILE
+    wide = (count + TILE - 1) // TILE * TILE
     share = heads // kv
     lengths = np.full(1, count)
     normed, mixed = np.zeros(rows * dim, np.float32), np.zeros(rows * heads * size, np.float32)
     qkv = np.empty(rows * (heads + 2 * kv) * size, np.float32)
     gate_up, active = np.empty(rows * 2 * hidden, np.float32), np.zeros(rows * hidden, np.float32)
-    query, scores = np.zeros(heads * high * size, np.float32), np.empty(heads * high * wide, np.float32)
-    seen = np.empty(heads * high * size, np.float32)
+    query, scores = np.zeros(heads * wide * size, np.float32), np.empty(heads * wide * wide, np.float32)
+    seen = np.empty(heads * wide * size, np.float32)
     none = np.float32(0)
     for layer in range(layers):
         at = layer * places[LAYER]
         keys, values = np.zeros(kv * wide * size, np.float32), np.zeros(kv * wide * size, np.float32)
-        for head in range(kv):
-            source, target = (layer * kv + head) * begun * size, head * wide * size
-            for i in range(begun * size):
-                keys[target + i] = past_keys[source + i]
-                values[target + i] = past_values[source + i]
         project(blas, shape, places, weights, eps, biased, at, rows, count, x, normed, qkv)
         split_rows(
-            qkv, lengths, high, heads, kv, size, weights[at + places[HEAD_NORMS] :], normed_heads, eps, cos, sin,
-            begun, query, keys, values, wide, begun,
+            qkv, lengths, wide, heads, kv, size, weights[at + places[HEAD_NORMS] :], normed_heads, eps, cos, sin, 0,
+            query, keys, values,
         )  # fmt: skip
-        pack(keys, values, kv, wide, columns, size, packed[layer], 0)
+        pack(keys, values, kv, count, size, packed[layer])
         if layer == layers - 1:
             return  # of the last layer nobody asks for more
         for head in range(kv):
-            q, s = head * share * high * size, head * share * high * wide
+            q, s = head * share * wide * size, head * share * wide * wide
             gemm(
-                blas, False, True, share * high, wide, size, query, q, size, keys, head * wide * size, size, none,
+                blas, False, True, share * wide, wide, size, query, q, size, keys, head * wide * size, size, none,
                 scores, s, wide,
             )  # fmt: skip
-        softmax(scores, 0, 0, scores, lengths, kv, share, high, wide, begun, size**-0.5)
+        softmax(scores, 0, 0, scores, lengths, kv, share, wide, size**-0.5)
         for head in range(kv):
-            q, s = head * share * high * size, head * share * high * wide
+            q, s = head * share * wide * size, head * share * wide * wide
             gemm(
-                blas, False, False, share * high, size, wide, scores, s, wide, values, head * wide * size, size,
+                blas, False, False, share * wide, size, wide, scores, s, wide, values, head * wide * size, size,
                 none, seen, q, size,
             )  # fmt: skip
-        join_rows(seen, lengths, high, heads, kv, size, mixed)
+        join_rows(seen, lengths, wide, heads, kv, size, mixed)
         output(blas, shape, places, weights, biased, at, rows, mixed, x)
         mlp(blas, shape, places, weights, eps, at, rows, count, x, normed, gate_up, active)
+
+
+@compiled
+def draw_rows(
+    logits: Any, rows: int, vocabulary: int, temperature: Any, uniform: Any, tokens: Any, logprobs: Any
+) -> None:
+    """A token a row by inverting the cumulative distribution at ``uniform`` (the likeliest at temperature 0), and its
+    natural-log probability (at temperature 0: at 1)."""
+    nothing, zero = splat(NOTHING), splat(np.float32(0))
+    weights = np.empty(vocabulary + LANES, np.float32)
+    for row in range(rows):
+        at = row * vocabulary
+        for c in range(vocabulary):
+            weights[c] = logits[at + c]
+        top = nothing
+        for c in range(0, vocabulary, LANES):
+            top = maximum(top, first(load(weights, c), vocabulary - c, nothing))
+        highest = largest(top)
+        greedy = temperature[row] == 0
+        by = splat(np.float32(1) if greedy else np.float32(1) / temperature[row])
+        sums = zero
+        for c in range(0, vocabulary, LANES):
+            weight = first(exp(mul(sub(load(weights, c), splat(highest)), by)), vocabulary - c, zero)
+            store(weights, c, weight)
+            sums = add(sums, weight)
+        whole = total(sums)
+        token = vocabulary - 1
+        if greedy:
+            for c in range(vocabulary):
+                if logits[at + c] == highest:
+                    token = c
+                    break
+        else:
+            reached, target = 0.0, uniform[row] * whole
+            for c in range(vocabulary):
+                reached += weights[c]
+                if reached > target:
+                    token = c
+                    break
+        tokens[row] = token
+        distance = logits[at + token] - highest
+        if not greedy:
+            distance /= temperature[row]
+        logprobs[row] = distance - np.log(whole)

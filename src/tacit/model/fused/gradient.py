@@ -4,20 +4,52 @@ Builds on model and the compiled passes. What ``gradients.policy_loss`` and auto
 summed over a group's tokens, its gradient in the soft prompt), with nothing computed that the soft prompt has no use
 for: prompt and rollouts are ragged rows of one matrix, the prompt once for all rollouts; of the last layer the prompt
 has keys and values alone; in the first, only the soft prompt's rows go back through the projections. A group is a pass
-of its own, so what is learned beside it changes no bit.
+of its own, so what is learned beside it changes no bit. A reward model reads responses by the forward pass alone.
+
+A group is a prompt of P tokens and the tokens of its R rollouts. ``keep`` says where in a layer's part of ``kept`` each
+thing lies that the way back needs, and, last, how long a part is. Queries are [heads, P', size] and [kv, R, share, T',
+size], weights [heads, P', P'], [kv, R, share, T', P'] and [kv R, share T', T'], P' and T' being whole tiles.
 """
 
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.model.fused import backward, loops, loops_backward
+from tacit.model.decoder import logprobs_and_slopes
+from tacit.model.fused.forward import (
+    ATTENTION_NORM,
+    DOWN,
+    GATE_UP,
+    HEAD_NORMS,
+    LAYER,
+    MLP_NORM,
+    OUT,
+    QKV,
+    mlp,
+    output,
+    project,
+)
+from tacit.model.fused.lanes import compiled, gemm
+from tacit.model.fused.loops import (
+    join_rows,
+    join_rows_backward,
+    norm_rows,
+    norm_rows_backward,
+    silu_mul_backward,
+    softmax,
+    softmax_backward,
+    split_rows,
+    split_rows_backward,
+)
 from tacit.model.fused.model import NONE, Floats, Fused, flat, up
-from tacit.model.logprobs import logprobs_and_slopes
+
+INPUT, PROJECTED, Q, K, V, WEIGHTS, ROW_Q, ROW_K, ROW_V, SHARED, OWN, MIDDLE, GATED, PART = range(14)
+"""Indices into ``keep``."""
 
 FLOATS_KEPT = 1 << 27
 """Most values (512 MB of float32) that a pass may keep for its way back; longer groups take autograd's way, which does
@@ -89,10 +121,8 @@ class GroupPass:
         assert slopes is not None
         slopes *= -weights[:, None]
         gradient, found = torch.zeros(self.own, dim), torch.empty(soft, dim)
-        loops_backward.norm_rows_backward(
-            flat(last), self.own, dim, fused.norm, fused.eps, flat(slopes), flat(gradient)
-        )
-        backward.backward(*self._model, *self._angles, *self._group, kept, flat(gradient), soft, flat(found))
+        norm_rows_backward(flat(last), self.own, dim, fused.norm, fused.eps, flat(slopes), flat(gradient))
+        backward_group(*self._model, *self._angles, *self._group, kept, flat(gradient), soft, flat(found))
         return found
 
     def states(self, embeds: Tensor) -> Tensor:
@@ -107,13 +137,181 @@ class GroupPass:
         """What goes into a layer (0 is the first), [prompt + tokens of the rollouts, d]; see ``states``."""
         kept = _room(self.kept)
         self._forward(embeds, kept)
-        begin = layer * self.keep[-1] + self.keep[backward.INPUT]
+        begin = layer * self.keep[-1] + self.keep[INPUT]
         return torch.from_numpy(kept[begin : begin + embeds.numel()]).clone().view_as(embeds)
 
     def _forward(self, embeds: Tensor, kept: Floats) -> tuple[Tensor, Tensor]:
         """The rollouts' last hidden states, and the same normalised."""
         fused, dim = self.fused, self.fused.dim
         last, states = torch.empty(self.own, dim), torch.empty(self.own, dim)
-        backward.forward(*self._model, fused.biased, *self._angles, flat(embeds), *self._group, kept, flat(last))
-        loops.norm_rows(flat(last), self.own, dim, fused.norm, fused.eps, flat(states))
+        forward_group(*self._model, fused.biased, *self._angles, flat(embeds), *self._group, kept, flat(last))
+        norm_rows(flat(last), self.own, dim, fused.norm, fused.eps, flat(states))
         return last, states
+
+
+@compiled
+def each(
+    blas: int, count: int, turn_a: bool, turn_b: bool, m: int, n: int, k: int, a: Any, b: Any, beta: float, c: Any,
+) -> None:  # fmt: skip
+    """C = A B + beta C for ``count`` pairs of matrices, one behind the other."""
+    a_row, b_row = m if turn_a else k, k if turn_b else n
+    for i in range(count):
+        gemm(blas, turn_a, turn_b, m, n, k, a, i * m * k, a_row, b, i * k * n, b_row, np.float32(beta), c, i * m * n, n)
+
+
+@compiled
+def forward_group(
+    blas: int, shape: Any, places: Any, weights: Any, eps: float, normed_heads: bool, biased: Any, cos: Any, sin: Any,
+    embeds: Any, prompt: int, lengths: Any, width: int, wide: int, keep: Any, kept: Any, last: Any,
+) -> None:  # fmt: skip
+    """All layers; ``last`` [tokens - prompt, width of the model] is the rollouts' last hidden states, not normed."""
+    layers, dim, heads, kv, size, hidden, _ = shape
+    share, rows = heads // kv, len(lengths)
+    tokens = len(embeds) // dim
+    only = np.full(1, prompt)
+    high, scale = share * width, size**-0.5
+    normed, mixed = np.empty(tokens * dim, np.float32), np.empty(tokens * heads * size, np.float32)
+    seen = np.empty(heads * max(rows * width, wide) * size, np.float32)
+    active = np.empty(tokens * hidden, np.float32)
+    kept[: len(embeds)] = embeds
+    for layer in range(layers):
+        at, part = layer * places[LAYER], kept[layer * keep[PART] : (layer + 1) * keep[PART]]
+        final = layer == layers - 1
+        begin = prompt if final else 0
+        count = tokens - begin
+        x, qkv = part[keep[INPUT] : keep[PROJECTED]], part[keep[PROJECTED] : keep[Q]]
+        project(blas, shape, places, weights, eps, biased, at, tokens, tokens, x, normed, qkv)
+        q, k, v = part[keep[Q] : keep[K]], part[keep[K] : keep[V]], part[keep[V] : keep[WEIGHTS]]
+        rq, rk, rv = part[keep[ROW_Q] : keep[ROW_K]], part[keep[ROW_K] : keep[ROW_V]], part[keep[ROW_V] : keep[SHARED]]
+        norms = weights[at + places[HEAD_NORMS] :]
+        own_qkv = qkv[prompt * (heads + 2 * kv) * size :]
+        part[keep[Q] : keep[WEIGHTS]] = 0
+        part[keep[ROW_Q] : keep[SHARED]] = 0
+        split_rows(qkv, only, wide, heads, kv, size, norms, normed_heads, eps, cos, sin, 0, q, k, v)
+        split_rows(
+            own_qkv, lengths, width, heads, kv, size, norms, normed_heads, eps, cos, sin, prompt, rq, rk, rv,
+        )  # fmt: skip
+        if not final:  # of the last layer nobody asks for what the prompt sees
+            scores = part[keep[WEIGHTS] : keep[ROW_Q]]
+            each(blas, kv, False, True, share * wide, wide, size, q, k, 0.0, scores)
+            softmax(scores, 0, 0, scores, only, kv, share, wide, scale)
+            each(blas, kv, False, False, share * wide, size, wide, scores, v, 0.0, seen)
+            join_rows(seen, only, wide, heads, kv, size, mixed)
+        shared, own = part[keep[SHARED] : keep[OWN]], part[keep[OWN] : keep[MIDDLE]]
+        each(blas, kv, False, True, rows * high, wide, size, rq, k, 0.0, shared)
+        each(blas, kv * rows, False, True, high, width, size, rq, rk, 0.0, own)
+        softmax(shared, wide, prompt, own, lengths, kv, share, width, scale)
+        each(blas, kv, False, False, rows * high, size, wide, shared, v, 0.0, seen)
+        each(blas, kv * rows, False, False, high, size, width, own, rv, 1.0, seen)
+        join_rows(seen, lengths, width, heads, kv, size, mixed[(prompt - begin) * heads * size :])
+        middle = part[keep[MIDDLE] : keep[MIDDLE] + count * dim]
+        middle[:] = x[begin * dim :]
+        output(blas, shape, places, weights, biased, at, count, mixed, middle)
+        target = last
+        if not final:
+            target = kept[(layer + 1) * keep[PART] : (layer + 1) * keep[PART] + tokens * dim]
+        target[:] = middle
+        mlp(blas, shape, places, weights, eps, at, count, count, target, normed, part[keep[GATED] : keep[PART]], active)
+
+
+@compiled
+def attention_backward(
+    blas: int, shape: Any, prompt: int, lengths: Any, width: int, wide: int, keep: Any, part: Any, mixed: Any,
+    prompt_mixed: Any, row_mixed: Any, weights: Any, shared: Any, own: Any, q: Any, k: Any, v: Any, rq: Any, rk: Any,
+    rv: Any, whole: bool,
+) -> None:  # fmt: skip
+    """Gradients of queries, keys and values, from that of what attention mixed; ``whole``: the prompt's too."""
+    heads, kv, size = shape[2], shape[3], shape[4]
+    share, rows, scale = heads // kv, len(lengths), size**-0.5
+    high = share * width
+    only = np.full(1, prompt)
+    held_q, held_k, held_v = part[keep[Q] : keep[K]], part[keep[K] : keep[V]], part[keep[V] : keep[WEIGHTS]]
+    held_rq, held_rk = part[keep[ROW_Q] : keep[ROW_K]], part[keep[ROW_K] : keep[ROW_V]]
+    held_rv = part[keep[ROW_V] : keep[SHARED]]
+    held_shared, held_own = part[keep[SHARED] : keep[OWN]], part[keep[OWN] : keep[MIDDLE]]
+    first = mixed[prompt * heads * size :] if whole else mixed
+    join_rows_backward(first, lengths, width, heads, kv, size, row_mixed)
+    each(blas, kv, False, True, rows * high, wide, size, row_mixed, held_v, 0.0, shared)
+    each(blas, kv * rows, False, True, high, width, size, row_mixed, held_rv, 0.0, own)
+    each(blas, kv, True, False, wide, size, rows * high, held_shared, row_mixed, 0.0, v)
+    each(blas, kv * rows, True, False, width, size, high, held_own, row_mixed, 0.0, rv)
+    softmax_backward(held_shared, shared, wide, held_own, own, width, heads * rows * width, scale)
+    each(blas, kv, False, False, rows * high, size, wide, shared, held_k, 0.0, rq)
+    each(blas, kv * rows, False, False, high, size, width, own, held_rk, 1.0, rq)
+    each(blas, kv, True, False, wide, size, rows * high, shared, held_rq, 0.0, k)
+    each(blas, kv * rows, True, False, width, size, high, own, held_rq, 0.0, rk)
+    if not whole:
+        q[:] = 0
+        return
+    held = part[keep[WEIGHTS] : keep[ROW_Q]]
+    join_rows_backward(mixed, only, wide, heads, kv, size, prompt_mixed)
+    each(blas, kv, False, True, share * wide, wide, size, prompt_mixed, held_v, 0.0, weights)
+    each(blas, kv, True, False, wide, size, share * wide, held, prompt_mixed, 1.0, v)
+    softmax_backward(held, weights, 0, held, weights, wide, heads * wide, scale)
+    each(blas, kv, False, False, share * wide, size, wide, weights, held_k, 0.0, q)
+    each(blas, kv, True, False, wide, size, share * wide, weights, held_q, 1.0, k)
+
+
+@compiled
+def backward_group(
+    blas: int, shape: Any, places: Any, weights: Any, eps: float, normed_heads: bool, cos: Any, sin: Any, prompt: int,
+    lengths: Any, width: int, wide: int, keep: Any, kept: Any, given: Any, soft: int, out: Any,
+) -> None:  # fmt: skip
+    """From the gradient ``given`` of ``last`` (written over) to that of the first ``soft`` embeddings."""
+    layers, dim, heads, kv, size, hidden, _ = shape
+    rows, own_tokens = len(lengths), len(given) // dim
+    tokens, projected, seen = prompt + own_tokens, (heads + 2 * kv) * size, heads * size
+    none = np.float32(0)
+    only = np.full(1, prompt)
+    active, gated = np.empty(tokens * hidden, np.float32), np.empty(tokens * 2 * hidden, np.float32)
+    normed, mixed = np.empty(tokens * dim, np.float32), np.empty(tokens * seen, np.float32)
+    qkv = np.empty(tokens * projected, np.float32)
+    padded, own_padded = wide * size, rows * width * size
+    prompt_mixed, row_mixed = np.empty(heads * padded, np.float32), np.empty(heads * own_padded, np.float32)
+    prompt_weights = np.empty(heads * wide * wide, np.float32)
+    shared = np.empty(heads * rows * width * wide, np.float32)
+    own = np.empty(heads * rows * width * width, np.float32)
+    q, k, v = np.empty(heads * padded, np.float32), np.empty(kv * padded, np.float32), np.empty(kv * padded, np.float32)
+    rq = np.empty(heads * own_padded, np.float32)
+    rk, rv = np.empty(kv * own_padded, np.float32), np.empty(kv * own_padded, np.float32)
+    gradient = given
+    for layer in range(layers - 1, -1, -1):
+        at, part = layer * places[LAYER], kept[layer * keep[PART] : (layer + 1) * keep[PART]]
+        whole = layer < layers - 1
+        count = tokens if whole else own_tokens
+        up, down, mlp_norm = at + places[GATE_UP], at + places[DOWN], weights[at + places[MLP_NORM] :]
+        gemm(blas, False, True, count, hidden, dim, gradient, 0, dim, weights, down, dim, none, active, 0, hidden)
+        silu_mul_backward(part[keep[GATED] : keep[PART]], count, hidden, active, gated)
+        gemm(blas, False, True, count, dim, 2 * hidden, gated, 0, 2 * hidden, weights, up, 2 * hidden, none, normed, 0,
+             dim)  # fmt: skip
+        norm_rows_backward(part[keep[MIDDLE] : keep[GATED]], count, dim, mlp_norm, eps, normed, gradient)
+        gemm(
+            blas, False, True, count, seen, dim, gradient, 0, dim, weights, at + places[OUT], dim, none, mixed, 0,
+            seen,
+        )  # fmt: skip
+        attention_backward(
+            blas, shape, prompt, lengths, width, wide, keep, part, mixed, prompt_mixed, row_mixed, prompt_weights,
+            shared, own, q, k, v, rq, rk, rv, whole,
+        )  # fmt: skip
+        held, norms = part[keep[PROJECTED] : keep[Q]], weights[at + places[HEAD_NORMS] :]
+        split_rows_backward(
+            held, only, wide, heads, kv, size, norms, normed_heads, eps, cos, sin, 0, q, k, v, qkv,
+        )  # fmt: skip
+        wanted = soft
+        if layer:  # in the first, only the soft prompt goes back through the projections
+            wanted = tokens
+            later = prompt * projected
+            split_rows_backward(
+                held[later:], lengths, width, heads, kv, size, norms, normed_heads, eps, cos, sin, prompt, rq, rk,
+                rv, qkv[later:],
+            )  # fmt: skip
+        if not whole:  # the last layer's prompt had keys and values alone
+            spread_out = np.zeros(tokens * dim, np.float32)
+            spread_out[prompt * dim :] = gradient
+            gradient = spread_out
+        gemm(
+            blas, False, True, wanted, dim, projected, qkv, 0, projected, weights, at + places[QKV], projected, none,
+            normed, 0, dim,
+        )  # fmt: skip
+        norm_rows_backward(part, wanted, dim, weights[at + places[ATTENTION_NORM] :], eps, normed, gradient)
+    out[:] = gradient[: soft * dim]

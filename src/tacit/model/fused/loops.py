@@ -1,11 +1,8 @@
-"""Compiled loops of the forward pass between its matrix products: norms, rotations, attention, drawing.
+"""Compiled loops between the matrix products of whole rows: norms, rotations, attention's weights, and the way back.
 
 Builds on lanes. All arrays are flat, contiguous float32 (counts and places int64). Each row is computed by itself, in
-an order that depends on its own length alone, so that it has the same bits in any batch.
-
-Keys and values of tokens already read lie in tiles of 16 columns, one head's tiles side by side: 16 keys by dimension
-(one register holds a dimension of 16 keys), then 16 values by column. A request's prompt is such a run of tiles, read
-by all its rollouts; a rollout's own tokens are another.
+an order that depends on its own length alone, so that it has the same bits in any batch. Of the way back only the
+gradients of inputs are made: weights are frozen.
 """
 
 from __future__ import annotations
@@ -32,12 +29,11 @@ from tacit.model.fused.lanes import (
     total,
 )
 
-TILE = LANES
-_NOTHING = np.float32(-1e30)  # the score of a column that is not there; exp of it is 0 beside any other
+NOTHING = np.float32(-1e30)  # the score of a column that is not there; exp of it is 0 beside any other
 
 
 @compiled
-def per_rms(x: Any, at: int, width: int, eps: float) -> Any:
+def _per_rms(x: Any, at: int, width: int, eps: float) -> Any:
     """1 / rms of the ``width`` values from x[at] on."""
     squares = splat(np.float32(0))
     for i in range(0, width, LANES):
@@ -47,13 +43,34 @@ def per_rms(x: Any, at: int, width: int, eps: float) -> Any:
 
 
 @compiled
+def _norm_slopes(x: Any, at: int, gradient: Any, g: int, weight: Any, w: int, width: int, eps: float) -> Any:
+    """a and b of a norm's way back, a * (gradient * weight) + b * x, for one row."""
+    along = splat(np.float32(0))
+    for i in range(0, width, LANES):
+        along = fma(mul(load(gradient, g + i), load(weight, w + i)), load(x, at + i), along)
+    scale = _per_rms(x, at, width, eps)
+    return scale, -total(along) * scale * scale * scale / np.float32(width)
+
+
+@compiled
 def norm_rows(x: Any, rows: int, width: int, weight: Any, eps: float, out: Any) -> None:
     """out = x / rms(x) * weight, for each of ``rows`` rows."""
     for row in range(rows):
         at = row * width
-        scale = splat(per_rms(x, at, width, eps))
+        scale = splat(_per_rms(x, at, width, eps))
         for i in range(0, width, LANES):
             store(out, at + i, mul(mul(load(x, at + i), scale), load(weight, i)))
+
+
+@compiled
+def norm_rows_backward(x: Any, rows: int, width: int, weight: Any, eps: float, gradient: Any, out: Any) -> None:
+    """Adds to ``out`` the gradient of x, given that of x / rms(x) * weight."""
+    for row in range(rows):
+        at = row * width
+        scale, back = _norm_slopes(x, at, gradient, at, weight, 0, width, eps)
+        for i in range(0, width, LANES):
+            inner = mul(mul(load(gradient, at + i), load(weight, i)), splat(scale))
+            store(out, at + i, add(load(out, at + i), fma(load(x, at + i), splat(back), inner)))
 
 
 @compiled
@@ -69,13 +86,27 @@ def silu_mul(gate_up: Any, rows: int, width: int, out: Any) -> None:
 
 
 @compiled
-def _turn_head(
+def silu_mul_backward(gate_up: Any, rows: int, width: int, gradient: Any, out: Any) -> None:
+    """Gradient [rows, 2 width] of gate and up, given that [rows, width] of silu(gate) * up."""
+    one, zero = splat(np.float32(1)), splat(np.float32(0))
+    for row in range(rows):
+        at = row * 2 * width
+        for i in range(0, width, LANES):
+            gate, given = load(gate_up, at + i), load(gradient, row * width + i)
+            sigmoid = div(one, add(one, exp(sub(zero, gate))))
+            slope = mul(sigmoid, fma(gate, sub(one, sigmoid), one))
+            store(out, at + i, mul(mul(given, load(gate_up, at + width + i)), slope))
+            store(out, at + width + i, mul(given, mul(gate, sigmoid)))
+
+
+@compiled
+def turn_head(
     x: Any, at: int, dim: int, weight: Any, w: int, normed: bool, eps: float, cos: Any, sin: Any, c: int, out: Any,
     o: int,
 ) -> None:  # fmt: skip
     """One head: normed (weights from ``w`` on) and rotated (angles from ``c`` on), from x[at:] to out[o:]."""
     half = dim // 2
-    scale = splat(per_rms(x, at, dim, eps) if normed else np.float32(1))
+    scale = splat(_per_rms(x, at, dim, eps) if normed else np.float32(1))
     for i in range(0, half, LANES):
         low, high = load(x, at + i), load(x, at + half + i)
         if normed:
@@ -87,141 +118,32 @@ def _turn_head(
 
 
 @compiled
-def split_tokens(
-    qkv: Any, rows: int, heads: int, kv: int, dim: int, weight: Any, normed: bool, eps: float, cos: Any, sin: Any,
-    position: Any, slot: Any, column: Any, tiles: int, q: Any, own: Any,
+def _turn_head_backward(
+    x: Any, at: int, dim: int, weight: Any, w: int, normed: bool, eps: float, cos: Any, sin: Any, c: int,
+    gradient: Any, g: int, out: Any, o: int,
 ) -> None:  # fmt: skip
-    """Queries of one new token a row, and its key and value into the row's own tiles at its column."""
-    width = (heads + 2 * kv) * dim
+    """The gradient of one head of the projections, from that of the normed and rotated head."""
     half = dim // 2
-    key = np.empty(dim, np.float32)
-    for row in range(rows):
-        at, angle = row * width, position[row] * half
-        for head in range(heads):
-            _turn_head(
-                qkv,
-                at + head * dim,
-                dim,
-                weight,
-                head * dim,
-                normed,
-                eps,
-                cos,
-                sin,
-                angle,
-                q,
-                (row * heads + head) * dim,
-            )
-        tile, lane = column[row] // TILE, column[row] % TILE
-        for head in range(kv):
-            source = heads + head
-            _turn_head(qkv, at + source * dim, dim, weight, source * dim, normed, eps, cos, sin, angle, key, 0)
-            place = ((slot[row] * kv + head) * tiles + tile) * 2 * TILE * dim
-            for i in range(dim):
-                own[place + i * TILE + lane] = key[i]
-            place += TILE * dim + lane * dim
-            value = at + (heads + kv + head) * dim
-            for i in range(0, dim, LANES):
-                store(own, place + i, load(qkv, value + i))
-
-
-@compiled
-def _scores_of_tile(q: Any, at: int, dim: int, tiles: Any, place: int, scale: Any, seen: int) -> Any:
-    """Scores of one query with the 16 keys of a tile, of which ``seen`` are there."""
-    even, odd = splat(np.float32(0)), splat(np.float32(0))
-    for i in range(0, dim, 2):
-        even = fma(splat(q[at + i]), load(tiles, place + i * TILE), even)
-        odd = fma(splat(q[at + i + 1]), load(tiles, place + i * TILE + TILE), odd)
-    return first(mul(add(even, odd), scale), seen, splat(_NOTHING))
-
-
-@compiled
-def attend_tokens(
-    q: Any, rows: int, heads: int, kv: int, dim: int, prompt: Any, begin: Any, before: Any, own: Any, slot: Any,
-    after: Any, tiles: int, scale: float, out: Any,
-) -> None:  # fmt: skip
-    """Attention of one new token a row over its request's prompt and its own tokens.
-
-    ``begin`` and ``before``: where the row's prompt begins in ``prompt``, and its columns; ``after``: columns of its
-    own. Neighbouring rows of one request find their prompt in the processor's cache.
-    """
-    size = 2 * TILE * dim
-    share = heads // kv
-    zero, by = splat(np.float32(0)), splat(np.float32(scale))
-    longest = 0
-    for row in range(rows):
-        longest = max(longest, before[row] + after[row])
-    weights = np.empty(longest + 2 * TILE, np.float32)
-    for row in range(rows):
-        for head in range(heads):
-            seen, drawn = before[row], after[row]
-            count = (seen + TILE - 1) // TILE
-            at = (row * heads + head) * dim
-            shared = begin[row] + (head // share) * count * size
-            mine = (slot[row] * kv + head // share) * tiles * size
-            behind = count * TILE
-            top = splat(_NOTHING)
-            for c in range(0, seen, TILE):
-                score = _scores_of_tile(q, at, dim, prompt, shared + c // TILE * size, by, seen - c)
-                store(weights, c, score)
-                top = maximum(top, score)
-            for c in range(0, drawn, TILE):
-                score = _scores_of_tile(q, at, dim, own, mine + c // TILE * size, by, drawn - c)
-                store(weights, behind + c, score)
-                top = maximum(top, score)
-            highest = splat(largest(top))
-            sums = zero
-            for c in range(0, behind + drawn, TILE):
-                there = seen - c if c < behind else behind + drawn - c
-                weight = first(exp(sub(load(weights, c), highest)), there, zero)
-                store(weights, c, weight)
-                sums = add(sums, weight)
-            part = splat(np.float32(1) / total(sums))
-            for i in range(0, dim, 2 * LANES):
-                a, b, c, d = zero, zero, zero, zero
-                for tile in range((behind + drawn + TILE - 1) // TILE):
-                    at_weight = tile * TILE
-                    if at_weight < behind:
-                        place = shared + tile * size + TILE * dim + i
-                        for lane in range(0, TILE, 2):
-                            even, odd = splat(weights[at_weight + lane]), splat(weights[at_weight + lane + 1])
-                            a, b = fma(even, load(prompt, place), a), fma(even, load(prompt, place + LANES), b)
-                            place += dim
-                            c, d = fma(odd, load(prompt, place), c), fma(odd, load(prompt, place + LANES), d)
-                            place += dim
-                    else:
-                        place = mine + (at_weight - behind) // TILE * size + TILE * dim + i
-                        for lane in range(0, TILE, 2):
-                            even, odd = splat(weights[at_weight + lane]), splat(weights[at_weight + lane + 1])
-                            a, b = fma(even, load(own, place), a), fma(even, load(own, place + LANES), b)
-                            place += dim
-                            c, d = fma(odd, load(own, place), c), fma(odd, load(own, place + LANES), d)
-                            place += dim
-                store(out, at + i, mul(add(a, c), part))
-                store(out, at + i + LANES, mul(add(b, d), part))
-
-
-@compiled
-def pack(keys: Any, values: Any, kv: int, capacity: int, columns: int, dim: int, tiles: Any, begin: int) -> None:
-    """Keys and values [kv, capacity, dim], of which ``columns`` are there, as tiles from ``begin`` on."""
-    size = 2 * TILE * dim
-    count = (columns + TILE - 1) // TILE
-    for head in range(kv):
-        for c in range(columns):
-            place = begin + (head * count + c // TILE) * size
-            source = (head * capacity + c) * dim
-            for i in range(dim):
-                tiles[place + i * TILE + c % TILE] = keys[source + i]
-                tiles[place + TILE * dim + c % TILE * dim + i] = values[source + i]
+    for i in range(0, half, LANES):
+        low, high = load(gradient, g + i), load(gradient, g + half + i)
+        cosine, sine = load(cos, c + i), load(sin, c + i)
+        store(out, o + i, fma(low, cosine, mul(high, sine)))
+        store(out, o + half + i, sub(mul(high, cosine), mul(low, sine)))
+    if not normed:
+        return
+    scale, back = _norm_slopes(x, at, out, o, weight, w, dim, eps)
+    for i in range(0, dim, LANES):
+        inner = mul(mul(load(out, o + i), load(weight, w + i)), splat(scale))
+        store(out, o + i, fma(load(x, at + i), splat(back), inner))
 
 
 @compiled
 def split_rows(
     qkv: Any, lengths: Any, width: int, heads: int, kv: int, dim: int, weight: Any, normed: bool, eps: float, cos: Any,
-    sin: Any, position: int, q: Any, k: Any, v: Any, capacity: int, offset: int,
+    sin: Any, position: int, q: Any, k: Any, v: Any,
 ) -> None:  # fmt: skip
     """Ragged sequences, one after another in ``qkv``, into rows of ``width``: queries [kv, rows, heads / kv, width,
-    dim], and keys and values [kv, rows, capacity, dim] from column ``offset`` on. Each starts at ``position``."""
+    dim], and keys and values [kv, rows, width, dim]. Each starts at ``position``."""
     share, rows, half = heads // kv, len(lengths), dim // 2
     token = 0
     for row in range(rows):
@@ -229,13 +151,37 @@ def split_rows(
             at, angle = token * (heads + 2 * kv) * dim, (position + t) * half
             for head in range(heads):
                 place = (((head // share * rows + row) * share + head % share) * width + t) * dim
-                _turn_head(qkv, at + head * dim, dim, weight, head * dim, normed, eps, cos, sin, angle, q, place)
+                turn_head(qkv, at + head * dim, dim, weight, head * dim, normed, eps, cos, sin, angle, q, place)
             for head in range(kv):
                 source = heads + head
-                place = ((head * rows + row) * capacity + offset + t) * dim
-                _turn_head(qkv, at + source * dim, dim, weight, source * dim, normed, eps, cos, sin, angle, k, place)
+                place = ((head * rows + row) * width + t) * dim
+                turn_head(qkv, at + source * dim, dim, weight, source * dim, normed, eps, cos, sin, angle, k, place)
                 for i in range(0, dim, LANES):
                     store(v, place + i, load(qkv, at + (heads + kv + head) * dim + i))
+            token += 1
+
+
+@compiled
+def split_rows_backward(
+    qkv: Any, lengths: Any, width: int, heads: int, kv: int, dim: int, weight: Any, normed: bool, eps: float, cos: Any,
+    sin: Any, position: int, q: Any, k: Any, v: Any, out: Any,
+) -> None:  # fmt: skip
+    """The gradient of ``qkv``, given those (q, k, v) of what ``split_rows`` makes of it."""
+    share, rows, half = heads // kv, len(lengths), dim // 2
+    token = 0
+    for row in range(rows):
+        for t in range(lengths[row]):
+            at, angle = token * (heads + 2 * kv) * dim, (position + t) * half
+            for head in range(heads):
+                place = (((head // share * rows + row) * share + head % share) * width + t) * dim
+                to, w = at + head * dim, head * dim
+                _turn_head_backward(qkv, to, dim, weight, w, normed, eps, cos, sin, angle, q, place, out, to)
+            for head in range(kv):
+                place = ((head * rows + row) * width + t) * dim
+                to, w = at + (heads + head) * dim, (heads + head) * dim
+                _turn_head_backward(qkv, to, dim, weight, w, normed, eps, cos, sin, angle, k, place, out, to)
+                for i in range(0, dim, LANES):
+                    store(out, to + kv * dim + i, load(v, place + i))
             token += 1
 
 
@@ -254,29 +200,47 @@ def join_rows(mixed: Any, lengths: Any, width: int, heads: int, kv: int, dim: in
 
 
 @compiled
+def join_rows_backward(gradient: Any, lengths: Any, width: int, heads: int, kv: int, dim: int, out: Any) -> None:
+    """Ragged rows [tokens, heads dim] to [kv, rows, heads / kv, width, dim], zeros where there is no token."""
+    share, rows = heads // kv, len(lengths)
+    zero = splat(np.float32(0))
+    token = 0
+    for row in range(rows):
+        for t in range(width):
+            for head in range(heads):
+                place = (((head // share * rows + row) * share + head % share) * width + t) * dim
+                for i in range(0, dim, LANES):
+                    if t < lengths[row]:
+                        store(out, place + i, load(gradient, (token * heads + head) * dim + i))
+                    else:
+                        store(out, place + i, zero)
+            if t < lengths[row]:
+                token += 1
+
+
+@compiled
 def softmax(  # noqa: PLR0912 - two ranges of columns, three times
-    shared: Any, wide: int, seen: int, own: Any, lengths: Any, repeats: int, share: int, width: int, capacity: int,
-    offset: int, scale: float,
-) -> None:  # fmt: skip
+    shared: Any, wide: int, seen: int, own: Any, lengths: Any, repeats: int, share: int, width: int, scale: float
+) -> None:
     """Softmax, in place, of the scores of each query over what all see and what it sees of its own row.
 
-    ``shared`` [queries, wide], of which ``seen`` columns are there (none if wide is 0); ``own`` [queries, capacity], of
-    which query t of a row sees the columns up to offset + t. Queries are ordered [repeats, rows, share, width]; those
+    ``shared`` [queries, wide], of which ``seen`` columns are there (none if wide is 0); ``own`` [queries, width], of
+    which query t of a row sees the columns up to its own. Queries are ordered [repeats, rows, share, width]; those
     beyond a row's length get zeros.
     """
-    zero, nothing, by = splat(np.float32(0)), splat(_NOTHING), splat(np.float32(scale))
+    zero, nothing, by = splat(np.float32(0)), splat(NOTHING), splat(np.float32(scale))
     rows = len(lengths)
     for block in range(repeats * rows * share):
         length = lengths[block // share % rows]
         for t in range(width):
-            a, b = (block * width + t) * wide, (block * width + t) * capacity
+            a, b = (block * width + t) * wide, (block * width + t) * width
             if t >= length:
                 for c in range(0, wide, LANES):
                     store(shared, a + c, zero)
-                for c in range(0, capacity, LANES):
+                for c in range(0, width, LANES):
                     store(own, b + c, zero)
                 continue
-            last = offset + t + 1
+            last = t + 1
             top = nothing
             for c in range(0, seen, LANES):
                 top = maximum(top, first(load(shared, a + c), seen - c, nothing))
@@ -299,49 +263,28 @@ def softmax(  # noqa: PLR0912 - two ranges of columns, three times
                 store(own, b + c, mul(load(own, b + c), part))
             for c in range((seen + LANES - 1) // LANES * LANES, wide, LANES):
                 store(shared, a + c, zero)
-            for c in range((last + LANES - 1) // LANES * LANES, capacity, LANES):
+            for c in range((last + LANES - 1) // LANES * LANES, width, LANES):
                 store(own, b + c, zero)
 
 
 @compiled
-def draw_rows(
-    logits: Any, rows: int, vocabulary: int, temperature: Any, uniform: Any, tokens: Any, logprobs: Any
+def softmax_backward(
+    shared: Any, shared_gradient: Any, wide: int, own: Any, own_gradient: Any, width: int, rows: int, scale: float
 ) -> None:
-    """A token a row by inverting the cumulative distribution at ``uniform`` (the likeliest at temperature 0), and its
-    natural-log probability (at temperature 0: at 1)."""
-    nothing, zero = splat(_NOTHING), splat(np.float32(0))
-    weights = np.empty(vocabulary + LANES, np.float32)
+    """Gradients of scores, in place of those of the weights ``shared`` [rows, wide] and ``own`` [rows, width] that
+    ``softmax`` made of them."""
+    by = splat(np.float32(scale))
     for row in range(rows):
-        at = row * vocabulary
-        for c in range(vocabulary):
-            weights[c] = logits[at + c]
-        top = nothing
-        for c in range(0, vocabulary, LANES):
-            top = maximum(top, first(load(weights, c), vocabulary - c, nothing))
-        highest = largest(top)
-        greedy = temperature[row] == 0
-        by = splat(np.float32(1) if greedy else np.float32(1) / temperature[row])
-        sums = zero
-        for c in range(0, vocabulary, LANES):
-            weight = first(exp(mul(sub(load(weights, c), splat(highest)), by)), vocabulary - c, zero)
-            store(weights, c, weight)
-            sums = add(sums, weight)
-        whole = total(sums)
-        token = vocabulary - 1
-        if greedy:
-            for c in range(vocabulary):
-                if logits[at + c] == highest:
-                    token = c
-                    break
-        else:
-            reached, target = 0.0, uniform[row] * whole
-            for c in range(vocabulary):
-                reached += weights[c]
-                if reached > target:
-                    token = c
-                    break
-        tokens[row] = token
-        distance = logits[at + token] - highest
-        if not greedy:
-            distance /= temperature[row]
-        logprobs[row] = distance - np.log(whole)
+        a, b = row * wide, row * width
+        along = splat(np.float32(0))
+        for c in range(0, wide, LANES):
+            along = fma(load(shared, a + c), load(shared_gradient, a + c), along)
+        for c in range(0, width, LANES):
+            along = fma(load(own, b + c), load(own_gradient, b + c), along)
+        mean = splat(total(along))
+        for c in range(0, wide, LANES):
+            change = mul(load(shared, a + c), sub(load(shared_gradient, a + c), mean))
+            store(shared_gradient, a + c, mul(change, by))
+        for c in range(0, width, LANES):
+            change = mul(load(own, b + c), sub(load(own_gradient, b + c), mean))
+            store(own_gradient, b + c, mul(change, by))

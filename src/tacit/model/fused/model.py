@@ -3,7 +3,7 @@
 Builds on forward (numba) and the decoder's joined weights. Through PyTorch alone, a pass over a small model is mostly
 calls, and attention of single tokens that reads a prompt again for each of its rollouts. Here a pass is one call: four
 products a layer, over weights laid out so that a product of eight rows runs near the speed of one of a thousand, and
-compiled loops between them; a prompt's keys and values lie once in memory for all rollouts of it (loops.py).
+compiled loops between them; a prompt's keys and values lie once in memory for all rollouts of it (forward.py).
 
 For small float32 models that ``Decoder`` supports, with head sizes that are multiples of 32; every other one takes
 PyTorch's way, with the same results up to rounding. Every row, and every prompt, is computed in the same way whatever
@@ -12,7 +12,6 @@ else is computed beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,8 @@ from torch import Tensor
 
 from tacit.model.decoder import Decoder
 from tacit.model.fused import forward
+from tacit.model.fused.forward import TILE
 from tacit.model.fused.lanes import blas
-from tacit.model.fused.loops import TILE
-
-MIN_ROWS = 4
-"""Rows of a matrix product at least: for a few, libraries take other paths, whose sums differ in the last bit."""
 
 LARGEST = 1 << 25
 """Weights of the joined projections at most: the loops between products take one thread, so a larger model on many
@@ -38,9 +34,9 @@ Floats = np.ndarray
 NONE: Floats = np.zeros(0, np.float32)
 
 
-def up(count: int, least: int = 1) -> int:
-    """The least multiple of a tile's columns that is >= count (and >= least)."""
-    return -(-max(count, least) // TILE) * TILE
+def up(count: int) -> int:
+    """The least multiple of a tile's columns that is >= count (and > 0)."""
+    return -(-max(count, 1) // TILE) * TILE
 
 
 def flat(tensor: Tensor) -> Floats:
@@ -55,7 +51,14 @@ class Fused:
     Args:
         decoder: of a float32 model on the CPU for which ``supports`` is true.
         dim: width of the model.
+
+    Attributes:
+        least_rows: rows of a product at least. For fewer, the library takes other paths, whose sums differ in the last
+            bit; for weights as they lie here, four are enough.
+        tile_size: values of a tile: keys and values of 16 tokens, one head's.
     """
+
+    least_rows = 4
 
     def __init__(self, decoder: Decoder, dim: int) -> None:
         address = blas()
@@ -76,6 +79,7 @@ class Fused:
         self.weights: Floats = np.concatenate([part for parts in packed for part in parts])
         self.norm = flat(decoder.norm)
         self.head = flat(self.head_weight.t().contiguous())
+        self.tile_size = 2 * TILE * self.head_dim
         self._rotary = decoder.rotary
         self._cos, self._sin = np.empty(0, np.float32), np.empty(0, np.float32)
 
@@ -104,24 +108,21 @@ class Fused:
             self._cos, self._sin = held
         return held
 
-    def prefill(self, embeds: Tensor, past: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None) -> np.ndarray:
-        """Keys and values of a prompt, as tiles [layers, ...].
+    @staticmethod
+    def tiles(count: int) -> int:
+        """Tiles that so many tokens fill."""
+        return up(count) // TILE
 
-        Args:
-            embeds: float32 [T, d], T may be 0 behind a past.
-            past: keys and values [kv heads, C, head_dim] of every layer, of what stands before it.
-        """
-        begun = past[0][0].shape[1] if past is not None else 0
-        count, columns = len(embeds), begun + len(embeds)
-        if not columns:
+    def prefill(self, embeds: Tensor) -> np.ndarray:
+        """Keys and values of a prompt, embedded as float32 [T, d], as tiles [layers, ...]."""
+        count = len(embeds)
+        if not count:
             return np.zeros((self.layers, 0), np.float32)
-        keys, values = (flat(torch.stack(list(part)).contiguous()) for part in past) if past else (NONE, NONE)
-        x = torch.zeros(max(count, MIN_ROWS), self.dim)
+        x = torch.zeros(max(count, self.least_rows), self.dim)
         x[:count] = embeds
-        packed = np.zeros((self.layers, 2 * self.kv * up(columns, 0) * self.head_dim), np.float32)
+        packed = np.zeros((self.layers, self.tiles(count) * self.kv * self.tile_size), np.float32)
         model = (self.blas, self.shape, self.places, self.weights, self.eps, self.normed, self.biased)
-        angles = self.angles(columns)
-        forward.prompt(*model, *angles, flat(x), len(x), count, keys, values, begun, packed)
+        forward.prompt(*model, *self.angles(count), flat(x), len(x), count, packed)
         return packed
 
     def step(
@@ -137,7 +138,7 @@ class Fused:
         """Logits [R, V] of one new token a row.
 
         Args:
-            embeds: float32 [R, d], R at least MIN_ROWS; of rows beyond ``position`` nothing is asked.
+            embeds: float32 [R, d], R at least ``least_rows``; of rows beyond ``position`` nothing is asked.
             position: int64, of each row's token.
             prompts: tiles [layers, ...]; where each row's prompt begins in them; its columns.
             own: tiles [layers, ...] of what rows have drawn, [slots, kv heads, ``tiles``] of them in every layer.
@@ -154,7 +155,7 @@ class Fused:
 
 
 def _in_order(block: Any) -> list[Floats]:
-    """The weights of a layer in the order of fused_forward's ``places``, products as [inputs, outputs]."""
+    """The weights of a layer in the order of forward.py's ``places``, products as [inputs, outputs]."""
 
     def whole(weight: Tensor | None) -> Floats:
         return flat(weight.detach().contiguous()) if weight is not None else NONE
