@@ -134,7 +134,7 @@ class PastEngine(Engine):
     """
 
     def __init__(self, engine: Engine, backbone: Backbone) -> None:
-        self._engine, self._backbone = engine, backbone
+        self._engine, self.backbone = engine, backbone
 
     @property
     def context(self) -> int:
@@ -150,7 +150,7 @@ class PastEngine(Engine):
         """See ``Engine.generate``."""
         behind = [request for request in requests if isinstance(request, Behind)]
         plain = iter(self._engine.generate([request for request in requests if not isinstance(request, Behind)]))
-        served = (group for part in _parts(behind) for group in generated(self._backbone, part))
+        served = (group for part in _parts(behind) for group in generated(self.backbone, part))
         return [next(served) if isinstance(request, Behind) else next(plain) for request in requests]
 
     def session(self) -> Session:
