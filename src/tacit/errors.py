@@ -1,8 +1,14 @@
 """The errors a user can meet. Each message says what is wrong, where, and what to do instead.
 
-Builds on nothing. The CLI prints the message of any ``TacitError`` on one line and exits 2; everything else that
-escapes is a bug and keeps its traceback.
+Builds on nothing of Tacit's. The CLI prints the message of any ``TacitError`` on one line and exits 2; everything else
+that escapes is a bug and keeps its traceback. What is optional is imported through ``needed``.
 """
+
+import importlib
+from typing import Any
+
+DISTRIBUTION = "tacit-memory"
+"""What pip calls Tacit; ``tacit`` alone is somebody else's package there."""
 
 
 class TacitError(Exception):
@@ -51,3 +57,23 @@ class KeyNotFound(BankError):
 
 class MemoryFormatError(BankError):
     """Bytes that should be a memory are not: wrong shape, dtype, not finite, or not safetensors."""
+
+
+def install_hint(extra: str = "") -> str:
+    """The command that installs what an extra of pyproject.toml brings, or what Tacit always needs."""
+    brackets = extra and f"[{extra}]"
+    return f"pip install '{DISTRIBUTION}{brackets}' (from a checkout: pip install -e '.{brackets}')"
+
+
+def needed(extra: str, what: str, *modules: str) -> Any:
+    """Import modules that an extra brings; returns the first.
+
+    Raises:
+        ConfigError: one cannot be imported, so ``what`` cannot be used; the message says why and what to install.
+    """
+    try:
+        first, *_ = map(importlib.import_module, modules)
+        return first
+    except ImportError as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"{what} cannot be used ({reason}); install what it needs: {install_hint(extra)}") from error

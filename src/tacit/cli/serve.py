@@ -12,7 +12,7 @@ import typer
 
 from tacit.cli.common import BankOption, console
 from tacit.config import LearnConfig, RecallConfig, Sampling, addresses_of
-from tacit.errors import ConfigError
+from tacit.errors import needed
 from tacit.server.settings import Limits, ServeConfig
 
 LEARNING = "Learning"
@@ -66,13 +66,7 @@ def serve(
     Clients ask NAME for the plain model and NAME:tacit for the one with memory. Without an API key (tacit keys create)
     it listens to this machine alone.
     """
-    try:
-        import fastapi
-        import prometheus_client
-        import uvicorn
-    except ImportError as error:
-        raise ConfigError(f"serving needs {error.name}; install it with: pip install 'tacit[serve]'") from error
-    del fastapi, prometheus_client, uvicorn
+    needed("serve", "tacit serve", "fastapi", "uvicorn", "prometheus_client")
     from tacit.server import run
 
     config = ServeConfig(

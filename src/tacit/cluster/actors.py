@@ -10,10 +10,10 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 
 import torch
 
+from tacit import __version__
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
@@ -64,7 +64,7 @@ class EngineActor:
             torch.set_num_threads(settings.threads)
         self.backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device)
         self.engine = LocalEngine(self.backbone)
-        return Facts(self.backbone.fingerprint, version("tacit"), torch.__version__, socket.gethostname(), os.getpid())
+        return Facts(self.backbone.fingerprint, __version__, torch.__version__, socket.gethostname(), os.getpid())
 
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
         """See ``Engine.generate``."""

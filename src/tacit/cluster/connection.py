@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from tacit import __version__
 from tacit.cluster.actors import ActorSettings, EngineActor, Facts, LearnerActor
 from tacit.cluster.crew import PATIENCE, Crew
-from tacit.errors import ConfigError, FingerprintError
+from tacit.errors import ConfigError, FingerprintError, needed
 from tacit.model.backbone import Backbone
 
 REACH = 10.0
@@ -144,14 +145,7 @@ def _ray() -> Any:
     """The module, told to be quiet and to leave CUDA_VISIBLE_DEVICES alone where an actor has no GPU."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise ConfigError(
-            f"--ray needs Ray, which cannot be imported ({_first_line(error)}); pip install 'tacit[ray]'"
-        ) from None
-    return ray
+    return needed("ray", "--ray", "ray", "ray.exceptions")
 
 
 def _reachable(address: str) -> None:
@@ -197,11 +191,9 @@ def _probe(address: str) -> None:
 
 
 def _check(facts: Facts, backbone: Backbone) -> None:
-    from importlib.metadata import version
-
     where = f"the actor on {facts.host}"
-    if facts.tacit != version("tacit"):
-        raise ConfigError(f"{where} runs Tacit {facts.tacit}, this is {version('tacit')}; install the same version")
+    if facts.tacit != __version__:
+        raise ConfigError(f"{where} runs Tacit {facts.tacit}, this is {__version__}; install the same version")
     if facts.fingerprint != backbone.fingerprint:
         raise FingerprintError(
             f"{where} has another model under the name {backbone.name} (fingerprint {facts.fingerprint[:12]}, here "

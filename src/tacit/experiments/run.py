@@ -10,13 +10,13 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tacit import __version__
 from tacit.agent import Agent, Answered, Remembered
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
@@ -61,7 +61,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     problems = sources.load(config.data, seed=config.seed, limit=config.limit)
     with contextlib.ExitStack() as held:
         cluster = held.enter_context(_cluster(config)) if config.ray is not None else None
-        folder = RunFolder(config.out, {**config.settings(), "version": version("tacit")})
+        folder = RunFolder(config.out, {**config.settings(), "version": __version__})
         held.callback(folder.close)
         bank = open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))
         try:

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tacit.errors import ConfigError, DataError
+from tacit.errors import ConfigError, DataError, needed
 from tacit.problem import LONGEST, Problem
 
 TEXT_FIELDS = ("problem", "question", "prompt", "text")
@@ -119,10 +119,7 @@ def _from_object(value: Any, where: str, fallback_id: str) -> Problem:
 
 
 def _hub(source: str) -> Iterator[Problem]:
-    try:
-        import datasets
-    except ImportError:
-        raise ConfigError("data sets from the Hub need one more package: pip install 'tacit[hub]'") from None
+    datasets = needed("hub", "a data set of the Hub", "datasets")
     _, name, *split = source.split(":")
     try:
         loaded = datasets.load_dataset(name, split=split[0] if split else "test")
