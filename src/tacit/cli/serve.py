@@ -12,7 +12,7 @@ import typer
 
 from tacit.cli.common import BankOption, console
 from tacit.cli.options import Given, taking
-from tacit.errors import ConfigError, install_hint
+from tacit.errors import needed
 from tacit.server.settings import Limits, ServeConfig
 
 
@@ -32,13 +32,7 @@ def serve(
     Clients ask NAME for the plain model and NAME:tacit for the one with memory. Without an API key (tacit keys create)
     it listens to this machine alone. A bank knows how its memories are asked for: instruction and key need not be said.
     """
-    try:
-        import fastapi
-        import prometheus_client
-        import uvicorn
-    except ImportError as error:
-        raise ConfigError(f"serving needs {error.name}; {install_hint('serve')}") from error
-    del fastapi, prometheus_client, uvicorn
+    needed("serve", "tacit serve", "fastapi", "uvicorn", "prometheus_client")
     from tacit.server import run
 
     limits = Limits(in_flight=max_in_flight, waiting=max_in_flight)

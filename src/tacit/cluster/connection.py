@@ -21,7 +21,7 @@ from tacit import __version__
 from tacit.cluster.actors import EngineActor, Facts, LearnerActor
 from tacit.cluster.crew import PATIENCE, Crew
 from tacit.config import Settings
-from tacit.errors import ConfigError, FingerprintError
+from tacit.errors import ConfigError, FingerprintError, needed
 from tacit.model.backbone import Backbone
 
 REACH = 10.0
@@ -146,14 +146,7 @@ def _ray() -> Any:
     """The module, told to be quiet and to leave CUDA_VISIBLE_DEVICES alone where an actor has no GPU."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise ConfigError(
-            f"--ray needs Ray, which cannot be imported ({_first_line(error)}); pip install 'tacit[ray]'"
-        ) from None
-    return ray
+    return needed("ray", "--ray", "ray", "ray.exceptions")
 
 
 def _reachable(address: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tacit import registry
-from tacit.errors import ConfigError, DataError
+from tacit.errors import ConfigError, DataError, needed
 from tacit.problem import LONGEST, Problem
 from tacit.registry import register
 
@@ -134,10 +134,7 @@ def _from_object(value: Any, where: str, fallback_id: str) -> Problem:
 @register("source", "hub")
 def hub(address: str, seed: int, limit: int | None) -> Iterator[Problem]:
     """A data set of the Hub, or a local data-set folder."""
-    try:
-        import datasets
-    except ImportError:
-        raise ConfigError("data sets from the Hub need one more package: pip install 'tacit[hub]'") from None
+    datasets = needed("hub", "a data set of the Hub", "datasets")
     name, *split = address.split(":")
     try:
         loaded = datasets.load_dataset(name, split=split[0] if split else "test")

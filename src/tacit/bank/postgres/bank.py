@@ -34,7 +34,7 @@ from tacit.bank.search.large_groups import LargeGroups
 from tacit.bank.search.matrices import checked_queries, refuse_other
 from tacit.bank.sql import SQLBank
 from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank
-from tacit.errors import BankError, ConfigError
+from tacit.errors import BankError, ConfigError, needed
 from tacit.memory import State
 
 _AGAIN = 0.05  # seconds between tries to connect
@@ -103,13 +103,7 @@ class PostgresBank(SQLBank):
         if not busy_timeout >= 0:
             raise ConfigError(f"the busy timeout must be at least 0 seconds, not {busy_timeout}")
         address = parse(url)
-        try:
-            import psycopg
-        except ImportError:
-            raise ConfigError(
-                "a bank in PostgreSQL needs the driver psycopg; install it with pip install 'tacit[postgres]'"
-            ) from None
-        self._driver = psycopg
+        self._driver = needed("postgres", "a bank in PostgreSQL", "psycopg")
         where = f"bank {address.shown}"
         self._index = LargeGroups(exact_rows, self.build_index, where)
         super().__init__(address.full, where, _engine(address, busy_timeout), busy_timeout, search_threads, exact_rows)

@@ -4,7 +4,7 @@ Builds on the engine protocol, draw, and vLLM, in whose process it runs:
 
     vllm serve MODEL --enable-prompt-embeds --logits-processors tacit.engines.vllm.draw:TacitDraws
 
-The server needs Tacit's files only: ``pip install --no-deps tacit`` into its environment. A request that carries
+The server needs Tacit's files only: the wheel or a checkout, installed with ``--no-deps``. A request that carries
 ``vllm_xargs: {"tacit": ...}`` gets, at each position, the token that the in-process engine would draw for its seed from
 the same logits: the logits of all other tokens become minus infinity. Other requests are left alone. The log-probs that
 vLLM reports by default (``--logprobs-mode raw_logprobs``) are those from before.

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tacit.errors import ConfigError, EngineError, EngineLost
+from tacit.errors import ConfigError, EngineError, EngineLost, needed
 
 if TYPE_CHECKING:
     import aiohttp
@@ -89,17 +89,13 @@ class Pool:
         timeout: float,
         key: str | None,
     ) -> None:
-        try:
-            import aiohttp
-        except ImportError as error:
-            raise ConfigError("--engine needs aiohttp; install it with: pip install 'tacit[vllm]'") from error
-        self._aiohttp = aiohttp
+        self._aiohttp = needed("vllm", "--engine", "aiohttp")
         self.servers = [Server(url) for url in urls]
         self._meet, self._patience = meet, patience
         self._room = asyncio.Semaphore(outstanding)
         self._meeting = asyncio.Lock()
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout)
+        self._timeout = self._aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout)
         self._opened: aiohttp.ClientSession | None = None
 
     @property

@@ -8,12 +8,12 @@ escaped, because names and errors come from anyone.
 from __future__ import annotations
 
 import base64
-import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tacit import __version__
 from tacit.errors import DataError
 from tacit.experiments.report.cells import Figures, Result, Stream
 from tacit.experiments.report.comparison_plots import Picture
@@ -65,7 +65,7 @@ def render(
             ],
             shared=shared,
             other=other,
-            version=importlib.metadata.version("tacit"),
+            version=__version__,
         )
     )
 

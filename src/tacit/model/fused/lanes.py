@@ -1,6 +1,6 @@
 """Vector registers for compiled loops: sixteen float32 values that are loaded, multiplied and stored as one.
 
-Builds on numba (``pip install 'tacit[fast]'``). numba's own vectorisation gives up on short ragged loops, and checks at
+Builds on numba (the extra ``fast``). numba's own vectorisation gives up on short ragged loops, and checks at
 run time whether arrays overlap; loops over heads of 32 values and a few dozen columns then run at a fifth of what the
 processor can do. Here a loop says itself what one register holds. A processor with narrower registers takes two or four
 for each. The order of sums depends on lengths alone, never on where in memory an array lies.
