@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores: more threads only fight each other
+import warm  # isort: split
 
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +24,11 @@ from tacit.problem import Problem
 from tacit.tasks import sources as problems
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Every module has been imported."""
+    warm.done()
 
 
 def save_tiny_qwen2(directory: Path, *, chat: bool = True, seed: int = 0, **settings: object) -> Path:

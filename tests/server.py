@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import httpx
 import openai
 from starlette.testclient import TestClient
 
+from commands import Command, words
 from tacit.server.app import create_app
 from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
@@ -27,7 +27,7 @@ START_SECONDS = 90
 class Served:
     """A running server."""
 
-    process: subprocess.Popen[str]
+    process: Command | subprocess.Popen[str]
     url: str
     log: Path
 
@@ -42,12 +42,17 @@ class Served:
 
 
 @contextmanager
-def serving(bank: Path, *options: str) -> Iterator[Served]:
-    """``tacit serve`` on ``bank`` until the end of the block."""
+def serving(bank: Path, *options: str, cold: bool = False) -> Iterator[Served]:
+    """``tacit serve`` on ``bank`` until the end of the block; ``cold``: by a Python that starts from nothing."""
     log = bank.with_suffix(".log")
-    command = [sys.executable, "-m", "tacit", "serve", "--bank", str(bank), "--port", "0", *options]
-    with log.open("w") as written:
-        process = subprocess.Popen(command, stdout=written, stderr=subprocess.STDOUT, text=True)
+    log.write_text("")
+    command = ["serve", "--bank", str(bank), "--port", "0", *options]
+    process: Command | subprocess.Popen[str]
+    if cold:
+        with log.open("w") as written:
+            process = subprocess.Popen(words(*command), stdout=written, stderr=subprocess.STDOUT, text=True)
+    else:
+        process = Command(*command, log=log)
     try:
         yield Served(process, _address(process, log), log)
     finally:
@@ -55,7 +60,7 @@ def serving(bank: Path, *options: str) -> Iterator[Served]:
         process.wait()
 
 
-def _address(process: subprocess.Popen[str], log: Path) -> str:
+def _address(process: Command | subprocess.Popen[str], log: Path) -> str:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         found = re.search(r"http://\S+:\d+", log.read_text())

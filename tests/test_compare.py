@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from commands import cold, ran
 from tacit.errors import ConfigError, DataError
 from tacit.experiments.compare import compare
 from tacit.experiments.compare_config import CompareConfig, load
@@ -117,20 +118,16 @@ def test_cells_done_before_a_setting_was_added_are_still_done(
     assert files and {file: file.stat().st_mtime_ns for file in files} == before
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tacit", *words], capture_output=True, text=True, check=False)
-
-
 def test_a_method_of_ones_own_and_failures_are_counted_wrong(tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(OWN)
     out = tmp_path / "out"
-    ran = command(
+    done = cold(
         *("compare", "--method-file", str(file), "--methods", "zero-shot,always-7,fails-at-third,broken"),
         *("--data", "testbed:A", "--seeds", "1", "--limit", "4", "--window", "4", "--out", str(out), "--json"),
     )
-    assert ran.returncode == 1 and "broken" in ran.stderr and "Traceback" not in ran.stderr
-    rows = {row["method"]: row for row in json.loads(ran.stdout)["rows"]}
+    assert done.returncode == 1 and "broken" in done.stderr and "Traceback" not in done.stderr
+    rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
     assert {name: (row["n"], row["failed"]) for name, row in rows.items()} == {
         "zero-shot": (4, 0),
         "always-7": (4, 0),
@@ -153,8 +150,8 @@ def test_a_method_of_ones_own_and_failures_are_counted_wrong(tmp_path: Path) -> 
     ],
 )
 def test_user_errors_are_one_sentence(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
-    ran = command("compare", "--out", str(tmp_path / "out"), *words)
-    assert ran.returncode == 2 and message in ran.stderr and "Traceback" not in ran.stderr
+    done = ran("compare", "--out", tmp_path / "out", *words)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_variants_and_unknown_keys(tmp_path: Path) -> None:
@@ -181,12 +178,12 @@ def test_an_oracle_without_gold_says_so() -> None:
 
 def test_the_example_of_the_docs_is_a_method(tmp_path: Path) -> None:
     example = Path(__file__).parent.parent / "docs" / "examples" / "confident.py"
-    ran = command(
+    done = ran(
         *("compare", "--method-file", str(example), "--methods", "zero-shot,confident", "--data", "testbed:A"),
         *("--seeds", "1", "--limit", "8", "--out", str(tmp_path / "out"), "--json"),
     )
-    assert ran.returncode == 0, ran.stderr
-    rows = {row["method"]: row for row in json.loads(ran.stdout)["rows"]}
+    assert done.returncode == 0, done.stderr
+    rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
     assert rows["confident"]["n"] == 8 and rows["confident"]["tokens"] == rows["zero-shot"]["tokens"]
     assert rows["confident"]["accuracy"] > rows["zero-shot"]["accuracy"]
 
@@ -210,7 +207,7 @@ def test_a_killed_comparison_takes_its_workers_along_and_continues(tmp_path: Pat
     assert not alive
     assert (out / "cells" / "zero-shot" / "testbed-A" / "shuffled-1" / "cell.json").exists()
     assert not (out / "cells" / "elm" / "testbed-A" / "shuffled-1" / "cell.json").exists()
-    again = command(*words[3:], "--json")
+    again = ran(*words[3:], "--json")
     assert again.returncode == 0 and "zero-shot on testbed:A, shuffled, seed 1: " in again.stderr
     assert ", kept" in again.stderr.splitlines()[0]
     assert [row["n"] for row in json.loads(again.stdout)["rows"]] == [12, 12]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import Command, cold, ran
 from conftest import save_tiny_qwen2
 from tacit.bank import open_bank
 
@@ -23,12 +22,10 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 SHORT = ["--steps", "3", "--samples", "4", "--window", "4", "--max-tokens", "40"]
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "tacit", *map(str, arguments)]
-
-
-def tacit(*arguments: object, code: int = 0, **settings: Any) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False, **settings)
+def tacit(
+    *arguments: object, code: int = 0, start: Callable[..., subprocess.CompletedProcess[str]] = ran, **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    done = start(*arguments, **settings)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -63,9 +60,8 @@ def contents(out: Path | str) -> list[tuple[Any, ...]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run, uninterrupted."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    tacit(
-        "run", "--data", "testbed", "--limit", 24, "--out", out, *SHORT, "--baselines", "icl,majority,random,verified"
-    )
+    baselines = "icl,majority,random,verified"
+    tacit("run", "--data", "testbed", "--limit", 24, "--out", out, *SHORT, "--baselines", baselines, start=cold)
     return out
 
 
@@ -113,10 +109,9 @@ def test_a_finished_run_is_continued_to_a_larger_limit(finished: Path, tmp_path:
 def killed_and_continued(options: list[str], out: Path, kills: int, pause: float) -> int:
     """Run to the end, killing the process at random moments; how often it was killed."""
     rng = random.Random(7)
-    options = command(*options)
     dead = 0
     while dead < kills:
-        process = subprocess.Popen(options, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = Command(*options)
         done_before = len(acknowledged(out))
         # Starting takes seconds in which nothing can be lost: more than half of the kills should hit the work itself.
         if rng.random() < 0.6:
@@ -124,15 +119,14 @@ def killed_and_continued(options: list[str], out: Path, kills: int, pause: float
                 time.sleep(0.01)
         time.sleep(rng.random() * pause)
         if process.poll() is not None:
-            assert process.returncode == 0, process.stderr and process.stderr.read()
+            assert process.returncode == 0, process.written()
             break
         before = acknowledged(out)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
         dead += 1
         assert acknowledged(out)[: len(before)] == before
-    done = subprocess.run(options, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    tacit(*options)
     return dead
 
 
@@ -148,7 +142,7 @@ def acknowledged(out: Path) -> list[str]:
 )
 def test_kill_9_changes_nothing(tmp_path: Path, limit: int, window: int, kills: int) -> None:
     options = ["run", "--data", "testbed", "--limit", str(limit), *SHORT, "--window", str(window), "--out"]
-    tacit(*options, tmp_path / "whole")
+    tacit(*options, tmp_path / "whole", start=cold)
     assert killed_and_continued([*options, str(tmp_path / "killed")], tmp_path / "killed", kills, pause=0.6) == kills
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
@@ -236,7 +230,7 @@ def test_a_problem_that_the_model_has_no_room_for_is_wrong_and_the_run_goes_on(f
 def test_bad_arguments_are_one_clear_sentence(tmp_path: Path, finished: Path) -> None:
     out = ["--out", tmp_path / "out"]
     data = ["--data", write(tmp_path / "data.jsonl", GOOD)]
-    assert "folder" in refused("run", "--data", tmp_path, *out)
+    assert "folder" in refused("run", "--data", tmp_path, *out, start=cold)
     assert "no data at" in refused("run", "--data", tmp_path / "missing.jsonl", *out)
     assert "no model at" in refused("run", "--model", tmp_path / "missing", *data, *out)
     assert "limit" in refused("run", *data, "--limit", -3, *out)
@@ -290,9 +284,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     """A file-size limit stands for the full disk: writes fail at some point in the middle of the run."""
     out = tmp_path / "out"
     options = ["run", "--data", "testbed", "--limit", 16, *SHORT, "--out", out]
-    limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *command(*options)]
-    done = subprocess.run(limited, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 2, done.stderr
+    done = tacit(*options, code=2, largest=200 * 1024)
     assert "Traceback" not in done.stderr
     kept = acknowledged(out)
     tacit(*options)

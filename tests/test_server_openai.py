@@ -27,7 +27,7 @@ PROBLEMS = [problem.text for problem in stream(4, seed=5)]
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("served") / "bank.sqlite", "--no-learn") as running:
+    with serving(tmp_path_factory.mktemp("served") / "bank.sqlite", "--no-learn", cold=True) as running:
         yield running
 
 

@@ -185,10 +185,10 @@ def passed() -> set[str]:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         arguments = ["run", "--limit", "1", "--baselines", "none", "--out"]
         threading.setprofile(trace)  # threads that the first run starts live on in the second
-        sys.setprofile(trace)
         try:
             main.app([*arguments, f"{folder}/first"], standalone_mode=False)
             counting = True
+            sys.setprofile(trace)
             main.app([*arguments, f"{folder}/second"], standalone_mode=False)
         finally:
             sys.setprofile(None)
