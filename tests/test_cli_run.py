@@ -177,5 +177,5 @@ def test_ask_with_another_kind_of_key_says_which_the_bank_has(cli: Tacit) -> Non
     bank = open_bank("keys.db")
     bank.add(stored)
     bank.close()
-    code, _, err = cli("ask", "compute 1 + 1", "--bank", "keys.db")
+    code, _, err = cli("ask", "compute 1 + 1", "--bank", "keys.db", "--key", "last")
     assert code == 2 and "--key kv" in err

@@ -26,7 +26,8 @@ SMALL = CompareConfig(
 )
 
 OWN = """
-from tacit.methods.base import Method, Reply, register
+from tacit import register
+from tacit.methods.base import Method, Reply
 from tacit.errors import TacitError
 
 @register("always-7")
@@ -144,7 +145,7 @@ def test_a_method_of_ones_own_and_failures_are_counted_wrong(tmp_path: Path) -> 
         (("--methods", "elm,nonsense"), "no method 'nonsense'"),
         (("--orders", "sideways"), "use one of shuffled, blocked, reversed"),
         (("--seeds", "one"), "whole numbers"),
-        (("--config", "nowhere.toml"), "no comparison at nowhere.toml"),
+        (("--config", "nowhere.toml"), "no settings at nowhere.toml"),
         (("--data", "nowhere.jsonl"), "no data at nowhere.jsonl"),
         (("--method-file", "nowhere.py"), "nowhere.py is no Python file"),
     ],
@@ -161,7 +162,7 @@ def test_variants_and_unknown_keys(tmp_path: Path) -> None:
     assert plan.labels() == ["zero-shot", "elm", "k1"]
     assert plan.resolve("k1")[1].learn.tokens == 1 and plan.resolve("elm")[1].learn.tokens == 20
     for text, message in (
-        ("limits = 3\n", "'limits' that means nothing"),
+        ("limits = 3\n", "no setting 'limits' .did you mean limit"),
         ("[learn]\ntoken = 3\n", "no setting 'token'"),
         ("limit = 'x'\n", "of type int"),
         ("limit =\n", "no TOML"),

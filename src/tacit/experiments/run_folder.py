@@ -29,6 +29,9 @@ Row = dict[str, Any]
 FREE = {"limit", "out", "version", "threads", "ray", "learners", "engines", "engine", "plugins"}
 """Settings that may differ when a run is continued: how much is done, and where."""
 
+LATER: dict[str, Any] = {"task": "maths", "instruction": None}
+"""Settings that runs of 0.1 do not name, with what held for them."""
+
 SETTLED = {"draws": "tacit"}
 """Settings that the engine decides, with what they were before there was a choice."""
 
@@ -102,7 +105,7 @@ class RunFolder:
         try:
             held = json.loads(file.read_text())
             run_id = str(held.pop("run_id"))
-            held = completed(held)
+            held = {**{name: value for name, value in LATER.items() if name in self.settings}, **completed(held)}
         except (OSError, ValueError, KeyError, AttributeError):
             raise ConfigError(f"{file} is damaged; choose another --out") from None
         self._settled = {name: held.pop(name) for name in SETTLED if name in held}

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 from tacit import registry
 from tacit.config import Settings, require
-from tacit.config_files import changed
+from tacit.config_files import changed, completed
 from tacit.errors import ConfigError
 
 PATIENCE = 30.0
@@ -52,7 +52,6 @@ class WorkerSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.bank), "a worker needs a bank")
         require(0 <= self.nice <= 19, f"nice is {self.nice}; it must be between 0 and 19")
         for name in ("lease", "poll"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be above 0 seconds")
@@ -65,10 +64,11 @@ class WorkerSettings(Settings):
     def from_json(text: str) -> WorkerSettings:
         """What ``to_json`` wrote; ConfigError if it is anything else."""
         try:
-            values = json.loads(text)
+            values = completed(json.loads(text))
             registry.load(values.get("plugins", ()))
-            return changed(WorkerSettings(bank="-"), values, "a worker's settings")
-        except (ValueError, AttributeError) as error:
+            require("bank" in values, "these are no settings of a worker: there is no bank")
+            return changed(WorkerSettings(), values, "a worker's settings")
+        except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(f"these are no settings of a worker: {error}") from None
 
 
