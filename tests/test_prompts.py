@@ -1,4 +1,4 @@
-"""How problems and conversations are laid out: the token ids of ever, the same for a server's client as for an agent."""
+"""How problems and conversations are laid out: the same token ids as ever, for a server's client as for an agent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from torch import Tensor
 
 from conftest import save_tiny_qwen2
 from frozen import same
-from tacit.model.backbone import Backbone, Template
+from tacit.errors import ModelError
+from tacit.model.backbone import Backbone
+from tacit.model.prompts import Template, token_ids
+from tacit.server.api.errors import Refused
 from tacit.server.api.prompts import chat_ids
 from tacit.server.api.schemas import Message
 
@@ -70,7 +73,8 @@ def models(testbed: Backbone, tiny: Backbone, tmp_path_factory: pytest.TempPathF
 
 
 def asked(backbone: Backbone, messages: Sequence[tuple[str, str]]) -> Tensor:
-    return chat_ids(backbone, [Message(role=role, content=content) for role, content in messages])  # type: ignore[arg-type]
+    made = [Message(role=role, content=content) for role, content in messages]  # type: ignore[arg-type]
+    return chat_ids(backbone, made, backbone.context)
 
 
 def shown(backbone: Backbone, ids: Tensor) -> Any:
@@ -93,3 +97,33 @@ def test_the_ids_of_problems_and_conversations(models: dict[str, Backbone]) -> N
         for name, model in models.items()
     }
     same("prompts", found)
+
+
+def test_a_conversation_of_one_question_is_the_prompt_of_that_problem(models: dict[str, Backbone]) -> None:
+    for model in models.values():
+        for text, _ in PROBLEMS:
+            assert asked(model, [("user", text)]).tolist() == model.encode(text).tolist()
+
+
+def test_what_a_chat_template_refuses_is_told_in_its_words(models: dict[str, Backbone]) -> None:
+    strict = copy.deepcopy(models["chatml, plain"].tokenizer)
+    strict.chat_template = "{% if messages[0].role != 'user' %}{{ raise_exception('no system here') }}{% endif %}x"
+    model = models["chatml, system"]
+    strange = Backbone(model.model, strict, model.template, weights_digest="0" * 64)
+    said = "the model's chat template refuses these messages: no system here"
+    with pytest.raises(ModelError, match=said):
+        strange.encode("compute 3 + 4")
+    with pytest.raises(Refused, match=said) as refused:
+        asked(strange, [("user", "compute 3 + 4")])
+    assert (refused.value.status, refused.value.param) == (400, "messages")
+
+
+def test_a_conversation_without_tokens_is_refused_by_both(models: dict[str, Backbone]) -> None:
+    silent = copy.deepcopy(models["chat, plain"].tokenizer)
+    silent.chat_template = "{{ '' }}"
+    assert token_ids(silent, [{"role": "user", "content": "x"}]) == []
+    model = Backbone(models["chat, plain"].model, silent, Template(instruction=""), weights_digest="0" * 64)
+    with pytest.raises(ModelError, match="makes no tokens of the problem 'x'"):
+        model.encode("x")
+    with pytest.raises(Refused, match="the prompt has no tokens"):
+        asked(model, [("user", "x")])

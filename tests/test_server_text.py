@@ -14,7 +14,10 @@ TEXTS = some.text(min_size=1, max_size=40) | some.sampled_from(["naïve café", 
 
 def pieces(backbone: Backbone, ids: list[int], stop: tuple[str, ...]) -> list[str]:
     text = Detokeniser(backbone.tokenizer, stop)
-    return [*map(text.push, ids), text.end()]
+    shown = [*map(text.push, ids), text.end()]
+    again = Detokeniser(backbone.tokenizer, stop)  # as streams are: told which token is the last
+    assert not ids or "".join([*map(again.push, ids[:-1]), again.push(ids[-1], last=True)]) == "".join(shown)
+    return shown
 
 
 @PATIENT

@@ -37,7 +37,7 @@ from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.recall import Recall, fitting
 from tacit.responses import Responder, Responses
-from tacit.routing import NO_MEMORY, Route, route, verdict
+from tacit.routing import NO_MEMORY, Route, route
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,7 @@ class Agent:
         """Store memories and count what routing made of the recalled ones; one transaction."""
         with self.bank.transaction():
             for one in answered:
-                for hit in one.hits:
-                    self.bank.count(hit.memory_id, self.namespace, uses=1, **verdict(one.greedy_route))
+                self.recall.count(one.hits, one.greedy_route)
             for result in remembered:
                 if result.memory is not None and not result.known:
                     self.bank.add(result.memory)

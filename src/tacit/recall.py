@@ -1,6 +1,6 @@
 """Recall: from a problem to the memory of the most similar earlier one, or to none.
 
-Builds on backbone and the bank. Keys are what similarity is measured on (method.md, "Retrieval"):
+Builds on backbone, the bank and routing. Keys are what similarity is measured on (method.md, "Retrieval"):
 
 - ``input``: the mean input embedding of the problem's tokens (paper: "input");
 - ``hidden`` or ``hidden:L``: the mean hidden state of a layer (default: the middle one);
@@ -18,6 +18,7 @@ and a similarity floor means something only without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -25,9 +26,10 @@ from torch import Tensor
 
 from tacit.bank.base import Bank, Hit
 from tacit.config import RecallConfig
-from tacit.errors import ModelError
+from tacit.errors import MemoryNotFound, ModelError
 from tacit.memory import Memory
 from tacit.model.backbone import Backbone
+from tacit.routing import Route
 
 CONSIDERED = 4
 """Nearest memories that measured use may choose among."""
@@ -92,12 +94,24 @@ class Recall:
         """The memories to answer with, for each key [N, D]: up to ``config.k`` of them, best first."""
         config = self.config
         found = self._search(keys, max(CONSIDERED, config.k) if config.use else config.k)
-        return [self._best([(hit, self.bank.get(hit.memory_id, self.namespace)) for hit in hits]) for hits in found]
+        return [self._best(self._held(hits)) for hits in found]
 
     def neighbours(self, keys: np.ndarray, count: int) -> list[list[Memory]]:
         """The ``count`` most similar active memories of each key, nearest first."""
-        found = self._search(keys, count)
-        return [[self.bank.get(hit.memory_id, self.namespace) for hit in hits] for hits in found]
+        return [[memory for _, memory in self._held(hits)] for hits in self._search(keys, count)]
+
+    def count(self, hits: Sequence[Hit], decided: Route) -> None:
+        """Count at the memories that were answered with what routing made of them."""
+        for hit in hits:
+            with suppress(MemoryNotFound):  # deleted meanwhile
+                self.bank.count(hit.memory_id, self.namespace, uses=1, **decided.counts)
+
+    def _held(self, hits: Sequence[Hit]) -> list[tuple[Hit, Memory]]:
+        held = []
+        for hit in hits:
+            with suppress(MemoryNotFound):  # deleted meanwhile
+                held.append((hit, self.bank.get(hit.memory_id, self.namespace)))
+        return held
 
     def _best(self, held: list[tuple[Hit, Memory]]) -> list[tuple[Hit, Memory]]:
         if self.config.use:
@@ -119,7 +133,7 @@ class Recall:
 def utility(memory: Memory) -> float:
     """Measured use in (-1, 1): how much more often a memory's answer was preferred than rejected, per use.
 
-    Two uses without effect are counted in, so that a single verdict does not decide.
+    Two uses without effect are counted in, so that a single one does not decide.
     """
     return (memory.helped - memory.hurt) / (memory.uses + 2)
 

@@ -33,20 +33,21 @@ class Detokeniser:
         self._shown = 0
         self.stopped = False
 
-    def push(self, token_id: int) -> str:
-        """The text that can be shown now that this token is there; often one word, sometimes nothing."""
-        if self.stopped:
-            return ""
+    def push(self, token_id: int, *, last: bool = False) -> str:
+        """The text that can be shown now that this token is there; often one word, sometimes nothing; the rest with the
+        last one."""
         self._ids.append(token_id)
-        self._decode(final=False)
-        return self._show(final=False)
+        return self._more(final=last)
 
     def end(self) -> str:
         """The rest of the text."""
+        return self._more(final=True)
+
+    def _more(self, *, final: bool) -> str:
         if self.stopped:
             return ""
-        self._decode(final=True)
-        return self._show(final=True)
+        self._decode(final=final)
+        return self._show(final=final)
 
     def _decode(self, *, final: bool) -> None:
         before = self._plain(self._ids[self._start : self._read])

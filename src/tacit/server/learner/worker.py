@@ -37,7 +37,8 @@ from tacit.errors import BankError, EngineError, EngineLost, FingerprintError, M
 from tacit.judges.reward_models import verifier_for
 from tacit.judges.verifiers import Verifier
 from tacit.memory import Memory, State
-from tacit.model.backbone import Backbone, Template
+from tacit.model.backbone import Backbone
+from tacit.model.prompts import Template
 from tacit.server.learner.jobs import Job, JobQueue
 from tacit.server.learner.process import PATIENCE, WorkerSettings
 from tacit.server.learner.promotion import UNPROVEN, Promoter, namespaces, quarantine_hurtful

@@ -22,7 +22,8 @@ from tacit.engines.shared import SharedEngine
 from tacit.engines.vllm.engine import VLLMEngine
 from tacit.judges.reward_models import verifier_for
 from tacit.judges.verifiers import Verifier
-from tacit.model.backbone import Backbone, Template
+from tacit.model.backbone import Backbone
+from tacit.model.prompts import Template
 from tacit.recall import Recall
 from tacit.server.keys import ApiKey, KeyStore
 from tacit.server.learner.jobs import JobQueue
