@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from banks import make
 from conftest import stream
+from server import Tight
 from tacit.agent import Agent
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.config import LearnConfig
+from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
+from tacit.errors import EngineError, EngineLost
 from tacit.judges.reward_models import RewardModel
 from tacit.judges.verifiers import VoteShare
-from tacit.memory import State
+from tacit.memory import Memory, State
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.server.keys import ApiKey, KeyStore
@@ -220,3 +225,107 @@ def test_the_worker_reviews_between_batches(bank: Bank, testbed: Backbone, engin
     # What became active is recalled, and a later problem of the kind gets it.
     [answered] = worker.agent("home").answer([Problem("new", FAMILY[12].text)])
     assert answered.hit is not None
+
+
+def fitting_context(bank: Bank, testbed: Backbone, engine: LocalEngine) -> int:
+    """A context in which a soft prompt and an answer just fit beside the problems, which are all of one length."""
+    [length] = {len(testbed.encode(info.problem)) for info in bank.find("home")}
+    return length + LEARN.tokens + worker_for(bank, testbed, engine).agent("home").sampling.max_tokens
+
+
+def test_problems_that_the_engine_has_no_room_for_try_nobody(
+    bank: Bank, testbed: Backbone, engine: LocalEngine
+) -> None:
+    """The engine may have less room than the model: a vLLM server with a small --max-model-len."""
+    context = fitting_context(bank, testbed, engine)
+    expected = promoter_for(bank, testbed, engine).step(20)
+    for trial in expected:  # once more from the beginning, now with a longer problem right beside each
+        original = bank.get(trial.memory_id, "home")
+        longer = replace(original, id=f"{original.id}-longer", problem_id=f"{original.id}-longer", state=State.RETIRED)
+        bank.add(replace(longer, problem=f"{original.problem} + 1"))
+        bank.mark("home", f"promotion:{original.id}", "{}")
+        bank.set_state(original.id, "home", State.CANDIDATE, UNPROVEN)
+    assert promoter_for(bank, testbed, Tight(testbed, context)).step(20) == expected
+    near = [info.id for info in neighbours_of(bank, expected[0].memory_id, testbed, engine)]
+    assert any(id.endswith("-longer") for id in near)  # which an engine with the model's room does take
+
+
+def test_a_candidate_beside_which_too_little_fits_waits_and_says_so(
+    bank: Bank, testbed: Backbone, engine: LocalEngine
+) -> None:
+    context = fitting_context(bank, testbed, engine) - 1
+    worker = worker_for(bank, testbed, Tight(testbed, context))
+    while worker.review():
+        pass
+    said = {info.id: info.reason for info in bank.find("home")}
+    assert set(said.values()) == {
+        f"{UNPROVEN}; too few similar problems leave room for it and an answer in a context of {context}, so it waits"
+    }
+    assert {len(bank.history(id, "home")) for id in said} == {2}  # told once
+    # With more room they are tried like any other.
+    assert len(promoter_for(bank, testbed, engine).step(20)) == len(said)
+
+
+class Picky(LocalEngine):
+    """An engine that refuses one soft prompt."""
+
+    refused: Memory
+    error: EngineError
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
+        """See ``Engine.generate``."""
+        for request in requests:
+            if request.soft_prompt is not None and np.array_equal(request.soft_prompt.numpy(), self.refused.prompt):
+                raise self.error
+        return super().generate(requests)
+
+
+def test_a_trial_that_cannot_be_run_is_told_and_ends_nothing_else(
+    bank: Bank, testbed: Backbone, engine: LocalEngine
+) -> None:
+    expected = {trial.memory_id: trial.benefits for trial in promoter_for(bank, testbed, engine).step(20)}
+    for id in expected:  # once more from the beginning
+        bank.mark("home", f"promotion:{id}", "{}")
+        bank.set_state(id, "home", State.CANDIDATE, UNPROVEN)
+    picky, culprit = Picky(testbed), next(iter(expected))
+    picky.refused, picky.error = bank.get(culprit, "home"), EngineLost("no server answers")
+    promoter = promoter_for(bank, testbed, picky, Rule(tries=2))
+    with pytest.raises(EngineLost):
+        promoter.step(20)
+    picky.error = EngineError("the request is odd: \0")
+    trials = {trial.memory_id: trial for trial in promoter.step(20)}
+    assert {id: trial.benefits for id, trial in trials.items()} == expected | {culprit: ()}
+    assert trials[culprit].decision == "tried"
+    assert bank.get(culprit, "home").reason == f"{UNPROVEN}; trial 1: it could not be tried: the request is odd:  "
+    assert promoter.step(20) == []  # not at once again
+    for number in range(12):
+        bank.add(replace(picky.refused, id=f"more-{number}", problem_id=f"more-{number}", state=State.RETIRED))
+    [last] = [trial for trial in promoter.step(20) if trial.memory_id == culprit]
+    assert (last.decision, bank.get(culprit, "home").state) == ("refused", State.CANDIDATE)
+    assert last.reason == "not promoted after 2 trials: it could not be tried: the request is odd:  "
+
+
+def test_what_is_deleted_during_a_review_ends_nothing(
+    bank: Bank, testbed: Backbone, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Someone deletes a memory between the moment that it is found and the moment that it is read or moved."""
+    gone, hurtful, *left = [info.id for info in bank.find("home")]
+    get, marked = bank.get, bank.marked
+
+    def get_late(id: str, namespace: str) -> Memory:
+        if id == gone and bank.counts(namespace)[State.CANDIDATE] > len(left):
+            bank.delete(gone, namespace)
+        return get(id, namespace)
+
+    def marked_late(namespace: str, name: str) -> str | None:
+        if name == f"quarantine:{hurtful}":
+            bank.delete(hurtful, namespace)
+        return marked(namespace, name)
+
+    monkeypatch.setattr(bank, "marked", marked_late)
+    bank.set_state(hurtful, "home", State.ACTIVE, "by hand")
+    bank.count(hurtful, "home", uses=9, hurt=9)
+    assert quarantine_hurtful(bank) == []
+    monkeypatch.setattr(bank, "get", get_late)
+    assert {trial.memory_id for trial in promoter_for(bank, testbed, engine).step(20)} == set(left)
+    assert {info.id for info in bank.find("home")} == set(left)
