@@ -77,24 +77,24 @@ def drop(bank: Bank, ids: list[str]) -> None:
 
 def test_decisions_follow_the_rule_and_say_the_numbers(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:
     promoter = promoter_for(bank, testbed, engine, Rule(least=2))
-    verdicts = promoter.step(6) + promoter.step(9)
+    trials = promoter.step(6) + promoter.step(9)
     # Each is tried once, and not again before there are more.
-    assert len(verdicts) == len(bank.find("home")) > 6 and promoter.step(6) == []
-    assert {verdict.decision for verdict in verdicts} == {"promoted", "tried"}
-    for verdict in verdicts:
-        memory = bank.get(verdict.memory_id, "home")
-        mean = sum(verdict.benefits) / len(verdict.benefits)
-        suffered = sum(benefit < -0.25 for benefit in verdict.benefits)
+    assert len(trials) == len(bank.find("home")) > 6 and promoter.step(6) == []
+    assert {trial.decision for trial in trials} == {"promoted", "tried"}
+    for trial in trials:
+        memory = bank.get(trial.memory_id, "home")
+        mean = sum(trial.benefits) / len(trial.benefits)
+        suffered = sum(benefit < -0.25 for benefit in trial.benefits)
         passed = mean >= 0.05 and suffered == 0
-        assert (verdict.decision == "promoted") == passed == (memory.state is State.ACTIVE)
-        assert f"mean benefit {mean:+.2f} on {len(verdict.benefits)} other problems" in memory.reason
-        assert memory.reason == verdict.reason == bank.history(memory.id, "home")[-1].reason
+        assert (trial.decision == "promoted") == passed == (memory.state is State.ACTIVE)
+        assert f"mean benefit {mean:+.2f} on {len(trial.benefits)} other problems" in memory.reason
+        assert memory.reason == trial.reason == bank.history(memory.id, "home")[-1].reason
         assert passed or memory.reason.startswith(UNPROVEN)
-    # The same bank gives the same verdicts, whatever is tried together.
+    # The same bank gives the same trials, whatever is tried together.
     assert (
-        verdicts[0].benefits
+        trials[0].benefits
         == promoter_for(bank, testbed, engine)._try(
-            [(bank.get(verdicts[0].memory_id, "home"), neighbours_of(bank, verdicts[0].memory_id, testbed, engine))]
+            [(bank.get(trials[0].memory_id, "home"), neighbours_of(bank, trials[0].memory_id, testbed, engine))]
         )[0]
     )
 
@@ -122,10 +122,10 @@ def test_a_key_without_trust_makes_nothing_active_and_vouches_for_nothing(
     store = KeyStore(bank)
     first, second = store.all()
     store.allow(second.id, ["learn"])
-    verdicts = promoter_for(bank, testbed, engine).step(20)
+    trials = promoter_for(bank, testbed, engine).step(20)
     trusted, flood = of_key(bank, first), of_key(bank, second)
     # The one trusted key vouches for itself, with problems of nobody else.
-    assert {verdict.memory_id for verdict in verdicts} == set(trusted)
+    assert {trial.memory_id for trial in trials} == set(trusted)
     assert {info.id for id in trusted for info in neighbours_of(bank, id, testbed, engine)} <= set(trusted)
     assert {(bank.info(id, "home").state, bank.info(id, "home").reason) for id in flood} == {
         (State.CANDIDATE, UNTRUSTED)
@@ -135,7 +135,7 @@ def test_a_key_without_trust_makes_nothing_active_and_vouches_for_nothing(
     # Trusted after all, they are tried; a trusted key that is revoked counts no more.
     store.allow(second.id, ["learn", "trust"])
     store.revoke(first.id)
-    assert {verdict.memory_id for verdict in promoter_for(bank, testbed, engine).step(20)} == set(flood)
+    assert {trial.memory_id for trial in promoter_for(bank, testbed, engine).step(20)} == set(flood)
 
 
 def test_with_a_verifier_no_trust_is_needed(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:
@@ -150,10 +150,10 @@ def test_a_namespaces_only_key_vouches_for_itself(bank: Bank, testbed: Backbone,
     drop(bank, of_key(bank, second))
     with bank.connection(write=True) as connection:  # as if the second key had never been issued
         connection.exec_driver_sql("DELETE FROM api_keys WHERE id = ?", (second.id,))
-    verdicts = promoter_for(bank, testbed, engine).step(9)
-    assert {verdict.memory_id for verdict in verdicts} == set(of_key(bank, first))
+    trials = promoter_for(bank, testbed, engine).step(9)
+    assert {trial.memory_id for trial in trials} == set(of_key(bank, first))
     assert all(
-        len(verdict.benefits) == min(Rule().neighbours, len(verdicts) - 1) for verdict in verdicts
+        len(trial.benefits) == min(Rule().neighbours, len(trials) - 1) for trial in trials
     )  # never its own problem
 
 
@@ -161,10 +161,10 @@ def test_with_a_verifier_its_belief_decides(bank: Bank, testbed: Backbone, engin
     second = KeyStore(bank).all()[1]
     drop(bank, of_key(bank, second))
     verifier = RewardModel(reward_model_path(), device="cpu")
-    verdicts = Promoter(Agent(testbed, engine, bank, "home", 0, verifier)).step(9)
-    assert len(verdicts) == len(bank.find("home"))  # its own key's problems will do
-    assert all(f"({verifier.name})" in verdict.reason for verdict in verdicts)
-    shares = {benefit * 8 % 1 for verdict in verdicts for benefit in verdict.benefits}
+    trials = Promoter(Agent(testbed, engine, bank, "home", 0, verifier)).step(9)
+    assert len(trials) == len(bank.find("home"))  # its own key's problems will do
+    assert all(f"({verifier.name})" in trial.reason for trial in trials)
+    shares = {benefit * 8 % 1 for trial in trials for benefit in trial.benefits}
     assert shares != {0.0}  # beliefs, not shares of eight samples
 
 
@@ -173,7 +173,7 @@ def test_not_admitted_and_decided_by_hand_are_left_alone(bank: Bank, testbed: Ba
     bank.set_state(ids[0], "home", State.CANDIDATE, "mean reward 0.10 over its last 3 steps, 0.50 needed")
     bank.set_state(ids[1], "home", State.QUARANTINED, "by hand")
     promoter = promoter_for(bank, testbed, engine)
-    tried = {verdict.memory_id for verdict in promoter.step(20)}
+    tried = {trial.memory_id for trial in promoter.step(20)}
     assert tried == set(ids[2:])
     assert all(info.id != ids[1] for id in ids[2:] for info in neighbours_of(bank, id, testbed, engine))
 

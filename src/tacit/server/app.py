@@ -168,7 +168,7 @@ def _handle_errors(api: FastAPI) -> None:
     async def bug(request: Request, error: Exception) -> Response:
         # The traceback is for the operator; the client is told nothing of the inside.
         LOG.exception("a request to %s failed", request.scope["path"], exc_info=error)
-        return refused_response(Refused(500, "the server failed; its log says why", type="server_error"))
+        return refused_response(Refused(500, "the server failed; its log says why"))
 
 
 def refused_response(refused: Refused) -> JSONResponse:

@@ -1,6 +1,6 @@
 """What both kinds of requests share: from a body to answerings, from answers to counts, jobs and the ``tacit`` report.
 
-Builds on schemas, prompts, streaming, answering and jobs.
+Builds on schemas, prompts, streaming, text, answering and jobs. A kind of request says how it is read and shown.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import secrets
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fastapi import Depends
 from fastapi import Request as HTTPRequest
@@ -21,12 +21,13 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 from torch import Tensor
 
-from tacit.engines.base import Request
+from tacit.engines.base import Progress, Request, Rollout
 from tacit.seeds import derive
 from tacit.server.api import prompts
 from tacit.server.api.errors import forbidden, invalid, not_found
 from tacit.server.api.schemas import MOST_CHOICES, ChatRequest, CompletionRequest
-from tacit.server.api.streaming import sent, unless_gone
+from tacit.server.api.streaming import DONE, event, merged, sent, unless_gone
+from tacit.server.api.text import Detokeniser
 from tacit.server.keys import ApiKey
 from tacit.server.live.answering import Answering, Plan
 from tacit.server.live.service import Service
@@ -69,54 +70,50 @@ class Exchange(ABC):
 
     Args:
         service, caller, body: what is asked, where and by whom.
-        kind: what the answer's id begins with.
         count: prompts in it.
 
     Attributes:
+        kind, object, piece: what the answer's id begins with, and what a whole answer and a streamed piece are called.
         memory: whether the model that is asked is the one with memory.
-        head: what every part of the answer begins with.
-        wants_usage: whether a stream ends with the usage.
+        beside: what every piece of a stream has beside its choices.
         answerings: one per prompt, once it is prepared.
 
     Raises:
         Refused: there is no such model, or the request asks for more rollouts than one may, or contradicts itself.
     """
 
-    def __init__(
-        self, service: Service, caller: Caller, body: ChatRequest | CompletionRequest, kind: str, count: int = 1
-    ) -> None:
+    kind: ClassVar[str]
+    object: ClassVar[str]
+    piece: ClassVar[str]
+
+    def __init__(self, service: Service, caller: Caller, body: ChatRequest | CompletionRequest, count: int = 1) -> None:
         self.service, self.caller, self.body = service, caller, body
-        plain, n = service.config.served_name, body.n or 1
+        plain, self.n = service.config.served_name, body.n or 1
         if body.model not in (plain, plain + SUFFIX):
-            raise not_found(
-                f"there is no model {body.model!r}; this server has {plain!r} and {plain + SUFFIX!r}",
-                "model_not_found",
-                "model",
-            )
-        if count * n > MOST_CHOICES:
-            raise invalid(f"{count} prompts with n = {n} are more than {MOST_CHOICES} rollouts; split the request", "n")
+            known = f"this server has {plain!r} and {plain + SUFFIX!r}"
+            raise not_found(f"there is no model {body.model!r}; {known}", "model_not_found", "model")
+        if count * self.n > MOST_CHOICES:
+            said = f"{count} prompts with n = {self.n} are more than {MOST_CHOICES} rollouts; split the request"
+            raise invalid(said, "n")
         if body.stream_options and not body.stream:
             raise invalid("stream_options needs stream to be true", "stream_options")
         self.memory = body.model != plain
-        self.head: dict[str, Any] = {
-            "id": f"{kind}-{uuid.uuid4().hex}",
-            "created": int(time.time()),
-            "model": body.model,
-        }
         self.wants_usage = body.stream_options is not None and body.stream_options.include_usage
+        self.beside: dict[str, Any] = {}
         self.answerings: list[Answering] = []
+        self._head = {"id": f"{self.kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
 
     @abstractmethod
     async def prepare(self) -> None:
         """Make the answerings."""
 
     @abstractmethod
-    async def whole(self) -> dict[str, Any]:
-        """The answer."""
+    async def choices(self) -> list[dict[str, Any]]:
+        """Those of the whole answer."""
 
     @abstractmethod
-    def events(self) -> AsyncIterator[str]:
-        """The answer, piece by piece."""
+    def pieces(self, index: int, one: Progress, shown: str) -> Iterator[dict[str, Any]]:
+        """The parts of a stream that tell of a token of the choice ``index``, of which ``shown`` can be shown now."""
 
     @abstractmethod
     def not_learnable(self) -> str | None:
@@ -126,8 +123,35 @@ class Exchange(ABC):
         """The answer, streamed or whole."""
         await self.prepare()
         if self.body.stream:
-            return await sent(self.events())
-        return JSONResponse(await unless_gone(request, self.whole))
+            return await sent(self._events())
+        return JSONResponse(await unless_gone(request, self._whole))
+
+    async def rollouts(self) -> dict[int, Rollout]:
+        """All that is generated, by the number of the choice."""
+        found = {}
+        async for prompt, one in merged([answering.tokens(whole=True) for answering in self.answerings]):
+            assert one.rollout is not None
+            found[prompt * self.n + one.index] = one.rollout
+        return found
+
+    async def _whole(self) -> dict[str, Any]:
+        head = {**self._head, "object": self.object, "choices": await self.choices()}
+        return {**head, "usage": self._usage(), "tacit": await self._settle()}
+
+    async def _events(self) -> AsyncIterator[str]:
+        head = {**self._head, "object": self.piece}
+        texts = [self.text() for _ in range(self.n * len(self.answerings))]
+        left = len(texts)
+        async for prompt, one in merged([answering.tokens() for answering in self.answerings]):
+            index = prompt * self.n + one.index
+            left -= one.rollout is not None
+            for choice in self.pieces(index, one, texts[index].push(one.token_id, last=one.rollout is not None)):
+                is_last = choice["finish_reason"] is not None and not left
+                extra = {"tacit": await self._settle()} if is_last else {}
+                yield event({**head, "choices": [choice], **self.beside, **extra})
+        if self.wants_usage:
+            yield event({**head, "choices": [], "usage": self._usage()})
+        yield DONE
 
     async def plan(
         self, ids: Tensor, implied: str, *, context: int, top: int, wanted: int | None, memory: bool
@@ -154,16 +178,15 @@ class Exchange(ABC):
         if not self.caller.key.may("ask"):
             raise forbidden("ask")
         temperature = 1.0 if body.temperature is None else body.temperature
-        n = body.n or 1
         seed = secrets.randbits(62) if body.seed is None else body.seed
         asked = Request(
             ids,
             None,
-            n,
+            self.n,
             temperature,
             1.0 if body.top_p is None else body.top_p,
             prompts.new_tokens(context, len(ids), wanted, config.sampling.max_tokens, config.learn.tokens),
-            tuple(derive(seed, "serve", index) for index in range(n)) if temperature > 0 else (),
+            tuple(derive(seed, "serve", index) for index in range(self.n)) if temperature > 0 else (),
             body.stops,
             top=top,
         )
@@ -172,17 +195,21 @@ class Exchange(ABC):
         verify = options.route == "verify"
         self.answerings.append(Answering(service, Plan(asked, self.caller.namespace, problem, room, choice, verify)))
 
-    def usage(self) -> dict[str, int]:
+    def _usage(self) -> dict[str, int]:
         """Prompt tokens once, and the tokens of every rollout, whichever was returned."""
         read = sum(len(one.plan.asked.ids) for one in self.answerings)
         made = sum(one.generated for one in self.answerings)
         return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
 
+    def text(self) -> Detokeniser:
+        """The text of a rollout, from its tokens."""
+        return Detokeniser(self.service.backbone.tokenizer, self.body.stops)
+
     def text_of(self, token_id: int) -> str:
         """A token, as it is listed."""
         return str(self.service.backbone.tokenizer.decode([token_id]))
 
-    async def settle(self) -> dict[str, Any]:
+    async def _settle(self) -> dict[str, Any]:
         """Count what routing made of the memories, submit what may be learned, tell the feed, and report.
 
         Returns:
@@ -194,7 +221,7 @@ class Exchange(ABC):
             for index in sorted(one.routes):
                 meters.routes.labels(model, one.routes[index].name).inc()
             reports.append(await service.storing(lambda one=one: self._store(one)))  # type: ignore[misc]
-        counted = self.usage()
+        counted = self._usage()
         meters.prompt_tokens.labels(model).inc(counted["prompt_tokens"])
         meters.tokens.labels(model).inc(counted["completion_tokens"])
         seconds = time.perf_counter() - caller.since

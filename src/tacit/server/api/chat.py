@@ -1,33 +1,34 @@
-"""``POST /v1/chat/completions``.
+"""``POST /v1/chat/completions``: how a conversation is read, and its answer shown.
 
-Builds on asking, answering and text: a body becomes one plan, its tokens become deltas or whole messages.
+Builds on asking, answering and text.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tacit.engines.base import Alternatives
+from tacit.engines.base import Alternatives, Progress
 from tacit.server.api import prompts
 from tacit.server.api.asking import Caller, Exchange, finite
 from tacit.server.api.errors import invalid
 from tacit.server.api.schemas import ChatRequest
-from tacit.server.api.streaming import DONE, event
-from tacit.server.api.text import Detokeniser, whole
 from tacit.server.live.answering import listed
 from tacit.server.live.service import Service
 
 
 class Conversation(Exchange):
-    """Answers a conversation."""
+    """Answers a conversation; see ``Exchange``."""
 
+    kind, object, piece = "chatcmpl", "chat.completion", "chat.completion.chunk"
     body: ChatRequest
 
     def __init__(self, service: Service, caller: Caller, body: ChatRequest) -> None:
-        super().__init__(service, caller, body, "chatcmpl")
+        super().__init__(service, caller, body)
         if body.top_logprobs and not body.logprobs:
             raise invalid("top_logprobs needs logprobs to be true", "top_logprobs")
+        self.beside = {"usage": None} if self.wants_usage else {}
+        self._begun: set[int] = set()
 
     async def prepare(self) -> None:
         """See ``Exchange.prepare``."""
@@ -40,60 +41,36 @@ class Conversation(Exchange):
         )  # fmt: skip
         await self.answerings[0].recall()
 
-    async def whole(self) -> dict[str, Any]:
-        """See ``Exchange.whole``."""
-        choices = {}
-        async for one in self.answerings[0].tokens(whole=True):
-            assert one.rollout is not None
-            content = whole(self.service.backbone.tokenizer, one.rollout.token_ids, self.body.stops)
-            choices[one.index] = {
-                "index": one.index,
-                "message": {"role": "assistant", "content": content, "refusal": None},
-                "logprobs": self._logprobs(listed(one.rollout)),
-                "finish_reason": one.rollout.finish,
+    async def choices(self) -> list[dict[str, Any]]:
+        """See ``Exchange.choices``."""
+        found = await self.rollouts()
+        return [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": self.text().whole(found[index].token_ids), "refusal": None},
+                "logprobs": self._logprobs(listed(found[index])),
+                "finish_reason": found[index].finish,
             }
-        report = await self.settle()
-        return {
-            **self.head,
-            "object": "chat.completion",
-            "choices": [choices[index] for index in sorted(choices)],
-            "usage": self.usage(),
-            "tacit": report,
-        }
+            for index in sorted(found)
+        ]
 
-    async def events(self) -> AsyncIterator[str]:
-        """See ``Exchange.events``."""
-        texts = [Detokeniser(self.service.backbone.tokenizer, self.body.stops) for _ in range(self.body.n or 1)]
-        begun: set[int] = set()
-        left = len(texts)
-        async for one in self.answerings[0].tokens():
-            shown = texts[one.index].push(one.token_id, last=one.rollout is not None)
-            if one.index not in begun:
-                begun.add(one.index)
-                yield event(self._chunk(one.index, {"role": "assistant", "content": ""}))
-            logprobs = self._logprobs([(one.token_id, one.logprob, one.alternatives)])
-            if shown or (logprobs and logprobs["content"]):
-                yield event(self._chunk(one.index, {"content": shown}, logprobs))
-            if one.rollout is not None:
-                left -= 1
-                extra = {} if left else {"tacit": await self.settle()}
-                yield event({**self._chunk(one.index, {}, finish=one.rollout.finish), **extra})
-        if self.wants_usage:
-            yield event({**self.head, "object": "chat.completion.chunk", "choices": [], "usage": self.usage()})
-        yield DONE
+    def pieces(self, index: int, one: Progress, shown: str) -> Iterator[dict[str, Any]]:
+        """See ``Exchange.pieces``."""
+        empty = {"index": index, "delta": {}, "logprobs": None, "finish_reason": None}
+        if index not in self._begun:
+            self._begun.add(index)
+            yield {**empty, "delta": {"role": "assistant", "content": ""}}
+        logprobs = self._logprobs([(one.token_id, one.logprob, one.alternatives)])
+        if shown or (logprobs and logprobs["content"]):
+            yield {**empty, "delta": {"content": shown}, "logprobs": logprobs}
+        if one.rollout is not None:
+            yield {**empty, "finish_reason": one.rollout.finish}
 
     def not_learnable(self) -> str | None:
         """See ``Exchange.not_learnable``."""
         if self.body.tacit.problem is None and not prompts.is_one_question(self.body.messages):
             return "the last message does not say it all; name the problem under tacit.problem"
         return None
-
-    def _chunk(
-        self, index: int, delta: dict[str, Any], logprobs: Any = None, finish: str | None = None
-    ) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-        usage = {"usage": None} if self.wants_usage else {}
-        return {**self.head, "object": "chat.completion.chunk", "choices": [choice], **usage}
 
     def _logprobs(self, tokens: Sequence[tuple[int, float, Alternatives]]) -> dict[str, Any] | None:
         """OpenAI's list of tokens; the one that ends the turn is not part of the message."""

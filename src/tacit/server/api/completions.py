@@ -1,22 +1,20 @@
 """``POST /v1/completions``: raw prompts, as text or token ids, one or many; ``echo`` and log-probabilities.
 
-Builds on asking, answering, streaming and text. With ``echo`` and ``logprobs`` the prompt's own tokens are scored,
+Builds on asking, answering and text. With ``echo`` and ``logprobs`` the prompt's own tokens are scored,
 which is how multiple-choice evaluations measure likelihoods.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
-from tacit.engines.base import Alternatives, Rollout
+from tacit.engines.base import Alternatives, Progress, Rollout
 from tacit.server.api.asking import Caller, Exchange, finite
 from tacit.server.api.errors import invalid
 from tacit.server.api.prompts import prompt_ids
 from tacit.server.api.schemas import CompletionRequest
-from tacit.server.api.streaming import DONE, event, merged
-from tacit.server.api.text import Detokeniser, whole
 from tacit.server.live.answering import Answering, listed
 from tacit.server.live.service import Service
 
@@ -28,13 +26,13 @@ Scored = Sequence[tuple[int, float | None, Alternatives]]
 
 
 class Completion(Exchange):
-    """Continues prompts."""
+    """Continues prompts; see ``Exchange``."""
 
+    kind, object, piece = "cmpl", "text_completion", "text_completion"
     body: CompletionRequest
 
     def __init__(self, service: Service, caller: Caller, body: CompletionRequest) -> None:
-        super().__init__(service, caller, body, "cmpl", len(body.prompts))
-        self.head["object"] = "text_completion"
+        super().__init__(service, caller, body, len(body.prompts))
         self.silent = body.max_tokens == 0
         if self.silent and not body.echo:
             raise invalid("max_tokens is 0, which only makes sense with echo", "max_tokens")
@@ -43,6 +41,7 @@ class Completion(Exchange):
         if body.tacit.problem is not None and len(body.prompts) > 1:
             raise invalid("tacit.problem names one problem, but there are several prompts", "tacit.problem")
         self.prompts: list[str] = []
+        self._offsets: dict[int, int] = {}
 
     async def prepare(self) -> None:
         """See ``Exchange.prepare``."""
@@ -60,45 +59,26 @@ class Completion(Exchange):
         for one in self.answerings:
             await one.recall()
 
-    async def whole(self) -> dict[str, Any]:
-        """See ``Exchange.whole``."""
-        n, found = self.body.n or 1, {}
-        if not self.silent:
-            async for prompt, one in merged([answering.tokens(whole=True) for answering in self.answerings]):
-                assert one.rollout is not None
-                found[prompt * n + one.index] = one.rollout
+    async def choices(self) -> list[dict[str, Any]]:
+        """See ``Exchange.choices``."""
+        found = {} if self.silent else await self.rollouts()
         choices = []
         for prompt, answering in enumerate(self.answerings):
             echoed = await self._echo(answering) if self.body.echo else []
             text = self.prompts[prompt] if self.body.echo else ""
-            choices += [self._choice(prompt * n + i, text, echoed, found.get(prompt * n + i)) for i in range(n)]
-        return {**self.head, "choices": choices, "usage": self.usage(), "tacit": await self.settle()}
+            numbers = range(prompt * self.n, (prompt + 1) * self.n)
+            choices += [self._choice(index, text, echoed, found.get(index)) for index in numbers]
+        return choices
 
-    async def events(self) -> AsyncIterator[str]:
-        """See ``Exchange.events``."""
-        n = self.body.n or 1
-        tokenizer, stops = self.service.backbone.tokenizer, self.body.stops
-        texts = [Detokeniser(tokenizer, stops) for _ in range(n * len(self.answerings))]
-        offsets = [0] * len(texts)
-        left = len(texts)
-        async for prompt, one in merged([answering.tokens() for answering in self.answerings]):
-            index = prompt * n + one.index
-            shown = texts[index].push(one.token_id, last=one.rollout is not None)
-            logprobs = self._logprobs([(one.token_id, one.logprob, one.alternatives)], offsets[index])
-            if logprobs:
-                offsets[index] += len(logprobs["tokens"][0])
-            extra: dict[str, Any] = {}
-            if one.rollout is not None:
-                left -= 1
-                extra = {} if left else {"tacit": await self.settle()}
-            if not shown and one.rollout is None and logprobs is None:
-                continue
+    def pieces(self, index: int, one: Progress, shown: str) -> Iterator[dict[str, Any]]:
+        """See ``Exchange.pieces``."""
+        offset = self._offsets.get(index, 0)
+        logprobs = self._logprobs([(one.token_id, one.logprob, one.alternatives)], offset)
+        if logprobs:
+            self._offsets[index] = offset + len(logprobs["tokens"][0])
+        if shown or one.rollout is not None or logprobs is not None:
             finish = None if one.rollout is None else one.rollout.finish
-            choice = {"index": index, "text": shown, "logprobs": logprobs, "finish_reason": finish}
-            yield event({**self.head, "choices": [choice], **extra})
-        if self.wants_usage:
-            yield event({**self.head, "choices": [], "usage": self.usage()})
-        yield DONE
+            yield {"index": index, "text": shown, "logprobs": logprobs, "finish_reason": finish}
 
     def not_learnable(self) -> str | None:
         """See ``Exchange.not_learnable``."""
@@ -120,7 +100,7 @@ class Completion(Exchange):
     def _choice(self, index: int, text: str, echoed: Scored, rollout: Rollout | None) -> dict[str, Any]:
         finish, tokens = "length", echoed
         if rollout is not None:
-            text += whole(self.service.backbone.tokenizer, rollout.token_ids, self.body.stops)
+            text += self.text().whole(rollout.token_ids)
             finish, tokens = rollout.finish, [*echoed, *listed(rollout)]
         return {"index": index, "text": text, "logprobs": self._logprobs(tokens, 0), "finish_reason": finish}
 

@@ -43,6 +43,10 @@ class Detokeniser:
         """The rest of the text."""
         return self._more(final=True)
 
+    def whole(self, ids: Sequence[int]) -> str:
+        """The text of a finished rollout, as streaming would have shown it."""
+        return "".join([*map(self.push, ids), self.end()])
+
     def _more(self, *, final: bool) -> str:
         if self.stopped:
             return ""
@@ -79,9 +83,3 @@ class Detokeniser:
             if any(stop.startswith(text[-size:]) for stop in self._stop):
                 return size
         return 0
-
-
-def whole(tokenizer: Any, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
-    """The text of a finished rollout, as streaming would have shown it."""
-    text = Detokeniser(tokenizer, stop)
-    return "".join([*map(text.push, ids), text.end()])

@@ -131,13 +131,11 @@ class Promoter:
 
     def __init__(self, agent: Agent, rule: Rule | None = None) -> None:
         self.agent, self.rule = agent, rule or Rule()
+        # Whose belief decides; without one, labels by vote do.
+        self._judge = agent.verifier if agent.verifier is not None and agent.verifier.calibrated else None
         self._plain: dict[str, float] = {}  # how the samples without any memory do on a neighbour
         self._seen = -1
         self._waiting: dict[str, int] = {}  # how many memories there were when a candidate had too few neighbours
-
-    @property
-    def _believes(self) -> bool:
-        return self.agent.verifier is not None and self.agent.verifier.calibrated
 
     def step(self, limit: int, computing: Callable[[], AbstractContextManager[None]] = nullcontext) -> list[Trial]:
         """Try up to ``limit`` candidates, oldest first, together, and write what came of it. Empty: nothing to try.
@@ -150,7 +148,7 @@ class Promoter:
             return []
         infos = {info.id: info for info in bank.find(namespace, states=NEIGHBOURS_IN)}
         origins = key_ids(bank, namespace)
-        sources = None if self._believes else Sources.of(bank, namespace)
+        sources = None if self._judge is not None else Sources.of(bank, namespace)
         due: list[tuple[Memory, list[MemoryInfo]]] = []
         for info in infos.values():
             if len(due) == limit:
@@ -281,9 +279,9 @@ class Promoter:
     def _worth(self, info: MemoryInfo, group: Sequence[Rollout]) -> float:
         """How good samples of a neighbour's problem look, in 0..1."""
         answers = [extract(rollout.text) for rollout in group]
-        if self.agent.verifier is not None and self._believes:
+        if self._judge is not None:
             candidates = [Candidate(rollout, answer, 0.0) for rollout, answer in zip(group, answers, strict=True)]
-            return float(np.mean(self.agent.verifier.score(info.problem, candidates)))
+            return float(np.mean(self._judge.score(info.problem, candidates)))
         label = info.label
         assert label is not None
         return float(np.mean([answer is not None and equivalent(answer, label) for answer in answers]))
@@ -293,7 +291,7 @@ class Promoter:
         benefits = () if isinstance(outcome, str) else outcome
         if benefits:
             mean, suffering = float(np.mean(benefits)), sum(value < -rule.harm for value in benefits)
-            by = self.agent.verifier.name if self.agent.verifier is not None and self._believes else "labels by vote"
+            by = "labels by vote" if self._judge is None else self._judge.name
             said = f"mean benefit {mean:+.2f} on {len(benefits)} other problems, {suffering} suffered ({by})"
             passed = mean >= rule.benefit and suffering <= rule.suffering * len(benefits)
         else:

@@ -1,7 +1,7 @@
 """What a serving process holds: model, engine, bank, keys, queue, and one ``Recall`` per namespace.
 
 Builds on backbone, the shared engine, recall, the bank, keys and jobs. The event loop never computes and never waits
-for a disk: model work outside the engine's thread (keys, scores, verdicts) has one thread, the database another few.
+for a disk: model work outside the engine's thread (keys, scores, routes) has one thread, the database another few.
 """
 
 from __future__ import annotations
