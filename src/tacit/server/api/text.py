@@ -67,19 +67,11 @@ class Detokeniser:
 
     def _show(self, *, final: bool) -> str:
         text, end = self._text, len(self._text)
-        longest = max(map(len, self._stop), default=0)
-        cuts = [at for at in (text.find(stop, max(0, self._shown - longest)) for stop in self._stop) if at >= 0]
+        cuts = [at for at in (text.find(stop, max(0, self._shown - len(stop))) for stop in self._stop) if at >= 0]
         if cuts:
             end, self.stopped = min(cuts), True
-        elif not final:
-            end -= self._may_be_stop(text)
+        elif not final:  # without what may be the beginning of a stop string
+            begun = [size for stop in self._stop for size in range(1, len(stop)) if text.endswith(stop[:size])]
+            end -= max(begun, default=0)
         shown, self._shown = text[self._shown : end], max(end, self._shown)
         return shown
-
-    def _may_be_stop(self, text: str) -> int:
-        """Characters at the end that are the beginning of a stop string."""
-        longest = max(map(len, self._stop), default=0)
-        for size in range(min(longest - 1, len(text)), 0, -1):
-            if any(stop.startswith(text[-size:]) for stop in self._stop):
-                return size
-        return 0
