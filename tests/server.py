@@ -16,6 +16,11 @@ import openai
 from starlette.testclient import TestClient
 
 from commands import Command, words
+from tacit.engines.base import Request
+from tacit.engines.local import LocalEngine
+from tacit.engines.rules import check
+from tacit.engines.shared import SharedEngine
+from tacit.model.backbone import Backbone
 from tacit.server.app import create_app
 from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
@@ -71,12 +76,39 @@ def _address(process: Command | subprocess.Popen[str], log: Path) -> str:
     raise AssertionError(f"the server did not start in {START_SECONDS} s: {log.read_text()}")
 
 
-class InProcess:
-    """A testbed service without a learner, whose application is called without a network."""
+class Tight(LocalEngine):
+    """An engine with less room than its model, as a vLLM server that was started with a small --max-model-len."""
 
-    def __init__(self, bank: Path, **settings: Any) -> None:
-        self.service = Service(ServeConfig(bank=str(bank), learner=False, **settings))
-        self.app = create_app(self.service)
+    def __init__(self, backbone: Backbone, room: int) -> None:
+        super().__init__(backbone)
+        self.room = room
+
+    @property
+    def context(self) -> int:
+        """See ``Engine.context``."""
+        return self.room
+
+    def _check(self, what: str, request: Request, least: int = 1) -> None:
+        super()._check(what, request, least)
+        check(self.backbone, what, request, least=least, context=self.room)
+
+
+class InProcess:
+    """A testbed service without a learner, whose application is called without a network.
+
+    Args:
+        bank: its file.
+        room: the context of the engine that samples, where it is smaller than the model's.
+        settings: see ``ServeConfig``.
+    """
+
+    def __init__(self, bank: Path, room: int | None = None, **settings: Any) -> None:
+        self.service = service = Service(ServeConfig(bank=str(bank), learner=False, **settings))
+        if room is not None:
+            service.engine.close()
+            service._sampling = Tight(service.backbone, room)
+            service.engine = SharedEngine(service._sampling.session())
+        self.app = create_app(service)
 
     def anyone(self) -> TestClient:
         """A caller on this machine without a key; what fails inside is a 500, as over the network."""

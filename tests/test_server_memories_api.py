@@ -15,7 +15,9 @@ import safetensors.numpy
 from starlette.testclient import TestClient
 
 from server import InProcess
+from tacit.bank.base import Hit
 from tacit.memory import Memory, State, from_safetensors, to_safetensors
+from tacit.routing import Route
 from tacit.server.app import create_app
 from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
@@ -335,6 +337,27 @@ def test_what_provenance_says_is_kept_but_not_believed(server, bank):
     assert taken.status_code == 201 and (taken.json()["share"], taken.json()["margin"]) == (None, None)
     assert server.home.get("/tacit/v1/memories/m1").json()["provenance"] == odd
     assert ids(server.home.get("/tacit/v1/memories?sort=share")) == ["m1"]
+
+
+def test_a_memory_deleted_while_it_is_looked_for_is_none(server, bank, monkeypatch):
+    """Neither the caller nor whoever counts its use afterwards meets an error."""
+    bank.add(made(server.service, "m1"))
+    bank.add(made(server.service, "m2", "9 + 9"))
+    search = bank.search_many
+
+    def late(*args: Any, **settings: Any) -> Any:
+        found = search(*args, **settings)
+        bank.delete("m1", "home")
+        return found
+
+    monkeypatch.setattr(bank, "search_many", late)
+    asked = {"model": "testbed:tacit", "messages": [{"role": "user", "content": PROBLEM}], "max_tokens": 4}
+    answer = server.asker.post("/v1/chat/completions", json={**asked, "tacit": {"learn": False}})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["tacit"]["memory"] is None and answer.json()["tacit"]["route"] == "no_memory"
+    hits = [Hit("m1", "p-m1", 1.0), Hit("m2", "p-m2", 0.5)]
+    server.service.recall("home").count(hits, Route("memory", "preferred"))
+    assert (bank.info("m2", "home").uses, bank.info("m2", "home").helped) == (1, 1)
 
 
 def test_jobs_are_seen_in_their_namespace_alone(server):

@@ -19,7 +19,7 @@ from tacit.bank import open_bank
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.model.backbone import Backbone
-from tacit.server.api.text import whole
+from tacit.server.api.text import Detokeniser
 from tacit.server.keys import KeyStore
 
 PROBLEMS = [problem.text for problem in stream(4, seed=5)]
@@ -63,7 +63,7 @@ def test_greedy_output_is_the_engines_streamed_or_not(
         model=model, messages=user(problem), temperature=0, logprobs=True, top_logprobs=2, extra_body=off
     )
     [choice] = answer.choices
-    assert choice.message.content == whole(testbed.tokenizer, expected.token_ids)
+    assert choice.message.content == Detokeniser(testbed.tokenizer).whole(expected.token_ids)
     assert choice.finish_reason == expected.finish
     assert choice.logprobs is not None and choice.logprobs.content is not None
     shown = [i for i in expected.token_ids if i not in testbed.end_ids]
@@ -96,7 +96,7 @@ def test_samples_follow_the_seed(client: openai.OpenAI) -> None:
 
 
 def test_stop_strings_end_the_text(client: openai.OpenAI, testbed: Backbone) -> None:
-    full = whole(testbed.tokenizer, greedy(testbed, PROBLEMS[0]).token_ids)
+    full = Detokeniser(testbed.tokenizer).whole(greedy(testbed, PROBLEMS[0]).token_ids)
     stop = full.split()[3]
     asked: dict[str, Any] = {"model": "testbed", "messages": user(PROBLEMS[0]), "temperature": 0, "stop": [stop]}
     [choice] = client.chat.completions.create(**asked).choices

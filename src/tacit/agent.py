@@ -36,7 +36,7 @@ from tacit.problem import Problem
 from tacit.recall import Recall
 from tacit.responses import Responder, Responses
 from tacit.rewards import giving
-from tacit.routing import NO_MEMORY, Route, route, verdict
+from tacit.routing import NO_MEMORY, Route, route
 from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
 
@@ -206,7 +206,7 @@ class Agent:
         with self.bank.transaction():
             for one in answered:
                 if one.hit is not None:
-                    self.bank.count(one.hit.memory_id, self.namespace, uses=1, **verdict(one.greedy_route))
+                    self.recall.count(one.hit, one.greedy_route)
             for result in remembered:
                 if result.memory is not None and not result.known:
                     self.bank.add(result.memory)

@@ -25,7 +25,8 @@ from tacit.engines.base import Engine
 from tacit.errors import FingerprintError
 from tacit.judges.verifiers import Verifier
 from tacit.model import threads
-from tacit.model.backbone import Backbone, Template
+from tacit.model.backbone import Backbone
+from tacit.model.prompts import Template
 from tacit.tasks.base import Task
 
 BINDING = "binding"

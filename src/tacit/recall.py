@@ -1,6 +1,6 @@
 """Recall: from a problem to the memory of the most similar earlier one, or to none.
 
-Builds on backbone, the bank and the registry. Keys are what similarity is measured on (method.md, "Retrieval"):
+Builds on backbone, the bank, routing and the registry. Similarity is measured on keys (method.md, "Retrieval"):
 
 - ``input``: the mean input embedding of the problem's tokens (paper: "input");
 - ``hidden`` or ``hidden:L``: the mean hidden state of a layer (default: the middle one);
@@ -18,6 +18,7 @@ and a similarity floor means something only without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -26,10 +27,11 @@ from torch import Tensor
 from tacit import registry
 from tacit.bank.base import Bank, Hit
 from tacit.config import RecallConfig
-from tacit.errors import ModelError
+from tacit.errors import MemoryNotFound, ModelError
 from tacit.memory import Memory
 from tacit.model.backbone import Backbone
 from tacit.registry import register
+from tacit.routing import Route
 
 
 @register("key", "input")
@@ -116,4 +118,15 @@ class Recall:
             k=1,
             floor=self.config.floor,
         )
-        return [(hits[0], self.bank.get(hits[0].memory_id, self.namespace)) if hits else None for hits in found]
+        return [self._held(hits[0]) if hits else None for hits in found]
+
+    def count(self, hit: Hit, decided: Route) -> None:
+        """Count at the memory that was answered with what routing made of it."""
+        with suppress(MemoryNotFound):  # deleted meanwhile
+            self.bank.count(hit.memory_id, self.namespace, uses=1, **decided.counts)
+
+    def _held(self, hit: Hit) -> tuple[Hit, Memory] | None:
+        try:
+            return hit, self.bank.get(hit.memory_id, self.namespace)
+        except MemoryNotFound:  # deleted meanwhile
+            return None

@@ -2,7 +2,7 @@
 
 Builds on the task and verifiers. They agree: nothing to decide. They differ: the verifier scores both responses and the
 better one wins; on a tie the frozen model's own answer does. This protects against noisy and harmful memories
-(method.md, "Response routing"), and its verdicts are the helped and hurt counts of a memory.
+(method.md, "Response routing"), and its decisions are the helped and hurt counts of a memory.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ class Route:
         """Whether the memory's response is the one returned."""
         return self.name in ("agree", "memory")
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What it says of the memory: it agreed, helped (its answer was preferred) or hurt."""
+        name = self.name
+        return {"agreed": int(name == "agree"), "helped": int(name == "memory"), "hurt": int(name == "zero_shot")}
+
 
 NO_MEMORY = Route("no_memory", "no memory is similar enough")
 
@@ -53,8 +59,8 @@ def route(
         assert verifier is not None
         distinct = list({id(c): c for pair in open_pairs for c in pair}.values())
         scores = dict(zip(map(id, distinct), verifier.score(problem, distinct), strict=True))
-        verdicts = iter([_judged(verifier.name, scores[id(zero)], scores[id(memory)]) for zero, memory in open_pairs])
-        routes = [decided or next(verdicts) for decided in routes]
+        judged = iter([_judged(verifier.name, scores[id(zero)], scores[id(memory)]) for zero, memory in open_pairs])
+        routes = [decided or next(judged) for decided in routes]
     return [decided for decided in routes if decided is not None]
 
 
@@ -73,9 +79,3 @@ def _obvious(zero: Candidate, memory: Candidate, verifier: Verifier | None, task
 def _judged(name: str, zero: float, memory: float) -> Route:
     why = f"{name}: {memory:.3f} with memory, {zero:.3f} without"
     return Route("memory" if memory > zero else "zero_shot", why)
-
-
-def verdict(decided: Route) -> dict[str, int]:
-    """What a route says of the memory, as counts: it agreed, helped (its answer was preferred) or hurt."""
-    name = decided.name
-    return {"agreed": int(name == "agree"), "helped": int(name == "memory"), "hurt": int(name == "zero_shot")}

@@ -30,9 +30,10 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, Qwen2Co
 from tacit.config import Settings
 from tacit.errors import ConfigError, ModelError
 from tacit.judges.verifiers import Candidate, Verifier
-from tacit.model.backbone import BOXED, DTYPES, compiled_passes
+from tacit.model.backbone import DTYPES, compiled_passes
 from tacit.model.decoder import Decoder
 from tacit.model.loading import parse_device, quiet_loading, resolve_model
+from tacit.model.prompts import BOXED
 from tacit.registry import register
 
 if TYPE_CHECKING:

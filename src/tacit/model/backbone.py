@@ -1,8 +1,8 @@
 """The frozen backbone: a Hugging Face causal LM that is asked, embedded and read, and never changed.
 
-Builds on loading, decoder, cache, testbed (for the name ``testbed``) and transformers. It holds what belongs to one
-model: tokenizer, prompt template, input embeddings, forward pass over a key/value cache, and the fingerprint that ties
-a memory to it. The policy of the method is (this backbone + a soft prompt prepended as input embeddings), so
+Builds on loading, prompts, decoder, cache, testbed (for the name ``testbed``) and transformers. It holds what belongs
+to one model: tokenizer, prompt template, input embeddings, forward pass over a key/value cache, and the fingerprint
+that ties a memory to it. The policy of the method is (this backbone + a soft prompt prepended as input embeddings), so
 nothing here has gradients except, in learning, what flows back to those embeddings.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,31 +22,18 @@ from tacit.model import fused
 from tacit.model.cache import RaggedCache, round_up
 from tacit.model.decoder import Decoder, token_logprobs
 from tacit.model.loading import digest_files, digest_state, load_pretrained, parse_device, resolve_model
+from tacit.model.prompts import Template, token_ids
 
 if TYPE_CHECKING:
     from tacit.model.fused.model import Fused
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
 """Tokens that end a turn in the chat templates of common model families."""
 
 LEAST_TORCH_ROWS = 16
 """Rows of a product through PyTorch at least: for fewer, matrix libraries take other paths, whose sums differ in the
 last bit."""
-
-
-@dataclass(frozen=True)
-class Template:
-    """How a problem becomes a prompt.
-
-    Attributes:
-        instruction: appended to the problem ("" for none).
-        system: system message, for chat templates ("" for none).
-    """
-
-    instruction: str = BOXED
-    system: str = ""
 
 
 class Backbone:
@@ -185,20 +171,7 @@ class Backbone:
             problem: the problem text.
             examples: worked (problem, solution) pairs shown before it, for in-context learning.
         """
-        asked = self._user_turn(problem)
-        if getattr(self.tokenizer, "chat_template", None):
-            messages = [{"role": "system", "content": self.template.system}] if self.template.system else []
-            for shown, solution in examples:
-                messages += [
-                    {"role": "user", "content": self._user_turn(shown)},
-                    {"role": "assistant", "content": solution},
-                ]
-            messages.append({"role": "user", "content": asked})
-            text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-            ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        else:
-            shots = "".join(f"Problem: {self._user_turn(p)}\nSolution: {s}\n\n" for p, s in examples)
-            ids = self.tokenizer(f"{shots}Problem: {asked}\nSolution:", verbose=False)["input_ids"]
+        ids = token_ids(self.tokenizer, self.template.turns(problem, examples), self.template.system)
         if not ids:
             raise ModelError(f"the tokenizer of {self.name} makes no tokens of the problem {problem[:60]!r}")
         return torch.tensor(ids, dtype=torch.int64)
@@ -206,9 +179,6 @@ class Backbone:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
-
-    def _user_turn(self, problem: str) -> str:
-        return "\n".join(part for part in (problem, self.template.instruction) if part)
 
     # -- tensors ------------------------------------------------------------------------------------------------
 

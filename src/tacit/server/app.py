@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, Response
 from tacit.errors import TacitError
 from tacit.server.api.access import Access, App, Bodies
 from tacit.server.api.asking import SUFFIX, Asking
-from tacit.server.api.chat import chat
-from tacit.server.api.completions import complete
+from tacit.server.api.chat import Conversation
+from tacit.server.api.completions import Completion
 from tacit.server.api.dashboard import add_dashboard
 from tacit.server.api.errors import Refused, invalid, not_found, refusal_of
 from tacit.server.api.memories import add_memories, by_name
@@ -109,12 +109,12 @@ def _add_openai(api: FastAPI, service: Service) -> None:
     @api.post("/v1/chat/completions")
     async def chat_completions(body: ChatRequest, request: Request, caller: Asking) -> Response:
         """Answer a conversation."""
-        return await chat(service, caller, body, request)
+        return await Conversation(service, caller, body).response(request)
 
     @api.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request, caller: Asking) -> Response:
         """Continue raw prompts."""
-        return await complete(service, caller, body, request)
+        return await Completion(service, caller, body).response(request)
 
 
 def _add_health(api: FastAPI, service: Service) -> None:
@@ -168,7 +168,7 @@ def _handle_errors(api: FastAPI) -> None:
     async def bug(request: Request, error: Exception) -> Response:
         # The traceback is for the operator; the client is told nothing of the inside.
         LOG.exception("a request to %s failed", request.scope["path"], exc_info=error)
-        return refused_response(Refused(500, "the server failed; its log says why", type="server_error"))
+        return refused_response(Refused(500, "the server failed; its log says why"))
 
 
 def refused_response(refused: Refused) -> JSONResponse:

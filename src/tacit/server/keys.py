@@ -84,15 +84,7 @@ class KeyStore:
             raise ConfigError(f"learn_per_day is {learn_per_day}; it must be 0 or more, and below 2^31")
         secret = PREFIX + secrets.token_urlsafe(32)
         key = ApiKey(secrets.token_hex(6), name, namespace, wanted, learn_per_day, time.time(), None)
-        row = {
-            "id": key.id,
-            "name": name,
-            "digest": digest(secret),
-            "namespace": namespace,
-            "rights": _text(wanted),
-            "learn_per_day": learn_per_day,
-            "created": key.created,
-        }
+        row = {**vars(key), "rights": _text(wanted), "digest": digest(secret)}
         with self.bank.connection(write=True) as connection:
             connection.execute(insert(schema.api_keys).values(**row))
         return key, secret
@@ -103,16 +95,14 @@ class KeyStore:
         # nothing: to learn a digest byte by byte one needs secrets with chosen beginnings of their SHA-256, and whoever
         # knew the whole digest would still lack the secret. What is found is compared once more, in constant time.
         presented = digest(secret)
-        with self.bank.connection() as connection:
-            row = connection.execute(select(schema.api_keys).where(_t.digest == presented)).mappings().one_or_none()
+        row = self._row(_t.digest == presented)
         if row is None or row["revoked"] is not None or not hmac.compare_digest(row["digest"], presented):
             return None
         return _key(row)
 
     def get(self, id: str) -> ApiKey:
         """The key of this id, revoked or not; KeyNotFound if there is none."""
-        with self.bank.connection() as connection:
-            row = connection.execute(select(schema.api_keys).where(_t.id == id)).mappings().one_or_none()
+        row = self._row(_t.id == id)
         if row is None:
             raise KeyNotFound(f"there is no API key {id!r}; list them with `tacit keys list`")
         return _key(row)
@@ -122,11 +112,6 @@ class KeyStore:
         with self.bank.connection() as connection:
             rows = connection.execute(select(schema.api_keys).order_by(_t.created, _t.id)).mappings().all()
         return [_key(row) for row in rows]
-
-    def any(self) -> bool:
-        """Whether any key is in use."""
-        with self.bank.connection() as connection:
-            return bool(connection.execute(select(exists().where(_t.revoked.is_(None)))).scalar_one())
 
     def ever(self) -> bool:
         """Whether there has been a key, revoked or not: a bank that was once closed is never open again, or revoking
@@ -158,6 +143,10 @@ class KeyStore:
             unrevoked = (_t.id == id) & _t.revoked.is_(None)
             connection.execute(update(schema.api_keys).where(unrevoked).values(revoked=time.time()))
             return self.get(id)
+
+    def _row(self, where: Any) -> Any:
+        with self.bank.connection() as connection:
+            return connection.execute(select(schema.api_keys).where(where)).mappings().one_or_none()
 
 
 def _checked(rights: Iterable[str]) -> frozenset[str]:

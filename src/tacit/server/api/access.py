@@ -43,24 +43,19 @@ class Access:
         if scope["type"] != "http" or scope["path"] in PUBLIC:
             await self.app(scope, receive, send)
             return
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
+        costly = scope["method"] == "POST" and scope["path"].startswith("/v1/")
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
             key = await self._key(headers)
             if scope["method"] not in ("GET", "HEAD") and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
                 raise Refused(403, "another site's page may not change anything here", code="cross_site")
-            scope.setdefault("state", {})["caller"] = Caller(key, time.perf_counter())
-            await self._counted(scope, receive, watched, key)
+            if costly:
+                self._check_place()
         except Refused as refused:
-            if started:
-                raise
             await _refuse(send, refused)
+            return
+        scope.setdefault("state", {})["caller"] = Caller(key, time.perf_counter())
+        await (self._counted(scope, receive, send, key) if costly else self.app(scope, receive, send))
 
     async def _key(self, headers: dict[str, str]) -> ApiKey:
         secret = _presented(headers.get("authorization", ""))
@@ -73,7 +68,6 @@ class Access:
             raise Refused(
                 401,
                 "this API key is unknown or revoked" if secret else "an API key is needed: Authorization: Bearer KEY",
-                type="authentication_error",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": asks},
             )
@@ -84,16 +78,16 @@ class Access:
             raise Refused(403, "without an API key no other site's page is served", code="cross_site")
         return open_key()
 
-    async def _counted(self, scope: Scope, receive: Receive, send: Send, key: ApiKey) -> None:
-        """Count a request that costs model time, and turn it away when the server is full or about to end."""
-        service = self.service
-        if not (scope["method"] == "POST" and scope["path"].startswith("/v1/")):
-            await self.app(scope, receive, send)
-            return
-        if service.draining:
+    def _check_place(self) -> None:
+        """Turn a request that costs model time away when the server is full or about to end."""
+        if self.service.draining:
             raise shutting_down()
-        if service.in_flight >= service.config.limits.in_flight:
-            raise busy(f"{service.in_flight} requests are in flight, the most that this server takes; try again later")
+        busy_with = self.service.in_flight
+        if busy_with >= self.service.config.limits.in_flight:
+            raise busy(f"{busy_with} requests are in flight, the most that this server takes; try again later")
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send, key: ApiKey) -> None:
+        service = self.service
         meters = service.metrics.of(key.namespace)
         running = meters.running.labels(service.config.served_name)
         status = 499  # until a response starts: the caller has gone

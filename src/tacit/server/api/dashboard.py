@@ -19,23 +19,12 @@ from tacit.server.api.memories import Admin
 from tacit.server.api.views import FeedPage
 from tacit.server.live.service import Service
 
-FILES = {
-    "index.html": "text/html",
-    "style.css": "text/css",
-    "icon.svg": "image/svg+xml",
-    "app.js": "text/javascript",
-    "dom.js": "text/javascript",
-    "api.js": "text/javascript",
-    "charts.js": "text/javascript",
-    "overview.js": "text/javascript",
-    "memories.js": "text/javascript",
-    "memory.js": "text/javascript",
-    "queue.js": "text/javascript",
-    "ask.js": "text/javascript",
-    "vendor/uPlot.js": "text/javascript",
-    "vendor/uPlot.css": "text/css",
-    "vendor/uPlot-LICENSE.txt": "text/plain",
-}
+TYPES = {"html": "text/html", "css": "text/css", "svg": "image/svg+xml", "js": "text/javascript", "txt": "text/plain"}
+NAMES = (
+    "index.html style.css icon.svg app.js dom.js api.js charts.js overview.js memories.js memory.js queue.js ask.js "
+    "vendor/uPlot.js vendor/uPlot.css vendor/uPlot-LICENSE.txt"
+)
+FILES = {name: TYPES[name.rpartition(".")[2]] for name in NAMES.split()}
 """All that is served, with its type. Nothing else is: a path is looked up here, never on the disk."""
 
 HEADERS = {

@@ -28,8 +28,9 @@ class Refused(TacitError):
 
     Attributes:
         status: HTTP status.
-        type, code, param: as OpenAI's clients read them; ``param`` is the field at fault.
-        headers: sent with it.
+        type, code, param: as OpenAI's clients read them; ``type`` follows from the status where none is given, and
+            ``param`` is the field at fault.
+        headers: sent with it; among them after how many seconds it helps to ask again (``wait``), where it does.
     """
 
     def __init__(
@@ -37,14 +38,16 @@ class Refused(TacitError):
         status: int,
         message: str,
         *,
-        type: str = "invalid_request_error",
+        type: str | None = None,
         code: str | None = None,
         param: str | None = None,
+        wait: int = 0,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.type, self.code, self.param = status, type, code, param
-        self.headers = dict(headers or {})
+        self.status, self.code, self.param = status, code, param
+        self.type = type or ("server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error"))
+        self.headers = {**(headers or {}), **({"Retry-After": str(wait)} if wait else {})}
 
     def body(self) -> dict[str, Any]:
         """What the client receives."""
@@ -68,41 +71,33 @@ def forbidden(right: str) -> Refused:
     )
 
 
-def busy(message: str, seconds: int = 1) -> Refused:
-    """429: the same request can succeed after ``seconds``."""
-    return Refused(
-        429, message, type="rate_limit_error", code="engine_busy", headers={"Retry-After": str(max(1, seconds))}
-    )
+def busy(message: str) -> Refused:
+    """429: the same request can succeed soon."""
+    return Refused(429, message, code="engine_busy", wait=1)
 
 
 def shutting_down() -> Refused:
     """503: the server is draining."""
-    return Refused(
-        503,
-        "the server is shutting down; try again later",
-        type="server_error",
-        code="shutting_down",
-        headers={"Retry-After": "5"},
-    )
+    return Refused(503, "the server is shutting down; try again later", code="shutting_down", wait=5)
+
+
+_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+
+_REFUSALS: tuple[tuple[tuple[type[TacitError], ...], int, str | None, int], ...] = (
+    ((EngineBusy,), 429, "engine_busy", 1),
+    ((EngineLost,), 503, "engine_lost", 5),
+    ((MemoryNotFound,), 404, "memory_not_found", 0),
+    ((EngineError, ModelError, ConfigError, MemoryFormatError), 400, None, 0),
+    ((FingerprintError,), 409, "other_model", 0),  # waiting does not help, as it may with a bank that is locked
+    ((BankError,), 503, "bank_unavailable", 1),
+    ((TacitError,), 500, "internal_error", 0),
+)
+"""What an error becomes: status, code, and seconds to wait. The first line that fits."""
 
 
 def refusal_of(error: TacitError) -> Refused:
     """The refusal that tells of any of Tacit's errors."""
     if isinstance(error, Refused):
         return error
-    if isinstance(error, EngineBusy):
-        return busy(str(error))
-    if isinstance(error, EngineLost):
-        return Refused(503, str(error), type="server_error", code="engine_lost", headers={"Retry-After": "5"})
-    if isinstance(error, MemoryNotFound):
-        return not_found(str(error), code="memory_not_found")
-    if isinstance(error, EngineError | ModelError | ConfigError | MemoryFormatError):
-        return invalid(str(error))
-    if isinstance(error, FingerprintError):
-        status, code, wait = 409, "other_model", {}  # waiting does not help, as it may with a bank that is locked
-    elif isinstance(error, BankError):
-        status, code, wait = 503, "bank_unavailable", {"Retry-After": "1"}
-    else:
-        status, code, wait = 500, "internal_error", {}
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return Refused(status, str(error), type=kind, code=code, headers=wait)
+    _, status, code, wait = next(row for row in _REFUSALS if isinstance(error, row[0]))
+    return Refused(status, str(error), code=code, wait=wait)

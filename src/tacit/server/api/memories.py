@@ -8,7 +8,8 @@ who ask may see because they are told its id.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -128,20 +129,17 @@ def _add_changing(api: FastAPI, service: Service) -> None:
     @api.post("/tacit/v1/memories/{id}/quarantine")
     async def quarantine(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
         """Take a memory out of use; ``restore`` undoes it."""
-        reason = (body and body.reason) or "quarantined by hand"
-        return await service.storing(lambda: _move(service.bank, id, caller.namespace, reason, _quarantined))
+        return await service.storing(lambda: _move(service.bank, id, caller, body, "quarantined", State.QUARANTINED))
 
     @api.post("/tacit/v1/memories/{id}/restore")
     async def restore(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
         """Bring a memory back: into use if it ever was in use, else as a candidate."""
-        reason = (body and body.reason) or "restored by hand"
-        return await service.storing(lambda: _move(service.bank, id, caller.namespace, reason, _restored))
+        return await service.storing(lambda: _move(service.bank, id, caller, body, "restored", None))
 
     @api.post("/tacit/v1/memories/{id}/activate")
     async def activate(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
         """Take a memory into use on your own judgement, whatever its state: the way of one that was imported."""
-        reason = (body and body.reason) or "activated by hand"
-        return await service.storing(lambda: _move(service.bank, id, caller.namespace, reason, _activated))
+        return await service.storing(lambda: _move(service.bank, id, caller, body, "activated", State.ACTIVE))
 
     @api.delete("/tacit/v1/memories/{id}")
     async def delete(id: str, caller: Admin) -> Deleted:
@@ -188,7 +186,7 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
         """The latest jobs, newest first."""
         states = None if state is None else [state]
         found = await service.storing(lambda: service.jobs.list(caller.namespace, states, limit))
-        return JobPage(jobs=[_job(job) for job in found])
+        return JobPage(jobs=[_row(job) for job in found])
 
     @api.get("/tacit/v1/jobs/{id}")
     async def job(id: str, caller: Asking) -> JobRow:
@@ -196,19 +194,13 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
         if not (caller.key.may("ask") or caller.key.may("admin")):
             raise forbidden("ask")
         check_name("the id", id)
-        found = await service.storing(lambda: service.jobs.get(id, caller.namespace))
-        if found is None:
-            raise _no_job(id, caller.namespace)
-        return _job(found)
+        return _found(await service.storing(lambda: service.jobs.get(id, caller.namespace)), id, caller.namespace)
 
     @api.post("/tacit/v1/jobs/{id}/retry")
     async def retry(id: str, caller: Admin) -> JobRow:
         """Queue a failed job once more; one in another state stays as it is."""
         check_name("the id", id)
-        found = await service.storing(lambda: service.jobs.retry(id, caller.namespace))
-        if found is None:
-            raise _no_job(id, caller.namespace)
-        return _job(found)
+        return _found(await service.storing(lambda: service.jobs.retry(id, caller.namespace)), id, caller.namespace)
 
 
 def by_name(counts: Mapping[State, int]) -> dict[str, int]:
@@ -216,12 +208,14 @@ def by_name(counts: Mapping[State, int]) -> dict[str, int]:
     return {state.value: count for state, count in counts.items()}
 
 
-def _no_job(id: str, namespace: str) -> Refused:
-    return not_found(f"namespace {namespace!r} has no job {id!r}", "job_not_found")
-
-
-def _job(job: Job) -> JobRow:
+def _row(job: Job) -> JobRow:
     return JobRow(**{name: getattr(job, name) for name in JobRow.model_fields})
+
+
+def _found(job: Job | None, id: str, namespace: str) -> JobRow:
+    if job is None:
+        raise not_found(f"namespace {namespace!r} has no job {id!r}", "job_not_found")
+    return _row(job)
 
 
 def _detail(service: Service, id: str, namespace: str) -> MemoryDetail:
@@ -229,6 +223,7 @@ def _detail(service: Service, id: str, namespace: str) -> MemoryDetail:
     bank = service.bank
     memory = bank.get(id, namespace)
     steps, why = memory.provenance.get("steps"), memory.provenance.get("why")
+    norms = np.linalg.norm(memory.prompt.astype(np.float64), axis=1)
     return MemoryDetail(
         **asdict(bank.info(id, namespace)),
         provenance=memory.provenance,
@@ -236,7 +231,14 @@ def _detail(service: Service, id: str, namespace: str) -> MemoryDetail:
         why=why if isinstance(why, str) else None,
         history=bank.history(id, namespace),
         neighbours=_neighbours(bank, memory),
-        prompt=_figures(memory, service.backbone.embedding_norm),
+        prompt=SoftPrompt(
+            tokens=len(memory.prompt),
+            width=memory.prompt.shape[1],
+            norm_low=float(norms.min()),
+            norm_mean=float(norms.mean()),
+            norm_high=float(norms.max()),
+            embedding_norm=service.backbone.embedding_norm,
+        ),
     )
 
 
@@ -250,47 +252,19 @@ def _neighbours(bank: Bank, memory: Memory) -> list[Neighbour]:
         states=tuple(State),
     )
     found: list[Neighbour] = []
-    for hit in hits:
-        if hit.memory_id == memory.id or len(found) == NEIGHBOURS:
-            continue
-        try:
-            near = bank.get(hit.memory_id, memory.namespace)
-        except MemoryNotFound:
-            continue  # deleted meanwhile
-        found.append(Neighbour(id=near.id, problem=near.problem, state=near.state, similarity=hit.similarity))
+    for hit in [hit for hit in hits if hit.memory_id != memory.id][:NEIGHBOURS]:
+        with suppress(MemoryNotFound):  # deleted meanwhile
+            near = bank.info(hit.memory_id, memory.namespace)
+            found.append(Neighbour(id=near.id, problem=near.problem, state=near.state, similarity=hit.similarity))
     return found
 
 
-def _figures(memory: Memory, embedding_norm: float) -> SoftPrompt:
-    norms = np.linalg.norm(memory.prompt.astype(np.float64), axis=1)
-    tokens, width = memory.prompt.shape
-    return SoftPrompt(
-        tokens=tokens,
-        width=width,
-        norm_low=float(norms.min()),
-        norm_mean=float(norms.mean()),
-        norm_high=float(norms.max()),
-        embedding_norm=embedding_norm,
-    )
-
-
-def _move(bank: Bank, id: str, namespace: str, reason: str, to: Callable[[Sequence[State]], State]) -> MemoryInfo:
-    """Give a memory the state that ``to`` makes of all its states so far; nothing is written where it has it."""
+def _move(bank: Bank, id: str, caller: Caller, body: Why | None, how: str, to: State | None) -> MemoryInfo:
+    """Give a memory a state, or bring it back (None); nothing is written where it has the state."""
     check_name("the id", id)
-    with bank.transaction():  # so that the history is still the one that the new state was made of
-        states = [step.new for step in bank.history(id, namespace)]
-        if to(states) is not states[-1]:
-            bank.set_state(id, namespace, to(states), reason)
-        return bank.info(id, namespace)
-
-
-def _quarantined(states: Sequence[State]) -> State:
-    return State.QUARANTINED
-
-
-def _activated(states: Sequence[State]) -> State:
-    return State.ACTIVE
-
-
-def _restored(states: Sequence[State]) -> State:
-    return State.ACTIVE if State.ACTIVE in states else State.CANDIDATE
+    with bank.transaction():  # so that the history is still the one that the new state is made of
+        states = [step.new for step in bank.history(id, caller.namespace)]
+        new = to or (State.ACTIVE if State.ACTIVE in states else State.CANDIDATE)
+        if new is not states[-1]:
+            bank.set_state(id, caller.namespace, new, (body and body.reason) or f"{how} by hand")
+        return bank.info(id, caller.namespace)

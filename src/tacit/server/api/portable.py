@@ -81,9 +81,9 @@ def _check(service: Service, memory: Memory) -> None:
     tokens, width = memory.prompt.shape
     if width != backbone.hidden_size:
         raise invalid(f"the soft prompt has width {width}; this model's is {backbone.hidden_size}", code="wrong_shape")
-    if tokens >= backbone.context:
+    if tokens >= service.context:
         raise invalid(
-            f"the soft prompt has {tokens} tokens; this model's context is {backbone.context}", code="wrong_shape"
+            f"the soft prompt has {tokens} tokens; this model's context is {service.context}", code="wrong_shape"
         )
     norm = float(np.linalg.norm(memory.prompt.astype(np.float64), axis=1).max())
     largest = config.learn.norm_cap * backbone.embedding_norm

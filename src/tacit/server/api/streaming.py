@@ -24,6 +24,10 @@ LOOK_SECONDS = 0.25
 
 async def merged(streams: Sequence[AsyncIterator[T]]) -> AsyncIterator[tuple[int, T]]:
     """What several streams yield, as it comes, with the stream's number; the first error ends them all."""
+    if len(streams) == 1:  # without a task and a queue between
+        async for single in streams[0]:
+            yield 0, single
+        return
     news: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue()
 
     async def read(number: int, stream: AsyncIterator[T]) -> None:

@@ -33,20 +33,25 @@ class Detokeniser:
         self._shown = 0
         self.stopped = False
 
-    def push(self, token_id: int) -> str:
-        """The text that can be shown now that this token is there; often one word, sometimes nothing."""
-        if self.stopped:
-            return ""
+    def push(self, token_id: int, *, last: bool = False) -> str:
+        """The text that can be shown now that this token is there; often one word, sometimes nothing; the rest with the
+        last one."""
         self._ids.append(token_id)
-        self._decode(final=False)
-        return self._show(final=False)
+        return self._more(final=last)
 
     def end(self) -> str:
         """The rest of the text."""
+        return self._more(final=True)
+
+    def whole(self, ids: Sequence[int]) -> str:
+        """The text of a finished rollout, as streaming would have shown it."""
+        return "".join([*map(self.push, ids), self.end()])
+
+    def _more(self, *, final: bool) -> str:
         if self.stopped:
             return ""
-        self._decode(final=True)
-        return self._show(final=True)
+        self._decode(final=final)
+        return self._show(final=final)
 
     def _decode(self, *, final: bool) -> None:
         before = self._plain(self._ids[self._start : self._read])
@@ -62,25 +67,11 @@ class Detokeniser:
 
     def _show(self, *, final: bool) -> str:
         text, end = self._text, len(self._text)
-        longest = max(map(len, self._stop), default=0)
-        cuts = [at for at in (text.find(stop, max(0, self._shown - longest)) for stop in self._stop) if at >= 0]
+        cuts = [at for at in (text.find(stop, max(0, self._shown - len(stop))) for stop in self._stop) if at >= 0]
         if cuts:
             end, self.stopped = min(cuts), True
-        elif not final:
-            end -= self._may_be_stop(text)
+        elif not final:  # without what may be the beginning of a stop string
+            begun = [size for stop in self._stop for size in range(1, len(stop)) if text.endswith(stop[:size])]
+            end -= max(begun, default=0)
         shown, self._shown = text[self._shown : end], max(end, self._shown)
         return shown
-
-    def _may_be_stop(self, text: str) -> int:
-        """Characters at the end that are the beginning of a stop string."""
-        longest = max(map(len, self._stop), default=0)
-        for size in range(min(longest - 1, len(text)), 0, -1):
-            if any(stop.startswith(text[-size:]) for stop in self._stop):
-                return size
-        return 0
-
-
-def whole(tokenizer: Any, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
-    """The text of a finished rollout, as streaming would have shown it."""
-    text = Detokeniser(tokenizer, stop)
-    return "".join([*map(text.push, ids), text.end()])

@@ -247,12 +247,12 @@ class JobQueue:
 
         Store the memory in the same ``bank.transaction()``, and only if this says True.
         """
-        ended = {"state": JobState.DONE.value, "memory_id": memory_id, "outcome": _note(outcome)}
+        ended = {"state": JobState.DONE.value, "memory_id": memory_id, "outcome": note(outcome)}
         return self._write(job, worker, finished=self.clock(), lease_until=None, **ended)
 
     def fail(self, job: Job, worker: str, error: str) -> bool:
         """The job cannot be done; False, and nothing changed, if it is no longer this worker's."""
-        ended = {"state": JobState.FAILED.value, "error": _note(error)}
+        ended = {"state": JobState.FAILED.value, "error": note(error)}
         return self._write(job, worker, finished=self.clock(), lease_until=None, **ended)
 
     def release(self, worker: str) -> int:
@@ -314,7 +314,7 @@ def _owned(worker: str) -> Any:
     return and_(_j.worker == worker, _j.state == JobState.LEARNING)
 
 
-def _note(text: str) -> str:
+def note(text: str) -> str:
     """``text`` as every database can keep it, of bearable length: errors quote all sorts of things."""
     return text.encode("utf-8", "replace").decode().replace("\0", " ")[:LONGEST_NOTE]
 

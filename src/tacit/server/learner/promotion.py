@@ -44,11 +44,12 @@ from tacit.answers.vote import equivalent, extract
 from tacit.bank import schema
 from tacit.bank.base import Bank, MemoryInfo
 from tacit.engines.base import Request, Rollout
-from tacit.errors import MemoryNotFound
+from tacit.errors import EngineError, EngineLost, MemoryNotFound, ModelError
 from tacit.judges.verifiers import Candidate
 from tacit.memory import Memory, State
 from tacit.problem import Problem
 from tacit.server.keys import KeyStore
+from tacit.server.learner.jobs import note
 
 UNPROVEN = "learned from traffic, not yet proven"
 """How the reason of every candidate begins that may yet be promoted."""
@@ -85,8 +86,11 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a trial said about one candidate: ``decision`` is "promoted", "tried" (again later) or "refused"."""
+class Trial:
+    """What came of trying one candidate: ``decision`` is "promoted", "tried" (again later) or "refused".
+
+    ``benefits`` are those for its neighbours; none where the trial could not be run.
+    """
 
     memory_id: str
     decision: str
@@ -127,15 +131,13 @@ class Promoter:
 
     def __init__(self, agent: Agent, rule: Rule | None = None) -> None:
         self.agent, self.rule = agent, rule or Rule()
+        # Whose belief decides; without one, labels by vote do.
+        self._judge = agent.verifier if agent.verifier is not None and agent.verifier.calibrated else None
         self._plain: dict[str, float] = {}  # how the samples without any memory do on a neighbour
         self._seen = -1
         self._waiting: dict[str, int] = {}  # how many memories there were when a candidate had too few neighbours
 
-    @property
-    def _believes(self) -> bool:
-        return self.agent.verifier is not None and self.agent.verifier.calibrated
-
-    def step(self, limit: int, computing: Callable[[], AbstractContextManager[None]] = nullcontext) -> list[Verdict]:
+    def step(self, limit: int, computing: Callable[[], AbstractContextManager[None]] = nullcontext) -> list[Trial]:
         """Try up to ``limit`` candidates, oldest first, together, and write what came of it. Empty: nothing to try.
 
         What can be thrown away is done within ``computing()``.
@@ -146,28 +148,22 @@ class Promoter:
             return []
         infos = {info.id: info for info in bank.find(namespace, states=NEIGHBOURS_IN)}
         origins = key_ids(bank, namespace)
-        sources = None if self._believes else Sources.of(bank, namespace)
+        sources = None if self._judge is not None else Sources.of(bank, namespace)
         due: list[tuple[Memory, list[MemoryInfo]]] = []
         for info in infos.values():
             if len(due) == limit:
                 break
             if info.state is State.CANDIDATE and info.reason.startswith(UNPROVEN) and self._due(info.id, len(infos)):
-                memory = bank.get(info.id, namespace)
-                if memory.provenance.get("admitted") and memory.fingerprint == self.agent.backbone.fingerprint:
-                    if sources is not None and not sources.trusts(origins.get(info.id)):
-                        self._refuse_untried(memory)
-                        continue
-                    near = self._neighbours(memory, infos, origins, sources)
-                    if len(near) >= self.rule.least:
-                        due.append((memory, near))
-                    else:
-                        self._waiting[info.id] = len(infos)
+                with suppress(MemoryNotFound):  # deleted meanwhile
+                    memory = bank.get(info.id, namespace)
+                    near = self._vouching(memory, infos, origins, sources)
+                    due += [(memory, near)] if near else []
         if not due:
             self._seen = revision  # until something changes
             return []
         with computing():
-            benefits = self._try(due)
-        return [self._write(memory, values, len(infos)) for (memory, _), values in zip(due, benefits, strict=True)]
+            outcomes = self._try(due)
+        return [self._write(memory, outcome, len(infos)) for (memory, _), outcome in zip(due, outcomes, strict=True)]
 
     def _tries(self, id: str) -> tuple[int, int]:
         """Trials so far, and how many memories the namespace had at the latest."""
@@ -181,10 +177,35 @@ class Promoter:
         tries, before = self._tries(id)
         return tries == 0 or memories >= 1.5 * before
 
-    def _neighbours(
+    def _vouching(
         self, memory: Memory, infos: dict[str, MemoryInfo], origins: dict[str, str], sources: Sources | None
     ) -> list[MemoryInfo]:
-        """The nearest memories whose problems may vouch for this one."""
+        """The neighbours that a candidate is to be tried on; none, and it is told why, where it cannot be yet."""
+        rule, context = self.rule, self.agent.engine.context
+        if not memory.provenance.get("admitted") or memory.fingerprint != self.agent.backbone.fingerprint:
+            return []
+        if sources is not None and not sources.trusts(origins.get(memory.id)):
+            self._tell(memory, UNTRUSTED)
+            return []
+        near = self._neighbours(memory, infos, origins, sources)
+        if len(near) >= rule.least:
+            return near
+        self._waiting[memory.id] = len(infos)
+        if len(self._neighbours(memory, infos, origins, sources, fitting=False)) >= rule.least:
+            few = f"too few similar problems leave room for it and an answer in a context of {context}"
+            self._tell(memory, f"{UNPROVEN}; {few}, so it waits")
+        return []
+
+    def _neighbours(
+        self,
+        memory: Memory,
+        infos: dict[str, MemoryInfo],
+        origins: dict[str, str],
+        sources: Sources | None,
+        *,
+        fitting: bool = True,
+    ) -> list[MemoryInfo]:
+        """The nearest memories whose problems may vouch for this one, and leave room for it."""
         own, k = origins.get(memory.id), 8 * self.rule.neighbours
         while True:
             hits = self.agent.bank.search(
@@ -198,23 +219,40 @@ class Promoter:
             )
             near = [infos[hit.memory_id] for hit in hits if hit.memory_id in infos]
             near = [info for info in near if info.problem_id != memory.problem_id and info.label is not None]
-            near = [info for info in near if self._fits(info, memory)]
             if sources is not None:
                 near = [info for info in near if sources.vouches(origins.get(info.id), own)]
+            if fitting:
+                near = [info for info in near if self._room(info) >= len(memory.prompt)]
             if len(near) >= self.rule.neighbours or len(hits) < k:
                 return near[: self.rule.neighbours]
             k *= 4
 
-    def _refuse_untried(self, memory: Memory) -> None:
-        if memory.reason != UNTRUSTED:
-            with suppress(MemoryNotFound):  # deleted meanwhile
-                self.agent.bank.set_state(memory.id, memory.namespace, State.CANDIDATE, UNTRUSTED)
+    def _room(self, info: MemoryInfo) -> int:
+        return self.agent.responder.room(len(self.agent.backbone.encode(info.problem)))
 
-    def _fits(self, info: MemoryInfo, memory: Memory) -> bool:
-        backbone, room = self.agent.backbone, len(memory.prompt) + self.agent.sampling.max_tokens
-        return len(backbone.encode(info.problem)) + room <= backbone.context
+    def _tell(self, memory: Memory, reason: str) -> None:
+        """Give a candidate that is not tried this reason, unless it has it."""
+        if memory.reason != reason:
+            self._move(memory, State.CANDIDATE, reason)
 
-    def _try(self, due: Sequence[tuple[Memory, list[MemoryInfo]]]) -> list[tuple[float, ...]]:
+    def _move(self, memory: Memory, state: State, reason: str) -> None:
+        """Give a memory another state and reason, unless it was deleted or somebody has decided meanwhile."""
+        bank = self.agent.bank
+        with bank.transaction(), suppress(MemoryNotFound):
+            now = bank.info(memory.id, memory.namespace)
+            if (now.state, now.reason) == (memory.state, memory.reason):
+                bank.set_state(memory.id, memory.namespace, state, reason)
+
+    def _try(self, due: Sequence[tuple[Memory, list[MemoryInfo]]]) -> list[tuple[float, ...] | str]:
+        """The benefits of each candidate, or why it could not be tried: if not all together, then each by itself."""
+        try:
+            return [*self._benefits(due)]
+        except EngineLost:
+            raise  # no fault of theirs: the process ends, and tries again later
+        except (EngineError, ModelError) as error:
+            return [note(str(error))] if len(due) == 1 else [outcome for one in due for outcome in self._try([one])]
+
+    def _benefits(self, due: Sequence[tuple[Memory, list[MemoryInfo]]]) -> list[tuple[float, ...]]:
         """The benefit of each candidate for each of its neighbours; all samples are drawn in one batch."""
         missing = {info.id: info for _, near in due for info in near if info.id not in self._plain}
         asked = [(info, None) for info in missing.values()]
@@ -241,32 +279,34 @@ class Promoter:
     def _worth(self, info: MemoryInfo, group: Sequence[Rollout]) -> float:
         """How good samples of a neighbour's problem look, in 0..1."""
         answers = [extract(rollout.text) for rollout in group]
-        if self.agent.verifier is not None and self._believes:
+        if self._judge is not None:
             candidates = [Candidate(rollout, answer, 0.0) for rollout, answer in zip(group, answers, strict=True)]
-            return float(np.mean(self.agent.verifier.score(info.problem, candidates)))
+            return float(np.mean(self._judge.score(info.problem, candidates)))
         label = info.label
         assert label is not None
         return float(np.mean([answer is not None and equivalent(answer, label) for answer in answers]))
 
-    def _write(self, memory: Memory, benefits: tuple[float, ...], memories: int) -> Verdict:
+    def _write(self, memory: Memory, outcome: tuple[float, ...] | str, memories: int) -> Trial:
         rule, bank = self.rule, self.agent.bank
-        mean, suffering = float(np.mean(benefits)), sum(value < -rule.harm for value in benefits)
-        by = self.agent.verifier.name if self.agent.verifier is not None and self._believes else "labels by vote"
-        said = f"mean benefit {mean:+.2f} on {len(benefits)} other problems, {suffering} suffered ({by})"
+        benefits = () if isinstance(outcome, str) else outcome
+        if benefits:
+            mean, suffering = float(np.mean(benefits)), sum(value < -rule.harm for value in benefits)
+            by = "labels by vote" if self._judge is None else self._judge.name
+            said = f"mean benefit {mean:+.2f} on {len(benefits)} other problems, {suffering} suffered ({by})"
+            passed = mean >= rule.benefit and suffering <= rule.suffering * len(benefits)
+        else:
+            said, passed = f"it could not be tried: {outcome}", False
         with bank.transaction():
             tries = self._tries(memory.id)[0] + 1
-            if mean >= rule.benefit and suffering <= rule.suffering * len(benefits):
+            if passed:
                 decision, state, reason = "promoted", State.ACTIVE, f"promoted: {said}"
             elif tries >= rule.tries:
                 decision, state, reason = "refused", State.CANDIDATE, f"not promoted after {tries} trials: {said}"
             else:
                 decision, state, reason = "tried", State.CANDIDATE, f"{UNPROVEN}; trial {tries}: {said}"
             bank.mark(memory.namespace, f"promotion:{memory.id}", json.dumps({"tries": tries, "memories": memories}))
-            with suppress(MemoryNotFound):  # deleted meanwhile
-                now = bank.info(memory.id, memory.namespace)
-                if (now.state, now.reason) == (memory.state, memory.reason):  # else somebody has decided meanwhile
-                    bank.set_state(memory.id, memory.namespace, state, reason)
-        return Verdict(memory.id, decision, reason, benefits)
+            self._move(memory, state, reason)
+        return Trial(memory.id, decision, reason, benefits)
 
 
 def quarantine_hurtful(bank: Bank, rule: Rule | None = None) -> list[str]:
@@ -290,10 +330,10 @@ def quarantine_hurtful(bank: Bank, rule: Rule | None = None) -> list[str]:
         uses, helped, hurt = (getattr(row, what) - before[what] for what in ("uses", "helped", "hurt"))
         if hurt - helped >= rule.hurt_lead and hurt >= rule.hurt_share * max(1, uses):
             reason = f"quarantined: in {uses} uses it hurt {hurt} and helped {helped} times"
-            with bank.transaction():
+            with suppress(MemoryNotFound), bank.transaction():  # deleted meanwhile
                 bank.mark(row.namespace, name, json.dumps({"uses": row.uses, "helped": row.helped, "hurt": row.hurt}))
                 bank.set_state(row.id, row.namespace, State.QUARANTINED, reason)
-            taken.append(row.id)
+                taken.append(row.id)
     return taken
 
 

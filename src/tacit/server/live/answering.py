@@ -14,20 +14,18 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from tacit.answers.vote import extract
 from tacit.bank.base import Hit
-from tacit.engines.base import Progress, Request, Rollout
+from tacit.engines.base import Alternatives, Progress, Request, Rollout
 from tacit.errors import EngineError
 from tacit.judges.verifiers import VoteShare
 from tacit.memory import Memory
 from tacit.responses import candidates
-from tacit.routing import Route, route
+from tacit.routing import NO_MEMORY, Route, route
 from tacit.seeds import derive
 from tacit.server.live.service import Service
 
 OFF = Route("off", "memory is off for this request")
 ALONE = Route("memory", "asked with the memory alone")
-NONE = Route("no_memory", "no memory is similar enough")
 NO_ROOM = Route("no_memory", "the most similar memory does not fit beside the prompt and its answer")
 
 
@@ -39,6 +37,7 @@ class Plan:
         asked: what the plain model would be asked.
         namespace: whose memories.
         problem: what memories are found by.
+        room: positions that a soft prompt may take beside prompt and answer.
         memory: "auto", "off" or an id.
         verify: compare with the plain answer.
     """
@@ -46,8 +45,9 @@ class Plan:
     asked: Request
     namespace: str
     problem: str
-    memory: str = "off"
-    verify: bool = True
+    room: int
+    memory: str
+    verify: bool
 
 
 @dataclass
@@ -58,6 +58,7 @@ class Answering:
         hit: the recalled memory.
         routes: per choice, known when its first token is passed on.
         generated: tokens of every rollout made for this request, whichever was returned.
+        soft_prompt: of the recalled memory, float32 [K, d].
     """
 
     service: Service
@@ -65,39 +66,27 @@ class Answering:
     hit: Hit | None = None
     routes: dict[int, Route] = field(default_factory=dict)
     generated: int = 0
-    _prompt: Tensor | None = None
+    soft_prompt: Tensor | None = None
     _why: Route = OFF
-
-    @property
-    def soft_prompt(self) -> Tensor | None:
-        """The memory that was recalled, float32 [K, d]."""
-        return self._prompt
 
     async def recall(self) -> None:
         """Find the memory to answer with."""
-        plan = self.plan
-        if plan.memory == "off":
+        if self.plan.memory == "off":
             return
-        self._why = NONE
-        found = await self.service.computing(self._named if plan.memory != "auto" else self._nearest)
-        room = self.service.context - len(plan.asked.ids) - plan.asked.max_tokens
-        if found is not None and len(found[1].prompt) <= room:
-            self.hit, self._prompt, self._why = found[0], torch.tensor(found[1].prompt), ALONE
-        elif found is not None:
-            self._why = NO_ROOM
+        found = await self.service.computing(self._found)
+        self._why = NO_MEMORY if found is None else NO_ROOM
+        if found is not None and len(found[1].prompt) <= self.plan.room:
+            self.hit, self.soft_prompt, self._why = found[0], torch.tensor(found[1].prompt), ALONE
 
-    def _nearest(self) -> tuple[Hit, Memory] | None:
-        recall = self.service.recall(self.plan.namespace)
-        [found] = recall.recalled(recall.keys([self.plan.problem]))
-        return found
-
-    def _named(self) -> tuple[Hit, Memory]:
+    def _found(self) -> tuple[Hit, Memory] | None:
         plan = self.plan
         recall = self.service.recall(plan.namespace)
-        memory = self.service.bank.get(plan.memory, plan.namespace)
-        [key] = recall.keys([plan.problem])
-        similarity = float(key.astype(float) @ memory.key.astype(float)) if len(key) == len(memory.key) else 0.0
-        return Hit(memory.id, memory.problem_id, similarity), memory
+        named = None if plan.memory == "auto" else self.service.bank.get(plan.memory, plan.namespace)
+        [key] = keys = recall.keys([plan.problem])
+        if named is None:
+            return recall.recalled(keys)[0]
+        similarity = float(key.astype(float) @ named.key.astype(float)) if len(key) == len(named.key) else 0.0
+        return Hit(named.id, named.problem_id, similarity), named
 
     async def tokens(self, *, whole: bool = False) -> AsyncIterator[Progress]:
         """Every token of every choice, each choice's last with its rollout.
@@ -109,30 +98,30 @@ class Answering:
             EngineBusy, EngineError: the engine cannot serve the request.
         """
         plain = self.plan.asked
-        if self._prompt is None or not self.plan.verify:
-            request = plain if self._prompt is None else replace(plain, soft_prompt=self._prompt)
-            async for progress in self._streamed(request, whole):
+        if self.soft_prompt is None or not self.plan.verify:
+            async for progress in self._streamed(replace(plain, soft_prompt=self.soft_prompt), whole):
                 self.routes.setdefault(progress.index, self._why)
                 yield progress
             return
         votes = self._votes()
-        asked = [plain, replace(plain, soft_prompt=self._prompt)]
+        asked = [plain, replace(plain, soft_prompt=self.soft_prompt)]
         asked += [replace(votes, soft_prompt=r.soft_prompt) for r in asked] if votes is not None else []
         rollouts = await asyncio.gather(*[self._whole(request) for request in asked])
         zero, memory = rollouts[:2]
-        answers = [[extract(rollout.text) for rollout in arm] for arm in rollouts]
+        task = self.service.task
+        answers = [[task.extract(rollout.text) for rollout in arm] for arm in rollouts]
         voters = answers[2:] or answers[:2]
-        arms = [candidates(*arm) for arm in zip(rollouts[:2], answers[:2], voters, strict=True)]
+        arms = [candidates(*arm, task) for arm in zip(rollouts[:2], answers[:2], voters, strict=True)]
         pairs = list(zip(*arms, strict=True))
-        routes = await self.service.computing(lambda: route(self.plan.problem, pairs, self.service.verifier))
+        verifier = self.service.verifier
+        routes = await self.service.computing(lambda: route(self.plan.problem, pairs, verifier, task))
         for index, decided in enumerate(routes):
             self.routes[index] = decided
             chosen = (memory if decided.takes_memory else zero)[index]
-            for place, token in enumerate(chosen.token_ids):
-                last = place == len(chosen.token_ids) - 1
+            for place, drawn in enumerate(listed(chosen), 1):
+                last = place == len(chosen.token_ids)
                 if last or not whole:
-                    top = chosen.alternatives[place] if chosen.alternatives else ()
-                    yield Progress(0, index, token, chosen.logprobs[place], top, chosen if last else None)
+                    yield Progress(0, index, *drawn, chosen if last else None)
 
     def _votes(self) -> Request | None:
         """Further samples of each side, where the verifier counts votes and the request asks for too few."""
@@ -175,3 +164,9 @@ class Answering:
         finally:
             if left:
                 self.service.engine.cancel(handle)
+
+
+def listed(rollout: Rollout) -> list[tuple[int, float, Alternatives]]:
+    """The tokens of a rollout, each with its log-probability and the most likely others."""
+    tops = rollout.alternatives or ((),) * len(rollout.token_ids)
+    return list(zip(rollout.token_ids, rollout.logprobs, tops, strict=True))

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 LATEST = 500
 """Answers that are kept of one namespace."""
@@ -61,7 +62,7 @@ class Minute:
 
 
 @dataclass
-class _Told:
+class _Kept:
     last: int = 0
     answers: deque[Answer] = field(default_factory=lambda: deque(maxlen=LATEST))
     minutes: deque[Minute] = field(default_factory=lambda: deque(maxlen=MINUTES))
@@ -73,45 +74,20 @@ class Feed:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """``clock`` gives unix seconds."""
         self._clock, self._lock = clock, threading.Lock()
-        self._told: dict[str, _Told] = {}
+        self._kept: dict[str, _Kept] = {}
 
-    def add(
-        self,
-        namespace: str,
-        *,
-        model: str,
-        route: str | None,
-        why: str | None,
-        memory: str | None,
-        similarity: float | None,
-        seconds: float,
-        tokens: int,
-        problem: str,
-        learning: str,
-    ) -> None:
+    def add(self, namespace: str, *, route: str | None, why: str | None, problem: str, **told: Any) -> None:
         """Tell of an answer; see ``Answer`` for the fields."""
         now = self._clock()
         with self._lock:
-            told = self._told.setdefault(namespace, _Told())
-            told.last += 1
-            answer = Answer(
-                number=told.last,
-                time=now,
-                model=model,
-                route=route,
-                why=None if why is None else why[:EXCERPT],
-                memory=memory,
-                similarity=similarity,
-                seconds=seconds,
-                tokens=tokens,
-                problem=problem[:EXCERPT],
-                learning=learning,
-            )
-            told.answers.append(answer)
+            kept = self._kept.setdefault(namespace, _Kept())
+            kept.last += 1
+            short, excerpt = why and why[:EXCERPT], problem[:EXCERPT]
+            kept.answers.append(Answer(kept.last, now, route=route, why=short, problem=excerpt, **told))
             start = int(now // 60) * 60
-            if not told.minutes or told.minutes[-1].time < start:  # a clock that was put back stays in its last minute
-                told.minutes.append(Minute(start))
-            minute = told.minutes[-1]
+            if not kept.minutes or kept.minutes[-1].time < start:  # a clock that was put back stays in its last minute
+                kept.minutes.append(Minute(start))
+            minute = kept.minutes[-1]
             minute.requests += 1
             if route is not None:
                 minute.routes[route] = minute.routes.get(route, 0) + 1
@@ -122,7 +98,7 @@ class Feed:
         All that is kept if there never was a number ``after``: it is from before a restart.
         """
         with self._lock:
-            told = self._told.get(namespace, _Told())
-            first = after if after <= told.last else 0
-            answers = [one for one in told.answers if one.number > first]
-            return told.last, answers, [Minute(m.time, m.requests, dict(m.routes)) for m in told.minutes]
+            kept = self._kept.get(namespace, _Kept())
+            first = after if after <= kept.last else 0
+            answers = [one for one in kept.answers if one.number > first]
+            return kept.last, answers, [Minute(m.time, m.requests, dict(m.routes)) for m in kept.minutes]

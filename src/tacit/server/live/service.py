@@ -1,7 +1,7 @@
 """What a serving process holds: model, engine, bank, keys, queue, and one ``Recall`` per namespace.
 
 Builds on backbone, the shared engine, recall, the bank, keys and jobs. The event loop never computes and never waits
-for a disk: model work outside the engine's thread (keys, scores, verdicts) has one thread, the database another few.
+for a disk: model work outside the engine's thread (keys, scores, routes) has one thread, the database another few.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from tacit.assembly import bind, build_verifier, load_backbone, open_engine, set_threads
+from tacit.assembly import bind, build_verifier, load_backbone, open_engine, set_threads, task_of
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.engines.base import Request
@@ -47,6 +47,7 @@ class Service:
         self.threads = set_threads(config, products=True)
         self.bank: Bank = open_bank(config.bank, busy_timeout=PATIENCE)
         self.backbone = load_backbone(config, self.bank, served(self.bank), unsaid="")
+        self.task = task_of(config)
         self.verifier: Verifier | None = build_verifier(config)
         self.keys, self.jobs = KeyStore(self.bank), JobQueue(self.bank)
         self.local = LocalEngine(self.backbone, max_rows=config.limits.rows)

@@ -1,0 +1,73 @@
+"""How a problem or a conversation becomes a prompt: by the tokenizer's chat template, or plain where it has none.
+
+Builds on errors. Nothing else knows the layout, so that what a memory is learned on and what a server's client asks are
+the same tokens: a conversation of one user message is the prompt of that problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tacit.errors import ModelError
+from tacit.tasks.maths import MATHS
+
+BOXED = MATHS.instruction
+
+Turn = dict[str, str]
+"""``role`` ("system", "user" or "assistant") and ``content`` of a message."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a problem becomes a prompt.
+
+    Attributes:
+        instruction: appended to the problem ("" for none).
+        system: system message, for chat templates ("" for none).
+    """
+
+    instruction: str = BOXED
+    system: str = ""
+
+    def asked(self, problem: str) -> str:
+        """A problem as the user says it."""
+        return f"{problem}\n{self.instruction}" if self.instruction else problem
+
+    def turns(self, problem: str, examples: Sequence[tuple[str, str]] = ()) -> list[Turn]:
+        """The conversation that asks for a problem, after worked (problem, solution) pairs."""
+        turns = []
+        for shown, solution in examples:
+            turns += [{"role": "user", "content": self.asked(shown)}, {"role": "assistant", "content": solution}]
+        return [*turns, {"role": "user", "content": self.asked(problem)}]
+
+
+def token_ids(tokenizer: Any, turns: Sequence[Turn], system: str = "") -> list[int]:
+    """Token ids of a conversation, ready for the assistant's turn; none where the tokenizer finds nothing in it.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        turns: the conversation, its instructions included.
+        system: what a chat template gets as system message where the conversation has none ("" for nothing).
+
+    Raises:
+        ModelError: the chat template refuses these roles or their order.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        ids: list[int] = tokenizer("".join(map(_plain, turns)), verbose=False)["input_ids"]
+        return ids
+    if system and all(turn["role"] != "system" for turn in turns):
+        turns = [{"role": "system", "content": system}, *turns]
+    try:
+        text = tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # the template is a program of the model's makers, and raises what it likes
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"the model's chat template refuses these messages: {reason}") from error
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _plain(turn: Turn) -> str:
+    form = {"user": "Problem: {}\nSolution:", "assistant": " {}\n\n"}.get(turn["role"], "{}\n\n")
+    return form.format(turn["content"])
