@@ -40,8 +40,9 @@ from tacit.model.cache import RaggedCache, round_up
 from tacit.problem import Problem
 from tacit.responses import Responses
 
-AT_ONCE = 256
-"""Rollouts generated behind activations at once, unless one request has more."""
+ROWS, PREFILLED = 256, 16384
+"""Most rollouts generated behind activations at once, and most prompt tokens (padding included) of a first pass; one
+request may have more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,10 +165,11 @@ def _parts(requests: Sequence[Behind]) -> Iterator[list[Behind]]:
     """Requests in order, as many at a time as are generated at once."""
     held: list[Behind] = []
     for request in requests:
-        if held and sum(one.n for one in held) + request.n > AT_ONCE:
+        more = [*held, request]
+        if held and (sum(one.n for one in more) > ROWS or len(more) * max(map(length_of, more)) > PREFILLED):
             yield held
-            held = []
-        held.append(request)
+            more = [request]
+        held = more
     if held:
         yield held
 
@@ -188,8 +190,8 @@ class _Row:
 
 @torch.inference_mode()
 def generated(backbone: Backbone, requests: Sequence[Behind]) -> list[list[Rollout]]:
-    """The rollouts of requests (well formed, and with room in the context), all in one batch. What shares the batch
-    changes no bit of a rollout."""
+    """The rollouts, without alternatives, of requests that are well formed and fit the context, all in one batch. What
+    shares the batch changes no bit of a rollout."""
     groups = []
     for one in requests:
         seeds = one.seeds if one.temperature > 0 else [0] * one.n
