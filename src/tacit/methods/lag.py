@@ -19,7 +19,7 @@ every engine, and counted as theirs is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -150,7 +150,10 @@ class PastEngine(Engine):
         """See ``Engine.generate``."""
         behind = [request for request in requests if isinstance(request, Behind)]
         plain = iter(self._engine.generate([request for request in requests if not isinstance(request, Behind)]))
-        served = (group for part in _parts(behind) for group in generated(self._backbone, part))
+        rows, length = max((one.n for one in behind), default=1), max(map(length_of, behind), default=1)
+        step = max(1, min(ROWS // rows, PREFILLED // length))
+        parts = (behind[at : at + step] for at in range(0, len(behind), step))
+        served = (group for part in parts for group in generated(self._backbone, part))
         return [next(served) if isinstance(request, Behind) else next(plain) for request in requests]
 
     def session(self) -> Session:
@@ -159,19 +162,6 @@ class PastEngine(Engine):
 
     def close(self) -> None:
         """Nothing to do: the engine is its owner's."""
-
-
-def _parts(requests: Sequence[Behind]) -> Iterator[list[Behind]]:
-    """Requests in order, as many at a time as are generated at once."""
-    held: list[Behind] = []
-    for request in requests:
-        more = [*held, request]
-        if held and (sum(one.n for one in more) > ROWS or len(more) * max(map(length_of, more)) > PREFILLED):
-            yield held
-            more = [request]
-        held = more
-    if held:
-        yield held
 
 
 @dataclass(eq=False)
