@@ -90,7 +90,7 @@ class Tight(LocalEngine):
 
     def _check(self, what: str, request: Request, least: int = 1) -> None:
         super()._check(what, request, least)
-        check(self.backbone, what, request, least=least, context=self.room)
+        check(self.backbone, self.room, what, request, least=least)
 
 
 class InProcess:

@@ -308,16 +308,22 @@ def test_behind_activations_is_behind_their_tokens(name: str, request: pytest.Fi
 def test_behind_activations_alone_and_together_are_equal_to_the_bit(testbed: Backbone) -> None:
     engine = lag.PastEngine(LocalEngine(testbed), testbed)
     ids = torch.cat([testbed.encode(problem.text) for problem in PROBLEMS])
-    asked: list[Request] = []
+    asked: list[Behind] = []
     for at, length in enumerate((1, 7, 31, 32, 33, 64, 100, 130)):
         plain = Request(testbed.encode(PROBLEMS[at].text), n=1 + at, max_tokens=12 + 4 * at, seeds=tuple(range(1 + at)))
         asked.append(behind(testbed, replace(plain, temperature=0.0) if at % 3 == 2 else plain, ids[:length]))
     asked.append(behind(testbed, Request(ids[:1], n=2, max_tokens=9, seeds=(1, 2)), ids[:5]))
-    together = engine.generate(asked)
+    longest = max(len(one.ids) for one in asked)
+    together, whole = engine.generate(asked), lag.generated
     assert [[len(group) for group in together], len(together)] == [[1, 2, 3, 4, 5, 6, 7, 8, 2], 9]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lag, "AT_ONCE", 9)
-        assert engine.generate(asked) == together
+    parts: list[int] = []
+    for bound, value, expected in (("ROWS", 20, 2), ("PREFILLED", 3 * longest, 3), ("ROWS", 1, 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lag, bound, value)
+            patch.setattr(lag, "generated", lambda backbone, part: parts.append(len(part)) or whole(backbone, part))
+            assert engine.generate(asked) == together
+        assert max(parts) == expected and sum(parts) == len(asked)
+        parts.clear()
     assert [engine.generate([request])[0] for request in asked] == together
 
 

@@ -30,19 +30,19 @@ from tacit import register
 from tacit.methods.base import Method, Reply
 from tacit.errors import TacitError
 
-@register("always-7")
+@register("method", "always-7")
 class AlwaysSeven(Method):
     def answer(self, problems):
         return [Reply(("7",), "7") for _ in problems]
 
-@register("fails-at-third")
+@register("method", "fails-at-third")
 class FailsAtThird(Method):
     def answer(self, problems):
         if any(problem.id == self.world.stream[2].id for problem in problems):
             raise TacitError("no third problem, please")
         return [Reply(("7",), "7") for _ in problems]
 
-@register("broken")
+@register("method", "broken")
 class Broken(Method):
     def answer(self, problems):
         raise ZeroDivisionError("oops")

@@ -1,9 +1,9 @@
-"""What every engine does alike: the in-process one, and vLLM servers with and without Tacit's random numbers."""
+"""What every engine does alike: the in-process one, a crew, vLLM servers with and without Tacit's random numbers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,22 +13,23 @@ from fastapi.testclient import TestClient
 
 from conftest import stream
 from tacit.bank import open_bank
+from tacit.cluster.actors import ActorSettings, EngineActor
+from tacit.cluster.remote import RayEngine
 from tacit.config import RunConfig
-from tacit.engines.base import Progress, Request, Rollout
+from tacit.engines.base import Engine, Progress, Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.engines.shared import SharedEngine
 from tacit.engines.vllm.engine import VLLMEngine
 from tacit.engines.vllm.wire import rescored
 from tacit.errors import ConfigError, EngineError, EngineLost
 from tacit.experiments import run as runner
+from tacit.methods.lag import PastEngine
 from tacit.model.backbone import Backbone
 from tacit.seeds import derive
 from tacit.server.app import create_app
 from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
 from vllm_server import DRAWS, VLLMServer, vllm_server
-
-Any = LocalEngine | VLLMEngine
 
 FLAGS = {"vllm-draws": DRAWS, "vllm": ("--logprobs-mode", "processed_logprobs", "--no-enable-chunked-prefill")}
 
@@ -41,16 +42,31 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, VLLM
         yield {"vllm-draws": draws, "vllm": own}
 
 
+class OneActor:
+    """A crew of one, in this process and without Ray."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.actor = EngineActor(ActorSettings("testbed"))
+        self.actor.engine = LocalEngine(backbone)
+
+    def run(self, method: str, items: Sequence[Request], *_: object, **__: object) -> list[list[Rollout]]:
+        return getattr(self.actor, method)(items)
+
+
 @pytest.fixture(
-    params=["local", *(pytest.param(name, marks=pytest.mark.scale) for name in FLAGS)],
+    params=["local", "ray", "past", *(pytest.param(name, marks=pytest.mark.scale) for name in FLAGS)],
 )
-def served(request: pytest.FixtureRequest, testbed: Backbone) -> Iterator[Any]:
+def served(request: pytest.FixtureRequest, testbed: Backbone) -> Iterator[Engine]:
     """Every kind of engine."""
-    if request.param == "local":
-        yield LocalEngine(testbed)
-        return
-    servers: dict[str, VLLMServer] = request.getfixturevalue("servers")
-    engine = VLLMEngine(testbed, [servers[request.param].url])
+    engine: Engine
+    if request.param in FLAGS:
+        servers: dict[str, VLLMServer] = request.getfixturevalue("servers")
+        engine = VLLMEngine(testbed, [servers[request.param].url])
+    elif request.param == "ray":
+        engine = RayEngine(OneActor(testbed), testbed)  # type: ignore[arg-type]
+    else:
+        engine = LocalEngine(testbed)
+        engine = PastEngine(engine, testbed) if request.param == "past" else engine
     yield engine
     engine.close()
 
@@ -67,7 +83,7 @@ def asked(backbone: Backbone, count: int = 12, n: int = 4, **changed: object) ->
     return made
 
 
-def test_greedy_is_what_the_model_says(testbed: Backbone, served: Any) -> None:
+def test_greedy_is_what_the_model_says(testbed: Backbone, served: Engine) -> None:
     """A different soft prompt for each request of a batch, and none for some."""
     requests = asked(testbed, 24, n=1, temperature=0.0, top=3)
     for found, [expected] in zip(served.generate(requests), LocalEngine(testbed).generate(requests), strict=True):
@@ -81,7 +97,7 @@ def test_greedy_is_what_the_model_says(testbed: Backbone, served: Any) -> None:
     assert len(group) == 3 and group[0] == group[1] == group[2]
 
 
-def test_a_seed_decides_a_rollout(testbed: Backbone, served: Any) -> None:
+def test_a_seed_decides_a_rollout(testbed: Backbone, served: Engine) -> None:
     requests = asked(testbed)
     first, again = served.generate(requests), served.generate(list(reversed(requests)))[::-1]
     assert [[rollout.token_ids for rollout in group] for group in first] == [
@@ -95,7 +111,9 @@ def test_a_seed_decides_a_rollout(testbed: Backbone, served: Any) -> None:
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (0.8, 0.9)])
-def test_log_probs_are_of_what_is_drawn_from(testbed: Backbone, served: Any, temperature: float, top_p: float) -> None:
+def test_log_probs_are_of_what_is_drawn_from(
+    testbed: Backbone, served: Engine, temperature: float, top_p: float
+) -> None:
     requests = asked(testbed, 8, temperature=temperature, top_p=top_p, top=4)
     for request, group in zip(requests, served.generate(requests), strict=True):
         for rollout, here in zip(group, rescored(testbed, request, group), strict=True):
@@ -123,7 +141,7 @@ def test_tacits_random_numbers_give_the_same_rollouts(
     engine.close()
 
 
-def test_a_stop_string_ends_a_rollout(testbed: Backbone, served: Any) -> None:
+def test_a_stop_string_ends_a_rollout(testbed: Backbone, served: Engine) -> None:
     plain = asked(testbed, 6, n=2, temperature=0.0)
     text = served.generate(plain)[1][0].text
     word = text.split()[3]
@@ -135,12 +153,22 @@ def test_a_stop_string_ends_a_rollout(testbed: Backbone, served: Any) -> None:
     assert found[1][0].finish == "stop" and word not in found[1][0].text and found[1][0].text in text
 
 
-def test_the_length_ends_a_rollout(testbed: Backbone, served: Any) -> None:
+def test_the_length_ends_a_rollout(testbed: Backbone, served: Engine) -> None:
     [group] = served.generate([replace(asked(testbed, 1)[0], max_tokens=3)])
     assert [(len(rollout.token_ids), rollout.finish) for rollout in group] == [(3, "length")] * 4
 
 
-def test_a_session_streams_what_generate_gives(testbed: Backbone, served: Any) -> None:
+def test_an_engine_says_what_has_room_and_how_it_draws(testbed: Backbone, served: Engine) -> None:
+    ids = testbed.encode("compute 3 + 4")
+    fits = Request(ids, temperature=0.0, max_tokens=served.context - len(ids))
+    [[rollout]] = served.generate([fits])
+    assert rollout.finish == "stop"
+    with pytest.raises(EngineError, match=f"has room for {served.context}"):
+        served.generate([replace(fits, max_tokens=fits.max_tokens + 1)])
+    assert served.draws in ("tacit", "vllm")
+
+
+def test_a_session_streams_what_generate_gives(testbed: Backbone, served: Engine) -> None:
     requests = asked(testbed, 6)
     expected = served.generate(requests)
     session = served.session()
@@ -163,7 +191,7 @@ def test_a_session_streams_what_generate_gives(testbed: Backbone, served: Any) -
             assert all(news.rollout is None for news in heard[:-1])
 
 
-def test_many_threads_share_a_session(testbed: Backbone, served: Any) -> None:
+def test_many_threads_share_a_session(testbed: Backbone, served: Engine) -> None:
     requests = asked(testbed, 4)
     engine = SharedEngine(served.session(), threads=1)
     try:
@@ -188,7 +216,7 @@ def test_many_threads_share_a_session(testbed: Backbone, served: Any) -> None:
     ],
 )
 def test_a_malformed_request_is_refused(
-    testbed: Backbone, served: Any, changed: dict[str, object], message: str
+    testbed: Backbone, served: Engine, changed: dict[str, object], message: str
 ) -> None:
     good = asked(testbed, 1)[0]
     with pytest.raises(EngineError, match=message):

@@ -19,7 +19,7 @@ every engine, and counted as theirs is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -41,8 +41,9 @@ from tacit.problem import Problem
 from tacit.registry import register
 from tacit.responses import Responses
 
-AT_ONCE = 256
-"""Rollouts generated behind activations at once, unless one request has more."""
+ROWS, PREFILLED = 256, 16384
+"""Most rollouts generated behind activations at once, and most prompt tokens (padding included) of a first pass; one
+request may have more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +151,10 @@ class PastEngine(Engine):
         """See ``Engine.generate``."""
         behind = [request for request in requests if isinstance(request, Behind)]
         plain = iter(self._engine.generate([request for request in requests if not isinstance(request, Behind)]))
-        served = (group for part in _parts(behind) for group in generated(self.backbone, part))
+        rows, length = max((one.n for one in behind), default=1), max(map(length_of, behind), default=1)
+        step = max(1, min(ROWS // rows, PREFILLED // length))
+        parts = (behind[at : at + step] for at in range(0, len(behind), step))
+        served = (group for part in parts for group in generated(self.backbone, part))
         return [next(served) if isinstance(request, Behind) else next(plain) for request in requests]
 
     def session(self) -> Session:
@@ -159,18 +163,6 @@ class PastEngine(Engine):
 
     def close(self) -> None:
         """Nothing to do: the engine is its owner's."""
-
-
-def _parts(requests: Sequence[Behind]) -> Iterator[list[Behind]]:
-    """Requests in order, as many at a time as are generated at once."""
-    held: list[Behind] = []
-    for request in requests:
-        if held and sum(one.n for one in held) + request.n > AT_ONCE:
-            yield held
-            held = []
-        held.append(request)
-    if held:
-        yield held
 
 
 @dataclass(eq=False)
@@ -189,8 +181,8 @@ class _Row:
 
 @torch.inference_mode()
 def generated(backbone: Backbone, requests: Sequence[Behind]) -> list[list[Rollout]]:
-    """The rollouts of requests (well formed, and with room in the context), all in one batch. What shares the batch
-    changes no bit of a rollout."""
+    """The rollouts, without alternatives, of requests that are well formed and fit the context, all in one batch. What
+    shares the batch changes no bit of a rollout."""
     groups = []
     for one in requests:
         seeds = one.seeds if one.temperature > 0 else [0] * one.n

@@ -135,12 +135,7 @@ class Growing:
         self.held.append(piece)
         over = ended(self.backbone, self.spec, [one.token_id for one in self.held])
         if over is not None:
-            self.rollout = Rollout(
-                tuple(one.token_id for one in self.held),
-                tuple(one.logprob for one in self.held),
-                *over,
-                tuple(one.alternatives for one in self.held) if self.spec.top else (),
-            )
+            self.rollout = _rollout(self.spec, self.held, over)
 
 
 def whole(backbone: Backbone, request: Request, choices: Sequence[Mapping[str, Any]]) -> Rollout:
@@ -152,12 +147,12 @@ def whole(backbone: Backbone, request: Request, choices: Sequence[Mapping[str, A
             f"the vLLM server ended a rollout after {len(found)} of {request.max_tokens} tokens without an end token; "
             "see its log"
         )
-    return Rollout(
-        tuple(one.token_id for one in found),
-        tuple(one.logprob for one in found),
-        *over,
-        tuple(one.alternatives for one in found) if request.top else (),
-    )
+    return _rollout(request, found, over)
+
+
+def _rollout(request: Request, held: Sequence[Piece], over: tuple[str, str]) -> Rollout:
+    likely = tuple(one.alternatives for one in held) if request.top else ()
+    return Rollout(tuple(one.token_id for one in held), tuple(one.logprob for one in held), *over, likely)
 
 
 @torch.inference_mode()

@@ -50,6 +50,16 @@ def spread(bias: Any, at: int, width: int, rows: int, out: Any) -> None:
 
 
 @compiled
+def each(
+    blas: int, count: int, turn_a: bool, turn_b: bool, m: int, n: int, k: int, a: Any, b: Any, beta: float, c: Any,
+) -> None:  # fmt: skip
+    """C = A B + beta C for ``count`` pairs of matrices, one behind the other."""
+    a_row, b_row = m if turn_a else k, k if turn_b else n
+    for i in range(count):
+        gemm(blas, turn_a, turn_b, m, n, k, a, i * m * k, a_row, b, i * k * n, b_row, np.float32(beta), c, i * m * n, n)
+
+
+@compiled
 def mlp(
     blas: int, shape: Any, places: Any, weights: Any, eps: float, at: int, rows: int, real: int, x: Any, normed: Any,
     gate_up: Any, active: Any,
@@ -109,20 +119,8 @@ def split_tokens(
     for row in range(rows):
         at, angle = row * width, position[row] * half
         for head in range(heads):
-            turn_head(
-                qkv,
-                at + head * dim,
-                dim,
-                weight,
-                head * dim,
-                normed,
-                eps,
-                cos,
-                sin,
-                angle,
-                q,
-                (row * heads + head) * dim,
-            )
+            place = (row * heads + head) * dim
+            turn_head(qkv, at + head * dim, dim, weight, head * dim, normed, eps, cos, sin, angle, q, place)
         tile, lane = column[row] // TILE, column[row] % TILE
         for head in range(kv):
             source = heads + head
@@ -274,7 +272,6 @@ def prompt(
     gate_up, active = np.empty(rows * 2 * hidden, np.float32), np.zeros(rows * hidden, np.float32)
     query, scores = np.zeros(heads * wide * size, np.float32), np.empty(heads * wide * wide, np.float32)
     seen = np.empty(heads * wide * size, np.float32)
-    none = np.float32(0)
     for layer in range(layers):
         at = layer * places[LAYER]
         keys, values = np.zeros(kv * wide * size, np.float32), np.zeros(kv * wide * size, np.float32)
@@ -286,19 +283,9 @@ def prompt(
         pack(keys, values, kv, count, size, packed[layer])
         if layer == layers - 1:
             return  # of the last layer nobody asks for more
-        for head in range(kv):
-            q, s = head * share * wide * size, head * share * wide * wide
-            gemm(
-                blas, False, True, share * wide, wide, size, query, q, size, keys, head * wide * size, size, none,
-                scores, s, wide,
-            )  # fmt: skip
+        each(blas, kv, False, True, share * wide, wide, size, query, keys, 0.0, scores)
         softmax(scores, 0, 0, scores, lengths, kv, share, wide, size**-0.5)
-        for head in range(kv):
-            q, s = head * share * wide * size, head * share * wide * wide
-            gemm(
-                blas, False, False, share * wide, size, wide, scores, s, wide, values, head * wide * size, size,
-                none, seen, q, size,
-            )  # fmt: skip
+        each(blas, kv, False, False, share * wide, size, wide, scores, values, 0.0, seen)
         join_rows(seen, lengths, wide, heads, kv, size, mixed)
         output(blas, shape, places, weights, biased, at, rows, mixed, x)
         mlp(blas, shape, places, weights, eps, at, rows, count, x, normed, gate_up, active)

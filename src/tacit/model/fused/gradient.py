@@ -30,6 +30,7 @@ from tacit.model.fused.forward import (
     MLP_NORM,
     OUT,
     QKV,
+    each,
     mlp,
     output,
     project,
@@ -147,16 +148,6 @@ class GroupPass:
         forward_group(*self._model, fused.biased, *self._angles, flat(embeds), *self._group, kept, flat(last))
         norm_rows(flat(last), self.own, dim, fused.norm, fused.eps, flat(states))
         return last, states
-
-
-@compiled
-def each(
-    blas: int, count: int, turn_a: bool, turn_b: bool, m: int, n: int, k: int, a: Any, b: Any, beta: float, c: Any,
-) -> None:  # fmt: skip
-    """C = A B + beta C for ``count`` pairs of matrices, one behind the other."""
-    a_row, b_row = m if turn_a else k, k if turn_b else n
-    for i in range(count):
-        gemm(blas, turn_a, turn_b, m, n, k, a, i * m * k, a_row, b, i * k * n, b_row, np.float32(beta), c, i * m * n, n)
 
 
 @compiled
