@@ -25,7 +25,6 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from tacit.engines.base import KeyValues, Request, Rollout
 from tacit.errors import ModelError
-from tacit.methods import experience
 from tacit.methods.base import World, register
 from tacit.methods.experience import Found, FromExperience
 from tacit.model.backbone import Backbone
@@ -50,10 +49,9 @@ class LAG(FromExperience[KeyValues]):
         return [replace(request, past=past) for request in self.world.responder.requests(problem, ids, self.name)]
 
     def keep(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[KeyValues | None, str]]:
-        traces = [experience.trace(one) for one in responses]
         return [
-            (None if one is None else self._stored(problem, one), "")
-            for problem, one in zip(problems, traces, strict=True)
+            (None if one.trace is None else self._stored(problem, one.trace), "")
+            for problem, one in zip(problems, responses, strict=True)
         ]
 
     def _stored(self, problem: Problem, solution: Rollout) -> KeyValues:
