@@ -21,10 +21,10 @@ from typing import Any
 
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.errors import ConfigError
+from tacit.experiments.report.cells import ORDERS
 from tacit.methods import base
 from tacit.tasks.sources import endless
 
-ORDERS = ("shuffled", "blocked", "reversed")
 EXPECTED = ("problems", "tokens", "prompt")
 SHIPPED = ("paper", "ablations")
 """Folders of ``plan`` with comparisons that are shipped."""
