@@ -18,7 +18,7 @@ import numpy as np
 from common import machine, parser, pyplot, table
 
 from tacit.config import LearnConfig, RunConfig
-from tacit.experiments.report.bootstrap import mean_interval
+from tacit.experiments.report.figures import mean_interval
 from tacit.experiments.report.run import read_rows
 from tacit.experiments.run import run
 
@@ -46,10 +46,10 @@ def cell(rows: Rows, reference: Rows) -> dict[str, Any]:
     learned = [row["learned"] for row in rows if row["learned"] is not None]
     return {
         "served": float(served(rows).mean()), "served greedy": float(served(rows, "greedy_correct").mean()),
-        "gain": mean_interval(served(rows) - zero, seed=0),
-        "against the reference": mean_interval(served(rows) - served(reference), seed=0),
+        "gain": mean_interval(served(rows) - zero, resamples=10_000),
+        "against the reference": mean_interval(served(rows) - served(reference), resamples=10_000),
         "against the reference, greedy": mean_interval(
-            served(rows, "greedy_correct") - served(reference, "greedy_correct"), seed=0
+            served(rows, "greedy_correct") - served(reference, "greedy_correct"), resamples=10_000
         ),
         "active": sum(one["state"] == "active" for one in learned) / len(rows),
         "learning tokens": sum(one["tokens"] for one in learned) / len(rows),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import save_tiny_qwen2, stream
-from tacit.agent import Agent
+from tacit.agent import Agent, Remembered
 from tacit.answers.vote import vote_answers
 from tacit.bank import export_peft, open_bank
 from tacit.bank.base import Bank
@@ -20,9 +20,10 @@ from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, FingerprintError, ModelError
 from tacit.judges.reward_models import RewardModel
 from tacit.judges.verifiers import Candidate, LogProb, VoteShare
+from tacit.learning import Learned
 from tacit.memory import State
 from tacit.methods import controls
-from tacit.methods.icl import TraceStore, trace
+from tacit.methods.controls import Beside
 from tacit.model.backbone import Backbone
 from tacit.recall import Recall
 from tacit.responses import Responses
@@ -222,18 +223,24 @@ def test_a_causal_model_is_no_reward_model(tiny_model: Path, tmp_path: Path) -> 
         RewardModel(tmp_path / "nothing")
 
 
-def test_icl_shows_the_nearest_trace(testbed: Backbone, bank: Bank) -> None:
+def test_icl_beside_an_agent_shows_the_nearest_trace(testbed: Backbone, bank: Bank) -> None:
     made = agent(testbed, bank)
-    store = TraceStore(made)
+    beside = Beside(made, ["icl"])
     first, later = made.answer(stream(6)), made.answer(stream(4, seed=6))
-    assert store.answer(later) == [None] * 4
-    for one in first:
-        store.add(one.problem.id, one.problem.text, trace(one), one.key)
-    for one, shown in zip(later, store.answer(later), strict=True):
-        assert shown is not None
-        similarity = [float(other.key @ one.key) for other in first if trace(other) is not None]
-        assert shown.similarity == pytest.approx(max(similarity), abs=1e-6)
-        assert len(shown.responses.samples) == 8
+    unlearned = [Remembered(Learned(one.problem, None, False, "", None), None) for one in later]
+    assert beside.answer(later, unlearned) == [{}] * 4
+    beside.learn(first)
+    said = beside.answer(later, unlearned)
+    for one, arms in zip(later, said, strict=True):
+        similarity = [float(other.key @ one.key) for other in first if other.zero_shot.trace is not None]
+        assert arms["icl"].notes["similarity"] == pytest.approx(max(similarity), abs=1e-6)
+        assert len(arms["icl"].answers) == 8
+    again = Beside(made, ["icl"])  # a run that continues has its rows alone
+    again.resume(
+        {"id": one.problem.id, "problem": one.problem.text, "trace": one.zero_shot.trace and one.zero_shot.trace.text}
+        for one in first
+    )
+    assert again.answer(later, unlearned) == said
 
 
 def test_an_exported_memory_answers_the_same_through_peft(testbed: Backbone, bank: Bank, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tacit.cli import progress as cli_progress
 from tacit.cli.progress import Progress, Tally
-from tacit.experiments.report.metrics import summarise
+from tacit.experiments.report.run_figures import summarise
 from test_metrics_rows import synthetic_rows
 
 

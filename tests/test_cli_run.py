@@ -14,7 +14,7 @@ from conftest import Tacit
 from tacit.bank import open_bank
 from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.experiments import run as runner
-from tacit.experiments.report.metrics import summarise
+from tacit.experiments.report.run_figures import summarise
 from tacit.memory import Memory, State
 from test_metrics_rows import synthetic_rows
 

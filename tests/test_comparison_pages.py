@@ -20,9 +20,9 @@ from conftest import Tacit
 from tacit.config import LearnConfig
 from tacit.errors import DataError
 from tacit.experiments.report import comparison as comparison_report
-from tacit.experiments.report import comparison_metrics, comparison_plots
-from tacit.experiments.report import maps as comparison_maps
+from tacit.experiments.report import comparison_maps, comparison_plots, drawing
 from tacit.experiments.report.cells import Result, grouped
+from tacit.experiments.report.comparison_figures import table_row
 from tacit.experiments.studies import quality_rules
 from test_comparison_report import ELM, MEMORIES, ZERO, arm, cell, lesson, probe, row, write
 
@@ -81,14 +81,15 @@ def quality_json() -> Row:
         for part in ("choose", "confirm")
         for at in range(4)
     ]
-    signals = quality_rules.signal_table(made)
-    return {"memories": made, "signals": signals, "rules": quality_rules.rule_table(made, tries, LearnConfig())}
+    run = {"model": "testbed", "data": "testbed", "learn": {"label": "zero-shot"}}
+    rules = quality_rules.rule_table(made, tries, LearnConfig())
+    return {"settings": {"run": run}, "memories": made, "signals": quality_rules.signal_table(made), "rules": rules}
 
 
 def transfer_json() -> Row:
     known = {"mean": 0.1, "low": 0.0, "high": 0.2, "n": 4}
     sets = {"source": "testbed:A", "target": "testbed:B", "floor": 0.5, "memories": 3, "recalled": 4, "problems": 9}
-    sets |= dict.fromkeys(("memory", "routed", "verifier", "routed_greedy"), known)
+    sets |= dict.fromkeys(("zero_shot", "memory", "routed", "verifier", "routed_greedy"), known)
     matrix = {"families": ["add", "mul"], "gain": [[0.5, -0.1], [None, 0.2]], "memories": [3, 2]}
     return {**matrix, "own": known, "other": {**known, "mean": None}, "sets": [sets]}
 
@@ -126,7 +127,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[in
     """A full comparison's report, and for each picture how many texts it has and which of them clash."""
     out = tmp_path_factory.mktemp("full")
     seen: list[tuple[int, list[str]]] = []
-    png = comparison_plots.png
+    png = drawing.png
 
     def spied(made: Figure) -> bytes:
         data = png(made)
@@ -181,7 +182,7 @@ def test_long_names_and_many_streams_have_room(monkeypatch: pytest.MonkeyPatch) 
     seen: list[list[str]] = []
 
     def spied(made: Figure) -> bytes:
-        data = comparison_plots.png(made)
+        data = drawing.png(made)
         seen.append(clashes(made))
         return data
 
@@ -195,18 +196,18 @@ def test_long_names_and_many_streams_have_room(monkeypatch: pytest.MonkeyPatch) 
                 record = {**one.record, "data": sources[one.record["data"]], "order": order}
                 cells.append(Result(record, one.rows, probes))
     streams = grouped(cells)
-    rows = [{**comparison_metrics.row(key, streams), "kind": "text"} for key in streams]
+    rows = [{**table_row(key, streams), "kind": "text"} for key in streams]
     assert comparison_maps.transfer(rows) and comparison_maps.replay(rows)
     assert seen == [[], []]
 
 
 def test_texts_that_clash_are_seen() -> None:
-    made = comparison_plots.figure(3, 3)
+    made = drawing.figure(3, 3)
     ax = made.add_subplot()
     ax.text(0.5, 0.5, "one text")
     ax.text(0.55, 0.5, "on another")
     ax.text(0.9, 0.2, "and one that leaves the picture").set_in_layout(False)
-    comparison_plots.png(made)
+    drawing.png(made)
     assert [bad.split(" ")[0] for bad in clashes(made)] == ["one", "and"]
 
 

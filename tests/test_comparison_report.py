@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.experiments.report import comparison as comparison_report
-from tacit.experiments.report import comparison_metrics, plot_labels
+from tacit.experiments.report import plot_labels
 from tacit.experiments.report.cells import Result, grouped, kind, short
-from tacit.experiments.report.comparison_metrics import intervals
+from tacit.experiments.report.comparison_figures import memories, similarities, table_row
 from tacit.experiments.report.comparison_plots import LINES, highlighted
-from tacit.experiments.report.memories import memories, similarities
+from tacit.experiments.report.figures import intervals
 
 Row = dict[str, Any]
 
@@ -77,7 +77,7 @@ def write(out: Path, cells: Sequence[Result]) -> None:
 def figures(*cells: Result) -> dict[str, Row]:
     """The rows of the table by method, of cells of one stream."""
     streams = grouped(cells)
-    return {key[0]: comparison_metrics.row(key, streams) for key in streams}
+    return {key[0]: table_row(key, streams) for key in streams}
 
 
 ZERO = cell("zero-shot", [row("a", "rrw"), row("b", "rww"), row("c", "www"), row("d", "rrr")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tacit.experiments.report.metrics import summarise
+from tacit.experiments.report.run_figures import summarise
 
 FAMILIES = {  # zero-shot p, p under a fitting memory, p(label right)
     "add": (0.55, 0.85, 0.95),

@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from tacit.errors import DataError
+from tacit.experiments import files
+from tacit.experiments.report import page
 from tacit.experiments.report import run as report
 from test_metrics_rows import synthetic_rows
+
+PICTURES = ("prefix_accuracy", "accuracy_tokens", "rewards", "families", "similarity")
 
 
 def write_run(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> Path:
@@ -54,25 +58,27 @@ def test_a_run_folder_gets_summary_page_and_plots(tmp_path: Path) -> None:
     assert json.loads((run / "summary.json").read_text()) == summary
     assert (summary["model"], summary["seed"], summary["version"]) == ("testbed", 7, "0.1.0")
     names = {path.name for path in run.rglob("*") if path.is_file()}
-    plots = {f"{name}.png" for name in report.CAPTIONS}
+    plots = {f"{name}.png" for name in PICTURES}
     assert names == {"results.jsonl", "run.json", "summary.json", "report.html"} | plots  # and no temporary file
     for name in plots:
         data = (run / "plots" / name).read_bytes()
         assert data.startswith(b"\x89PNG") and struct.unpack(">II", data[16:24]) == (1080, 630)
-    page = _Page((run / "report.html").read_text())
-    assert page.tags.count("img") == len(plots) and page.tags.count("details") == 40
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert "script" not in page.tags
-    assert "not evidence about 7B models" in (run / "report.html").read_text().replace("\n", " ")
+    shown = _Page((run / "report.html").read_text())
+    assert shown.tags.count("img") == len(plots) and shown.tags.count("details") == 40
+    assert all(link.startswith("data:") for link in shown.links)
+    assert "script" not in shown.tags
+    assert "no evidence about models of useful size" in (run / "report.html").read_text().replace("\n", " ")
 
 
 def test_the_page_shows_the_figures_of_the_summary(tmp_path: Path) -> None:
     run = write_run(tmp_path, synthetic_rows(40), model="some/model", seed=1)
     summary = report.write_report(run)
-    page = re.sub(r"data:image[^\"]+", "", (run / "report.html").read_text())
-    assert f"{100 * summary['gain']['mean']:+.1f}" in page
-    assert f"{100 * summary['arms']['majority']['accuracy']:.1f} %" in page
-    assert "7B" not in page
+    shown = re.sub(r"data:image[^\"]+", "", (run / "report.html").read_text())
+    assert f"<b>{100 * summary['gain']['mean']:+.1f}</b>" in shown
+    arm = summary["arms"]["majority"]
+    cells = f"{100 * arm['accuracy']:.1f}</td><td>{100 * arm['low']:.1f} – {100 * arm['high']:.1f}"
+    assert f'<th scope="row">majority vote, equal compute</th><td>{cells}</td>' in shown
+    assert "Testbed." not in shown
 
 
 def test_text_from_models_and_data_is_escaped_and_cut(tmp_path: Path) -> None:
@@ -82,18 +88,18 @@ def test_text_from_models_and_data_is_escaped_and_cut(tmp_path: Path) -> None:
     rows[2]["routed"]["why"] = "</details></body> \ud800"
     run = write_run(tmp_path, rows, model="<b>&")
     report.write_report(run)
-    page = (run / "report.html").read_text()
-    assert "<script" not in page and "onerror=alert(1)>" not in page.replace("&gt;", "") and "</body> " not in page
-    assert "x" * (report.SHOWN_TEXT + 1) not in page
-    _Page(page)
+    text = (run / "report.html").read_text()
+    assert "<script" not in text and "onerror=alert(1)>" not in text.replace("&gt;", "") and "</body> " not in text
+    assert "x" * (page.SHOWN_TEXT + 1) not in text
+    _Page(text)
 
 
 def test_the_list_of_problems_is_capped(tmp_path: Path) -> None:
     run = write_run(tmp_path, synthetic_rows(report.SHOWN_PROBLEMS + 5))
     report.write_report(run)
-    page = (run / "report.html").read_text()
-    assert page.count("<details") == report.SHOWN_PROBLEMS
-    assert f"The first {report.SHOWN_PROBLEMS} of {report.SHOWN_PROBLEMS + 5}" in page
+    text = (run / "report.html").read_text()
+    assert text.count("<details") == report.SHOWN_PROBLEMS
+    assert f"The first {report.SHOWN_PROBLEMS} of {report.SHOWN_PROBLEMS + 5}" in text
 
 
 @pytest.mark.parametrize("torn", ['{"id": "x", "zero_sh', '{"id": "x"}', "\u00e9", '"'])
@@ -162,7 +168,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, mo
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(DataError, match="No space left on device"):
         report.write_report(run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

@@ -316,3 +316,13 @@ def test_results_edited_by_hand_are_noticed(tmp_path: Path, line: str) -> None:
     tacit(*options)
     (tmp_path / "out" / "results.jsonl").write_text(line)
     assert "no result of a run" in refused(*options)
+
+
+def test_a_run_without_baselines_loads_no_method(tmp_path: Path) -> None:
+    script = (
+        "import sys; from tacit.config import RunConfig; from tacit.experiments.run import run\n"
+        f"run(RunConfig(out={str(tmp_path)!r}, limit=1, baselines=()))\n"
+        "print([name for name in sys.modules if name.startswith('tacit.methods')])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -219,7 +219,7 @@ def test_the_transfer_study(tmp_path: Path) -> None:
     # Formal problems and stories have so few words in common that nothing is recalled by them, and nothing gained.
     across = rows["testbed:A", "testbed:B", 0.5]
     assert across["recalled"] == 0 and across["routed"] == across["memory"] and across["routed"]["mean"] == 0
-    assert "| testbed:A | testbed:B |" in (tmp_path / "transfer.md").read_text()
+    assert "| testbed:A → testbed:B, floor 0.5 |" in (tmp_path / "transfer.md").read_text()
 
 
 def test_the_commands_say_what_is_wrong(cli: Tacit) -> None:

@@ -59,6 +59,11 @@ class Responses:
         """Tokens generated."""
         return sum(len(rollout.token_ids) for rollout in (*self.samples, self.greedy))
 
+    @property
+    def trace(self) -> Rollout | None:
+        """The first sample that gives the answer of the vote; None if nobody gave an answer."""
+        return next((one for one, agrees in zip(self.samples, self.vote.agrees, strict=True) if agrees), None)
+
     def candidates(self) -> list[Candidate]:
         """The samples, then the greedy rollout, with their shares of the vote, for a verifier."""
         return candidates((*self.samples, self.greedy), (*self.answers, self.greedy_answer), self.answers, self.task)

@@ -56,9 +56,9 @@ def compare(
         raise ConfigError("--gpu and --tokens-per-answer are for --dry-run; leave them out, or add it")
     if out is None:
         raise ConfigError("--out DIR is missing: the folder for results (--dry-run and --list need none)")
-    from tacit.experiments.compare import Cell
     from tacit.experiments.compare import compare as run
     from tacit.experiments.report import comparison as comparison_report
+    from tacit.experiments.report.cells import Cell
 
     began, screen, earlier = time.monotonic(), console(), 0
 

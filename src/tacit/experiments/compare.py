@@ -18,9 +18,9 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from tacit.engines.base import Engine
 from tacit.engines.rules import METER
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
+from tacit.experiments.report.cells import Cell
 from tacit.experiments.scoring import Grader, Truths
 from tacit.judges.verifiers import Verifier
 from tacit.methods.base import Method, Reply, World
@@ -47,22 +48,6 @@ REPLAYED = 24
 """Problems of the stream that are answered again at its end."""
 PROBES = 24
 """Fresh problems of each data source answered at the end of a stream."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method on one stream."""
-
-    label: str
-    data: str
-    order: str
-    seed: int
-
-    def folder(self, out: Path) -> Path:
-        """Where its results lie."""
-        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(self.data).stem if Path(self.data).exists() else self.data)
-        return out / "cells" / re.sub(r"[^A-Za-z0-9._-]+", "-", self.label) / slug / f"{self.order}-{self.seed}"
-
 
 Progress = Callable[[Cell, dict[str, Any], int, int, bool], None]
 """(cell, its cell.json, cells done, cells in all, whether it was done by an earlier call)."""
@@ -376,9 +361,3 @@ def _write(folder: Path, rows: Sequence[Row], probes: Sequence[Row], record: dic
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(folder / "cell.json")
-
-
-def read(folder: Path, name: str) -> Iterator[Row]:
-    """Rows of a finished cell's file."""
-    with (folder / name).open(encoding="utf-8", errors="surrogatepass") as handle:
-        yield from map(json.loads, handle)

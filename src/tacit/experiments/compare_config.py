@@ -22,13 +22,13 @@ from tacit import registry
 from tacit.config import Settings, require
 from tacit.config_files import changed, read_toml
 from tacit.errors import ConfigError
+from tacit.experiments.report.cells import ORDERS
 from tacit.tasks.sources import endless
 
-ORDERS = ("shuffled", "blocked", "reversed")
-EXPECTED = ("problems", "tokens", "prompt")
 if TYPE_CHECKING:
     from tacit.methods.base import Method
 
+EXPECTED = ("problems", "tokens", "prompt")
 SHIPPED = ("paper", "ablations")
 """Folders of ``plan`` with comparisons that are shipped."""
 

@@ -7,11 +7,11 @@ answers meet their answers here, in the Grader, after everything has been decide
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,12 +25,16 @@ from tacit.experiments.report.run import write_report
 from tacit.experiments.run_folder import Row, RunFolder
 from tacit.experiments.scoring import Grader
 from tacit.learning import Learned
-from tacit.methods import controls
-from tacit.methods.icl import Shown, TraceStore, trace
 from tacit.problem import Problem
 from tacit.responses import Responses
 from tacit.routing import Route
 from tacit.tasks import sources
+
+if TYPE_CHECKING:
+    from tacit.methods.controls import Arm
+
+BESIDE = ("icl", "random", "verified", "majority")
+"""Baselines in the order of a row."""
 
 Progress = Callable[[Row, int, int], None]
 """(row, problems done, problems in all), called as each problem's row becomes final."""
@@ -59,21 +63,11 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of a problem: Tacit's answer and memory, and the arms beside, None where one had nothing to go on.
-
-    Attributes:
-        shown: ICL.
-        random: id and responses of a random memory.
-        verified: the verifier's choice without memories, sampled and greedy.
-        more: answers of a vote at equal compute, and its tokens.
-    """
+    """What came of a problem: Tacit's answer and memory, and what the baselines said that had something to go on."""
 
     answered: Answered
     remembered: Remembered
-    shown: Shown | None = None
-    random: tuple[str, Responses] | None = None
-    verified: tuple[list[str | None], str | None] | None = None
-    more: tuple[list[str | None], int] | None = None
+    beside: Mapping[str, Arm] = field(default_factory=dict)
 
 
 class _Stream:
@@ -81,7 +75,11 @@ class _Stream:
 
     def __init__(self, config: RunConfig, agent: Agent, folder: RunFolder, problems: Sequence[Problem]) -> None:
         self.config, self.agent, self.folder, self.problems = config, agent, folder, problems
-        self.traces = TraceStore(agent)
+        self.beside = None
+        if config.baselines:
+            from tacit.methods.controls import Beside
+
+            self.beside = Beside(agent, config.baselines)
 
     def run(self, progress: Progress) -> None:
         """Do what is not done yet.
@@ -94,8 +92,9 @@ class _Stream:
         if (why := next(reasons, None)) and all(reasons):
             raise ConfigError(f"no problem of {self.config.data} can be asked: the first is {why}; lower --max-tokens")
         done = self.folder.resume(self.agent.bank, self.config.namespace)
+        if self.beside:
+            self.beside.resume(done)
         for row in done:
-            self.traces.add(row["id"], row["problem"], row["trace"])
             progress(row, row["position"] + 1, total)
         for start in range(len(done), total, self.config.window):
             for row in self._window(start, self.problems[start : start + self.config.window]):
@@ -115,23 +114,16 @@ class _Stream:
         answered, remembered = [one.answered for one in tried], [one.remembered for one in tried]
         with self.folder.commit(self.agent.bank, self.config.namespace, rows):
             self.agent.remember(answered, remembered)
-        for one in answered:
-            self.traces.add(one.problem.id, one.problem.text, trace(one), one.key)
+        if self.beside:
+            self.beside.learn(answered)
         return rows
 
     def _tried(self, problems: Sequence[Problem]) -> list[_Outcome]:
         """Answer and learn a window, and everything beside that was asked for."""
-        agent, wanted = self.agent, self.config.baselines
-        answered = agent.answer(problems)
-        remembered = agent.learn(answered, {"run": self.folder.run_id})
-        nothing: list[Any] = [None] * len(problems)
-        shown = self.traces.answer(answered) if "icl" in wanted else nothing
-        random = controls.random_memory(agent, answered) if "random" in wanted else nothing
-        verified = controls.verified(agent, answered) if "verified" in wanted else nothing
-        spent = [self._rollouts(one, result) for one, result in zip(answered, remembered, strict=True)]
-        more = controls.more_rollouts(agent, answered, spent) if "majority" in wanted else nothing
-        parts = zip(answered, remembered, shown, random, verified, more, strict=True)
-        return [_Outcome(*part) for part in parts]
+        answered = self.agent.answer(problems)
+        remembered = self.agent.learn(answered, {"run": self.folder.run_id})
+        beside = self.beside.answer(answered, remembered) if self.beside else [{} for _ in problems]
+        return [_Outcome(*part) for part in zip(answered, remembered, beside, strict=True)]
 
     def _not_asked(self, problem: Problem, why: str) -> _Outcome:
         """That of a problem which the model has no room for: it counts as wrong, and nothing comes of it."""
@@ -142,19 +134,21 @@ class _Stream:
         )
         return _Outcome(answered, Remembered(Learned(problem, None, False, why, None), None))
 
-    def _rollouts(self, one: Answered, result: Remembered) -> int:
-        """Rollouts that Tacit spent on a problem: answers with and without memory, and learning."""
-        arms = 1 + (one.memory is not None)
-        return arms * (self.config.sampling.samples + 1) + len(result.learned.steps) * self.config.learn.rollouts
-
 
 def _row(position: int, problem: Problem, outcome: _Outcome, seconds: float) -> Row:
     one, result = outcome.answered, outcome.remembered
-    shown, random, verified, more = outcome.shown, outcome.random, outcome.verified, outcome.more
     grader = Grader(problem)
 
     def arm(responses: Responses, **extra: Any) -> Row:
         return grader.arm(responses.answers, responses.greedy_answer, tokens=responses.tokens, **extra)
+
+    def beside(name: str) -> Row | None:
+        said = outcome.beside.get(name)
+        if said is None:
+            return None
+        if name == "majority":
+            return grader.majority(said.answers, tokens=said.tokens)
+        return grader.arm(said.answers, said.greedy_answer, tokens=said.tokens, **said.notes)
 
     names = [decided.name for decided in one.routes]
     routed = grader.arm(
@@ -174,10 +168,7 @@ def _row(position: int, problem: Problem, outcome: _Outcome, seconds: float) -> 
         if one.hit is None or one.memory is None
         else arm(one.memory, memory_id=one.hit.memory_id, similarity=one.hit.similarity, source=one.hit.problem_id),
         "routed": routed,
-        "icl": None if shown is None else arm(shown.responses, source=shown.source, similarity=shown.similarity),
-        "random": None if random is None else arm(random[1], memory_id=random[0]),
-        "verified": None if verified is None else grader.arm(verified[0], verified[1], tokens=one.zero_shot.tokens),
-        "majority": None if more is None else grader.majority(more[0], tokens=more[1]),
+        **{name: beside(name) for name in BESIDE},
         "learned": None
         if result.memory is None
         else {
@@ -193,7 +184,7 @@ def _row(position: int, problem: Problem, outcome: _Outcome, seconds: float) -> 
             "tokens": learned.tokens,
         },
         "not_learned": learned.reason if result.memory is None else None,
-        "trace": trace(one),
+        "trace": one.zero_shot.trace and one.zero_shot.trace.text,
         "tokens": one.tokens + learned.tokens,
         "seconds": seconds,
     }

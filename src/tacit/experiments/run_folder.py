@@ -23,6 +23,7 @@ from tacit.bank.base import Bank
 from tacit.config import RunConfig
 from tacit.config_files import changed, completed
 from tacit.errors import ConfigError, DataError
+from tacit.experiments.files import write_atomically
 
 Row = dict[str, Any]
 
@@ -131,12 +132,6 @@ class RunFolder:
             )
         self.settings = {**self.settings, name: value}
 
-    def _write_settings(self) -> None:
-        temporary = self.path / "run.tmp"
-        with _writing(temporary, "w") as handle:
-            handle.write(json.dumps({"run_id": self.run_id, **self.settings}, indent=2) + "\n")
-        temporary.replace(self.path / "run.json")
-
     # -- windows ------------------------------------------------------------------------------------------------
 
     def resume(self, bank: Bank, namespace: str) -> list[Row]:
@@ -155,10 +150,10 @@ class RunFolder:
                 f"{self.path} has {len(rows)} finished problems but the bank {shown_address(bank.url)} knows of "
                 f"{committed}; continue with the bank that this run wrote to, or choose another --out"
             )
-        self._write_settings()
-        with _writing(self.results.with_suffix(".tmp"), "w") as handle:
-            handle.writelines(_line(row) for row in rows)
-        self.results.with_suffix(".tmp").replace(self.results)
+        settings = json.dumps({"run_id": self.run_id, **self.settings}, indent=2) + "\n"
+        for path, text in ((self.path / "run.json", settings), (self.results, _lines(rows))):
+            with _clear(path):
+                write_atomically(path, text)
         return rows
 
     @property
@@ -168,27 +163,26 @@ class RunFolder:
     @contextlib.contextmanager
     def commit(self, bank: Bank, namespace: str, rows: Sequence[Row]) -> Iterator[None]:
         """Commit a window; the body writes its memories, in the same transaction."""
-        with _writing(self.pending, "w") as handle:
-            handle.writelines(_line(row) for row in rows)
+        with _clear(self.pending):
+            write_atomically(self.pending, _lines(rows))
         with bank.transaction():
             yield
             bank.mark(namespace, self._mark, str(rows[-1]["position"] + 1))
-        with _writing(self.results, "a") as handle:
-            handle.writelines(_line(row) for row in rows)
+        with _clear(self.results), self.results.open("ab") as handle:
+            handle.write(_lines(rows))
+            handle.flush()
+            os.fsync(handle.fileno())
 
 
-def _line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+def _lines(rows: Sequence[Row]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "surrogatepass")
 
 
 @contextlib.contextmanager
-def _writing(path: Path, mode: str) -> Iterator[Any]:
-    """A text file that is on the disk when the block ends; a full disk is a clear error."""
+def _clear(path: Path) -> Iterator[None]:
+    """A full disk is a clear error."""
     try:
-        with path.open(mode, encoding="utf-8", errors="surrogatepass") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
+        yield
     except OSError as error:
         raise DataError(
             f"{path} cannot be written ({error.strerror}); nothing that was finished is lost: free space "

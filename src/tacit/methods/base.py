@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from tacit.config import LearnConfig, RecallConfig, Sampling
-from tacit.engines.base import Engine
+from tacit.engines.base import Engine, Request, Rollout
 from tacit.errors import ConfigError
 from tacit.judges.verifiers import Verifier
 from tacit.methods.planning import Plan, Setting, answering
@@ -79,6 +79,28 @@ class World:
     def responder(self) -> Responder:
         """Asks the frozen model."""
         return Responder(self.engine, self.sampling, self.seed, self.task)
+
+    def requests(self, problems: Sequence[Problem]) -> list[Request]:
+        """The sampled and the greedy request of every problem, just as it stands."""
+        return [
+            request
+            for problem in problems
+            for request in self.responder.requests(problem, self.backbone.encode(problem.text), "zero-shot")
+        ]
+
+    def rollouts(
+        self, problems: Sequence[Problem], counts: Sequence[int], drawn: Sequence[Sequence[Rollout]] = ()
+    ) -> list[list[Rollout]]:
+        """As many zero-shot rollouts of each problem as ``counts`` says, beginning with those ``drawn`` already."""
+        held = [list(rollouts) for rollouts in drawn] or [[] for _ in problems]
+        places, requests = [], []
+        for place, (problem, count) in enumerate(zip(problems, counts, strict=True)):
+            if more := range(len(held[place]), count):
+                places.append(place)
+                requests.append(self.responder.sampled(problem, self.backbone.encode(problem.text), "zero-shot", more))
+        for place, rollouts in zip(places, self.engine.generate(requests), strict=True):
+            held[place] += rollouts
+        return held
 
 
 @dataclass(frozen=True)

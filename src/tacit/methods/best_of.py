@@ -36,15 +36,10 @@ class BestOf(Method):
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         """As many replies as other methods sample, each the best of ``n`` samples of its own."""
-        world, sampling, n = self.world, self.world.sampling, int(self.options["n"])
-        drawn = n * sampling.samples
-        requests = [
-            world.responder.sampled(problem, world.backbone.encode(problem.text), "zero-shot", range(drawn))
-            for problem in problems
-        ]
+        world, n, replies = self.world, int(self.options["n"]), []
+        drawn = n * world.sampling.samples
         assert world.verifier is not None
-        replies = []
-        for problem, rollouts in zip(problems, world.engine.generate(requests), strict=True):
+        for problem, rollouts in zip(problems, world.rollouts(problems, [drawn] * len(problems)), strict=True):
             picked = []
             for start in range(0, drawn, n):
                 part = rollouts[start : start + n]

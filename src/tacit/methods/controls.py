@@ -1,20 +1,107 @@
-"""Controls that keep the claims honest: a random memory, a vote at equal compute, a verifier without memories.
+"""What a run asks beside Tacit (``--baselines``): ICL, a random memory, the verifier alone, a vote at equal compute.
 
-Builds on agent and routing. ``random_memory`` answers under some memory instead of the nearest: what it gains comes
-from having a soft prompt at all, not from remembering. ``more_rollouts`` draws as many zero-shot rollouts as Tacit
-spent on the problem in all. ``verified`` lets the verifier choose between two answers without memory: what it gains
-comes from the verifier.
+Builds on agent, routing and the methods of the same names, which ``Beside`` asks about problems that an agent has just
+answered. ``random_memory`` answers under some memory instead of the nearest: what it gains comes from having a soft
+prompt at all, not from remembering. ``verified`` lets the verifier choose between two answers without memory: what it
+gains comes from the verifier. The vote is over as many zero-shot rollouts as Tacit spent on the problem in all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from tacit.agent import Agent, Answered
+import numpy as np
+
+from tacit.agent import Agent, Answered, Remembered
 from tacit.memory import State
+from tacit.methods.base import Reply, World
+from tacit.methods.icl import ICL
 from tacit.responses import Responses
 from tacit.routing import route
 from tacit.seeds import generator
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a baseline said to one problem: sampled answers and greedy one, tokens generated, and notes for the row."""
+
+    answers: Sequence[str | None]
+    greedy_answer: str | None
+    tokens: int
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, responses: Responses, **notes: Any) -> Arm:
+        """The arm that gives ``responses`` as they are."""
+        return cls(responses.answers, responses.greedy_answer, responses.tokens, notes)
+
+
+class Beside:
+    """The baselines of a run.
+
+    Args:
+        agent: beside which, with whose model, engine, sampler, seed and memories.
+        wanted: "icl", "random", "verified", "majority": which of them.
+    """
+
+    def __init__(self, agent: Agent, wanted: Sequence[str]) -> None:
+        self.agent, self.wanted = agent, wanted
+        self.world = World(
+            agent.backbone,
+            agent.engine,
+            agent.seed,
+            Path(),
+            verifier=agent.verifier,
+            sampling=agent.sampling,
+            recalling=agent.recalling,
+            task=agent.task,
+        )
+        self.icl = ICL(self.world)
+
+    def resume(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Know what was known after these finished rows."""
+        for row in rows if "icl" in self.wanted else ():
+            if row["trace"] is not None:
+                [key] = self.agent.recall.keys([row["problem"]])
+                self.icl.store.add(row["id"], key, (row["problem"], row["trace"]))
+
+    def answer(self, answered: Sequence[Answered], remembered: Sequence[Remembered]) -> list[dict[str, Arm]]:
+        """Per problem what each baseline says, of those that have something to go on. The problems were answered by
+        the agent, which is about to remember them."""
+        problems = [one.problem for one in answered]
+        said: list[dict[str, Arm]] = [{} for _ in answered]
+        if "icl" in self.wanted:
+            _, helped = self.icl.ask(problems, np.stack([one.key for one in answered]))
+            for arms, (responses, notes) in zip(said, helped, strict=True):
+                if responses is not None:
+                    arms["icl"] = Arm.of(responses, **notes)
+        if "random" in self.wanted:
+            for arms, drawn in zip(said, random_memory(self.agent, answered), strict=True):
+                if drawn is not None:
+                    arms["random"] = Arm.of(drawn[1], memory_id=drawn[0])
+        if "verified" in self.wanted:
+            for arms, one, chosen in zip(said, answered, verified(self.agent, answered), strict=True):
+                arms["verified"] = Arm(*chosen, one.zero_shot.tokens)
+        if "majority" in self.wanted:
+            spent = [self._rollouts(*pair) for pair in zip(answered, remembered, strict=True)]
+            drawn_already = [one.zero_shot.samples for one in answered]
+            for arms, rollouts in zip(said, self.world.rollouts(problems, spent, drawn_already), strict=True):
+                answers = [self.world.task.extract(rollout.text) for rollout in rollouts]
+                arms["majority"] = Arm(answers, None, sum(len(rollout.token_ids) for rollout in rollouts))
+        return said
+
+    def learn(self, answered: Sequence[Answered]) -> None:
+        """Keep what ICL will show."""
+        if "icl" in self.wanted:
+            self.icl.learn([one.problem for one in answered], [Reply.of(one.zero_shot, one) for one in answered])
+
+    def _rollouts(self, one: Answered, result: Remembered) -> int:
+        """Rollouts that Tacit spent on a problem: answers with and without memory, and learning."""
+        arms = 1 + (one.memory is not None)
+        return arms * (self.agent.sampling.samples + 1) + len(result.learned.steps) * self.agent.learning.rollouts
 
 
 def random_memory(
@@ -54,28 +141,6 @@ def _least_similar(agent: Agent, one: Answered, count: int) -> list[str]:
         k=count,
     )
     return [hit.memory_id for hit in hits[len(hits) // 2 :]]
-
-
-def more_rollouts(
-    agent: Agent, answered: Sequence[Answered], counts: Sequence[int]
-) -> list[tuple[list[str | None], int]]:
-    """Answers of ``counts`` zero-shot rollouts per problem, the samples already drawn among them, and their tokens."""
-    sampling = agent.sampling
-    requests, places = [], []
-    for place, (one, count) in enumerate(zip(answered, counts, strict=True)):
-        more = range(sampling.samples, count)
-        if more:
-            ids = agent.backbone.encode(one.problem.text)
-            requests.append(agent.responder.sampled(one.problem, ids, "zero-shot", more))
-            places.append(place)
-    drawn = dict(zip(places, agent.engine.generate(requests), strict=True))
-    results = []
-    for place, one in enumerate(answered):
-        extra = drawn.get(place, [])
-        answers = [*one.zero_shot.answers, *(agent.task.extract(rollout.text) for rollout in extra)]
-        tokens = sum(len(rollout.token_ids) for rollout in (*one.zero_shot.samples, *extra))
-        results.append((answers, tokens))
-    return results
 
 
 def verified(agent: Agent, answered: Sequence[Answered]) -> list[tuple[list[str | None], str | None]]:

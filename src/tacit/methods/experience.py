@@ -12,6 +12,8 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -106,9 +108,13 @@ class FromExperience(Method, Generic[T]):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.keys = Keys(world.backbone, world.recalling.key)
         self.store: Store[T] = Store()
         self.k = self.count("k") if "k" in self.options else 1
+
+    @cached_property
+    def keys(self) -> Keys:
+        """Makes the keys of problems."""
+        return Keys(self.world.backbone, self.world.recalling.key)
 
     @classmethod
     def plan(cls, setting: Setting) -> Plan:
@@ -130,26 +136,27 @@ class FromExperience(Method, Generic[T]):
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         """All in one batch: zero-shot, and with experience where there is any (that fits the context)."""
-        responder, backbone = self.world.responder, self.world.backbone
         keys = self.keys.of([problem.text for problem in problems])
-        requests = [
-            request
-            for problem in problems
-            for request in responder.requests(problem, backbone.encode(problem.text), "zero-shot")
-        ]
-        shown = []
-        for problem, found in zip(problems, self.store.nearest(keys, self.k), strict=True):
-            near, asked = self._shown(problem, found)
-            requests += asked
-            shown.append(near)
-        responses = responder.generate(requests)
-        helped = iter(responses[len(problems) :])
+        zero_shot, helped = self.ask(problems, keys, self.world.requests(problems))
         replies = []
-        for key, plain, near in zip(keys, responses, shown, strict=False):
-            given = next(helped) if near else plain
+        for key, plain, (found, notes) in zip(keys, zero_shot, helped, strict=True):
+            given = found or plain
             arms = {"zero_shot": (plain.answers, plain.greedy_answer)}
-            replies.append(Reply(given.answers, given.greedy_answer, self.notes(near), arms, Answered(key, plain)))
+            replies.append(Reply(given.answers, given.greedy_answer, notes, arms, Answered(key, plain)))
         return replies
+
+    def ask(
+        self, problems: Sequence[Problem], keys: np.ndarray, first: Sequence[Request] = ()
+    ) -> tuple[list[Responses], list[tuple[Responses | None, dict[str, Any]]]]:
+        """The responses to the requests ``first``; and per problem, whose key is among ``keys`` [N, D], those with what
+        was kept, None where there is nothing, and the notes for its row. All in one batch."""
+        shown = [
+            self._shown(problem, found)
+            for problem, found in zip(problems, self.store.nearest(keys, self.k), strict=True)
+        ]
+        responses = iter(self.world.responder.generate([*first, *(one for _, asked in shown for one in asked)]))
+        plain = list(islice(responses, len(first) // 2))
+        return plain, [(next(responses) if near else None, self.notes(near)) for near, _ in shown]
 
     def _shown(self, problem: Problem, found: Sequence[Found[T]]) -> tuple[Sequence[Found[T]], list[Request]]:
         """What is shown of what was found, and the requests: the farthest is left out until the rest fits."""
@@ -198,11 +205,6 @@ def attempts(responses: Responses) -> tuple[list[Rollout], list[Rollout]]:
     """The sampled responses that gave the majority answer, and those that did not."""
     marked = list(zip(responses.samples, responses.vote.agrees, strict=True))
     return [one for one, agrees in marked if agrees], [one for one, agrees in marked if not agrees]
-
-
-def trace(responses: Responses) -> Rollout | None:
-    """The first sampled response that gave the majority answer; None if no response gave an answer."""
-    return next(iter(attempts(responses)[0]), None)
 
 
 def listed(rollouts: Sequence[Rollout]) -> str:

@@ -50,13 +50,8 @@ class Instance(Trained):
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         world, gate = self.world, vote_gate(self.world)
-        requests = [
-            request
-            for problem in problems
-            for request in world.responder.requests(problem, world.backbone.encode(problem.text), "zero-shot")
-        ]
         replies = []
-        for problem, plain in zip(problems, world.responder.generate(requests), strict=True):
+        for problem, plain in zip(problems, world.responder.generate(world.requests(problems)), strict=True):
             arms = {"zero_shot": (plain.answers, plain.greedy_answer)}
             refusal = gate(plain.vote)
             if refusal:

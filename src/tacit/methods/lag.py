@@ -32,7 +32,6 @@ from tacit.engines.base import Engine, Request, Rollout, Session
 from tacit.engines.draw import draw, uniforms
 from tacit.engines.rules import METER, ended, length_of
 from tacit.errors import ModelError
-from tacit.methods import experience
 from tacit.methods.base import World
 from tacit.methods.experience import Found, FromExperience
 from tacit.model.backbone import LEAST_TORCH_ROWS, Backbone, prompt_embeddings
@@ -87,10 +86,9 @@ class LAG(FromExperience[KeyValues]):
         return [Behind(**vars(one), past=past) for one in self.world.responder.requests(problem, ids, self.name)]
 
     def keep(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[KeyValues | None, str]]:
-        traces = [experience.trace(one) for one in responses]
         return [
-            (None if one is None else self._stored(problem, one), "")
-            for problem, one in zip(problems, traces, strict=True)
+            (None if one.trace is None else self._stored(problem, one.trace), "")
+            for problem, one in zip(problems, responses, strict=True)
         ]
 
     def _stored(self, problem: Problem, solution: Rollout) -> KeyValues:

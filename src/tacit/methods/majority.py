@@ -26,13 +26,8 @@ class Majority(Method):
         return Plan((Work("answer", setting.problems * int(setting.options["n"]), len(setting.windows)),))
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
-        world, n = self.world, int(self.options["n"])
-        requests = [
-            world.responder.sampled(problem, world.backbone.encode(problem.text), "zero-shot", range(n))
-            for problem in problems
-        ]
-        replies = []
-        for rollouts in world.engine.generate(requests):
-            vote = world.task.vote([world.task.extract(rollout.text) for rollout in rollouts])
+        n, replies = int(self.options["n"]), []
+        for rollouts in self.world.rollouts(problems, [n] * len(problems)):
+            vote = self.world.task.vote([self.world.task.extract(rollout.text) for rollout in rollouts])
             replies.append(Reply((vote.answer,), vote.answer, {"votes": vote.votes, "n": n}))
         return replies

@@ -17,10 +17,4 @@ class ZeroShot(Method):
     """Answers without any memory."""
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
-        world = self.world
-        requests = [
-            request
-            for problem in problems
-            for request in world.responder.requests(problem, world.backbone.encode(problem.text), "zero-shot")
-        ]
-        return [Reply.of(responses) for responses in world.responder.generate(requests)]
+        return [Reply.of(responses) for responses in self.world.responder.generate(self.world.requests(problems))]

@@ -1,22 +1,37 @@
-"""The finished cells of a comparison, read back.
+"""The finished cells of a comparison: where each lies, read back; into which kind a method is sorted.
 
-Builds on compare, which wrote them. The report needs nothing else: no model, no data, and not the machine they were
-made on. Also here: into which kind a method is sorted, and how a data source is called where there is little room.
+Builds on errors alone: a report needs no model, no data, and not the machine that the cells were made on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tacit.errors import DataError
-from tacit.experiments.compare import read
-from tacit.experiments.report.metrics import Row
 
-Figures = dict[str, Any]
+Row = Mapping[str, Any]
+ORDERS = ("shuffled", "blocked", "reversed")
+"""Orders of a stream."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one stream."""
+
+    label: str
+    data: str
+    order: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        """Where its results lie."""
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(self.data).stem if Path(self.data).exists() else self.data)
+        return out / "cells" / re.sub(r"[^A-Za-z0-9._-]+", "-", self.label) / slug / f"{self.order}-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -30,12 +45,37 @@ class Result:
     @classmethod
     def load(cls, record: Mapping[str, Any], folder: Path) -> Result:
         """The cell in ``folder``."""
-        rows = sorted(map(_whole, read(folder, "rows.jsonl")), key=lambda row: int(row["position"]))
-        return cls(record, rows, [_whole(probe) for probe in read(folder, "probes.jsonl")])
+        rows = sorted(_read(folder / "rows.jsonl"), key=lambda row: int(row["position"]))
+        return cls(record, rows, list(_read(folder / "probes.jsonl")))
 
     @property
     def seed(self) -> int:
         return int(self.record["seed"])
+
+
+def _read(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8", errors="surrogatepass") as handle:
+        for row in map(json.loads, handle):
+            # A method that gave not even an empty answer to a problem with a gold answer is wrong there.
+            silent = row["correct"] is None and row["greedy_correct"] is not None
+            yield {**row, "correct": 0.0, "rights": []} if silent else row
+
+
+def find(out: Path) -> list[Result]:
+    """All finished cells in a comparison's folder, by name and seed.
+
+    Raises:
+        DataError: there are none, or one is damaged.
+    """
+    results = []
+    for file in sorted(out.glob("cells/*/*/*/cell.json")):
+        try:
+            results.append(Result.load(json.loads(file.read_text(encoding="utf-8")), file.parent))
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DataError(f"{file.parent} is damaged; delete that folder and run the comparison again") from None
+    if not results:
+        raise DataError(f"no finished cells in {out}; give the folder of a comparison")
+    return sorted(results, key=lambda result: result.seed)
 
 
 Stream = tuple[str, str, str]
@@ -49,13 +89,6 @@ def grouped(results: Iterable[Result]) -> dict[Stream, list[Result]]:
         record = result.record
         streams.setdefault((record["label"], record["data"], record["order"]), []).append(result)
     return streams
-
-
-def _whole(row: dict[str, Any]) -> Row:
-    """The row; a method that gave not even an empty answer to a problem with a gold answer is wrong there."""
-    if row["correct"] is None and row["greedy_correct"] is not None:
-        return {**row, "correct": 0.0, "rights": []}
-    return row
 
 
 KINDS = {
@@ -95,18 +128,6 @@ def short(data: str) -> str:
     return name.rstrip("/").rpartition("/")[2].removesuffix(".jsonl") or data
 
 
-def find(out: Path) -> list[Result]:
-    """All finished cells in a comparison's folder, by name and seed.
-
-    Raises:
-        DataError: there are none, or one is damaged.
-    """
-    results = []
-    for file in sorted(out.glob("cells/*/*/*/cell.json")):
-        try:
-            results.append(Result.load(json.loads(file.read_text(encoding="utf-8")), file.parent))
-        except (OSError, ValueError, KeyError, TypeError):
-            raise DataError(f"{file.parent} is damaged; delete that folder and run the comparison again") from None
-    if not results:
-        raise DataError(f"no finished cells in {out}; give the folder of a comparison")
-    return sorted(results, key=lambda result: result.seed)
+def where(data: str, order: str) -> str:
+    """A stream's name."""
+    return data if order == "shuffled" else f"{data}, {order}"

@@ -1,25 +1,25 @@
 """The report of a comparison: table.json, report.html and plots/*.png, and the table for the eye.
 
-Builds on the cells of compare, on comparison_metrics (figures), comparison_maps (pictures) and comparison_page.
-``tacit compare`` writes it at its end and ``tacit report DIR`` again at any time, from the cells alone: no model, no
-data. Seeds are pooled: n counts every problem of every seed, those on which a method failed included.
+Builds on cells, comparison_figures, comparison_tables, comparison_maps (pictures), study_tables and page. It is
+written at the end of ``tacit compare`` and again at any time by ``tacit report DIR``, from the cells alone: no model,
+no data. Seeds are pooled: n counts every problem of every seed, those on which a method failed included.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tacit.errors import DataError
-from tacit.experiments.compare import Cell
-from tacit.experiments.compare_config import ORDERS
-from tacit.experiments.report import comparison_metrics
-from tacit.experiments.report.cells import KINDS, Result, find, grouped, kind
-from tacit.experiments.report.comparison_page import render
-from tacit.experiments.report.maps import draw_all
-from tacit.experiments.report.run import write_atomically
+from tacit.experiments.report.cells import KINDS, ORDERS, Cell, Result, Stream, find, grouped, kind, where
+from tacit.experiments.report.comparison_figures import table_row
+from tacit.experiments.report.comparison_maps import draw_all
+from tacit.experiments.report.comparison_tables import Rows, tables
+from tacit.experiments.report.figures import Figures
+from tacit.experiments.report.page import MISSING, Picture, markdown_rows, publish, render
+from tacit.experiments.report.study_tables import studies
 
 
 def write_comparison(out: Path, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -42,10 +42,10 @@ def write_comparison(out: Path, records: Sequence[dict[str, Any]]) -> dict[str, 
       ``tokens_prepare``; probes cost nothing here.
     """
     cells = [(Cell(one["label"], one["data"], one["order"], one["seed"]), one) for one in records]
-    return write(out, [Result.load(record, cell.folder(out)) for cell, record in cells])
+    return _write(out, [Result.load(record, cell.folder(out)) for cell, record in cells])
 
 
-def rewrite(out: Path) -> dict[str, Any]:
+def rewrite(out: Path) -> Figures:
     """The same from all finished cells that lie in ``out``, in the order of the table that is there.
 
     Raises:
@@ -70,43 +70,96 @@ def rewrite(out: Path) -> dict[str, Any]:
             ORDERS.index(record["order"]),
         )
 
-    return write(out, sorted(find(out), key=rank))
+    return _write(out, sorted(find(out), key=rank))
 
 
-def write(out: Path, results: Sequence[Result]) -> dict[str, Any]:
-    """Table, page and plots of these cells, the table first; files appear whole or not at all."""
+def _write(out: Path, results: Sequence[Result]) -> Figures:
     streams = grouped(results)
-    rows = [
-        {**comparison_metrics.row(key, streams), "kind": kind(str(held[0].record["method"]))}
-        for key, held in streams.items()
-    ]
+    rows = [table_row(key, streams) for key in streams]
     table = {"rows": rows, "failed": [one.record["label"] for one in results if one.record["status"] == "failed"]}
-    text = json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        write_atomically(out / "table.json", text.encode("utf-8", errors="replace"))
-        pictures = draw_all(table, streams)
-        (out / "plots").mkdir(exist_ok=True)
-        for picture in pictures:
-            write_atomically(out / "plots" / f"{picture.name}.png", picture.png)
-        page = render(out, rows, streams, pictures)
-        write_atomically(out / "report.html", page.encode("utf-8", errors="replace"))
-    except OSError as error:
-        raise DataError(f"the report cannot be written to {out} ({error.strerror or error}); mend that") from error
+    pictures = draw_all(rows, streams)
+    publish(out, ("table.json", table, 1), pictures, _page(out, rows, streams, pictures))
     return table
 
 
-def as_text(table: dict[str, Any]) -> str:
+def _page(
+    out: Path, rows: Sequence[Figures], streams: Mapping[Stream, Sequence[Result]], pictures: Sequence[Picture]
+) -> str:
+    """report.html: what was compared, found and spent, and how it was set."""
+    results = [result for held in streams.values() for result in held]
+    shared, other = _settings(results)
+    models = list(dict.fromkeys(result.record["settings"].get("model") for result in results))
+    held = Rows(rows)
+    found = tables(held)
+    return render(
+        "comparison.html.jinja",
+        models=", ".join(map(str, models)),
+        streams=held.names,
+        seeds=sorted({result.seed for result in results}),
+        methods=len(held.methods),
+        testbed="testbed" in models,
+        verified=any(_verified(result) for result in results),
+        labelled=[method for method, row in held.methods.items() if row["uses_labels"]],
+        offline=[method for method, row in held.methods.items() if row["offline"]],
+        unjudged=[name for name in ("elm-vote", "elm-confident") if name in held.methods],
+        unscored=sum(row["n"] - row["scored"] for row in rows),
+        asked=sum(row["n"] for row in rows),
+        failed=[_failure(result.record) for result in results if result.record["status"] == "failed"],
+        main=found[:1],
+        tables=[*found[1:], *studies(out)],
+        pictures=pictures,
+        shared=shared,
+        other=other,
+        version=importlib.metadata.version("tacit"),
+    )
+
+
+def _verified(result: Result) -> bool:
+    """Whether a reward model routed: the testbed has one of its own."""
+    held = result.record["settings"]
+    return bool(held.get("reward_model")) or held.get("model") == "testbed"
+
+
+def _failure(record: Mapping[str, Any]) -> str:
+    return f"{record['label']} on {record['data']}, {record['order']}, seed {record['seed']}: {record['error']}"
+
+
+def _settings(results: Sequence[Result]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """(setting, value) that all methods share, and (label, what it has otherwise)."""
+    flat: dict[str, dict[str, str]] = {}
+    for result in results:
+        flat.setdefault(result.record["label"], {}).update(_flat(result.record["settings"]))
+    usual: dict[str, str] = {}
+    for name in dict.fromkeys(name for held in flat.values() for name in held):
+        values = [held.get(name, MISSING) for held in flat.values()]
+        usual[name] = max(dict.fromkeys(values), key=values.count)
+    other = []
+    for label, held in flat.items():
+        own = [(name, held.get(name, MISSING)) for name in usual]
+        if changed := [f"{name} {value}" for name, value in own if value != usual[name]]:
+            other.append((label, ", ".join(changed)))
+    return [(name, value) for name, value in usual.items() if value != MISSING], other
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        elif name != "method":
+            found[f"{prefix}{name}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return found
+
+
+def as_text(table: Mapping[str, Any]) -> str:
     """The table for a terminal or a Markdown page; accuracies in percent, sampled / greedy."""
-    lines = [
-        "| method | data | sampled | greedy | gain sampled | gain greedy | learned / sharpened / corrupted | replay "
-        "| trained | tokens | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ["method", "data", "sampled", "greedy", "gain sampled", "gain greedy"]
+    heads += ["learned / sharpened / corrupted", "replay", "trained", "tokens", "seconds"]
+    lines = []
     for row in table["rows"]:
-        name = row["method"] + (" (labels)" if row["uses_labels"] else "")
-        place = row["data"] + ("" if row["order"] == "shuffled" else f", {row['order']}")
+        cells = [row["method"] + (" (labels)" if row["uses_labels"] else ""), where(row["data"], row["order"])]
         if "accuracy" not in row:
-            lines.append(f"| {name} | {place} | no gold answers | | | | | | | | |")
+            lines.append([*cells, "no gold answers", *[""] * (len(heads) - 3)])
             continue
         failed = f", {row['failed']} failed" if row["failed"] else ""
         gains = [
@@ -115,11 +168,8 @@ def as_text(table: dict[str, Any]) -> str:
             else ""
             for key in ("gain", "greedy_gain")
         ]
-        changes = f"{row['learned']} / {row['sharpened']} / {row['corrupted']}" if "learned" in row else ""
-        lines.append(
-            f"| {name} | {place} | {100 * row['accuracy']:.1f} of {row['n']}{failed} | {100 * row['greedy']:.1f} "
-            f"| {gains[0]} | {gains[1]} | {changes} "
-            f"| {'' if row['replay'] is None else format(100 * row['replay'], '+.1f')} | {row['trainable']:,} "
-            f"| {row['tokens']:,} | {row['seconds']:.0f} |"
-        )
-    return "\n".join(lines)
+        cells += [f"{100 * row['accuracy']:.1f} of {row['n']}{failed}", f"{100 * row['greedy']:.1f}", *gains]
+        cells.append(f"{row['learned']} / {row['sharpened']} / {row['corrupted']}" if "learned" in row else "")
+        cells.append("" if row["replay"] is None else f"{100 * row['replay']:+.1f}")
+        lines.append([*cells, f"{row['trainable']:,}", f"{row['tokens']:,}", f"{row['seconds']:.0f}"])
+    return markdown_rows(heads, lines)

@@ -1,119 +1,63 @@
 """Pictures of a comparison: accuracy with intervals, over the stream, against cost. The rest is in comparison_maps.
 
-Builds on comparison_cells, metrics, plot_labels and matplotlib's Agg canvas, as plots does. Colours are Okabe and
-Ito's; what differs by colour differs by dash or marker too. With more methods than a reader can tell apart, a few are
+Builds on cells, comparison_figures, plot_labels and drawing. With more methods than a reader can tell apart, a few are
 drawn in full and the rest in light grey. Pictures are narrow enough to be read on a phone.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
-from tacit.experiments.report import plot_labels
-from tacit.experiments.report.bootstrap import Floats, prefix_accuracy, prefix_band
-from tacit.experiments.report.cells import KINDS, Figures, Result, Stream, marks, short
-from tacit.experiments.report.comparison_metrics import curve
+from tacit.experiments.report import drawing, plot_labels
+from tacit.experiments.report.cells import KINDS, Result, Stream, marks, short, where
+from tacit.experiments.report.comparison_figures import curve
+from tacit.experiments.report.drawing import DPI, SIZE, cost_axis, course, figure, ink, legend, percent_axis, png
+from tacit.experiments.report.figures import Figures, Floats
+from tacit.experiments.report.page import Picture
 
 WIDTH = 5.0
-DPI = 150
-SIZE = 8.5
-"""Inches, dots per inch, points."""
+"""Inches."""
 
-COLOURS = {
-    "frozen": "#5f6368",
-    "text": "#009E73",
-    "trained": "#D55E00",
-    "memories": "#0072B2",
-    "controls": "#CC79A7",
-    "bounds": "#E69F00",
-    "other": "#56B4E9",
+LOOKS = {
+    "frozen": (drawing.GREY, "o", "no learning"),
+    "text": (drawing.GREEN, "s", "shown again"),
+    "trained": (drawing.VERMILION, "^", "trained"),
+    "memories": (drawing.BLUE, "D", "latent memories"),
+    "controls": (drawing.PURPLE, "v", "controls"),
+    "bounds": (drawing.ORANGE, "P", "upper bounds"),
+    "other": (drawing.SKY, "h", "others"),
 }
-SHORT = {
-    "frozen": "no learning",
-    "text": "shown again",
-    "trained": "trained",
-    "memories": "latent memories",
-    "controls": "controls",
-    "bounds": "upper bounds",
-    "other": "others",
-}
-MARKERS = dict(zip(COLOURS, "os^DvPh", strict=True))
+"""Of each kind of methods: colour, marker, and name."""
+
 REST = "#c9ccd0"
-FIRST = 10
-"""Prefixes shorter than this are not drawn: their accuracy says nothing and would stretch the axis."""
 
 LINES: tuple[dict[str, Any], ...] = (
-    {"color": "#5f6368", "linestyle": "-"},
-    {"color": "#000000", "linestyle": (0, (1, 1.2))},
-    {"color": "#009E73", "linestyle": "-."},
-    {"color": "#D55E00", "linestyle": (0, (5, 1.5))},
-    {"color": "#0072B2", "linestyle": "-", "linewidth": 2.4},
-    {"color": "#56B4E9", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
-    {"color": "#CC79A7", "linestyle": (0, (2, 2))},
+    {"color": drawing.GREY, "linestyle": "-"},
+    {"color": drawing.BLACK, "linestyle": (0, (1, 1.2))},
+    {"color": drawing.GREEN, "linestyle": "-."},
+    {"color": drawing.VERMILION, "linestyle": (0, (5, 1.5))},
+    {"color": drawing.BLUE, "linestyle": "-", "linewidth": 2.4},
+    {"color": drawing.SKY, "linestyle": (0, (3, 1, 1, 1, 1, 1))},
+    {"color": drawing.PURPLE, "linestyle": (0, (2, 2))},
 )
 """Of zero-shot, majority, the best by texts, the best trained one, elm, the best other memory, the best control."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A drawn picture: the name of its file, its title and caption (how to read it), and what it shows in words."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    png: bytes = field(repr=False)
-
-
-def figure(width: float, height: float) -> Figure:
-    """A white figure with a canvas of its own."""
-    made = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(made)
-    return made
-
-
-def png(made: Figure) -> bytes:
-    """The figure's bytes, equal for equal data: without the stamp of matplotlib's version."""
-    buffer = io.BytesIO()
-    made.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def ink(colour: str) -> str:
-    """A colour dark enough to be read as text on white."""
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    light = (0.299 * red + 0.587 * green + 0.114 * blue) / 255
-    shade = min(1.0, 0.42 / light) if light else 1.0
-    return "#" + "".join(f"{round(part * shade):02x}" for part in (red, green, blue))
-
-
-def percent_axis(ax: Axes, which: str = "y") -> None:
-    """Percent along one axis, with a faint grid."""
-    axis = ax.yaxis if which == "y" else ax.xaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
-    ax.grid(axis="both" if which == "y" else "x", alpha=0.25)
-    ax.set_axisbelow(True)
+def narrow_axis(ax: Axes, which: str = "y") -> None:
+    """A percent axis of a narrow picture."""
+    percent_axis(ax, which)
     ax.tick_params(labelsize=SIZE)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def marked(row: Mapping[str, Any]) -> str:
     """The method's name with its marks."""
     return f"{row['method']} {marks(row)}".rstrip()
-
-
-def where(data: str, order: str) -> str:
-    """A stream's name."""
-    return data if order == "shuffled" else f"{data}, {order}"
 
 
 def slug(data: str, order: str) -> str:
@@ -163,7 +107,7 @@ def accuracy(rows: Sequence[Figures], data: str, order: str) -> Picture:
     for gap in (at for at in range(1, len(held)) if held[at]["kind"] != held[at - 1]["kind"]):
         y[gap:] -= 0.5
     for row, at in zip(held, y, strict=True):
-        colour, marker = COLOURS[row["kind"]], MARKERS[row["kind"]]
+        colour, marker, _ = LOOKS[row["kind"]]
         ax.plot([row["low"], row["high"]], [at + 0.14] * 2, color=colour, linewidth=2)
         ax.plot(row["accuracy"], at + 0.14, marker, color=colour, markersize=6)
         ax.plot([row["greedy_low"], row["greedy_high"]], [at - 0.2] * 2, color=colour, linewidth=1, alpha=0.7)
@@ -172,11 +116,11 @@ def accuracy(rows: Sequence[Figures], data: str, order: str) -> Picture:
         ax.annotate(text, (1.01, at), xycoords=("axes fraction", "data"), va="center", fontsize=SIZE)
     for row in held:
         if row["method"] == "zero-shot":
-            ax.axvline(row["accuracy"], color=COLOURS["frozen"], linewidth=1, alpha=0.6, zorder=0)
-            ax.axvline(row["greedy"], color=COLOURS["frozen"], linewidth=1, alpha=0.6, linestyle=":", zorder=0)
+            ax.axvline(row["accuracy"], color=drawing.GREY, linewidth=1, alpha=0.6, zorder=0)
+            ax.axvline(row["greedy"], color=drawing.GREY, linewidth=1, alpha=0.6, linestyle=":", zorder=0)
     ax.set_yticks(y, [marked(row) for row in held])
     ax.set_ylim(y[-1] - 0.7, 0.7)
-    percent_axis(ax, "x")
+    narrow_axis(ax, "x")
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("right answers: filled, one sampled answer; hollow, the greedy one", fontsize=SIZE)
     ax.annotate("sampled / greedy", (1.01, 0.85), xycoords=("axes fraction", "data"), fontsize=SIZE)
@@ -235,19 +179,13 @@ def _courses(
 ) -> dict[str, float]:
     ends: dict[str, float] = {}
     for name, values in sorted(curves.items(), key=lambda item: item[0] in lines):
-        first = min(FIRST, len(values) // 2)
-        x, so_far = np.arange(1, len(values) + 1)[first:], prefix_accuracy(values)
-        if name not in lines:
-            if name not in bounds:  # always right, and far above all others
-                ax.plot(x, so_far[first:], color=REST, linewidth=0.9, zorder=1)
-            continue
-        if name in ("zero-shot", "elm"):
-            low, high = prefix_band(values, seed=0)
-            ax.fill_between(x, low[first:], high[first:], color=lines[name]["color"], alpha=0.13, linewidth=0)
-        ax.plot(x, so_far[first:], zorder=3, **{"linewidth": 1.7, **lines[name]})
-        ends[name] = float(so_far[-1])
+        if name in lines:
+            style = {"linewidth": 1.7, "zorder": 3, **lines[name]}
+            ends[name] = course(ax, values, style, band=name in ("zero-shot", "elm"))
+        elif name not in bounds:  # always right, and far above all others
+            course(ax, values, {"color": REST, "linewidth": 0.9, "zorder": 1}, band=False)
     ax.margins(x=0)
-    percent_axis(ax)
+    narrow_axis(ax)
     return ends
 
 
@@ -286,25 +224,22 @@ def tokens(rows: Sequence[Figures], data: str, order: str) -> Picture | None:
     axes = made.subplots(2, 1, sharex=True)
     for ax, key in zip(axes, ("accuracy", "greedy"), strict=True):
         for row in drawn:
-            style = {"color": COLOURS[row["kind"]], "marker": MARKERS[row["kind"]]}
-            ax.plot(row["tokens_per_problem"], row[key], linestyle="", markersize=6, zorder=3, **style)
-        ax.set_xscale("log")
+            colour, marker, _ = LOOKS[row["kind"]]
+            ax.plot(row["tokens_per_problem"], row[key], marker, color=colour, markersize=6, zorder=3)
+        cost_axis(ax, "{:,.0f}".format)
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        ax.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
         ax.margins(0.12, 0.12)
-        percent_axis(ax)
+        narrow_axis(ax)
         ax.set_ylabel("one sampled answer right" if key == "accuracy" else "the greedy answer right", fontsize=SIZE)
     axes[1].set_xlabel("tokens generated per problem, answering and learning (logarithmic)", fontsize=SIZE)
-    kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in drawn)]
-    for kind in kinds:
-        style = {"color": COLOURS[kind], "marker": MARKERS[kind]}
-        axes[0].plot([], [], linestyle="", markersize=6, label=SHORT[kind], **style)
-    axes[0].legend(frameon=False, fontsize=SIZE, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    for kind in (kind for kind in KINDS if any(row["kind"] == kind for row in drawn)):
+        colour, marker, name = LOOKS[kind]
+        axes[0].plot([], [], marker, color=colour, markersize=6, label=name)
+    legend(axes[0], 3, SIZE)
     made.draw_without_rendering()
     made.set_layout_engine("none")  # laid out: labels are placed for good
     for ax, key in zip(axes, ("accuracy", "greedy"), strict=True):
-        label_dots(ax, [(row["tokens_per_problem"], row[key], marked(row), COLOURS[row["kind"]]) for row in drawn])
+        label_dots(ax, [(row["tokens_per_problem"], row[key], marked(row), LOOKS[row["kind"]][0]) for row in drawn])
     left_out = [row["method"] for row in held if row not in drawn]
     note = f" Not drawn, having generated nothing: {', '.join(left_out)}." if left_out else ""
     return Picture(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tacit.experiments.report.bootstrap import Floats
+from tacit.experiments.report.figures import Floats
 
 PAD = 2.0
 """Pixels kept free around a label."""

@@ -14,10 +14,7 @@ on the other learned problems nearest to it (the *neighbours*, which a running s
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +23,13 @@ import numpy as np
 
 from tacit.agent import Agent, Answered, Remembered
 from tacit.answers.vote import equivalent
-from tacit.assembly import assembled, set_threads
-from tacit.bank import open_bank
+from tacit.assembly import set_threads
 from tacit.config import LearnConfig, RunConfig
 from tacit.errors import DataError
-from tacit.experiments.report.run import write_atomically
+from tacit.experiments.report.study_tables import publish_study
 from tacit.experiments.scoring import Grader
 from tacit.experiments.studies import quality_rules
-from tacit.memory import Memory
+from tacit.experiments.studies.trials import Gain, Tell, gain, scratch_agent, under
 from tacit.problem import Problem
 from tacit.responses import Responses
 from tacit.seeds import generator
@@ -42,7 +38,6 @@ from tacit.tasks import sources
 EVERYTHING: dict[str, Any] = {"min_votes": 0, "min_lead": 0, "admit": 0.0}
 """Learning settings that refuse nothing, so that the rules themselves can be compared."""
 
-Tell = Callable[[str], None]
 Pair = tuple[int, str]
 
 
@@ -92,23 +87,15 @@ def study(config: QualityConfig, out: str | Path, tell: Tell = lambda line: None
             tries += [{**row, "part": part} for row in served]
             told = [memory["benefit"] for memory in one if memory["benefit"] is not None]
             tell(f"seed {seed} ({part}): {len(told)} memories, mean benefit {np.mean(told) if told else 0:+.3f}")
+    settings = {**vars(config), "run": config.run.settings()}
     result = {
-        "settings": {
-            "run": config.run.settings(),
-            "learned": EVERYTHING,
-            **{name: getattr(config, name) for name in ("choose", "confirm", "limit", "held_out", "nearest")},
-            **{name: getattr(config, name) for name in ("neighbours", "served")},
-        },
+        "settings": {"run": settings.pop("run"), "learned": EVERYTHING, **settings},
         "signals": quality_rules.signal_table(memories),
         "memories": memories,
         "rules": quality_rules.rule_table(memories, tries, config.run.learn),
         "tries": tries,
     }
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / "quality.json", text.encode())
-    write_atomically(folder / "quality.md", quality_rules.markdown(result).encode())
+    publish_study(Path(out), "quality", "What predicts a good memory", result)
     return result
 
 
@@ -121,13 +108,11 @@ def measure(config: QualityConfig, seed: int) -> tuple[list[dict[str, Any]], lis
     """
     learned_from, held_out = _problems(config, seed)
     learning = replace(config.run.learn, **EVERYTHING)
-    with tempfile.TemporaryDirectory() as scratch:
-        run = replace(config.run, seed=seed, learn=learning)
-        with closing(open_bank(str(Path(scratch) / "bank.sqlite"))) as bank, assembled(run, bank) as agent:
-            answered = agent.answer(learned_from, use_memory=False)
-            remembered = agent.learn(answered)
-            later = agent.answer(held_out, use_memory=False)
-            return _Trial(config, seed, agent, answered, remembered, held_out, later).result(learned_from)
+    with scratch_agent(replace(config.run, seed=seed, learn=learning)) as agent:
+        answered = agent.answer(learned_from, use_memory=False)
+        remembered = agent.learn(answered)
+        later = agent.answer(held_out, use_memory=False)
+        return _Trial(config, seed, agent, answered, remembered, held_out, later).result(learned_from)
 
 
 def _problems(config: QualityConfig, seed: int) -> tuple[list[Problem], list[Problem]]:
@@ -161,38 +146,43 @@ class _Trial:
         later: Sequence[Answered],
     ) -> None:
         self.config, self.seed, self.agent = config, seed, agent
-        self.verifier = agent.verifier
+        self.answered, self.later, self.verifier = answered, later, agent.verifier
         self.graders = {problem.id: Grader(problem) for problem in held_out}
-        # A prompt that never saw a reward leaves no memory, whatever the rule.
-        kept = [(one, result) for one, result in zip(answered, remembered, strict=True) if result.memory is not None]
-        self.made, self.answered, self.later = kept, list(answered), list(later)
+        self.made = [
+            (one, result.learned, result.memory)
+            for one, result in zip(answered, remembered, strict=True)
+            if result.memory is not None  # a prompt that never saw a reward leaves none, whatever the rule
+        ]
         self.zero = {one.problem.id: one for one in [*answered, *later]}
         self._scores: dict[int, float] = {}
 
     def result(self, learned_from: Sequence[Problem]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         if not self.made:
             return [], []
-        own = np.stack([one.key for one, _ in self.made])
-        own_ids = [one.problem.id for one, _ in self.made]
+        own = np.stack([one.key for one, _, _ in self.made])
+        own_ids = [one.problem.id for one, _, _ in self.made]
         tried_on = _nearest(own, self.answered, self.config.neighbours, skip=own_ids)
         floor = self.agent.recalling.floor
         targets = _nearest(own, self.later, self.config.nearest, floor=floor)
         nearby = self._nearest_memories(own, floor)
-        pairs: list[Pair] = [(number, one.problem.id) for number, (one, _) in enumerate(self.made)]
+        pairs: list[Pair] = list(enumerate(own_ids))
         for number in range(len(self.made)):
             pairs += [(number, name) for name in [*tried_on[number], *targets[number]]]
         pairs += [(number, name) for name, numbers in nearby.items() for number in numbers]
-        responses = self._respond(pairs)
-        self._judge(pairs, responses, tried_on)
-        gains = {pair: self._gain(pair, responses[pair]) for pair in responses if pair[1] in self.graders}
+        pairs = list(dict.fromkeys(pairs))
+        asked = [(self.made[number][2], self.zero[name].problem) for number, name in pairs]
+        responses = dict(zip(pairs, under(self.agent, asked), strict=True))
+        self._judge(responses, tried_on)
+        gains = {
+            (number, name): gain(self.graders[name], given, self.zero[name].zero_shot)
+            for (number, name), given in responses.items()
+            if name in self.graders
+        }
         truth = {problem.id: Grader(problem) for problem in learned_from}
         families = {problem.id: problem.family for problem in learned_from}
         memories = []
-        for number, (one, result) in enumerate(self.made):
-            memory = result.memory
-            assert memory is not None
-            known = [g for g in (gains[number, name] for name in targets[number]) if g is not None]
-            label_right = truth[one.problem.id].right(result.learned.label)
+        for number, (one, learned, memory) in enumerate(self.made):
+            known = [g for g in (gains[number, name] for name in targets[number]) if not np.isnan(g).any()]
             memories.append(
                 {
                     "id": f"{self.seed}/{memory.id}",
@@ -201,10 +191,10 @@ class _Trial:
                     "benefit": float(np.mean([g[0] for g in known])) if known else None,
                     "greedy_benefit": float(np.mean([g[1] for g in known])) if known else None,
                     "held_out": len(known),
-                    "label_right": label_right,
+                    "label_right": truth[one.problem.id].right(learned.label),
                     "trusted": bool(memory.provenance.get("trusted")),
                     "family": families[one.problem.id],
-                    "signals": self._signals(number, one, result, memory, responses, tried_on[number]),
+                    "signals": self._signals(number, responses, tried_on[number]),
                 }
             )
         return memories, self._tries(nearby, gains, [str(memory["id"]) for memory in memories])
@@ -217,45 +207,22 @@ class _Trial:
             nearby[one.problem.id] = [int(i) for i in order if similarity[i] >= floor]
         return nearby
 
-    def _respond(self, pairs: Iterable[Pair]) -> dict[Pair, Responses]:
-        """Responses under memory ``number`` to the problem of that id, for all pairs in one batch."""
-        distinct = list(dict.fromkeys(pairs))
-        requests = []
-        for number, name in distinct:
-            problem, source = self.zero[name].problem, self.made[number]
-            memory = source[1].memory
-            assert memory is not None
-            ids = self.agent.backbone.encode(problem.text)
-            requests += self.agent.responder.requests(problem, ids, f"study/{source[0].problem.id}", memory.prompt)
-        return dict(zip(distinct, self.agent.responder.generate(requests), strict=True))
-
-    def _gain(self, pair: Pair, responses: Responses) -> tuple[float, float] | None:
-        """Sampled and greedy accuracy under the memory minus zero-shot's, or None without a gold answer."""
-        grader, zero = self.graders[pair[1]], self.zero[pair[1]].zero_shot
-        with_memory, without = grader.rights(responses.answers), grader.rights(zero.answers)
-        greedy, greedy_without = grader.right(responses.greedy_answer), grader.right(zero.greedy_answer)
-        if with_memory is None or without is None or greedy is None or greedy_without is None:
-            return None
-        return float(np.mean(with_memory) - np.mean(without)), float(greedy) - float(greedy_without)
-
-    def _tries(
-        self, nearby: dict[str, list[int]], gains: dict[Pair, tuple[float, float] | None], ids: Sequence[str]
-    ) -> list[dict[str, Any]]:
+    def _tries(self, nearby: dict[str, list[int]], gains: dict[Pair, Gain], ids: Sequence[str]) -> list[dict[str, Any]]:
         rows = []
         for name, numbers in nearby.items():
             found = [(ids[number], gains[number, name]) for number in numbers]
-            cells = [{"id": id, "gain": g[0], "greedy_gain": g[1]} for id, g in found if g is not None]
+            cells = [{"id": id, "gain": g[0], "greedy_gain": g[1]} for id, g in found if not np.isnan(g).any()]
             rows.append({"seed": self.seed, "problem_id": name, "nearest": cells})
         return rows
 
     # -- signals ------------------------------------------------------------------------------------------------
 
-    def _judge(self, pairs: Sequence[Pair], responses: dict[Pair, Responses], tried_on: Sequence[list[str]]) -> None:
+    def _judge(self, responses: dict[Pair, Responses], tried_on: Sequence[list[str]]) -> None:
         """Score with the verifier every sample that a signal needs, problem by problem."""
         if self.verifier is None:
             return
         wanted: dict[str, list[Responses]] = {}
-        for number, (one, _) in enumerate(self.made):
+        for number, (one, _, _) in enumerate(self.made):
             for name in [one.problem.id, *tried_on[number]]:
                 wanted.setdefault(name, [self.zero[name].zero_shot]).append(responses[number, name])
         for name, several in wanted.items():
@@ -272,13 +239,11 @@ class _Trial:
     def _signals(
         self,
         number: int,
-        one: Answered,
-        result: Remembered,
-        memory: Memory,
         responses: dict[Pair, Responses],
         neighbours: Sequence[str],
     ) -> dict[str, float | None]:
-        steps, label = result.learned.steps, result.learned.label
+        one, learned, _ = self.made[number]
+        steps, label = learned.steps, learned.label
         rewards = [float(step["reward"]) for step in steps]
         updated = [float(step["grad_norm"]) for step in steps if step["updated"]]
         own, zero = responses[number, one.problem.id], one.zero_shot

@@ -13,7 +13,7 @@ with the nearest memory that the rule keeps (zero-shot where it keeps none of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tacit.config import LearnConfig
-from tacit.experiments.report.bootstrap import mean_interval
+from tacit.experiments.report.figures import Floats, Row, mean_interval
+from tacit.experiments.report.study_tables import HARMFUL
 
-Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Row = Mapping[str, Any]
-
-HARMFUL = -0.1
-"""Benefit below which a memory counts as harmful."""
 
 RESAMPLES = 2000
 QUANTILES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -249,81 +245,18 @@ def _figures(rule: Rule, default: Rule, memories: Sequence[Row], rows: Sequence[
     server = _Server(memories, rows)
     served, before = server.gains(kept), server.gains(usual)
 
-    def interval(values: Floats) -> dict[str, Any]:
-        return mean_interval(values, seed=0, resamples=RESAMPLES)
-
     return {
         "rule": str(rule),
         "needs_verifier": rule.needs_verifier,
         "memories": len(memories),
         "kept": int(kept.sum()),
-        "objective": interval(benefit * kept),
-        "over_default": interval(benefit * kept - benefit * usual),
-        "benefit_kept": interval(benefit[kept]),
-        "benefit_dropped": interval(benefit[~kept]),
+        "objective": mean_interval(benefit * kept),
+        "over_default": mean_interval(benefit * kept - benefit * usual),
+        "benefit_kept": mean_interval(benefit[kept]),
+        "benefit_dropped": mean_interval(benefit[~kept]),
         "harmful_kept": int((benefit[kept] < HARMFUL).sum()),
         "harmful_dropped": int((benefit[~kept] < HARMFUL).sum()),
-        "served": interval(served),
-        "served_greedy": interval(server.gains(kept, greedy=True)),
-        "served_over_default": interval(served - before),
+        "served": mean_interval(served),
+        "served_greedy": mean_interval(server.gains(kept, greedy=True)),
+        "served_over_default": mean_interval(served - before),
     }
-
-
-# -- the table --------------------------------------------------------------------------------------------------
-
-
-def markdown(result: Row) -> str:
-    """Signals and rules as Markdown."""
-    memories = [memory for memory in result["memories"] if memory["benefit"] is not None]
-    known = [memory["benefit"] for memory in memories]
-    right = [memory["benefit"] for memory in memories if memory["label_right"]]
-    settings = result["settings"]
-    lines = [
-        "# What predicts a good memory",
-        "",
-        f"{len(known)} memories of {settings['run']['model']} on {settings['run']['data']}, label "
-        f"{settings['run']['learn']['label']}; mean benefit {_mean(known)}, of the {len(right)} with a right label "
-        f"{_mean(right)}; {sum(value < HARMFUL for value in known)} harmful (below {HARMFUL}). Intervals are 95 % "
-        "bootstrap intervals over memories (served: over held-out problems); memories of a seed share held-out "
-        "problems, so they are somewhat too narrow.",
-        "",
-        "| signal | verifier | Spearman with benefit | AUC of benefit > 0 | n |",
-        "|---|---|---|---|---|",
-    ]
-    for row in result["signals"]:
-        lines.append(
-            f"| {row['signal']} | {'yes' if row['needs_verifier'] else ''} | "
-            f"{_number(row['spearman'])} [{_number(row['low'])}, {_number(row['high'])}] | "
-            f"{'-' if row['auc'] is None else format(row['auc'], '.2f')} | {row['n']} |"
-        )
-    lines += [
-        "",
-        "| rule | seeds | kept | objective | over default | benefit kept | dropped | harmful kept | served | "
-        "over default |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in result["rules"]:
-        cells = [
-            f"{row['name']}: {row['rule']}",
-            row["seeds"],
-            f"{row['kept']}/{row['memories']}",
-            *(_cell(row[name]) for name in ("objective", "over_default", "benefit_kept", "benefit_dropped")),
-            f"{row['harmful_kept']}/{row['harmful_kept'] + row['harmful_dropped']}",
-            *(_cell(row[name]) for name in ("served", "served_over_default")),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _mean(values: Sequence[float]) -> str:
-    return _number(float(np.mean(values)) if values else None)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}"
-
-
-def _cell(value: Row) -> str:
-    if value["mean"] is None:
-        return "-"
-    return f"{_number(value['mean'])} [{_number(value['low'])}, {_number(value['high'])}]"

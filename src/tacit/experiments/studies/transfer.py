@@ -15,34 +15,26 @@ The paper reports the second for AIME24 and AMC23 (arXiv 2606.17803, ablations).
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tacit.agent import Agent, Answered
-from tacit.assembly import assembled, set_threads
-from tacit.bank import open_bank
+from tacit.assembly import set_threads
 from tacit.config import RunConfig
 from tacit.errors import DataError
-from tacit.experiments.report.bootstrap import mean_interval
-from tacit.experiments.report.run import write_atomically
+from tacit.experiments.report.figures import Figures, mean_interval
+from tacit.experiments.report.study_tables import publish_study
 from tacit.experiments.scoring import Grader
+from tacit.experiments.studies.trials import Gain, Tell, accuracies, gain, scratch_agent, under
 from tacit.memory import Memory, State
 from tacit.methods import controls
 from tacit.problem import Problem
-from tacit.responses import Responses
 from tacit.tasks import sources
-
-Floats = npt.NDArray[np.float64]
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -93,18 +85,9 @@ def study(config: TransferConfig, out: str | Path, tell: Tell = lambda line: Non
     for source in config.sets:
         rows += carried(config, source)
         tell(f"bank of {source}: answered {', '.join(config.sets)}")
-    result = {"settings": _settings(config), **matrix, "sets": rows}
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / "transfer.json", text.encode())
-    write_atomically(folder / "transfer.md", markdown(result).encode())
+    result = {"settings": {**vars(config), "run": config.run.settings()}, **matrix, "sets": rows}
+    publish_study(Path(out), "transfer", "Transfer", result)
     return result
-
-
-def _settings(config: TransferConfig) -> dict[str, Any]:
-    names = ("memories", "tries", "targets", "sets", "learned", "answered", "window")
-    return {"run": config.run.settings(), **{name: getattr(config, name) for name in names}}
 
 
 # -- family x family --------------------------------------------------------------------------------------------
@@ -114,23 +97,19 @@ def family_matrix(config: TransferConfig) -> dict[str, Any]:
     """Gain under memories of each family on held-out problems of each family, unrouted and without a floor."""
     sources_, targets = _by_family(config)
     families = list(targets)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        closing(open_bank(str(Path(scratch) / "bank.sqlite"))) as bank,
-        assembled(config.run, bank) as agent,
-    ):
+    with scratch_agent(config.run) as agent:
         memories = _admitted(agent, sources_, config.memories)
         asked = [problem for family in families for problem in targets[family]]
         zero = {one.problem.id: one.zero_shot for one in agent.answer(asked, use_memory=False)}
         pairs = [(memory, problem) for family in families for memory in memories[family] for problem in asked]
-        responses = _under(agent, pairs)
+        responses = under(agent, pairs)
     graders = {problem.id: Grader(problem) for problem in asked}
-    cells: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    cells: dict[tuple[str, str], list[Gain]] = {}
     owner = {memory.id: family for family in families for memory in memories[family]}
     home = {problem.id: family for family in families for problem in targets[family]}
     for (memory, problem), answer in zip(pairs, responses, strict=True):
-        gain = _gain(graders[problem.id], answer, zero[problem.id])
-        cells.setdefault((owner[memory.id], home[problem.id]), []).append(gain)
+        gained = gain(graders[problem.id], answer, zero[problem.id])
+        cells.setdefault((owner[memory.id], home[problem.id]), []).append(gained)
     sampled = [[_cell(cells.get((source, target), []), 0) for target in families] for source in families]
     greedy = [[_cell(cells.get((source, target), []), 1) for target in families] for source in families]
     return {
@@ -182,26 +161,8 @@ def _admitted(agent: Agent, problems: dict[str, list[Problem]], count: int) -> d
     return {name: list(islice(several, count)) for name, several in found.items()}
 
 
-def _under(agent: Agent, pairs: Sequence[tuple[Memory, Problem]]) -> list[Responses]:
-    """Responses under each memory to each problem, in one batch."""
-    requests = []
-    for memory, problem in pairs:
-        ids = agent.backbone.encode(problem.text)
-        requests += agent.responder.requests(problem, ids, f"study/{memory.problem_id}", memory.prompt)
-    return agent.responder.generate(requests)
-
-
-def _gain(grader: Grader, answer: Responses, zero: Responses) -> tuple[float, float]:
-    """Sampled and greedy accuracy over zero-shot's; NaN without a gold answer."""
-    marks = [grader.rights(responses.answers) for responses in (answer, zero)]
-    greedy = [grader.right(responses.greedy_answer) for responses in (answer, zero)]
-    sampled = [np.nan if mark is None else float(np.mean(mark)) for mark in marks]
-    single = [np.nan if mark is None else float(mark) for mark in greedy]
-    return sampled[0] - sampled[1], single[0] - single[1]
-
-
-def _cell(gains: Sequence[tuple[float, float]], which: int) -> dict[str, float | int | None]:
-    return mean_interval(np.array([gain[which] for gain in gains]), seed=0, resamples=2000)
+def _cell(gains: Sequence[Gain], which: int) -> Figures:
+    return mean_interval(np.array([one[which] for one in gains]))
 
 
 # -- data set to data set ---------------------------------------------------------------------------------------
@@ -213,20 +174,18 @@ def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
     The bank does not change while it answers. Problems without a gold answer are left out of the figures.
     """
     learned, rows = _deal(config, source)[0], []
-    with tempfile.TemporaryDirectory() as scratch:
-        run = replace(config.run, data=source)
-        with closing(open_bank(str(Path(scratch) / "bank.sqlite"))) as bank, assembled(run, bank) as agent:
-            for start in range(0, len(learned), config.window):
-                answered = agent.answer(learned[start : start + config.window])
-                agent.remember(answered, agent.learn(answered))
-            memories = sum(info.state == "active" for info in bank.find(agent.namespace))
-            for floor in dict.fromkeys((config.run.recall.floor, -1.0)):
-                asking = replace(agent, recalling=replace(agent.recalling, floor=floor))
-                for target in config.sets:
-                    fresh = _deal(config, target)[1]
-                    answered = asking.answer(fresh)
-                    row = _scored(fresh, answered, controls.verified(asking, answered))
-                    rows.append({"source": source, "target": target, "floor": floor, "memories": memories, **row})
+    with scratch_agent(replace(config.run, data=source)) as agent:
+        for start in range(0, len(learned), config.window):
+            answered = agent.answer(learned[start : start + config.window])
+            agent.remember(answered, agent.learn(answered))
+        memories = sum(info.state == "active" for info in agent.bank.find(agent.namespace))
+        for floor in dict.fromkeys((config.run.recall.floor, -1.0)):
+            asking = replace(agent, recalling=replace(agent.recalling, floor=floor))
+            for target in config.sets:
+                fresh = _deal(config, target)[1]
+                answered = asking.answer(fresh)
+                row = _scored(fresh, answered, controls.verified(asking, answered))
+                rows.append({"source": source, "target": target, "floor": floor, "memories": memories, **row})
     return rows
 
 
@@ -244,72 +203,29 @@ def _scored(
     verified: Sequence[tuple[Sequence[str | None], str | None]],
 ) -> dict[str, Any]:
     """Accuracy without memory, and gains of the memory's, the routed and the verifier's own answers, paired."""
-    rows: list[list[float]] = []
-    for problem, one, (alone, alone_greedy) in zip(problems, answered, verified, strict=True):
-        grader = Grader(problem)
-        memory = one.memory or one.zero_shot
-        arms = (one.zero_shot.answers, memory.answers, one.answers, alone)
-        greedy = (one.zero_shot.greedy_answer, memory.greedy_answer, one.greedy_answer, alone_greedy)
-        marks, singles = [grader.rights(answers) for answers in arms], [grader.right(answer) for answer in greedy]
-        if any(mark is None for mark in [*marks, *singles]):
-            continue
-        rows.append([float(np.mean(mark or [False])) for mark in marks] + [float(mark or False) for mark in singles])
-    table = np.array(rows, dtype=np.float64).reshape(-1, 8)
-
-    def interval(values: Floats) -> dict[str, float | int | None]:
-        return mean_interval(values, seed=0, resamples=2000)
-
+    rows = []
+    for problem, one, alone in zip(problems, answered, verified, strict=True):
+        grader, plain, memory = Grader(problem), one.zero_shot, one.memory or one.zero_shot
+        arms = (
+            (plain.answers, plain.greedy_answer),
+            (memory.answers, memory.greedy_answer),
+            (one.answers, one.greedy_answer),
+            alone,
+        )
+        rows.append(np.array([accuracies(grader, *arm) for arm in arms]))
+    table = np.array([row for row in rows if not np.isnan(row).any()]).reshape(-1, 4, 2)
+    zero, memories, routed, verifier = (table[:, arm, 0] for arm in range(4))
+    greedy = table[:, :, 1]
     return {
         "problems": len(table),
         "recalled": sum(one.memory is not None for one in answered),
-        "zero_shot": interval(table[:, 0]),
-        "memory": interval(table[:, 1] - table[:, 0]),
-        "routed": interval(table[:, 2] - table[:, 0]),
-        "verifier": interval(table[:, 3] - table[:, 0]),
-        "routed_over_verifier": interval(table[:, 2] - table[:, 3]),
-        "zero_shot_greedy": interval(table[:, 4]),
-        "memory_greedy": interval(table[:, 5] - table[:, 4]),
-        "routed_greedy": interval(table[:, 6] - table[:, 4]),
-        "verifier_greedy": interval(table[:, 7] - table[:, 4]),
+        "zero_shot": mean_interval(zero),
+        "memory": mean_interval(memories - zero),
+        "routed": mean_interval(routed - zero),
+        "verifier": mean_interval(verifier - zero),
+        "routed_over_verifier": mean_interval(routed - verifier),
+        "zero_shot_greedy": mean_interval(greedy[:, 0]),
+        "memory_greedy": mean_interval(greedy[:, 1] - greedy[:, 0]),
+        "routed_greedy": mean_interval(greedy[:, 2] - greedy[:, 0]),
+        "verifier_greedy": mean_interval(greedy[:, 3] - greedy[:, 0]),
     }
-
-
-# -- the tables -------------------------------------------------------------------------------------------------
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """Both measurements as Markdown; gains in points, sampled."""
-    families = result["families"]
-    lines = [
-        "# Transfer",
-        "",
-        "Gain over zero-shot in points, sampled, unrouted: memories of the family on the left answering problems of "
-        f"the family above. Own family {_points(result['own'])}, another one {_points(result['other'])}.",
-        "",
-        f"| from \\ to | {' | '.join(families)} |",
-        "|---|" + "---|" * len(families),
-    ]
-    for name, row, count in zip(families, result["gain"], result["memories"], strict=True):
-        cells = ["-" if value is None else f"{100 * value:+.0f}" for value in row]
-        lines.append(f"| {name} ({count}) | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| bank of | answers | floor | memories | recalled | zero-shot | memory | routed | verifier alone "
-        "| routed, greedy |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in result["sets"]:
-        zero = row["zero_shot"]["mean"]
-        lines.append(
-            f"| {row['source']} | {row['target']} | {row['floor']:g} | {row['memories']} | "
-            f"{row['recalled']}/{row['problems']} | "
-            f"{'-' if zero is None else format(100 * zero, '.1f')} | {_points(row['memory'])} | "
-            f"{_points(row['routed'])} | {_points(row['verifier'])} | {_points(row['routed_greedy'])} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _points(value: dict[str, Any]) -> str:
-    if value["mean"] is None:
-        return "-"
-    return f"{100 * value['mean']:+.1f} [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]"

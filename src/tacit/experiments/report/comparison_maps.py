@@ -1,11 +1,11 @@
 """More pictures of a comparison: where learning carries over, what is forgotten, and which memories were of use.
 
-Builds on comparison_plots (looks, the order of methods) and comparison_memories. ``draw_all`` draws everything.
+Builds on comparison_plots (looks, the order of methods), comparison_figures and drawing. ``draw_all`` draws everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -13,11 +13,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from tacit.experiments.report import comparison_plots as plots
-from tacit.experiments.report.cells import KINDS, Figures, Result, Stream, short
-from tacit.experiments.report.comparison_metrics import BLOCKS
-from tacit.experiments.report.comparison_plots import SIZE, WIDTH, Picture, figure, png
-from tacit.experiments.report.memories import memories, similarities
+from tacit.experiments.report import drawing
+from tacit.experiments.report.cells import KINDS, Result, Stream, short, where
+from tacit.experiments.report.comparison_figures import BLOCKS, memories, similarities
+from tacit.experiments.report.comparison_plots import WIDTH, accuracy, marked, narrow_axis, prefix, streams_of, tokens
+from tacit.experiments.report.drawing import SIZE, figure, legend, means, png, scatter
+from tacit.experiments.report.figures import Figures
+from tacit.experiments.report.page import Picture
 
 DIVERGING = LinearSegmentedColormap.from_list("worse-better", ["#b34700", "#ffffff", "#005a8f"])
 """Vermilion for worse, blue for better: told apart by colour-blind readers."""
@@ -31,14 +33,15 @@ FEW = 5
 Cell = tuple[float | None, bool]
 """A value, and whether its interval excludes 0."""
 
+NOTHING: Cell = (None, False)
 
-def draw_all(table: Mapping[str, Any], streams: Mapping[Stream, Sequence[Result]]) -> list[Picture]:
+
+def draw_all(rows: Sequence[Figures], streams: Mapping[Stream, Sequence[Result]]) -> list[Picture]:
     """Every picture that these cells have the data for."""
-    rows = table["rows"]
-    held = plots.streams_of(rows)
-    pictures: list[Picture | None] = [plots.accuracy(rows, *stream) for stream in held]
-    pictures += [plots.prefix(rows, streams, *stream) for stream in held]
-    pictures += [plots.tokens(rows, *stream) for stream in held]
+    held = streams_of(rows)
+    pictures: list[Picture | None] = [accuracy(rows, *stream) for stream in held]
+    pictures += [prefix(rows, streams, *stream) for stream in held]
+    pictures += [tokens(rows, *stream) for stream in held]
     pictures += [transfer(rows), replay(rows), similarity(rows, streams), quality(rows, streams)]
     return [picture for picture in pictures if picture]
 
@@ -51,17 +54,14 @@ def transfer(rows: Sequence[Figures]) -> Picture | None:
     held = [row for row in rows if row["transfer_gain"] and row["method"] != "zero-shot"]
     if not held:
         return None
-    streams = list(dict.fromkeys((row["data"], row["order"]) for row in held))
     targets = list(dict.fromkeys(target for row in held for target in row["transfer_gain"]))
-    cells: dict[str, list[Cell]] = {}
-    for row in _in_order(held):
-        line = cells.setdefault(plots.marked(row), [(None, False)] * (len(streams) * len(targets)))
-        for target, gain in row["transfer_gain"].items():
-            place = streams.index((row["data"], row["order"])) * len(targets) + targets.index(target)
-            line[place] = (gain["gain"], gain["low"] > 0 or gain["high"] < 0)
-    names = [f"after {plots.where(short(data), order)}" for data, order in streams]
+
+    def line(row: Figures) -> list[Cell]:
+        gains = [row["transfer_gain"].get(target) for target in targets]
+        return [(gain["gain"], gain["low"] > 0 or gain["high"] < 0) if gain else NOTHING for gain in gains]
+
+    cells, names = _across(held, line, len(targets))
     heads = [f"on {short(target)}" for target in targets]
-    shown = _heat(cells, names, heads, "gain over zero-shot in points")
     asked = next(iter(held[0]["transfer_gain"].values()))["n"]
     return Picture(
         "transfer",
@@ -69,8 +69,8 @@ def transfer(rows: Sequence[Figures]) -> Picture | None:
         "What each method gained over zero-shot, in points of sampled accuracy, on fresh problems of one data "
         "set after a stream of another or the same one, everything frozen. Bold: the 95 % interval excludes 0. "
         f"Each figure is over {asked} problems or so; methods that use labels of the stream are not asked.",
-        f"Heat map of {len(cells)} methods, {len(streams)} streams and {len(targets)} data sets; the tables have all.",
-        shown,
+        f"Heat map of {len(cells)} methods, {len(names)} streams and {len(targets)} data sets; the tables have all.",
+        _heat(cells, [f"after {name}" for name in names], heads, "gain over zero-shot in points"),
     )
 
 
@@ -79,16 +79,9 @@ def replay(rows: Sequence[Figures]) -> Picture | None:
     held = [row for row in rows if row["replay_blocks"] and row["method"] != "zero-shot"]
     if not held:
         return None
-    places = {pair: at for at, pair in enumerate(dict.fromkeys((row["data"], row["order"]) for row in held))}
-    cells: dict[str, list[Cell]] = {}
-    for row in _in_order(held):
-        line = cells.setdefault(plots.marked(row), [(None, False)] * (BLOCKS * len(places)))
-        for block, value in enumerate(row["replay_blocks"]):
-            line[BLOCKS * places[row["data"], row["order"]] + block] = (value["change"], False)
-    counts = [value["n"] for row in held for value in row["replay_blocks"]]
-    names = [plots.where(short(data), order) for data, order in places]
+    cells, names = _across(held, lambda row: [(block["change"], False) for block in row["replay_blocks"]], BLOCKS)
+    counts = [block["n"] for row in held for block in row["replay_blocks"]]
     heads = ["first", *(str(block) for block in range(2, BLOCKS)), "last"]
-    shown = _heat(cells, names, heads, "change in points")
     return Picture(
         "replay",
         "Asked again",
@@ -96,12 +89,20 @@ def replay(rows: Sequence[Figures]) -> Picture | None:
         "accuracy, in points, since they were first asked. Below 0: forgotten. The first was learned longest ago. "
         f"Each cell is the mean of {min(counts)} to {max(counts)} problems; the table has intervals over all parts.",
         f"Heat map of {len(cells)} methods by quarters of the stream; the table of transfer and forgetting sums it up.",
-        shown,
+        _heat(cells, names, heads, "change in points"),
     )
 
 
-def _in_order(rows: Sequence[Figures]) -> list[Figures]:
-    return sorted(rows, key=lambda row: list(KINDS).index(row["kind"]))
+def _across(
+    rows: Sequence[Figures], line: Callable[[Figures], list[Cell]], width: int
+) -> tuple[dict[str, list[Cell]], list[str]]:
+    """Methods down, by kind, ``width`` cells of every stream across; and the names of the streams."""
+    streams = list(dict.fromkeys((row["data"], row["order"]) for row in rows))
+    cells: dict[str, list[Cell]] = {}
+    for row in sorted(rows, key=lambda row: list(KINDS).index(row["kind"])):
+        start = streams.index((row["data"], row["order"])) * width
+        cells.setdefault(marked(row), [NOTHING] * (width * len(streams)))[start : start + width] = line(row)
+    return cells, [where(short(data), order) for data, order in streams]
 
 
 def _heat(cells: Mapping[str, Sequence[Cell]], names: Sequence[str], heads: Sequence[str], what: str) -> bytes:
@@ -129,7 +130,7 @@ def _heat(cells: Mapping[str, Sequence[Cell]], names: Sequence[str], heads: Sequ
         above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "center"}
         ax.annotate(name, (middle, 1), (0, 2.1 * SIZE), fontsize=SIZE, fontweight="bold", **above)
         if at:
-            ax.axvline(at * len(heads) - 0.5, color="#5f6368", linewidth=0.8)
+            ax.axvline(at * len(heads) - 0.5, color=drawing.GREY, linewidth=0.8)
     ax.spines[:].set_visible(False)
     bar = made.colorbar(image, ax=ax, location="bottom", fraction=0.05, aspect=40, pad=0.02)
     bar.ax.xaxis.set_major_formatter(lambda value, _: _signed(value))
@@ -164,17 +165,16 @@ def similarity(rows: Sequence[Figures], streams: Mapping[Stream, Sequence[Result
         return None
     made = figure(WIDTH, 3.9)
     ax = made.add_subplot()
-    looks = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "v", ":"))
+    colours = (drawing.BLUE, drawing.VERMILION, drawing.GREEN, drawing.PURPLE)
+    looks = cycle(zip(colours, "os^v", ("-", "--", "-.", ":"), strict=True))
     rng = np.random.default_rng(0)
-    for (data, found), (colour, marker, dash) in zip(pairs[name].items(), cycle(looks), strict=False):
-        table = np.array(sorted(found))
-        # Gains are multiples of 1 / samples: a little scatter shows how many dots lie on one another.
-        shaken = table[:, 1] + rng.uniform(-0.02, 0.02, len(table))
-        ax.plot(table[:, 0], shaken, marker, color=colour, alpha=0.16, markersize=3.5, markeredgewidth=0)
-        _binned(ax, table, {"color": colour, "marker": marker, "linestyle": dash, "label": f"{data}, n = {len(table)}"})
+    for (data, found), (colour, marker, dash) in zip(pairs[name].items(), looks, strict=False):
+        look = {"color": colour, "marker": marker}
+        dots = {**look, "alpha": 0.16, "markersize": 3.5}
+        scatter(ax, found, rng, dots, {**look, "linestyle": dash, "label": f"{data}, n = {len(found)}"})
     _gain_axis(ax, "with the memory minus without, in points")
     ax.set_xlabel("similarity of the recalled memory (cosine of the keys)", fontsize=SIZE)
-    ax.legend(frameon=False, fontsize=SIZE, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    legend(ax, 2, SIZE)
     return Picture(
         "similarity",
         f"Similarity and gain, {name}",
@@ -194,20 +194,20 @@ def quality(rows: Sequence[Figures], streams: Mapping[Stream, Sequence[Result]])
     name = _shown(rows, held)
     if name is None:
         return None
+    colours = (drawing.BLUE, drawing.VERMILION)
     made = figure(WIDTH, 5.4)
     axes = made.subplots(2, 2, sharex="col", sharey="row")
     for column, (signal, text) in enumerate(
         (("margin", "lead of the vote, share of the rollouts"), ("reward", "reward at the last step"))
     ):
-        for line, (outcome, color, marker) in enumerate((("right", "#0072B2", "o"), ("gain", "#D55E00", "s"))):
-            ax = axes[line, column]
+        for ax, outcome, color, marker in zip(axes[:, column], ("right", "gain"), colours, "os", strict=True):
             known = [(one[signal], float(one[outcome])) for one in held[name] if one[outcome] is not None]
             if known:
                 _values(ax, np.array(known), {"color": color, "marker": marker}, shares=outcome == "right")
             ax.annotate(f"n = {len(known)}", (0.97, 0.04), xycoords="axes fraction", ha="right", fontsize=SIZE)
         axes[1, column].set_xlabel(text, fontsize=SIZE)
     for ax in axes[0]:
-        plots.percent_axis(ax)
+        narrow_axis(ax)
         ax.set_ylim(-0.04, 1.04)
     for ax in axes[1]:
         _gain_axis(ax, "")
@@ -235,31 +235,12 @@ def _values(ax: Axes, table: Any, look: dict[str, Any], *, shares: bool) -> None
         parts[-2:] = [np.vstack(parts[-2:])]
     if len(parts) > 12:
         parts = np.array_split(table[np.argsort(table[:, 0], kind="stable")], 8)
-    _means(ax, parts, {**look, "linestyle": "-"}, shares=shares)
-
-
-def _binned(ax: Axes, table: Any, look: dict[str, Any]) -> None:
-    _means(ax, np.array_split(table, min(8, max(1, len(table) // 10))), look, shares=False)
-
-
-def _means(ax: Axes, parts: Sequence[Any], look: dict[str, Any], *, shares: bool) -> None:
-    """Means of parts [n, 2] with 95 % intervals: Wilson's for shares of yes and no, else 1.96 standard errors."""
-    x, y = (np.array([part[:, at].mean() for part in parts]) for at in (0, 1))
-    n = np.array([len(part) for part in parts])
-    if shares:
-        z = 1.96
-        centre = (y + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(y * (1 - y) / n + z**2 / (4 * n**2))
-        errors = np.maximum(0, [y - (centre - half), centre + half - y])
-    else:
-        spread = np.array([part[:, 1].std(ddof=1) if len(part) > 1 else 0.0 for part in parts])
-        errors = np.tile(1.96 * spread / np.sqrt(n), (2, 1))
-    ax.errorbar(x, y, yerr=errors, linewidth=1.6, capsize=2.5, markersize=5.5, zorder=3, **look)
+    means(ax, parts, {**look, "linestyle": "-"}, shares=shares)
 
 
 def _gain_axis(ax: Axes, label: str) -> None:
-    plots.percent_axis(ax)
-    ax.axhline(0, color="#5f6368", linewidth=1, zorder=1)
+    narrow_axis(ax)
+    ax.axhline(0, color=drawing.GREY, linewidth=1, zorder=1)
     ax.yaxis.set_major_formatter(lambda value, _: _signed(value))
     if label:
         ax.set_ylabel(label, fontsize=SIZE)

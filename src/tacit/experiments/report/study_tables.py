@@ -1,0 +1,148 @@
+"""The tables of the studies (``tacit study``): in their own Markdown, and on the page of a comparison beside them.
+
+Builds on page's tables; reads quality.json and transfer.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tacit.errors import DataError
+from tacit.experiments.files import write_atomically, write_json
+from tacit.experiments.report.page import Line, Table, measured, of, percent, points, signed
+
+HARMFUL = -0.1
+"""Benefit below which a memory counts as harmful."""
+
+
+def publish_study(out: Path, name: str, title: str, result: Mapping[str, Any]) -> None:
+    """Write ``name.json`` and ``name.md`` in a folder, made if missing."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / f"{name}.json", result)
+    tables = [table.markdown() for table in STUDIES[name](result)]
+    write_atomically(out / f"{name}.md", "\n".join([f"# {title}\n", *tables]))
+
+
+def studies(out: Path) -> list[Table]:
+    """The tables of the studies whose results lie in this folder.
+
+    Raises:
+        DataError: one is damaged.
+    """
+    found: list[Table] = []
+    for name, make in STUDIES.items():
+        file = out / f"{name}.json"
+        try:
+            found += make(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(f"{file} is damaged; delete it or run tacit study again") from None
+    return found
+
+
+def _quality(result: Mapping[str, Any]) -> list[Table]:
+    run, memories = result["settings"]["run"], result["memories"]
+    known = [memory["benefit"] for memory in memories if memory["benefit"] is not None]
+    right = [memory["benefit"] for memory in memories if memory["benefit"] is not None and memory["label_right"]]
+    signals = [
+        Line(
+            row["signal"],
+            [
+                "yes" if row["needs_verifier"] else "",
+                measured({**row, "mean": row["spearman"]}, signed),
+                signed(row["auc"]).removeprefix("+"),
+                str(row["n"]),
+            ],
+        )
+        for row in result["signals"]
+    ]
+    intervals = ("objective", "over_default", "benefit_kept", "benefit_dropped", "served", "served_over_default")
+    rules = [
+        Line(
+            f"{row['name']}: {row['rule']} ({row['seeds']})",
+            [
+                of(row["kept"], row["memories"]),
+                of(row["harmful_kept"], row["harmful_kept"] + row["harmful_dropped"]),
+                *(measured(row[name]) for name in intervals),
+            ],
+        )
+        for row in result["rules"]
+    ]
+    return [
+        Table(
+            "Study: what predicts a good memory",
+            f"Signals known without labels against benefit, the change of accuracy on the held-out problems that a "
+            f"memory would be recalled for; {len(known)} memories of {run['model']} on {run['data']}, label "
+            f"{run['learn']['label']}, mean benefit {_mean(known)} points, of the {len(right)} with a right label "
+            f"{_mean(right)}; {sum(value < HARMFUL for value in known)} harmful (below {points(HARMFUL)}). Spearman: "
+            "rank correlation with benefit. AUC: how often a helpful memory has more of the signal than another (0.5: "
+            "chance). Intervals are 95 % bootstrap intervals over memories; memories of a seed share held-out "
+            "problems, so they are somewhat too narrow.",
+            ["signal", "verifier", "Spearman", "AUC", "memories"],
+            [("", signals)],
+        ),
+        Table(
+            "Study: rules of admission",
+            "Rules were chosen on the first seeds (choose) and are judged on the others (confirm). In points. "
+            "Objective: benefit of the memories kept, spread over all. Served: what held-out problems gain when each "
+            "is answered with its nearest memory that is kept.",
+            [
+                *("rule", "kept", "harmful kept", "objective", "over default", "benefit of kept", "of dropped"),
+                *("served", "over default"),
+            ],
+            [("", rules)],
+            folded=True,
+        ),
+    ]
+
+
+def _mean(values: Sequence[float]) -> str:
+    return points(sum(values) / len(values) if values else None)
+
+
+def _transfer(result: Mapping[str, Any]) -> list[Table]:
+    families = result["families"]
+    matrix = [
+        Line(f"{name} ({made})", [points(value) for value in gains])
+        for name, gains, made in zip(families, result["gain"], result["memories"], strict=True)
+    ]
+    sets = [
+        Line(
+            f"{row['source']} → {row['target']}, floor {row['floor']:g}",
+            [
+                str(row["memories"]),
+                f"{row['recalled']} of {row['problems']}",
+                percent(row["zero_shot"]["mean"]),
+                *(measured(row[name]) for name in ("memory", "routed", "verifier", "routed_greedy")),
+            ],
+        )
+        for row in result["sets"]
+    ]
+    return [
+        Table(
+            "Study: from family to family",
+            "Gain over zero-shot in points, sampled, unrouted, whatever the similarity: memories of the family on the "
+            f"left (how many) on problems of the family above. Own family {measured(result['own'])}, another one "
+            f"{measured(result['other'])}.",
+            ["learned on", *families],
+            [("", matrix)],
+            folded=True,
+        ),
+        Table(
+            "Study: from data set to data set",
+            "Zero-shot accuracy in percent and gain over it in points on fresh problems; sampled, but for the last "
+            "column. Verifier alone: it chooses between two answers without memory; what routing gains no more than "
+            "that is not the memories' doing.",
+            [
+                *("learned on → asked on", "memories", "recalled", "zero-shot"),
+                *("memory", "routed", "verifier alone", "routed, greedy"),
+            ],
+            [("", sets)],
+        ),
+    ]
+
+
+STUDIES = {"quality": _quality, "transfer": _transfer}
+"""By the name of their files."""
