@@ -18,7 +18,8 @@ import pytest
 import tacit.cli.main
 from conftest import Result, Tacit
 from tacit.bank import open_bank
-from tacit.memory import Memory, State, from_safetensors
+from tacit.bank.portable import from_safetensors
+from tacit.memory import Memory, State
 from test_metrics_rows import synthetic_rows
 
 COMMAND = [sys.executable, "-c", "from tacit.cli.main import main; main()"]

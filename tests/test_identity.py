@@ -26,13 +26,14 @@ from tacit.agent import Agent
 from tacit.assembly import agent_for
 from tacit.bank import open_bank
 from tacit.bank.copying import _NAME, _NAMESPACE
+from tacit.bank.portable import FORMAT, from_safetensors, to_safetensors
 from tacit.config import GONE, LATER, LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.run import run
 from tacit.learning import by_reward
-from tacit.memory import FORMAT, Memory, State, from_safetensors, memory_id, to_safetensors
+from tacit.memory import Memory, State, memory_id
 from tacit.methods.consolidation import _tried, _whole, consolidate
 from tacit.model.backbone import Backbone, Template
 from tacit.model.loading import digest_state

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tacit.bank.portable import from_safetensors, to_safetensors
 from tacit.errors import MemoryFormatError
-from tacit.memory import Memory, State, from_safetensors, memory_id, record, to_safetensors
+from tacit.memory import Memory, State, memory_id, record
 
 KEY = np.array([0.6, 0.8], dtype=np.float32)
 PROMPT = np.arange(6, dtype=np.float32).reshape(2, 3)

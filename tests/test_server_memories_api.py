@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 
 from server import InProcess
 from tacit.bank.base import Hit
-from tacit.memory import Memory, State, from_safetensors, to_safetensors
+from tacit.bank.portable import from_safetensors, to_safetensors
+from tacit.memory import Memory, State
 from tacit.routing import Route
 from tacit.server.app import create_app
 from tacit.server.live.service import Service

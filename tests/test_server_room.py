@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 
 from conftest import stream
 from server import InProcess
-from tacit.memory import Memory, State, to_safetensors
+from tacit.bank.portable import to_safetensors
+from tacit.memory import Memory, State
 
 [PROBLEM] = stream(1, seed=31)
 ROOM = 100

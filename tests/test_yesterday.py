@@ -17,12 +17,13 @@ from conftest import Tacit
 from frozen import GOLDEN
 from server import InProcess
 from tacit.bank import import_peft, open_bank, restore
+from tacit.bank.portable import from_safetensors, to_safetensors
 from tacit.engines.local import LocalEngine
 from tacit.experiments.compare import Cell, compare, run_cell
 from tacit.experiments.report.comparison import write_comparison
 from tacit.experiments.report.run import write_report
 from tacit.experiments.run import run
-from tacit.memory import State, from_safetensors, to_safetensors
+from tacit.memory import State
 from tacit.model.backbone import Backbone
 from tacit.server.keys import KeyStore
 from tacit.server.learner.jobs import JobQueue

@@ -27,6 +27,7 @@ from typing import Any
 
 from tacit.bank import export_peft, open_bank
 from tacit.bank.base import Bank
+from tacit.bank.portable import to_safetensors
 from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.experiments.compare import compare
@@ -34,7 +35,7 @@ from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.report.comparison import write_comparison
 from tacit.experiments.run import run
 from tacit.judges.verifiers import VoteShare
-from tacit.memory import State, to_safetensors
+from tacit.memory import State
 from tacit.model.backbone import Backbone
 from tacit.server.keys import KeyStore
 from tacit.server.learner.jobs import JobQueue

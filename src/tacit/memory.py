@@ -1,10 +1,9 @@
-"""The record of one latent memory: soft prompt, key, provenance, state; and its portable file.
+"""The record of one latent memory: soft prompt, key, provenance, state.
 
 A memory is what one problem leaves behind (Dorovatas, Kalaj, Aljundi, arXiv 2606.17803): a soft prompt trained on
-the problem's own rollouts, a key under which later problems find it, and an account of how it came to be. The
-portable file is safetensors (two tensors and JSON metadata), never pickle, because memories travel between people.
+the problem's own rollouts, a key under which later problems find it, and an account of how it came to be.
 
-Builds on errors, numpy and safetensors. Knows nothing of torch, of models or of where memories are kept.
+Builds on errors and numpy. Knows nothing of torch, of models or of where memories are kept.
 """
 
 from __future__ import annotations
@@ -12,19 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from tacit.errors import MemoryFormatError
-
-FORMAT = "tacit-memory-1"
-"""Name of the portable format; a file that says anything else is refused."""
 
 UNIT_TOLERANCE = 1e-5
 """How far a key's norm may be from 1. float32 normalisation errs by about 1e-7; search's error bound counts on it."""
@@ -151,56 +145,6 @@ def from_record(values: Mapping[str, Any], prompt: np.ndarray, key: np.ndarray) 
         wrong = ", ".join(sorted(expected ^ found))
         raise MemoryFormatError(f"the memory's record has missing or unknown fields: {wrong}")
     return Memory(prompt=prompt, key=key, **values)
-
-
-def to_safetensors(memory: Memory) -> bytes:
-    """The portable file: tensors "prompt" [K, d] and "key" [D], float32; the record as JSON in the metadata.
-
-    The same memory gives the same bytes.
-    """
-    whole = {"format": FORMAT, "record": record(memory)}
-    text = json.dumps(whole, ensure_ascii=False, allow_nan=False, sort_keys=True)
-    tensors = {"prompt": np.ascontiguousarray(memory.prompt), "key": np.ascontiguousarray(memory.key)}
-    return safetensors.numpy.save(tensors, metadata={"tacit": text})  # one entry: their order is not fixed
-
-
-def from_safetensors(data: bytes, *, trusted: bool = False, namespace: str | None = None) -> Memory:
-    """Read a portable memory file and check everything in it.
-
-    A file from elsewhere is treated like untrusted code: the memory becomes a candidate with empty counters, so that
-    it has to prove itself here. ``trusted=True`` keeps state, reason and counters as recorded (an exact round trip).
-    ``namespace`` replaces the recorded one.
-
-    Raises:
-        MemoryFormatError: not safetensors, not this format, tensors of wrong shape, dtype or norm, or not finite.
-    """
-    tensors, metadata = read_tensors(data)
-    if "tacit" not in metadata or set(tensors) != {"prompt", "key"}:
-        raise MemoryFormatError("this is a safetensors file, but not a memory")
-    whole = parse_json(metadata["tacit"], "the memory's record")
-    if not isinstance(whole, dict) or whole.get("format") != FORMAT:
-        raise MemoryFormatError(f"this is not a memory of the format {FORMAT}")
-    memory = from_record(whole.get("record", {}), tensors["prompt"], tensors["key"])
-    if namespace is not None:
-        memory = replace(memory, namespace=namespace)
-    return memory if trusted else as_candidate(memory)
-
-
-def as_candidate(memory: Memory) -> Memory:
-    """``memory`` as it enters from elsewhere: a candidate with empty counters whose reason says what it was."""
-    reason = f"imported; it was {memory.state.value} where it came from"
-    return replace(memory, state=State.CANDIDATE, reason=reason, uses=0, agreed=0, helped=0, hurt=0)
-
-
-def read_tensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors and metadata of safetensors bytes; MemoryFormatError when they are not safetensors."""
-    try:
-        tensors = safetensors.numpy.load(data)
-        # The library has validated the header by now; its numpy API just does not hand the metadata out.
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return tensors, header.get("__metadata__") or {}
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise MemoryFormatError(f"these {len(data)} bytes are not a safetensors file: {error}") from None
 
 
 def parse_json(text: str | bytes, what: str) -> Any:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from tacit.bank.portable import FORMAT, as_candidate, read_tensors
 from tacit.errors import BankError, MemoryFormatError
-from tacit.memory import FORMAT, Memory, as_candidate, from_record, parse_json, read_tensors, record
+from tacit.memory import Memory, from_record, parse_json, record
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 RECORD, KEY = "tacit.json", "tacit_key.safetensors"

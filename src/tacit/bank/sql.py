@@ -27,6 +27,7 @@ from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, insert
 from tacit.bank import schema
 from tacit.bank.base import Hit, StateChange
 from tacit.bank.listing import COUNTERS, Listing, missing
+from tacit.bank.portable import read_tensors
 from tacit.bank.search.matrices import Matrices, dimension, refuse_other
 from tacit.errors import BankError, MemoryFormatError
 from tacit.memory import (
@@ -37,7 +38,6 @@ from tacit.memory import (
     from_record,
     parse_json,
     prompt_bytes,
-    read_tensors,
     record,
 )
 

@@ -168,7 +168,7 @@ def export(
 ) -> None:
     """Write one memory to a file (safetensors) or, with --peft, to a folder that PeftModel.from_pretrained loads."""
     from tacit.bank import export_peft
-    from tacit.memory import to_safetensors
+    from tacit.bank.portable import to_safetensors
 
     with opened_bank(bank) as opened:
         memory = opened.get(_resolve(opened, id, namespace), namespace)
@@ -193,7 +193,7 @@ def import_(
 ) -> None:
     """Read one memory into a namespace. It enters as a candidate: not recalled until you activate it."""
     from tacit.bank import import_peft
-    from tacit.memory import from_safetensors
+    from tacit.bank.portable import from_safetensors
 
     if path.is_dir():
         memory = import_peft(path, trusted=trusted, namespace=namespace)

@@ -19,8 +19,9 @@ from pydantic import StringConstraints
 from starlette.responses import Response
 
 from tacit.bank.base import Bank, MemoryInfo
+from tacit.bank.portable import to_safetensors
 from tacit.errors import MemoryNotFound
-from tacit.memory import Memory, State, check_name, to_safetensors
+from tacit.memory import Memory, State, check_name
 from tacit.server.api.asking import Asking, Caller
 from tacit.server.api.errors import Refused, forbidden, not_found
 from tacit.server.api.portable import MEDIA_TYPE, take_in

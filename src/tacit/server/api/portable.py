@@ -11,8 +11,9 @@ import re
 
 import numpy as np
 
+from tacit.bank.portable import from_safetensors
 from tacit.errors import FingerprintError
-from tacit.memory import Memory, from_safetensors
+from tacit.memory import Memory
 from tacit.server.api.errors import Refused, invalid
 from tacit.server.live.service import Service
 
