@@ -1,4 +1,4 @@
-"""The portable file of a memory: safetensors, two tensors and JSON metadata. Never pickle: memories travel between people.
+"""The portable file of a memory: safetensors (two tensors and JSON), never pickle, because memories travel.
 
 Builds on memory and safetensors.
 """
