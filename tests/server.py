@@ -16,9 +16,8 @@ import openai
 from starlette.testclient import TestClient
 
 from commands import Command, words
-from tacit.engines.base import Request
+from tacit.engines.base import Request, check
 from tacit.engines.local import LocalEngine
-from tacit.engines.rules import check
 from tacit.engines.shared import SharedEngine
 from tacit.model.backbone import Backbone
 from tacit.server.app import create_app

@@ -16,9 +16,8 @@ from conftest import stream
 from tacit import registry
 from tacit.answers.vote import equivalent, extract, vote_answers
 from tacit.config import Sampling
-from tacit.engines.base import Request, Rollout
+from tacit.engines.base import METER, Request, Rollout
 from tacit.engines.local import LocalEngine
-from tacit.engines.rules import METER
 from tacit.errors import ConfigError, ModelError
 from tacit.methods import lag
 from tacit.methods.base import Method, Reply, World

@@ -14,8 +14,8 @@ import torch
 from conftest import stream
 from tacit import registry
 from tacit.config import LearnConfig, Sampling
+from tacit.engines.base import METER
 from tacit.engines.local import LocalEngine
-from tacit.engines.rules import METER
 from tacit.errors import ConfigError
 from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig

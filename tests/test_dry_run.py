@@ -14,9 +14,8 @@ import torch
 from conftest import Tacit, save_tiny_qwen2
 from tacit import registry
 from tacit.config import LearnConfig, Sampling
-from tacit.engines.base import Rollout
+from tacit.engines.base import METER, Rollout
 from tacit.engines.local import LocalEngine
-from tacit.engines.rules import METER
 from tacit.errors import ConfigError, ModelError
 from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig

@@ -69,14 +69,14 @@ def task_of(settings: Settings) -> Task:
 
 def binding(bank: Bank, namespaces: Sequence[str]) -> dict[str, str]:
     """How the first of these namespaces that has memories is asked: task, instruction, system, key. Memories made
-    before this was kept tell the key alone."""
-    for name in namespaces:
+    before this was kept tell key and fingerprint alone."""
+    for name in namespaces if bank.revision() else ():
         if (text := bank.marked(name, BINDING)) is not None:
             held: dict[str, str] = json.loads(text)
             return held
         _, found = bank.page(name, limit=1)
         if found:
-            return {"key": found[0].key_kind}
+            return {"key": found[0].key_kind, "fingerprint": found[0].fingerprint}
     return {}
 
 
@@ -133,12 +133,11 @@ def load_backbone(
     instruction = held.get("instruction", said if said is not None else unsaid if unsaid is not None else usual)
     template = Template(instruction, held.get("system", task.system))
     backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device, template=template)
-    if bank is None or said is not None or "instruction" in held:
+    if said is not None or held.get("fingerprint", backbone.fingerprint) == backbone.fingerprint:
         return backbone
     # Memories from before the instruction was kept: it was one of these.
-    wanted = {found[0].fingerprint for name in namespaces if (found := bank.page(name, limit=1)[1])}
-    tried = (backbone, *(backbone.asked(Template(text)) for text in ("", task.instruction)))
-    return next((one for one in tried if one.fingerprint in wanted), backbone)
+    tried = (backbone.asked(Template(text)) for text in ("", task.instruction))
+    return next((one for one in tried if one.fingerprint == held["fingerprint"]), backbone)
 
 
 def open_engine(settings: Settings, backbone: Backbone) -> Engine:

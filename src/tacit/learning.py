@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from tacit import registry
-from tacit.answers.vote import Vote
+from tacit.answers.vote import Vote, vote_by
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.gradients import Group, advantages, cap, descend, prompt_gradients
@@ -223,7 +223,7 @@ class Learner:
         is left out."""
         [rollouts] = drawn
         answers = [self.task.extract(rollout.text) for rollout in rollouts]
-        vote = self.task.vote(answers)
+        vote = vote_by(self.task, answers)
         weak = None
         if self.config.label == "renewed":
             weak = self.gate(vote)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tacit.answers.vote import Vote
+from tacit.answers.vote import Vote, vote_by
 from tacit.config import Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.judges.verifiers import Candidate
@@ -45,14 +45,14 @@ class Responses:
     def of(cls, samples: Sequence[Rollout], greedy: Rollout, task: Task = MATHS) -> Responses:
         """Rollouts, read as the task says."""
         answers = tuple(task.extract(rollout.text) for rollout in samples)
-        return cls(tuple(samples), greedy, answers, task.extract(greedy.text), task.vote(answers), task)
+        return cls(tuple(samples), greedy, answers, task.extract(greedy.text), vote_by(task, answers), task)
 
     @classmethod
     def none(cls, samples: int) -> Responses:
         """Of a problem that was not asked: ``samples`` times nothing."""
         nothing = Rollout((), (), "", "length")
         answers = (None,) * samples
-        return cls((nothing,) * samples, nothing, answers, None, MATHS.vote(answers))
+        return cls((nothing,) * samples, nothing, answers, None, vote_by(MATHS, answers))
 
     @property
     def tokens(self) -> int:

@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from tacit.answers import pool as answer_pool
 from tacit.answers.equivalence import TIMEOUT, decide, equivalent, is_answer
@@ -219,6 +220,19 @@ def vote_answers(
         why=_why(names, votes, second, total, total - sum(map(len, groups))),
         tied=votes == second,
     )
+
+
+class Groups(Protocol):
+    """What says which answers are the same: a task (tasks.base)."""
+
+    def group(self, answers: Sequence[str | None]) -> list[list[int]]:
+        """Indices of answers that are the same, the largest group first."""
+        ...
+
+
+def vote_by(task: Groups, answers: Sequence[str | None]) -> Vote:
+    """The majority among answers, where the task says which are the same."""
+    return vote_answers(answers, groups=task.group(answers))
 
 
 def _name(written: list[str]) -> str:

@@ -70,7 +70,7 @@ def open_bank(
         "exact_rows": exact_rows,
     }
     scheme = _SCHEME.match(url)
-    name = "postgresql" if is_postgres(url) else scheme[1].lower() if scheme else "sqlite"
+    name = scheme[1].lower().partition("+")[0] if scheme else "sqlite"
     if name not in registry.names("bank"):
         raise _unsupported(url, name)
     bank: SQLBank = registry.get("bank", name)(url, **settings)

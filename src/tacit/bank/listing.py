@@ -42,7 +42,7 @@ class Listing(Transactions):
         with self._reading() as connection:
             found = _infos(connection.execute(_within(namespace, None).where(_m.id == id)).mappings())
         if not found:
-            raise missing(id, namespace)
+            raise MemoryNotFound(f"namespace {namespace!r} has no memory {id!r}")
         return found[0]
 
     def counts(self, namespace: str) -> dict[State, int]:
@@ -83,11 +83,6 @@ class Listing(Transactions):
     def _lower(self, text: ColumnElement[str]) -> ColumnElement[str]:
         """``text`` with its ASCII letters in lower case, and no other changed."""
         return func.lower(text)
-
-
-def missing(id: str, namespace: str) -> MemoryNotFound:
-    """What is said of a memory that the namespace does not have, another's included."""
-    return MemoryNotFound(f"namespace {namespace!r} has no memory {id!r}")
 
 
 def _within(namespace: str, states: Collection[State] | None) -> Select[Any]:

@@ -26,10 +26,10 @@ from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, insert
 
 from tacit.bank import schema
 from tacit.bank.base import Hit, StateChange
-from tacit.bank.listing import COUNTERS, Listing, missing
+from tacit.bank.listing import COUNTERS, Listing
 from tacit.bank.portable import read_tensors
 from tacit.bank.search.matrices import Matrices, dimension, refuse_other
-from tacit.errors import BankError, MemoryFormatError
+from tacit.errors import BankError, MemoryFormatError, MemoryNotFound
 from tacit.memory import (
     Memory,
     State,
@@ -319,7 +319,7 @@ class SQLBank(Listing):
     def _found(self, connection: Connection, id: str, namespace: str) -> int:
         position = self._position(connection, id, namespace)
         if position is None:
-            raise missing(id, namespace)
+            raise MemoryNotFound(f"namespace {namespace!r} has no memory {id!r}")
         return position
 
     def close(self) -> None:

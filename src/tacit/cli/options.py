@@ -23,8 +23,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from tacit import registry
-from tacit.config import PARTS
-from tacit.config_files import changed, read_toml
+from tacit.config import PARTS, changed
+from tacit.config_files import read_toml
 from tacit.errors import ConfigError
 
 S = TypeVar("S")

@@ -15,9 +15,8 @@ from tacit.cluster.actors import Work
 from tacit.cluster.connection import Cluster
 from tacit.cluster.crew import Crew
 from tacit.config import LearnConfig, Sampling, Settings
-from tacit.engines.base import Engine, Request, Rollout, Session
+from tacit.engines.base import METER, Engine, Request, Rollout, Session
 from tacit.engines.local import LocalEngine
-from tacit.engines.rules import METER
 from tacit.learning import Learned, Learner, Target
 from tacit.model.backbone import Backbone
 from tacit.registry import register

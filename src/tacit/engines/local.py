@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from tacit.config import Settings
-from tacit.engines.base import Alternatives, Engine, Progress, Request, Rollout, Session
+from tacit.engines.base import METER, Alternatives, Engine, Progress, Request, Rollout, Session, check, ended, length_of
 from tacit.engines.batches import Row, batch_for
 from tacit.engines.draw import draw, scores, uniforms
-from tacit.engines.rules import METER, check, ended, length_of
 from tacit.model.backbone import Backbone, prompt_embeddings
 from tacit.model.threads import available, run
 from tacit.registry import register

@@ -31,8 +31,7 @@ from tacit import registry
 from tacit.assembly import build_verifier, load_backbone, open_engine, set_threads, task_of
 from tacit.config import PARTS, Settings
 from tacit.config_files import completed
-from tacit.engines.base import Engine
-from tacit.engines.rules import METER
+from tacit.engines.base import METER, Engine
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.report.cells import Cell

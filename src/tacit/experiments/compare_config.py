@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tacit import registry
-from tacit.config import Settings, require
-from tacit.config_files import changed, read_toml
+from tacit.config import Settings, changed, require
+from tacit.config_files import read_toml
 from tacit.errors import ConfigError
 from tacit.experiments.report.cells import ORDERS
 from tacit.tasks.sources import endless

@@ -20,8 +20,8 @@ from typing import Any
 
 from tacit.bank import shown_address
 from tacit.bank.base import Bank
-from tacit.config import RunConfig
-from tacit.config_files import changed, completed
+from tacit.config import RunConfig, changed
+from tacit.config_files import completed
 from tacit.errors import ConfigError, DataError
 from tacit.experiments.files import write_atomically
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tacit.agent import Agent
+from tacit.answers.vote import vote_by
 from tacit.engines.base import Request, Rollout
 from tacit.errors import ConfigError
 from tacit.gradients import Group, advantages
@@ -219,7 +220,7 @@ def _agreement(agent: Agent, pairs: Sequence[tuple[np.ndarray, Example]]) -> lis
 def _task(agent: Agent, cluster: Sequence[Memory]) -> Cluster:
     first, *others = [example for memory in cluster for example in _examples(memory)]
     also = tuple((one, agent.backbone.encode(one.problem.text)) for one in others)
-    return Cluster(first.problem, agent.task.vote([first.label]), cluster[0].prompt, first.label, also=also)
+    return Cluster(first.problem, vote_by(agent.task, [first.label]), cluster[0].prompt, first.label, also=also)
 
 
 def _tried(cluster: Sequence[Memory]) -> str:

@@ -28,9 +28,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from tacit.engines.base import Engine, Request, Rollout, Session
+from tacit.engines.base import METER, Engine, Request, Rollout, Session, ended, length_of
 from tacit.engines.draw import draw, uniforms
-from tacit.engines.rules import METER, ended, length_of
 from tacit.errors import ModelError
 from tacit.methods.base import World
 from tacit.methods.experience import Found, FromExperience

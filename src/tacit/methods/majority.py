@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from tacit.answers.vote import vote_by
 from tacit.methods.base import Method, Reply
 from tacit.methods.planning import Plan, Setting, Work
 from tacit.problem import Problem
@@ -28,6 +29,6 @@ class Majority(Method):
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         n, replies = int(self.options["n"]), []
         for rollouts in self.world.rollouts(problems, [n] * len(problems)):
-            vote = self.world.task.vote([self.world.task.extract(rollout.text) for rollout in rollouts])
+            vote = vote_by(self.world.task, [self.world.task.extract(rollout.text) for rollout in rollouts])
             replies.append(Reply((vote.answer,), vote.answer, {"votes": vote.votes, "n": n}))
         return replies

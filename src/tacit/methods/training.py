@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tacit import registry
+from tacit.answers.vote import vote_by
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
@@ -163,7 +164,7 @@ def by_own_vote(world: World, gated: bool) -> Judge:
     gate = vote_gate(world)
 
     def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Verdict:
-        vote = world.task.vote([world.task.extract(rollout.text) for rollout in rollouts])
+        vote = vote_by(world.task, [world.task.extract(rollout.text) for rollout in rollouts])
         refusal = gate(vote) if gated else None
         if vote.answer is None or refusal:
             return Verdict(None, vote.answer, refusal or "no response gave an answer")

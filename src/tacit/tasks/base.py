@@ -1,6 +1,6 @@
 """The task protocol: what a kind of problem means for whoever asks, reads, votes and learns.
 
-Builds on answers' vote. Nothing else in the house knows how a problem is asked, where an answer is found in a response,
+Builds on nothing. Nothing else in the house knows how a problem is asked, where an answer is found in a response,
 or when two answers are the same. A task of your own is a subclass in one file:
 
     @register("task", "yes-no")
@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-
-from tacit.answers.vote import Vote, vote_answers
 
 
 class Task(ABC):
@@ -60,7 +58,3 @@ class Task(ABC):
                 home.append(form)
         indices = [sorted(index for form in members for index in where[form]) for members in groups]
         return sorted(indices, key=len, reverse=True)
-
-    def vote(self, answers: Sequence[str | None]) -> Vote:
-        """The majority among answers."""
-        return vote_answers(answers, groups=self.group(answers))

@@ -24,9 +24,8 @@ from typing import Any, TypeVar
 import torch
 
 from tacit.config import Settings
-from tacit.engines.base import Engine, Request, Rollout
+from tacit.engines.base import METER, Engine, Request, Rollout, check
 from tacit.engines.draw import greeting
-from tacit.engines.rules import METER, check
 from tacit.engines.vllm.pool import Pool, Server, address
 from tacit.engines.vllm.session import VLLMSession
 from tacit.engines.vllm.wire import ARGUMENTS, MOST_ALTERNATIVES, Growing, body, pieces, prompt, rescored, whole

@@ -18,8 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tacit.engines.base import Progress, Request, Rollout, Session
-from tacit.engines.rules import METER
+from tacit.engines.base import METER, Progress, Request, Rollout, Session
 from tacit.engines.vllm.wire import Growing, body, pieces, prompt, rescored
 from tacit.errors import EngineError
 

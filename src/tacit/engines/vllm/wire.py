@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 
-from tacit.engines.base import Alternatives, Request, Rollout
+from tacit.engines.base import Alternatives, Request, Rollout, ended, length_of
 from tacit.engines.draw import scores
-from tacit.engines.rules import ended, length_of
 from tacit.errors import EngineError
 from tacit.model.backbone import Backbone, prefill, prompt_embeddings
 

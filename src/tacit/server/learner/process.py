@@ -16,8 +16,8 @@ import time
 from dataclasses import asdict, dataclass
 
 from tacit import registry
-from tacit.config import Settings, require
-from tacit.config_files import changed, completed
+from tacit.config import Settings, changed, require
+from tacit.config_files import completed
 from tacit.errors import ConfigError
 
 PATIENCE = 30.0
