@@ -32,6 +32,7 @@ from tacit.engines.local import LocalEngine
 from tacit.engines.meter import METER
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
+from tacit.experiments.files import write_atomically
 from tacit.experiments.report.cells import Cell
 from tacit.experiments.run import build_verifier
 from tacit.experiments.scoring import Grader, Truths
@@ -355,9 +356,4 @@ def _write(folder: Path, rows: Sequence[Row], probes: Sequence[Row], record: dic
     for name, lines in (("rows.jsonl", rows), ("probes.jsonl", probes)):
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / name).write_text(text, encoding="utf-8", errors="surrogatepass")
-    temporary = folder / "cell.tmp"
-    with temporary.open("w") as handle:
-        json.dump(record, handle, indent=2)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(folder / "cell.json")
+    write_atomically(folder / "cell.json", json.dumps(record, indent=2))
