@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 import struct
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from browser import look
 from tacit.errors import DataError
 from tacit.experiments import files
 from tacit.experiments.report import page
 from tacit.experiments.report import run as report
+from test_comparison_report import ZERO, write
 from test_metrics_rows import synthetic_rows
 
 PICTURES = ("prefix_accuracy", "accuracy_tokens", "rewards", "families", "similarity")
@@ -81,6 +85,18 @@ def test_the_page_shows_the_figures_of_the_summary(tmp_path: Path) -> None:
     assert "Testbed." not in shown
 
 
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
+def test_the_page_in_a_browser(tmp_path: Path, width: int, dark: bool) -> None:
+    run = write_run(tmp_path / "run", synthetic_rows(40), model="testbed", seed=7, version="0.1.0", window=9)
+    report.write_report(run)
+    found = look(run / "report.html", tmp_path, width=width, dark=dark)
+    assert found["console"] == [] and found["images"] == len(PICTURES)
+    assert found["broken"] == found["silent"] == found["unreachable"] == 0
+    assert found["overflow"] <= 0, "the page itself scrolls sideways"
+    assert found["contrast"] >= 4.5, found["faintest"]
+    assert found["dangling"] == found["twice"] == []
+
+
 def test_text_from_models_and_data_is_escaped_and_cut(tmp_path: Path) -> None:
     rows = synthetic_rows(3)
     rows[0]["problem"] = "<script>alert(1)</script>" + "x" * 10_000
@@ -140,6 +156,18 @@ def test_reports_are_reproducible(tmp_path: Path) -> None:
     report.write_report(two)
     for name in ("summary.json", "report.html", "plots/prefix_accuracy.png"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_a_report_needs_no_model_and_no_bank(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", synthetic_rows(12))
+    write(tmp_path / "comparison", [ZERO])
+    script = (
+        "import sys; from pathlib import Path; from tacit.cli.main import report\n"
+        f"for name in ('run', 'comparison'): report(Path({str(tmp_path)!r}) / name)\n"
+        "print([one for one in ('torch', 'tacit.model', 'tacit.bank', 'tacit.methods') if one in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_folders_that_are_no_runs_give_one_clear_sentence(tmp_path: Path) -> None:

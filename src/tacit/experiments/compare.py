@@ -34,6 +34,7 @@ from tacit.config_files import completed
 from tacit.engines.base import METER, Engine
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
+from tacit.experiments.files import write_atomically
 from tacit.experiments.report.cells import Cell
 from tacit.experiments.scoring import Grader, Truths
 from tacit.judges.verifiers import Verifier
@@ -354,9 +355,4 @@ def _write(folder: Path, rows: Sequence[Row], probes: Sequence[Row], record: dic
     for name, lines in (("rows.jsonl", rows), ("probes.jsonl", probes)):
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / name).write_text(text, encoding="utf-8", errors="surrogatepass")
-    temporary = folder / "cell.tmp"
-    with temporary.open("w") as handle:
-        json.dump(record, handle, indent=2)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(folder / "cell.json")
+    write_atomically(folder / "cell.json", json.dumps(record, indent=2))

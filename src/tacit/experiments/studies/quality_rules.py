@@ -118,18 +118,14 @@ class Rule:
         """Which memories pass, [n]; a signal that a memory lacks does not reach anything."""
         kept = np.ones(len(memories), dtype=bool)
         for name, bound in self.bounds:
-            reached = [_reaches(memory["signals"].get(name), bound) for memory in memories]
-            waived = [name in self.waived and bool(memory.get("trusted")) for memory in memories]
-            kept &= np.array(reached, dtype=bool) | np.array(waived, dtype=bool)
+            values = [memory["signals"].get(name) for memory in memories]
+            reached = np.array([value is not None and value >= bound for value in values], dtype=bool)
+            kept &= reached | np.array([name in self.waived and bool(memory.get("trusted")) for memory in memories])
         return kept
 
     @property
     def needs_verifier(self) -> bool:
         return any(needs_verifier(name) for name, _ in self.bounds)
-
-
-def _reaches(value: float | None, bound: float) -> bool:
-    return value is not None and value >= bound
 
 
 def default_rule(learn: LearnConfig) -> Rule:
@@ -244,7 +240,6 @@ def _figures(rule: Rule, default: Rule, memories: Sequence[Row], rows: Sequence[
     kept, usual = rule.keeps(memories), default.keeps(memories)
     server = _Server(memories, rows)
     served, before = server.gains(kept), server.gains(usual)
-
     return {
         "rule": str(rule),
         "needs_verifier": rule.needs_verifier,
