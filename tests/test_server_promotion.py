@@ -100,11 +100,11 @@ def test_decisions_follow_the_rule_and_say_the_numbers(bank: Bank, testbed: Back
 
 
 def neighbours_of(bank: Bank, id: str, testbed: Backbone, engine: LocalEngine):  # type: ignore[no-untyped-def]
-    from tacit.server.learner.promotion import NEIGHBOURS_IN, Sources, key_ids
+    from tacit.server.learner.promotion import NEIGHBOURS_IN, Sources
 
     infos = {info.id: info for info in bank.find("home", states=NEIGHBOURS_IN)}
     promoter = promoter_for(bank, testbed, engine)
-    return promoter._neighbours(bank.get(id, "home"), infos, key_ids(bank, "home"), Sources.of(bank, "home"))
+    return promoter._neighbours(bank.get(id, "home"), infos, Sources.of(bank, "home"))
 
 
 def test_only_other_keys_vouch_in_a_shared_namespace(bank: Bank, testbed: Backbone, engine: LocalEngine) -> None:

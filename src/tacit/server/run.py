@@ -109,7 +109,6 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
     except BaseException:
         listener.close()
         raise
-    learner: LearnerProcess | None = None
     try:
         is_open = not service.keys.ever()
         if is_open and not config.loopback:
@@ -119,9 +118,8 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
             )
         service.warm()  # before the learner, which then finds loops that are compiled
         if config.learner:
-            learner = LearnerProcess(config.worker())
-            learner.start()
-        service.learner = learner
+            service.learner = LearnerProcess(config.worker())
+            service.learner.start()
         listener.listen(BACKLOG)  # before it is announced: whoever waits for that line may connect at once
         host, port = listener.getsockname()[:2]
         say(f"Tacit serves {config.served_name} and {config.served_name}:tacit at http://{host}:{port}/v1")
@@ -129,8 +127,8 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
             say("No API key: open to this machine alone. Make a key with `tacit keys create` to close it.")
         DrainingServer(web(service), service).run(sockets=[listener])
     finally:
-        if learner is not None:
-            learner.stop()
+        if service.learner is not None:
+            service.learner.stop()
         service.close()
         listener.close()
 

@@ -228,9 +228,8 @@ class Exchange(ABC):
         meters.seconds.labels(model).observe(seconds)
         for one, report in zip(self.answerings, reports, strict=True):
             told = {name: report[name] for name in ("route", "why", "memory", "similarity", "learning")}
-            service.feed.add(
-                caller.namespace, model=model, seconds=seconds, tokens=one.generated, problem=one.plan.problem, **told
-            )
+            told |= {"model": model, "seconds": seconds, "tokens": one.generated, "problem": one.plan.problem}
+            service.feed.add(caller.namespace, **told)
         return {**reports[0], **({"prompts": reports} if len(reports) > 1 else {})}
 
     def _store(self, one: Answering) -> dict[str, Any]:

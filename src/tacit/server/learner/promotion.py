@@ -8,8 +8,9 @@ with the candidate is compared with one without:
 - by mean belief, where there is a verifier whose scores are probabilities;
 - else by the share of samples that give the neighbour's own label, which is the vote of an earlier, separate group.
 
-It becomes active if the mean benefit is large enough and no neighbour suffers (``Rule``). With too few neighbours
-it waits until there are more.
+It becomes active if the mean benefit is large enough and no neighbour suffers (``Rule``). With too few neighbours, or
+too few whose problems leave room for it in the engine's context, it waits until there are more. A trial that the engine
+refuses is one without benefit, and ends no other.
 
 Poisoning. Whoever can have a problem learned chooses its text, and so may choose one whose vote is wrong; votes contain
 nothing that tells such a misconception from knowledge (docs/log/). So without a calibrated verifier it matters whose
@@ -100,14 +101,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sources:
-    """Whose memories are tried, and whose vouch for them, where no verifier judges. None stands for no key.
+    """Whose memories are tried, and whose vouch for them, where no verifier judges.
 
     Attributes:
         issued, trusted: ids of the namespace's keys: all ever made, and those with the right "trust" in use.
+        origins: see ``key_ids``.
     """
 
     issued: frozenset[str]
     trusted: frozenset[str]
+    origins: dict[str, str]
 
     @staticmethod
     def of(bank: Bank, namespace: str) -> Sources | None:
@@ -115,15 +118,17 @@ class Sources:
         keys = [key for key in KeyStore(bank).all() if key.namespace == namespace]
         if len(keys) < 2:
             return None
-        return Sources(frozenset(key.id for key in keys), frozenset(key.id for key in keys if key.may("trust")))
+        trusted = frozenset(key.id for key in keys if key.may("trust"))
+        return Sources(frozenset(key.id for key in keys), trusted, key_ids(bank, namespace))
 
-    def trusts(self, key: str | None) -> bool:
-        """Whether what came from this key may become active."""
+    def trusts(self, id: str) -> bool:
+        """Whether this memory may become active."""
+        key = self.origins.get(id)
         return key not in self.issued or key in self.trusted
 
-    def vouches(self, key: str | None, own: str | None) -> bool:
-        """Whether a problem of ``key`` may speak for a memory of the key ``own``."""
-        return self.trusts(key) and (key != own or len(self.trusted) < 2)
+    def vouches(self, id: str, other: str) -> bool:
+        """Whether the problem of this memory may speak for another memory."""
+        return self.trusts(id) and (self.origins.get(id) != self.origins.get(other) or len(self.trusted) < 2)
 
 
 class Promoter:
@@ -147,7 +152,6 @@ class Promoter:
         if revision == self._seen:
             return []
         infos = {info.id: info for info in bank.find(namespace, states=NEIGHBOURS_IN)}
-        origins = key_ids(bank, namespace)
         sources = None if self._judge is not None else Sources.of(bank, namespace)
         due: list[tuple[Memory, list[MemoryInfo]]] = []
         for info in infos.values():
@@ -156,7 +160,7 @@ class Promoter:
             if info.state is State.CANDIDATE and info.reason.startswith(UNPROVEN) and self._due(info.id, len(infos)):
                 with suppress(MemoryNotFound):  # deleted meanwhile
                     memory = bank.get(info.id, namespace)
-                    near = self._vouching(memory, infos, origins, sources)
+                    near = self._vouching(memory, infos, sources)
                     due += [(memory, near)] if near else []
         if not due:
             self._seen = revision  # until something changes
@@ -177,36 +181,28 @@ class Promoter:
         tries, before = self._tries(id)
         return tries == 0 or memories >= 1.5 * before
 
-    def _vouching(
-        self, memory: Memory, infos: dict[str, MemoryInfo], origins: dict[str, str], sources: Sources | None
-    ) -> list[MemoryInfo]:
+    def _vouching(self, memory: Memory, infos: dict[str, MemoryInfo], sources: Sources | None) -> list[MemoryInfo]:
         """The neighbours that a candidate is to be tried on; none, and it is told why, where it cannot be yet."""
         rule, context = self.rule, self.agent.engine.context
         if not memory.provenance.get("admitted") or memory.fingerprint != self.agent.backbone.fingerprint:
             return []
-        if sources is not None and not sources.trusts(origins.get(memory.id)):
+        if sources is not None and not sources.trusts(memory.id):
             self._tell(memory, UNTRUSTED)
             return []
-        near = self._neighbours(memory, infos, origins, sources)
+        near = self._neighbours(memory, infos, sources)
         if len(near) >= rule.least:
             return near
         self._waiting[memory.id] = len(infos)
-        if len(self._neighbours(memory, infos, origins, sources, fitting=False)) >= rule.least:
+        if len(self._neighbours(memory, infos, sources, fitting=False)) >= rule.least:
             few = f"too few similar problems leave room for it and an answer in a context of {context}"
             self._tell(memory, f"{UNPROVEN}; {few}, so it waits")
         return []
 
     def _neighbours(
-        self,
-        memory: Memory,
-        infos: dict[str, MemoryInfo],
-        origins: dict[str, str],
-        sources: Sources | None,
-        *,
-        fitting: bool = True,
+        self, memory: Memory, infos: dict[str, MemoryInfo], sources: Sources | None, *, fitting: bool = True
     ) -> list[MemoryInfo]:
         """The nearest memories whose problems may vouch for this one, and leave room for it."""
-        own, k = origins.get(memory.id), 8 * self.rule.neighbours
+        k = 8 * self.rule.neighbours
         while True:
             hits = self.agent.bank.search(
                 memory.key,
@@ -220,7 +216,7 @@ class Promoter:
             near = [infos[hit.memory_id] for hit in hits if hit.memory_id in infos]
             near = [info for info in near if info.problem_id != memory.problem_id and info.label is not None]
             if sources is not None:
-                near = [info for info in near if sources.vouches(origins.get(info.id), own)]
+                near = [info for info in near if sources.vouches(info.id, memory.id)]
             if fitting:
                 near = [info for info in near if self._room(info) >= len(memory.prompt)]
             if len(near) >= self.rule.neighbours or len(hits) < k:
