@@ -18,7 +18,7 @@ demo-short: $(INSTALLED)
 	$(BIN)/tacit demo --limit 24 --out runs/demo-short
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 -m "not slow and not scale"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not scale"
 
 test-slow: $(VENV)/.eval-installed
 	$(BIN)/pytest -m "slow and not scale"

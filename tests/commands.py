@@ -35,9 +35,9 @@ def words(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "tacit", *map(str, arguments)]
 
 
-def cold(*arguments: object) -> subprocess.CompletedProcess[str]:
+def cold(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A command that has ended, from a Python that started from nothing."""
-    return subprocess.run(words(*arguments), capture_output=True, text=True, timeout=LIMIT, check=False)
+    return subprocess.run(words(*arguments), env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
 class Command:
@@ -45,7 +45,7 @@ class Command:
 
     Args:
         arguments: of ``tacit``.
-        env: all of its environment; default: as here.
+        env: all of its environment; default: as here. What is read by imports needs ``cold``.
         largest: bytes that a file may have, more than which stands for a full disk.
         log: file for what it writes to stdout and stderr; default: one for each, see ``written``.
     """

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from commands import Command, cold
 from conftest import Tacit, save_tiny_qwen2
 from tacit.cluster import connection
 from tacit.cluster.actors import Facts
@@ -25,7 +26,7 @@ from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, EngineError, FingerprintError, ModelError, install_hint
 from tacit.model.backbone import Backbone
-from test_runs import command, contents, refused, results, tacit
+from test_runs import contents, refused, results, tacit
 
 pytestmark = pytest.mark.scale
 pytest.importorskip("ray", reason=install_hint("ray"))
@@ -40,7 +41,7 @@ ON_RAY = ["--ray", "local", "--learners", 2]
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run in one process that all others have to equal."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    tacit(*RUN, "--out", out)
+    tacit(*RUN, "--out", out, start=cold)
     return out
 
 
@@ -62,26 +63,20 @@ def actors(driver: psutil.Process, title: str) -> list[psutil.Process]:
     return found
 
 
-def caught(process: subprocess.Popen[str], title: str) -> psutil.Process:
+def caught(process: Command, title: str) -> psutil.Process:
     """The first actor that is at that work."""
     driver = psutil.Process(process.pid)
     until = time.monotonic() + 120
     while time.monotonic() < until:
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert process.poll() is None, process.written()
         for actor in actors(driver, title):
             return actor
         time.sleep(0.01)
     raise AssertionError(f"no {title} within two minutes")
 
 
-def started(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def ended(process: subprocess.Popen[str], code: int) -> str:
-    _, errors = process.communicate(timeout=300)
+def ended(process: Command, code: int) -> str:
+    _, errors = process.communicate()
     assert process.returncode == code, errors
     return errors
 
@@ -121,7 +116,7 @@ def test_two_learners_make_what_one_process_makes(whole: Path, tmp_path: Path) -
     ids=["learner", "engine"],
 )
 def test_a_killed_actor_changes_nothing(options: list[Any], title: str, whole: Path, tmp_path: Path) -> None:
-    process = started(*RUN, *options, "--out", tmp_path / "out")
+    process = Command(*RUN, *options, "--out", tmp_path / "out")
     actor = caught(process, title)
     actor.kill()
     actor.wait(10)
@@ -133,7 +128,7 @@ def test_a_killed_driver_leaves_nothing_behind_and_its_run_goes_on(whole: Path, 
     """Begun in one process, continued on Ray, killed there, and ended on Ray."""
     out = tmp_path / "out"
     tacit(*RUN, "--limit", 8, "--out", out)
-    process = started(*RUN, *ON_RAY, "--out", out)
+    process = Command(*RUN, *ON_RAY, "--out", out)
     caught(process, "LearnerActor.learn")
     used = folders(psutil.Process(process.pid))
     assert used
@@ -145,7 +140,7 @@ def test_a_killed_driver_leaves_nothing_behind_and_its_run_goes_on(whole: Path, 
 
 
 def test_ctrl_c_ends_ray_as_well(tmp_path: Path) -> None:
-    process = started(*RUN, *ON_RAY, "--out", tmp_path / "out")
+    process = Command(*RUN, *ON_RAY, "--out", tmp_path / "out")
     caught(process, "LearnerActor.learn")
     used = folders(psutil.Process(process.pid))
     os.killpg(process.pid, signal.SIGINT)
@@ -380,5 +375,5 @@ def test_what_is_not_ray_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ModuleNotFoundError(\"No module named 'ray'\")\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    line = refused(*RUN, "--ray", "local", "--out", tmp_path / "out", env=environment)
+    line = refused(*RUN, "--ray", "local", "--out", tmp_path / "out", env=environment, start=cold)
     assert install_hint("ray") in line

@@ -125,7 +125,8 @@ def test_a_method_of_ones_own_and_failures_are_counted_wrong(tmp_path: Path) -> 
     out = tmp_path / "out"
     done = cold(
         *("compare", "--method-file", str(file), "--methods", "zero-shot,always-7,fails-at-third,broken"),
-        *("--data", "testbed:A", "--seeds", "1", "--limit", "4", "--window", "4", "--out", str(out), "--json"),
+        *("--data", "testbed:A", "--seeds", "1", "--limit", "4", "--window", "4", "--jobs", "1"),
+        *("--out", str(out), "--json"),
     )
     assert done.returncode == 1 and "broken" in done.stderr and "Traceback" not in done.stderr
     rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
@@ -181,7 +182,7 @@ def test_the_example_of_the_docs_is_a_method(tmp_path: Path) -> None:
     example = Path(__file__).parent.parent / "docs" / "examples" / "confident.py"
     done = ran(
         *("compare", "--method-file", str(example), "--methods", "zero-shot,confident", "--data", "testbed:A"),
-        *("--seeds", "1", "--limit", "8", "--out", str(tmp_path / "out"), "--json"),
+        *("--seeds", "1", "--limit", "8", "--jobs", "1", "--out", str(tmp_path / "out"), "--json"),
     )
     assert done.returncode == 0, done.stderr
     rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}

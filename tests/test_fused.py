@@ -321,7 +321,7 @@ def test_a_server_compiles_before_it_says_that_it_serves(tmp_path: Path, monkeyp
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "nothing-compiled-yet"))
     told = []
     for bank in ("first.db", "second.db"):
-        with serving(tmp_path / bank, "--no-learn") as served:
+        with serving(tmp_path / bank, "--no-learn", cold=True) as served:
             before = served.log.read_text()
             assert served.client().completions.create(model="testbed", prompt="3 + 4", max_tokens=4).choices
             assert served.log.read_text().startswith(before)

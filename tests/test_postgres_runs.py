@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from commands import Command, cold
 from postgres import OwnServer, shared
 from tacit.bank import open_bank
 from tacit.errors import BankError
-from test_runs import command, contents, refused, results, tacit
+from test_runs import contents, refused, results, tacit
 
 pytestmark = pytest.mark.scale
 
@@ -23,7 +23,7 @@ RUN = ["run", "--data", "testbed", "--limit", 24, "--window", 4, "--samples", 4,
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run on a file that the others have to equal."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    tacit(*RUN, "--out", out)
+    tacit(*RUN, "--out", out, start=cold)
     return out
 
 
@@ -46,9 +46,7 @@ def test_a_server_killed_in_the_midst_of_a_run_loses_and_doubles_nothing(
     mortal: OwnServer, whole: Path, tmp_path: Path
 ) -> None:
     url, out = mortal.database(), tmp_path / "out"
-    process = subprocess.Popen(
-        command(*RUN, "--bank", url, "--out", out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    process = Command(*RUN, "--bank", url, "--out", out)
     until = time.monotonic() + 120
     while not stored(url):
         assert process.poll() is None and time.monotonic() < until
@@ -70,13 +68,7 @@ def test_four_runs_on_one_bank_lose_no_memory_and_no_count(tmp_path: Path) -> No
     url = shared().database()
     outs = [tmp_path / f"out-{seed}" for seed in range(4)]
     processes = [
-        subprocess.Popen(
-            command(*RUN, "--limit", 12, "--seed", seed, "--bank", url, "--out", out),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for seed, out in enumerate(outs)
+        Command(*RUN, "--limit", 12, "--seed", seed, "--bank", url, "--out", out) for seed, out in enumerate(outs)
     ]
     for process in processes:
         _, errors = process.communicate(timeout=300)

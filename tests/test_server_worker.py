@@ -40,7 +40,7 @@ LEARN = LearnConfig(tokens=8, steps=3, rollouts=4, batch=2, min_votes=1, min_lea
 
 def settings_for(path: Path, **changes: Any) -> WorkerSettings:
     fixed = {"verifier": "vote", "sampling": SAMPLING, "learn": LEARN, "lease": 1.0, "poll": 0.05, "promote": False}
-    return WorkerSettings(**{"bank": str(path), "device": "cpu", **fixed, **changes})
+    return WorkerSettings(**{"bank": str(path), "device": "cpu", "nice": 0, **fixed, **changes})
 
 
 def submitted(path: Path, count: int = len(PROBLEMS), namespace: str = "home") -> Bank:
@@ -152,7 +152,7 @@ def test_kill_9_at_any_moment_changes_nothing(tmp_path: Path, testbed: Backbone,
         until(lambda: queue.counts("home")["done"] == len(PROBLEMS))
         assert process.restarts == 2 and process.exit_code == -signal.SIGKILL and process.alive
     finally:
-        in_order = process.stop()
+        in_order = process.stop(timeout=120)
     assert in_order and not process.alive
     bank.check()
     assert learned(bank) == learned(quiet) and len(learned(bank)) > 0
@@ -167,7 +167,7 @@ def test_sigterm_gives_back_what_is_not_finished(tmp_path: Path) -> None:
     process = LearnerProcess(settings_for(tmp_path / "bank.db", learn=LONG, lease=600.0))
     process.start()
     until(lambda: any((job.progress or {}).get("stage") == "learning" for job in queue.list("home")))
-    assert process.stop()
+    assert process.stop(timeout=120)
     assert [(job.state, job.attempts) for job in queue.list("home")] == [("queued", 0)] * 2
     process.start()  # and it can be started again
     assert process.alive

@@ -240,12 +240,12 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("one_thread")
 def test_a_short_training_is_deterministic_and_learns(tmp_path: Path) -> None:
     seen: list[train.Step] = []
-    phases = ((12, 0.75), (8, 0.0))
+    phases = ((6, 0.75), (4, 0.0))
     train.train(tmp_path / "a", 1, seen.append, phases)
     torch.rand(3)  # the state of the global generator must not matter
     train.train(tmp_path / "b", 1, None, phases)
     train.train(tmp_path / "c", 2, None, phases)
-    assert len(seen) == 20
+    assert len(seen) == 10
     assert seen[-1].loss < seen[0].loss
     assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
     for name in ("a", "b"):
