@@ -3,7 +3,7 @@
     from tacit import register
 
     @register("reward", "short")
-    def short(answers, label, rng): ...
+    def short(attempts): ...
 
 Builds on errors. Three ways in: what is built in (``BUILT_IN``, imported when first asked for); installed packages, by
 the entry-point group ``tacit.plugins``, whose entries name a module that registers; and files, by ``--plugin FILE`` or
@@ -33,7 +33,7 @@ ENVIRONMENT = "TACIT_PLUGINS"
 KINDS = {
     "task": "a tasks.base.Task: how problems are asked, where an answer is found, when two are the same",
     "source": "(rest of the address, seed, limit) -> problems; with an attribute endless",
-    "reward": "(answers of a group, label, generator) -> a reward per rollout",
+    "reward": "(rewards.Attempts) -> a reward per rollout",
     "verifier": "(settings) -> a judges.verifiers.Verifier, or None",
     "key": "(backbone, text, argument) -> a vector [D]; text is the problem's",
     "label": "(labels.Evidence) -> a labels.Label, or None where the plain vote is to decide",

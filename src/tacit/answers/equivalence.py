@@ -1,6 +1,6 @@
 """When two answers are the same answer: ``equivalent``, layer by layer from cheap to dear.
 
-Builds on normalisation (canonical strings) and answer_pool (math-verify in killable processes). The layers, on
+Builds on normalisation (canonical strings) and pool (math-verify in killable processes). The layers, on
 normalised strings:
 
 1. equal strings are equal; beyond ``MAX_LENGTH`` nothing else counts;

@@ -1,6 +1,6 @@
 """Answers: find one in a response, group those that are equivalent, take a vote.
 
-Builds on equivalence, normalisation and answer_pool. The vote is the label that a memory learns from (method.md,
+Builds on equivalence, normalisation and the pool. The vote is the label that a memory learns from (method.md,
 after TTRL, arXiv 2504.16084), so it says how sure it is and why; nothing here reads a gold answer but ``correct``,
 which only the scorer calls.
 

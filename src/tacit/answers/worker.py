@@ -1,4 +1,4 @@
-"""The process behind answer_pool: math-verify on pairs of answers, and a task's own regex. Run as a script.
+"""The process behind the pool: math-verify on pairs of answers, and a task's own regex. Run as a script.
 
 Builds on math-verify alone (imported at the first pair) and on nothing of this package, so that it starts fast and
 without torch. Why a process: math-verify's own limit is SIGALRM, which works in the main thread alone and does not

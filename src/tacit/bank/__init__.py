@@ -1,7 +1,7 @@
 """The memory bank: where latent memories are kept, found again, and judged.
 
 ``open_bank`` is the door. Builds on memory and errors; what a bank promises is in ``base.Bank``, how it keeps the
-promises in ``sql``, ``index``, ``compressed``, ``sqlite`` and ``postgres``.
+promises in ``sql``, ``search``, ``sqlite`` and ``postgres``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def open_bank(
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or the path of the file; or
-            ``postgresql+psycopg://user@host/database``, see ``postgres_address``.
+            ``postgresql+psycopg://user@host/database``, see ``postgres.address``.
         create: False refuses to make a new bank.
         busy_timeout: seconds to wait for another process's write, or for a database server, before giving up.
         search_threads: threads that a search uses; None for at most two.

@@ -1,7 +1,7 @@
 """The command line: ``tacit demo | run | ask | serve | consolidate | compare | report | memories | bank | keys ...``.
 
 Builds on everything, but imports it late: ``tacit --help`` must not wait for torch. The commands are thin (parse, call,
-print) and live in the ``cli_*`` modules; this file holds the entry point and what becomes of errors. A user's error is
+print) and live in the modules beside it; this file holds the entry point and what becomes of errors. A user's error is
 one line on stderr and exit code 2; anything else that escapes is a bug and keeps its traceback.
 """
 

@@ -1,6 +1,6 @@
 """``tacit study``: what predicts a good memory, and where memories carry over.
 
-Builds on options at import, on experiments.quality and experiments.transfer when called. Tables go to stdout and, with
+Builds on options at import, on experiments.studies when called. Tables go to stdout and, with
 all figures as JSON, into the folder of ``--out``.
 """
 

@@ -1,6 +1,6 @@
 """Ray, found or started: the crews on it, and the engine and learner that an agent gets.
 
-Builds on crew, actors, remote, and on Ray, which is imported only here and only when asked for. A Ray of our own
+Builds on crew, actors, and on Ray, which is imported only here and only when asked for. A Ray of our own
 (``local``) has its files in a temporary folder and goes with this process, whatever ends it; one at an address stays.
 A Ray cluster does what whoever reaches it says: its ports belong into a closed network.
 """

@@ -2,7 +2,7 @@
 
 Builds on backbone, batches and the engine protocol. Ragged prompts share one batch, with one prefill per request;
 finished rows leave it and waiting requests take their place. A row's arithmetic and its random numbers depend on
-nothing but itself (cache.py, fused/, draw.py), so batching changes no result.
+nothing but itself (model/cache.py, model/fused, draw.py), so batching changes no result.
 """
 
 from __future__ import annotations

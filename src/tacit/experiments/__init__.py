@@ -1,1 +1,1 @@
-"""Runs and their figures: the runner and its folder, scoring, metrics, plots, the report."""
+"""Runs, comparisons and studies: their folders, scoring, reports, and plans of what they would need."""

@@ -1,6 +1,6 @@
 """What a comparison compares: methods x data x seeds x orders, from flags or one TOML file.
 
-Builds on config and the method registry. A *label* names a row of the table: a registered method, or a variant of one
+Builds on config and the registry. A *label* names a row of the table: a registered method, or a variant of one
 with settings of its own.
 
     methods = ["zero-shot", "elm", "elm-k1"]

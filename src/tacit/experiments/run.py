@@ -1,6 +1,6 @@
 """One online run: a stream of problems, answered, scored for the record, learned from, and reported.
 
-Builds on agent, baselines, scoring and the run folder. The agent and the baselines see blind problems only; gold
+Builds on agent, controls, scoring and the run folder. The agent and the baselines see blind problems only; gold
 answers meet their answers here, in the Grader, after everything has been decided.
 """
 

@@ -1,6 +1,6 @@
 """Marking: the one module that reads a problem's gold answer, and the builder of the result rows that hold the marks.
 
-Builds on answers (equivalence, votes) and problems. Everything that learns, recalls or routes works on
+Builds on answers (equivalence, votes) and problem. Everything that learns, recalls or routes works on
 ``Problem.blind()``; the runner hands the full problem to a ``Grader`` after the fact and writes down what comes back.
 A test walks the syntax trees of all other modules and fails if one of them touches ``.gold``.
 

@@ -1,7 +1,7 @@
 """Process reward models: how far each step of a response can be trusted, read from a second model.
 
 Builds on backbone (where models lie, devices, dtypes), decoder and transformers; a small model of a common architecture
-is read by compiled passes (fused/) on a CPU. Two formats, told apart by ``architectures`` in
+is read by compiled passes (model/fused) on a CPU. Two formats, told apart by ``architectures`` in
 config.json:
 
 - ``Qwen2ForProcessRewardModel``, as Qwen2.5-Math-PRM-7B (arXiv 2501.07301): a Qwen2 backbone with a head of two linear

@@ -1,6 +1,6 @@
 """The routes of the server, and what becomes of errors.
 
-Builds on FastAPI, access, chat, completions, memories_api, snapshots, dashboard and the service.
+Builds on FastAPI, access, chat, completions, memories, snapshots, dashboard and the service.
 """
 
 from __future__ import annotations

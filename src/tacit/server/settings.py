@@ -1,6 +1,6 @@
 """Settings of a server, each with its default and unit.
 
-Builds on config and learner. One ``ServeConfig`` describes the serving process and its learner, which
+Builds on config and the learner's process. One ``ServeConfig`` describes the serving process and its learner, which
 gets its part of it (``worker``).
 """
 

@@ -1,6 +1,6 @@
 """The testbed's problem families: texts, gold answers, and the one way of working that solves each.
 
-Builds on nothing. A *family* is a kind of problem. Each is solved by one **style** of work (step, split, list, reduce)
+Builds on errors. A *family* is a kind of problem. Each is solved by one **style** of work (step, split, list, reduce)
 in one **temper** (carefully, quickly); any other style gives a mostly wrong answer, and the other temper makes slips.
 The model must choose both words before it starts, so what a memory can learn is *which way to work here*.
 

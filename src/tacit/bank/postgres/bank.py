@@ -1,6 +1,6 @@
 """A bank in PostgreSQL: opening it safely, its connections, its errors in plain words.
 
-Builds on sql (everything that is not particular to PostgreSQL), postgres_address and postgres_schema. A write
+Builds on sql (everything that is not particular to PostgreSQL), address and schema. A write
 transaction locks the bank's one row of ``bank`` first, and so waits for any other; reading sees one committed state
 (REPEATABLE READ). A commit returns when the server has it on its disk, unless the server is set up otherwise.
 
@@ -90,7 +90,7 @@ class PostgresBank(SQLBank):
         """Open the bank, making its schema and tables if there are none and ``create`` is true.
 
         Args:
-            url: ``postgresql+psycopg://user@host/database``, see ``postgres_address``. The database must exist.
+            url: ``postgresql+psycopg://user@host/database``, see ``address``. The database must exist.
             create: False refuses to make a new bank.
             busy_timeout: seconds to wait for another process's write, or for the server to come back.
             search_threads: threads of a scan; None for at most two.

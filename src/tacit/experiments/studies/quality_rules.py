@@ -1,6 +1,6 @@
 """Statistics of the quality study: how well each signal predicts benefit, and which admission rule keeps most of it.
 
-Builds on numpy, config and metrics. No model, no gold answers: it reads what ``quality`` measured.
+Builds on numpy, config and the report's figures. No model, no gold answers: it reads what ``quality`` measured.
 
 A rule keeps a memory if one or two signals reach their thresholds. Rules are chosen on one part of the seeds, by
 

@@ -1,6 +1,6 @@
 """Where memories carry over: from one family of problems to another, and from one data set to another.
 
-Builds on the agent, responses, controls, scoring (which alone sees gold answers) and metrics. Two measurements:
+Builds on the agent, responses, controls, scoring (which alone sees gold answers) and figures. Two measurements:
 
 - **matrix**: some admitted memories of every family answer held-out problems of every family, whatever the similarity
   and without routing; the gain over zero-shot per (source, target) family. Families only arrange the experiment: the

@@ -1,6 +1,6 @@
 """Small models on the CPU: whole passes as compiled calls, forward and backward.
 
-Builds on decoder and numba (the extra ``fast``), without which everything runs through PyTorch. From the
+Builds on lanes and numba (the extra ``fast``), without which everything runs through PyTorch. From the
 ground up: lanes (registers), loops (between the products of rows), forward (generating), model (weights and calls) and
 gradient (of a group of rollouts; also how a reward model reads one).
 """

@@ -1,6 +1,6 @@
 """What both kinds of requests share: from a body to answerings, from answers to counts, jobs and the ``tacit`` report.
 
-Builds on schemas, prompts, streaming, text, answering and jobs. A kind of request says how it is read and shown.
+Builds on schemas, streaming, text, keys and answering. A kind of request says how it is read and shown.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``POST /v1/chat/completions``: how a conversation is read, and its answer shown.
 
-Builds on asking, answering and text.
+Builds on asking and answering.
 """
 
 from __future__ import annotations

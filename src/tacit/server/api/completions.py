@@ -1,6 +1,6 @@
 """``POST /v1/completions``: raw prompts, as text or token ids, one or many; ``echo`` and log-probabilities.
 
-Builds on asking, answering and text. With ``echo`` and ``logprobs`` the prompt's own tokens are scored,
+Builds on asking, prompts and answering. With ``echo`` and ``logprobs`` the prompt's own tokens are scored,
 which is how multiple-choice evaluations measure likelihoods.
 """
 

@@ -1,6 +1,6 @@
 """The dashboard: a page at ``/`` and the few files that it needs, all from the package, and its live feed.
 
-Builds on the feed, the memory API and the service. The page is static and takes all it shows from the same API as
+Builds on views, the memory API and the service. The page is static and takes all it shows from the same API as
 everyone else, with the key that the browser was asked for. What it shows comes from clients (problems, answers), so its
 scripts only ever set text, and the policy sent with it runs no script and loads nothing but its own files.
 """
