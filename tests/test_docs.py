@@ -140,7 +140,7 @@ def wrong_names(text: str) -> list[str]:
     found = set(re.findall(r"(?<![\w/.-])tacit(?:\.[A-Za-z_]\w*)+(?!\w|/)", text))
     found |= {
         f"{module}.{name.strip()}"
-        for module, some in re.findall(r"from (tacit[\w.]*) import ([\w, ]+)", text)
+        for module, some in re.findall(r"from (tacit(?:[.]\w+)*) import ([\w, ]+)", text)
         for name in some.split(",")
     }
     return sorted(name for name in found - NO_MODULES if not exists(name))
