@@ -22,7 +22,7 @@ from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.scoring import Truths
 from tacit.gradients import Group, policy_loss
 from tacit.methods.base import Lesson, Method, Reply, World
-from tacit.methods.training import Policy, Trainer, Verdict, by_label
+from tacit.methods.training import Policy, Trainer, Judged, by_label
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 
@@ -182,7 +182,7 @@ def test_small_steps_are_not_lost_in_half_precision(tiny_model: Path) -> None:
     start = [parameter.detach().clone() for parameter in policy.parameters]
     trainer = Trainer(policy, here, 2e-5, "test")
     for _ in range(10):  # each step is a fraction of what bfloat16 resolves at most weights
-        trainer.step(here.stream[:1], lambda problem, answers, rng: Verdict([1.0] + [0.0] * (len(answers) - 1)), 0)
+        trainer.step(here.stream[:1], lambda problem, answers, rng: Judged([1.0] + [0.0] * (len(answers) - 1)), 0)
     pairs = [(now, then) for now, then in zip(policy.parameters, start, strict=True) if now.ndim == 2][1:-1]
     moved = sum(int((now != then).sum()) for now, then in pairs) / sum(now.numel() for now, _ in pairs)
     assert trainer.steps == 10 and moved > 0.5

@@ -309,7 +309,7 @@ def wordy(text: str) -> bool:
 # ---------------------------------------------------------------- math-verify, cached
 
 
-class _Verdicts:
+class _Decided:
     """What math-verify said about pairs, and which strings and pairs it gave up on within how many seconds."""
 
     def __init__(self) -> None:
@@ -335,7 +335,7 @@ class _Verdicts:
         self.__init__()  # type: ignore[misc]
 
 
-verdicts = _Verdicts()
+verdicts = _Decided()
 if hasattr(os, "register_at_fork"):  # another thread may hold the lock at the moment of the fork
     os.register_at_fork(after_in_child=verdicts.clear)
 

@@ -116,7 +116,7 @@ def _adapt(backbone: Backbone, rank: int, seed: int) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judged:
     """What a judge says of the answers of a group.
 
     Attributes:
@@ -130,7 +130,7 @@ class Verdict:
     why: str = ""
 
 
-Judge = Callable[[Problem, Sequence[Rollout], np.random.Generator], Verdict]
+Judge = Callable[[Problem, Sequence[Rollout], np.random.Generator], Judged]
 """(problem, a group of rollouts, generator for random rewards) -> what they are worth."""
 
 
@@ -142,11 +142,11 @@ def vote_gate(world: World) -> Callable[..., str | None]:
 def by_label(world: World, labels: Mapping[str, str]) -> Judge:
     """Agreement with a label per problem id; problems without one are refused."""
 
-    def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Verdict:
+    def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Judged:
         label = labels.get(problem.id)
         if label is None:
-            return Verdict(None, None, "no label")
-        return Verdict(_rewards(world, problem, rollouts, label, rng), label)
+            return Judged(None, None, "no label")
+        return Judged(_rewards(world, problem, rollouts, label, rng), label)
 
     return judge
 
@@ -163,12 +163,12 @@ def by_own_vote(world: World, gated: bool) -> Judge:
     """Agreement with the majority of the group itself, as in TTRL; ``gated``: only where the vote is clear enough."""
     gate = vote_gate(world)
 
-    def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Verdict:
+    def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Judged:
         vote = vote_by(world.task, [world.task.extract(rollout.text) for rollout in rollouts])
         refusal = gate(vote) if gated else None
         if vote.answer is None or refusal:
-            return Verdict(None, vote.answer, refusal or "no response gave an answer")
-        return Verdict(_rewards(world, problem, rollouts, vote.answer, rng), vote.answer)
+            return Judged(None, vote.answer, refusal or "no response gave an answer")
+        return Judged(_rewards(world, problem, rollouts, vote.answer, rng), vote.answer)
 
     return judge
 
@@ -178,9 +178,9 @@ def by_oracle(world: World) -> Judge:
     oracle = world.oracle
     assert oracle is not None
 
-    def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Verdict:
+    def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Judged:
         answers = [world.task.extract(rollout.text) for rollout in rollouts]
-        return Verdict([float(right) for right in oracle.right(problem.id, answers)])
+        return Judged([float(right) for right in oracle.right(problem.id, answers)])
 
     return judge
 
