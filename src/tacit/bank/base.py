@@ -24,7 +24,7 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
 from sqlalchemy import Connection
@@ -73,6 +73,17 @@ class MemoryInfo:
     agreed: int
     helped: int
     hurt: int
+
+
+class Query(TypedDict):
+    """Where and what ``search`` looks for, as it is handed on."""
+
+    namespace: str
+    fingerprint: str
+    key_kind: str
+    k: NotRequired[int]
+    floor: NotRequired[float]
+    states: NotRequired[Collection[State]]
 
 
 SORTS = ("created", "uses", "helped", "hurt", "share")

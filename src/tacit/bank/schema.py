@@ -10,144 +10,126 @@ written often (``counters``), so that counting a use does not rewrite a soft pro
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import BigInteger, Column, Double, ForeignKey, Integer, LargeBinary, MetaData, Table, Text
 
 metadata = MetaData()
 
-bank = Table(
+
+def _table(name: str, *columns: Column[Any]) -> Table:
+    return Table(name, metadata, *columns)
+
+
+def _filled(kind: type[Any], *names: str) -> Iterator[Column[Any]]:
+    """Columns that every row has a value of."""
+    return (Column(name, kind, nullable=False) for name in names)
+
+
+def _open(kind: type[Any], *names: str) -> Iterator[Column[Any]]:
+    """Columns that may be null."""
+    return (Column(name, kind) for name in names)
+
+
+def _key(kind: type[Any], *names: str) -> Iterator[Column[Any]]:
+    """Columns of the primary key."""
+    return (Column(name, kind, primary_key=True) for name in names)
+
+
+def _of_a_memory(*, alone: bool = True) -> Column[Any]:
+    """The column that says whose row it is; the row goes when its memory does. ``alone``: the only one of it."""
+    return Column(
+        "position", BigInteger, ForeignKey("memories.position", ondelete="CASCADE"), primary_key=alone, nullable=False
+    )
+
+
+bank = _table(
     "bank",
-    metadata,
-    Column("one", Integer, primary_key=True),  # always 1: the table has one row
-    Column("epoch", Text, nullable=False),  # changes when the content is replaced as a whole, by restore
-    Column("revision", BigInteger, nullable=False),  # raised by every write
+    *_key(Integer, "one"),  # always 1: the table has one row
+    *_filled(Text, "epoch"),  # changes when the content is replaced as a whole, by restore
+    *_filled(BigInteger, "revision"),  # raised by every write
 )
 
-namespaces = Table(
-    "namespaces",
-    metadata,
-    Column("namespace", Text, primary_key=True),
-    Column("fingerprint", Text, nullable=False),
-    Column("model", Text, nullable=False),
-)
+namespaces = _table("namespaces", *_key(Text, "namespace"), *_filled(Text, "fingerprint", "model"))
 
-memories = Table(
+memories = _table(
     "memories",
-    metadata,
-    Column("position", BigInteger, primary_key=True),  # grows with every stored memory, never used twice
-    Column("id", Text, nullable=False),
+    *_key(BigInteger, "position"),  # grows with every stored memory, never used twice
+    *_filled(Text, "id"),
     Column("namespace", Text, ForeignKey("namespaces.namespace"), nullable=False),
-    Column("problem_id", Text, nullable=False),
-    Column("problem", Text, nullable=False),
-    Column("key_kind", Text, nullable=False),
-    Column("fingerprint", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("sha256", Text, nullable=False),
-    Column("label", Text),
-    Column("share", Double),
-    Column("margin", Double),
-    Column("created", Double, nullable=False),
-    Column("revision", BigInteger, nullable=False),  # of the last change to this row
+    *_filled(Text, "problem_id", "problem", "key_kind", "fingerprint", "state", "reason", "sha256"),
+    *_open(Text, "label"),
+    *_open(Double, "share", "margin"),
+    *_filled(Double, "created"),
+    *_filled(BigInteger, "revision"),  # of the last change to this row
 )
 
-keys = Table(
+keys = _table(
     "keys",
-    metadata,
-    Column("position", BigInteger, ForeignKey("memories.position", ondelete="CASCADE"), primary_key=True),
-    Column("dim", Integer, nullable=False),
-    Column("key", LargeBinary, nullable=False),  # float32 little-endian
+    _of_a_memory(),
+    *_filled(Integer, "dim"),
+    *_filled(LargeBinary, "key"),  # float32 little-endian
 )
 
-payloads = Table(
+payloads = _table(
     "payloads",
-    metadata,
-    Column("position", BigInteger, ForeignKey("memories.position", ondelete="CASCADE"), primary_key=True),
-    Column("digest", Text, nullable=False),  # SHA-256 over everything about the memory that never changes
-    Column("provenance", Text, nullable=False),  # JSON
-    Column("prompt", LargeBinary, nullable=False),  # safetensors with one tensor, "prompt"
+    _of_a_memory(),
+    *_filled(Text, "digest"),  # SHA-256 over everything about the memory that never changes
+    *_filled(Text, "provenance"),  # JSON
+    *_filled(LargeBinary, "prompt"),  # safetensors with one tensor, "prompt"
 )
 
-counters = Table(
-    "counters",
-    metadata,
-    Column("position", BigInteger, ForeignKey("memories.position", ondelete="CASCADE"), primary_key=True),
-    Column("uses", BigInteger, nullable=False),
-    Column("agreed", BigInteger, nullable=False),
-    Column("helped", BigInteger, nullable=False),
-    Column("hurt", BigInteger, nullable=False),
+counters = _table("counters", _of_a_memory(), *_filled(BigInteger, "uses", "agreed", "helped", "hurt"))
+
+deletions = _table(
+    "deletions", *_key(BigInteger, "revision"), *_filled(Text, "namespace"), *_filled(BigInteger, "position")
 )
 
-deletions = Table(
-    "deletions",
-    metadata,
-    Column("revision", BigInteger, primary_key=True),
-    Column("namespace", Text, nullable=False),
-    Column("position", BigInteger, nullable=False),
-)
-
-history = Table(
+history = _table(
     "history",
-    metadata,
-    Column("step", BigInteger, primary_key=True),
-    Column("position", BigInteger, ForeignKey("memories.position", ondelete="CASCADE"), nullable=False),
-    Column("time", Double, nullable=False),
-    Column("old", Text),
-    Column("new", Text, nullable=False),
-    Column("reason", Text, nullable=False),
+    *_key(BigInteger, "step"),
+    _of_a_memory(alone=False),
+    *_filled(Double, "time"),
+    *_open(Text, "old"),
+    *_filled(Text, "new", "reason"),
 )
 
-marks = Table(
-    "marks",
-    metadata,
-    Column("namespace", Text, primary_key=True),
-    Column("name", Text, primary_key=True),
-    Column("value", Text, nullable=False),
-)
+marks = _table("marks", *_key(Text, "namespace", "name"), *_filled(Text, "value"))
 
-api_keys = Table(
+api_keys = _table(
     "api_keys",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("digest", Text, nullable=False),  # hex SHA-256 of the secret, which itself is kept nowhere
-    Column("namespace", Text, nullable=False),
-    Column("rights", Text, nullable=False),  # comma-separated
-    Column("learn_per_day", BigInteger, nullable=False),
-    Column("created", Double, nullable=False),
-    Column("revoked", Double),
+    *_key(Text, "id"),
+    *_filled(Text, "name"),
+    *_filled(Text, "digest"),  # hex SHA-256 of the secret, which itself is kept nowhere
+    *_filled(Text, "namespace"),
+    *_filled(Text, "rights"),  # comma-separated
+    *_filled(BigInteger, "learn_per_day"),
+    *_filled(Double, "created"),
+    *_open(Double, "revoked"),
 )
 
-learned_days = Table(
+learned_days = _table(
     "learned_days",
-    metadata,
-    Column("key_id", Text, primary_key=True),  # a server that asks for no keys has one that is not in api_keys
-    Column("day", Text, primary_key=True),  # UTC, 2026-01-31
-    Column("n", BigInteger, nullable=False),  # problems that the key has queued on that day
+    *_key(Text, "key_id"),  # a server that asks for no keys has one that is not in api_keys
+    *_key(Text, "day"),  # UTC, 2026-01-31
+    *_filled(BigInteger, "n"),  # problems that the key has queued on that day
 )
 
-jobs = Table(
+jobs = _table(
     "jobs",
-    metadata,
-    Column("number", BigInteger, primary_key=True),  # order of submission, never used twice
-    Column("id", Text, nullable=False),
-    Column("namespace", Text, nullable=False),
-    Column("problem_id", Text, nullable=False),
-    Column("problem", Text, nullable=False),
-    Column("digest", Text, nullable=False),  # of namespace and normalised problem: a problem is queued once
-    Column("key_id", Text, nullable=False),
-    Column("state", Text, nullable=False),  # queued, learning, done, failed
-    Column("attempts", Integer, nullable=False),
-    Column("lease_until", Double),
-    Column("worker", Text),
-    Column("error", Text),
-    Column("memory_id", Text),
-    Column("outcome", Text),
-    Column("progress", Text),  # JSON
-    Column("created", Double, nullable=False),
-    Column("started", Double),
-    Column("finished", Double),
+    *_key(BigInteger, "number"),  # order of submission, never used twice
+    *_filled(Text, "id", "namespace", "problem_id", "problem"),
+    *_filled(Text, "digest"),  # of namespace and normalised problem: a problem is queued once
+    *_filled(Text, "key_id"),
+    *_filled(Text, "state"),  # queued, learning, done, failed
+    *_filled(Integer, "attempts"),
+    *_open(Double, "lease_until"),
+    *_open(Text, "worker", "error", "memory_id", "outcome"),
+    *_open(Text, "progress"),  # JSON
+    *_filled(Double, "created"),
+    *_open(Double, "started", "finished"),
 )
 
 

@@ -14,18 +14,18 @@ import hashlib
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 import safetensors.numpy
 from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, insert, select, update
 
 from tacit.bank import schema
-from tacit.bank.base import Hit, StateChange
+from tacit.bank.base import Hit, Query, StateChange
 from tacit.bank.listing import COUNTERS, Listing
 from tacit.bank.portable import read_tensors
 from tacit.bank.search.matrices import Matrices, dimension, refuse_other
@@ -238,39 +238,14 @@ class SQLBank(Listing):
         except MemoryFormatError as error:
             raise BankError(f"memory {id!r} in {self._where} is damaged ({error}); restore a snapshot") from error
 
-    def search(
-        self,
-        key: np.ndarray,
-        *,
-        namespace: str,
-        fingerprint: str,
-        key_kind: str,
-        k: int = 1,
-        floor: float = -1.0,
-        states: Collection[State] = (State.ACTIVE,),
-    ) -> list[Hit]:
+    def search(self, key: np.ndarray, **query: Unpack[Query]) -> list[Hit]:
         """See ``Bank.search``."""
-        return self.search_many(
-            np.asarray(key)[None], namespace=namespace, fingerprint=fingerprint, key_kind=key_kind, k=k, floor=floor,
-            states=states,
-        )[0]  # fmt: skip
+        return self.search_many(np.asarray(key)[None], **query)[0]
 
-    def search_many(
-        self,
-        keys: np.ndarray,
-        *,
-        namespace: str,
-        fingerprint: str,
-        key_kind: str,
-        k: int = 1,
-        floor: float = -1.0,
-        states: Collection[State] = (State.ACTIVE,),
-    ) -> list[list[Hit]]:
+    def search_many(self, keys: np.ndarray, **query: Unpack[Query]) -> list[list[Hit]]:
         """See ``Bank.search_many``."""
         self._check_usable()
-        return self._matrices.search(
-            keys, namespace=namespace, fingerprint=fingerprint, key_kind=key_kind, k=k, floor=floor, states=states
-        )
+        return self._matrices.search(keys, **query)
 
     def history(self, id: str, namespace: str) -> list[StateChange]:
         """See ``Bank.history``."""

@@ -9,8 +9,9 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
@@ -19,6 +20,7 @@ from tacit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from tacit.bank import Bank
 
@@ -120,6 +122,21 @@ def show(*things: Any) -> None:
     emit(buffer.getvalue().rstrip("\n"))
 
 
+def table(titles: Sequence[str], right: Collection[str] = (), **how: Any) -> Table:
+    """An empty table without lines, with bold titles; numbers go to the ``right``, and ``how`` is of all columns."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        made.add_column(title, justify="right" if title in right else "left", **how)
+    return made
+
+
+def when(seconds: float, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
+    """A time as people read it."""
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime(form)
+
+
 def at_least(name: str, value: int | None, least: int) -> None:
     """ConfigError unless ``value`` is None or at least ``least``."""
     if value is not None and value < least:
@@ -150,35 +167,20 @@ def points(value: Mapping[str, Any] | None) -> str:
     return f"{100 * value['mean']:+.1f}  [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]"
 
 
-LABELS = {
-    "zero_shot": "zero-shot",
-    "icl": "ICL, one raw trace",
-    "random": "random memory (control)",
-    "memory": "memory",
-    "verified": "verifier alone (control)",
-    "routed": "routed (Tacit)",
-    "zero_shot_majority": "vote of zero-shot samples",
-    "majority": "majority vote, equal compute",
-    "routed_majority": "vote of routed samples",
-}
-
-
 def show_summary(summary: Mapping[str, Any]) -> None:
     """The figures of a run as a table on stdout."""
-    from rich.table import Table
+    from tacit.experiments.report.run_figures import LABELS
 
     things: list[Any] = []
     if not summary["scored"]:
         things.append(f"{summary['problems']} problems, none with a reference answer: no accuracy to report.")
     else:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("answers")
-        for name in ("sampled, T = 1", "95 % interval", "greedy", "problems", "tokens"):
-            table.add_column(name, justify="right")
+        measured = ("sampled, T = 1", "95 % interval", "greedy", "problems", "tokens")
+        answers = table(("answers", *measured), measured)
         for arm, label in LABELS.items():
             figures = summary["arms"].get(arm)
             if figures and figures["n"]:
-                table.add_row(
+                answers.add_row(
                     label,
                     percent(figures["accuracy"]),
                     f"{percent(figures['low'])} - {percent(figures['high'])}",
@@ -187,10 +189,8 @@ def show_summary(summary: Mapping[str, Any]) -> None:
                     f"{figures['tokens']:,}",
                     style="bold" if arm == "routed" else None,
                 )
-        things.append(table)
-        gains = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("gain in points, 95 % interval", "sampled", "greedy"):
-            gains.add_column(name, justify="left" if name.startswith("gain") else "right")
+        things.append(answers)
+        gains = table(("gain in points, 95 % interval", "sampled", "greedy"), ("sampled", "greedy"))
         gains.add_row("routed over zero-shot", points(summary["gain"]), points(summary["gain_greedy"]), style="bold")
         if summary["gain_over_icl"]["n"]:
             gains.add_row("routed over ICL", points(summary["gain_over_icl"]), points(summary["gain_over_icl_greedy"]))

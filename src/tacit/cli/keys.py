@@ -5,7 +5,7 @@ Builds on the bank and server.keys, when called. A secret is printed once, when 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,10 +20,14 @@ from tacit.cli.common import (
     one_line,
     opened_bank,
     show,
+    table,
+    when,
 )
 
 if TYPE_CHECKING:
     from tacit.server.keys import ApiKey
+
+MINUTES = "%Y-%m-%d %H:%M UTC"
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, change and revoke the API keys of a server.")
 
@@ -55,7 +59,6 @@ def create(
 @app.command("list")
 def list_(bank: BankOption, json: JsonOption = False) -> None:
     """List all keys, revoked ones too."""
-    from rich.table import Table
     from rich.text import Text
 
     from tacit.server.keys import KeyStore
@@ -65,15 +68,14 @@ def list_(bank: BankOption, json: JsonOption = False) -> None:
     if json:
         emit_json([_facts(key) for key in keys])
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("id", "name", "namespace", "rights", "learn/day", "created", "revoked"):
-        table.add_column(column, justify="right" if column == "learn/day" else "left", no_wrap=True)
+    titles = ("id", "name", "namespace", "rights", "learn/day", "created", "revoked")
+    listed = table(titles, ("learn/day",), no_wrap=True)
     for key in keys:
         facts = _facts(key)
         names = Text(one_line(key.name)[:40]), Text(one_line(key.namespace)[:40])
-        times = _when(key.created), "-" if key.revoked is None else _when(key.revoked)
-        table.add_row(key.id, *names, ",".join(facts["rights"]), str(key.learn_per_day), *times)
-    show(*([table] if keys else []), f"{len(keys)} keys")
+        times = when(key.created, MINUTES), "-" if key.revoked is None else when(key.revoked, MINUTES)
+        listed.add_row(key.id, *names, ",".join(facts["rights"]), str(key.learn_per_day), *times)
+    show(*([listed] if keys else []), f"{len(keys)} keys")
 
 
 @app.command()
@@ -107,16 +109,4 @@ def _listed(rights: str) -> list[str]:
 
 
 def _facts(key: ApiKey) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "name": key.name,
-        "namespace": key.namespace,
-        "rights": sorted(key.rights),
-        "learn_per_day": key.learn_per_day,
-        "created": key.created,
-        "revoked": key.revoked,
-    }
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {**asdict(key), "rights": sorted(key.rights)}

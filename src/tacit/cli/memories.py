@@ -5,7 +5,6 @@ Builds on bank and memory. Ids may be shortened to a beginning that only one mem
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +20,8 @@ from tacit.cli.common import (
     one_line,
     opened_bank,
     show,
+    table,
+    when,
 )
 from tacit.errors import BankError, ConfigError, MemoryFormatError, MemoryNotFound
 
@@ -45,7 +46,6 @@ def list_(
     """List the memories of a namespace in the order in which they were stored."""
     from dataclasses import asdict
 
-    from rich.table import Table
     from rich.text import Text
 
     from tacit.memory import State
@@ -59,21 +59,16 @@ def list_(
     if json:
         emit_json([asdict(info) for info in infos])
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("id", "state", "uses", "agreed", "helped", "hurt", "label", "share", "created", "problem"):
-        table.add_column(
-            name,
-            justify="right" if name in ("uses", "agreed", "helped", "hurt", "share") else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-        )
+    numbers = ("uses", "agreed", "helped", "hurt")
+    titles = ("id", "state", *numbers, "label", "share", "created", "problem")
+    listed = table(titles, (*numbers, "share"), no_wrap=True, overflow="ellipsis")
     for info in infos:
-        counters = (str(info.uses), str(info.agreed), str(info.helped), str(info.hurt))
+        counters = (str(getattr(info, name)) for name in numbers)
         share = "-" if info.share is None else f"{info.share:.2f}"
         label = one_line(info.label or "-")[:24]
         problem = one_line(info.problem)[:60]
-        table.add_row(info.id, info.state.value, *counters, Text(label), share, _when(info.created), Text(problem))
-    show(*([table] if infos else []), f"{len(infos)} memories in namespace {namespace!r}")
+        listed.add_row(info.id, info.state.value, *counters, Text(label), share, when(info.created), Text(problem))
+    show(*([listed] if infos else []), f"{len(infos)} memories in namespace {namespace!r}")
 
 
 @app.command("show")
@@ -102,7 +97,7 @@ def show_(
         ("sha256", memory.sha256),
         ("key", f"{memory.key_kind}, {len(memory.key)} dimensions"),
         ("backbone", memory.fingerprint),
-        ("created", _when(memory.created)),
+        ("created", when(memory.created)),
     ]
     for name, value in memory.provenance.items():
         if name == "steps":
@@ -110,7 +105,7 @@ def show_(
             continue
         lines.append((name, one_line(value if isinstance(value, str) else _short(value))))
     for step in steps:
-        lines.append(("history", f"{_when(step.time)} {step.old or 'new'} -> {step.new}: {step.reason}"))
+        lines.append(("history", f"{when(step.time)} {step.old or 'new'} -> {step.new}: {step.reason}"))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         emit(f"{name:<{width}}  {value}")
@@ -281,10 +276,6 @@ def _write_new(path: Path, data: bytes) -> None:
         raise BankError(f"{path} exists; give the path of a new file.") from None
     except OSError as error:
         raise BankError(f"{path} cannot be written ({error.strerror}).") from None
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _rewards(steps: Any) -> str:

@@ -142,20 +142,12 @@ def consolidate(
     for cluster, learned in zip(clusters, learner.learn([_task(agent, cluster) for cluster in clusters]), strict=True):
         assert learned.prompt is not None
         examples = [example for memory in cluster for example in _examples(memory)]
-        whole = _agreement(agent, [(learned.prompt, example) for example in examples])
-        apart = _agreement(agent, [(memory.prompt, example) for memory in cluster for example in _examples(memory)])
-        memory = _whole(agent, cluster, learned.prompt, learned.steps, float(np.mean(whole)), float(np.mean(apart)))
-        kept = memory.state is State.ACTIVE
-        results.append(
-            Consolidation(
-                memory,
-                tuple(part.id for part in cluster),
-                float(np.mean(whole)),
-                float(np.mean(apart)),
-                kept,
-                learned.tokens,
-            )
-        )
+        own = [(memory.prompt, example) for memory in cluster for example in _examples(memory)]
+        whole = float(np.mean(_agreement(agent, [(learned.prompt, example) for example in examples])))
+        apart = float(np.mean(_agreement(agent, own)))
+        memory = _whole(agent, cluster, learned.prompt, learned.steps, whole, apart)
+        parts, kept = tuple(part.id for part in cluster), memory.state is State.ACTIVE
+        results.append(Consolidation(memory, parts, whole, apart, kept, learned.tokens))
     with agent.bank.transaction():
         for cluster, result in zip(clusters, results, strict=True):
             agent.bank.mark(agent.namespace, _tried(cluster), "kept" if result.kept else result.memory.reason)

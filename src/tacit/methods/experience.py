@@ -17,11 +17,12 @@ from itertools import islice
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from tacit.engines.base import Request, Rollout
 from tacit.errors import ConfigError
 from tacit.methods.base import Lesson, Method, Reply, World
-from tacit.methods.planning import Plan, Setting, answering
+from tacit.methods.planning import Plan, Setting, Work, answering
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.recall import Keys
@@ -199,6 +200,50 @@ class FromExperience(Method, Generic[T]):
     def keep(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[T | None, str]]:
         """What to keep of each problem, given its zero-shot responses (None for nothing), and why in a sentence ("":
         the vote says it)."""
+
+
+class Reviewing(FromExperience[T]):
+    """Experience that the model makes of its own attempts, looked at again after each window."""
+
+    asking: ClassVar[str]
+    """What the model has to be able to read."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.attempts = self.count("attempts")
+        self.reads = can_read(world.backbone, self.asking)
+
+    @classmethod
+    def plan(cls, setting: Setting) -> Plan:
+        reviews = Work("learn", setting.problems, len(setting.windows), shown=float(setting.options["attempts"]))
+        return Plan((*super().plan(setting).work, reviews))
+
+    def reviews(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[int, Rollout]]:
+        """What the model writes, by the problem's place; nothing of one without a majority or without room."""
+        asked = {
+            place: request
+            for place, (problem, one) in enumerate(zip(problems, responses, strict=True))
+            if (request := self._review(problem, one)) is not None
+        }
+        return [
+            (place, rollout)
+            for place, [rollout] in zip(asked, self.world.engine.generate(list(asked.values())), strict=True)
+        ]
+
+    def _review(self, problem: Problem, responses: Responses) -> Request | None:
+        """With as many attempts as are wanted and fit; None if there is no majority or not even one fits."""
+        agreeing, others = attempts(responses)
+        for count in range(self.attempts if agreeing else 0, 0, -1):
+            ids = self.review(problem, responses, agreeing, others[: count // 2], count)
+            if self.room(len(ids)):
+                return Request(ids, None, 1, 0.0, 1.0, self.world.sampling.max_tokens)
+        return None
+
+    @abstractmethod
+    def review(
+        self, problem: Problem, responses: Responses, agreeing: list[Rollout], others: list[Rollout], count: int
+    ) -> Tensor:
+        """The prompt with ``count`` attempts: ``others``, and as many as are missing of those that agree."""
 
 
 def attempts(responses: Responses) -> tuple[list[Rollout], list[Rollout]]:

@@ -6,18 +6,12 @@ say ``uses_labels``. The paper's offline comparison, and an upper bound for lear
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tacit.errors import ConfigError
-from tacit.methods.base import Reply
 from tacit.methods.planning import Plan, Setting, answering, training
-from tacit.methods.training import Trained, Trainer, by_oracle
-from tacit.problem import Problem
-from tacit.registry import register
-
-OPTIONS: Mapping[str, Any] = {"lr": 1e-4, "epochs": 12, "batch": 12}
-"""The best of those tried on the testbed (learning rates a factor of three apart); a larger model needs its own."""
+from tacit.methods.training import Trained, Trainer, by_oracle, variant
 
 
 class GRPO(Trained):
@@ -28,6 +22,7 @@ class GRPO(Trained):
         rank: of LoRA.
     """
 
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-4, "epochs": 12, "batch": 12}
     uses_labels: ClassVar[bool] = True
 
     @classmethod
@@ -49,28 +44,7 @@ class GRPO(Trained):
             pass
         self.gradient_steps = trainer.steps
 
-    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
-        return [Reply.of(responses) for responses in self.policy.respond(problems)]
 
-
-@register("method", "grpo-full")
-class Full(GRPO):
-    """Of all weights, as in the paper."""
-
-    defaults: ClassVar[Mapping[str, Any]] = OPTIONS
-
-
-@register("method", "grpo-lora")
-class Lora(GRPO):
-    """Of LoRA adapters."""
-
-    kind: ClassVar[str] = "lora"
-    defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 1e-3, "rank": 8}
-
-
-@register("method", "grpo-soft")
-class Soft(GRPO):
-    """Of one soft prompt for all problems."""
-
-    kind: ClassVar[str] = "soft"
-    defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 3e-2}
+variant(GRPO, "grpo-full", "Of all weights, as in the paper.")
+variant(GRPO, "grpo-lora", "Of LoRA adapters.", "lora", lr=1e-3, rank=8)
+variant(GRPO, "grpo-soft", "Of one soft prompt for all problems.", "soft", lr=3e-2)

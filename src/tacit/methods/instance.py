@@ -13,13 +13,9 @@ from typing import Any, ClassVar
 
 from tacit.methods.base import Lesson, Reply
 from tacit.methods.planning import Plan, Setting, answering, training
-from tacit.methods.training import Seen, Trained, Trainer, by_label, vote_gate
+from tacit.methods.training import Seen, Trained, Trainer, by_label, variant, vote_gate
 from tacit.problem import Problem
-from tacit.registry import register
 from tacit.responses import Responses
-
-OPTIONS: Mapping[str, Any] = {"lr": 3e-4, "steps": 0}
-"""The best of those tried on the testbed (learning rates a factor of three apart); a larger model needs its own."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,7 @@ class Instance(Trained):
         rank: of LoRA.
     """
 
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 3e-4, "steps": 0}
     probed: ClassVar[bool] = False
 
     @classmethod
@@ -79,16 +76,5 @@ class Instance(Trained):
         return [trace.lesson for trace in traces]
 
 
-@register("method", "instance-full")
-class Full(Instance):
-    """All weights."""
-
-    defaults: ClassVar[Mapping[str, Any]] = OPTIONS
-
-
-@register("method", "instance-lora")
-class Lora(Instance):
-    """LoRA adapters."""
-
-    kind: ClassVar[str] = "lora"
-    defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 3e-3, "rank": 8}
+variant(Instance, "instance-full", "All weights.")
+variant(Instance, "instance-lora", "LoRA adapters.", "lora", lr=3e-3, rank=8)

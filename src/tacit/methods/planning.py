@@ -13,8 +13,6 @@ from typing import Any
 
 from tacit.config import LearnConfig, RecallConfig, Sampling
 
-POLICIES = ("none", "memory", "soft", "lora", "full")
-
 
 @dataclass(frozen=True)
 class Setting:

@@ -26,10 +26,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from tacit.engines.base import Request
-from tacit.methods.base import World
-from tacit.methods.experience import Found, FromExperience, attempts, can_read, listed
-from tacit.methods.planning import Plan, Setting, Work
+from tacit.engines.base import Request, Rollout
+from tacit.methods.experience import Found, Reviewing, attempts, listed
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.responses import Responses
@@ -86,7 +84,7 @@ class Distilled:
 
 
 @register("method", "reasoning-bank")
-class ReasoningBank(FromExperience[Distilled]):
+class ReasoningBank(Reviewing[Distilled]):
     """The strategies of the ``k`` nearest problems in the prompt, the nearest last.
 
     Options:
@@ -96,16 +94,7 @@ class ReasoningBank(FromExperience[Distilled]):
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {"k": 3, "attempts": 4}
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self.attempts = self.count("attempts")
-        self.reads = can_read(world.backbone, REQUEST + ADVICE)
-
-    @classmethod
-    def plan(cls, setting: Setting) -> Plan:
-        reviews = Work("learn", setting.problems, len(setting.windows), shown=float(setting.options["attempts"]))
-        return Plan((*super().plan(setting).work, reviews))
+    asking: ClassVar[str] = REQUEST + ADVICE
 
     def requests(self, problem: Problem, near: Sequence[Found[Distilled]]) -> list[Request]:
         backbone = self.world.backbone
@@ -119,40 +108,20 @@ class ReasoningBank(FromExperience[Distilled]):
         return self.world.responder.requests(problem, ids, self.name) if self.room(len(ids)) else []
 
     def keep(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[Distilled | None, str]]:
-        items = self._read(problems, responses) if self.reads else [opening(one) for one in responses]
+        items = [() if self.reads else opening(one) for one in responses]
+        for place, rollout in self.reviews(problems, responses) if self.reads else ():
+            items[place] = parse(rollout.text)
         return [
             (Distilled(problem.text, found), " | ".join(map(str, found))) if found else (None, "nothing to distil")
             for problem, found in zip(problems, items, strict=True)
         ]
 
-    def _read(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[Item, ...]]:
-        reviews = {
-            place: request
-            for place, (problem, one) in enumerate(zip(problems, responses, strict=True))
-            if (request := self._review(problem, one)) is not None
-        }
-        found: list[tuple[Item, ...]] = [()] * len(problems)
-        for place, [rollout] in zip(reviews, self.world.engine.generate(list(reviews.values())), strict=True):
-            found[place] = parse(rollout.text)
-        return found
-
-    def _review(self, problem: Problem, responses: Responses) -> Request | None:
-        """With as many attempts as are wanted and fit; None if there is no majority or not even one fits."""
-        agreeing, others = attempts(responses)
-        if not agreeing:
-            return None
-        for count in range(self.attempts, 0, -1):
-            failures = others[: count // 2]
-            asked = REQUEST.format(
-                problem=problem.text,
-                successes=listed(agreeing[: count - len(failures)]),
-                failures=listed(failures) or "none",
-                items=ITEMS,
-            )
-            ids = self.world.backbone.encode(asked)
-            if self.room(len(ids)):
-                return Request(ids, None, 1, 0.0, 1.0, self.world.sampling.max_tokens)
-        return None
+    def review(
+        self, problem: Problem, responses: Responses, agreeing: list[Rollout], others: list[Rollout], count: int
+    ) -> torch.Tensor:
+        successes, failures = listed(agreeing[: count - len(others)]), listed(others) or "none"
+        asked = REQUEST.format(problem=problem.text, successes=successes, failures=failures, items=ITEMS)
+        return self.world.backbone.encode(asked)
 
 
 @register("method", "reasoning-bank-obeyed")

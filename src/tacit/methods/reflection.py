@@ -16,11 +16,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from tacit.engines.base import Request
-from tacit.methods.base import World
-from tacit.methods.experience import attempts, can_read, listed
+from torch import Tensor
+
+from tacit.engines.base import Rollout
+from tacit.methods.experience import Reviewing, listed
 from tacit.methods.icl import ICL, Example
-from tacit.methods.planning import Plan, Setting, Work
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.responses import Responses
@@ -43,7 +43,7 @@ _SOLUTION = re.compile(f"(?ims){_HEADING.format('solution')}(.+)\\Z")
 
 
 @register("method", "icl-reflect")
-class Reflected(ICL):
+class Reflected(Reviewing[Example], ICL):
     """The reworked traces of the ``k`` nearest problems as worked examples, the nearest last.
 
     Options:
@@ -52,25 +52,11 @@ class Reflected(ICL):
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {"k": 1, "attempts": 3}
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self.attempts = self.count("attempts")
-        self.reads = can_read(world.backbone, REQUEST)
-
-    @classmethod
-    def plan(cls, setting: Setting) -> Plan:
-        reviews = Work("learn", setting.problems, len(setting.windows), shown=float(setting.options["attempts"]))
-        return Plan((*super().plan(setting).work, reviews))
+    asking: ClassVar[str] = REQUEST
 
     def keep(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[Example | None, str]]:
         kept = super().keep(problems, responses)
-        reviews = {
-            place: request
-            for place, (problem, one) in enumerate(zip(problems, responses, strict=True))
-            if (request := self._review(problem, one)) is not None
-        }
-        for place, [rollout] in zip(reviews, self.world.engine.generate(list(reviews.values())), strict=True):
+        for place, rollout in self.reviews(problems, responses):
             text = reworked(rollout.text) if self.reads else rollout.text
             answer, majority = None if text is None else self.world.task.extract(text), responses[place].vote.answer
             if (
@@ -84,23 +70,14 @@ class Reflected(ICL):
                 kept[place] = kept[place][0], f"the raw trace, since the reworked one answers {answer or 'nothing'}"
         return kept
 
-    def _review(self, problem: Problem, responses: Responses) -> Request | None:
-        """With as many attempts as are wanted and fit; None if there is no majority or not even one fits."""
-        agreeing, others = attempts(responses)
-        if not agreeing:
-            return None
-        backbone = self.world.backbone
-        for count in range(self.attempts, 0, -1):
-            if self.reads:
-                differing = others[: count // 2]
-                shown = listed([*agreeing[: count - len(differing)], *differing])
-                asked = REQUEST.format(problem=problem.text, answer=responses.vote.answer, attempts=shown)
-                ids = backbone.encode(asked)
-            else:
-                ids = backbone.encode(problem.text, [(problem.text, one.text) for one in agreeing[:count]])
-            if self.room(len(ids)):
-                return Request(ids, None, 1, 0.0, 1.0, self.world.sampling.max_tokens)
-        return None
+    def review(
+        self, problem: Problem, responses: Responses, agreeing: list[Rollout], others: list[Rollout], count: int
+    ) -> Tensor:
+        if not self.reads:
+            return self.world.backbone.encode(problem.text, [(problem.text, one.text) for one in agreeing[:count]])
+        shown = listed([*agreeing[: count - len(others)], *others])
+        asked = REQUEST.format(problem=problem.text, answer=responses.vote.answer, attempts=shown)
+        return self.world.backbone.encode(asked)
 
 
 def reworked(review: str) -> str | None:

@@ -12,13 +12,9 @@ from typing import Any, ClassVar
 from tacit.labels import Evidence, Label, choose
 from tacit.methods.base import Lesson, Reply, World
 from tacit.methods.planning import Plan, Setting, answering, training
-from tacit.methods.training import Seen, Trained, Trainer, by_label, by_own_vote, vote_gate
+from tacit.methods.training import Seen, Trained, Trainer, by_label, by_own_vote, variant, vote_gate
 from tacit.problem import Problem
-from tacit.registry import register
 from tacit.responses import Responses
-
-OPTIONS: Mapping[str, Any] = {"lr": 1e-4, "steps": 10, "batch": 4, "label": "answers"}
-"""The best of those tried on the testbed (learning rates a factor of three apart); a larger model needs its own."""
 
 
 class Sequential(Trained):
@@ -31,6 +27,8 @@ class Sequential(Trained):
             the answers just given, weighted by the reward model, as ELM does; not in TTRL).
         rank: of LoRA.
     """
+
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 1e-4, "steps": 10, "batch": 4, "label": "answers"}
 
     @classmethod
     def plan(cls, setting: Setting) -> Plan:
@@ -72,16 +70,5 @@ class Sequential(Trained):
         return Lesson(last, used > 0, why, {"rewards": [one.reward for one in seen]})
 
 
-@register("method", "sequential-full")
-class Full(Sequential):
-    """Of all weights."""
-
-    defaults: ClassVar[Mapping[str, Any]] = OPTIONS
-
-
-@register("method", "sequential-lora")
-class Lora(Sequential):
-    """Of LoRA adapters."""
-
-    kind: ClassVar[str] = "lora"
-    defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 1e-3, "batch": 12, "rank": 8}
+variant(Sequential, "sequential-full", "Of all weights.")
+variant(Sequential, "sequential-lora", "Of LoRA adapters.", "lora", lr=1e-3, batch=12, rank=8)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
 from tacit.gradients import Group, advantages, cap, descend, passes, policy_loss
 from tacit.learning import Learner, Start
-from tacit.methods.base import Method, World
+from tacit.methods.base import Method, Reply, World
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.responses import Responder, Responses
@@ -311,7 +311,11 @@ class Trainer:
 
 
 class Trained(Method):
-    """A method with a policy that it trains; its options are numbers and words of the defaults' types."""
+    """A method with a policy that it trains; its options are numbers and words of the defaults' types.
+
+    The defaults are the best of those tried on the testbed (learning rates a factor of three apart); a larger model
+    needs its own.
+    """
 
     kind: ClassVar[str] = "full"
 
@@ -328,9 +332,18 @@ class Trained(Method):
         self.policy = Policy(self.kind, world, self.options.get("rank", 8))
         self.trainable = self.policy.trainable
 
+    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
+        return [Reply.of(responses) for responses in self.policy.respond(problems)]
+
     def choice(self, name: str, *allowed: str) -> str:
         """An option that is one of a few words."""
         value = str(self.options[name])
         if value not in allowed:
             raise ConfigError(f"{self.name}: {name} is {value!r}; use one of {', '.join(allowed)}")
         return value
+
+
+def variant(base: type[Trained], name: str, says: str, kind: str = "full", **options: Any) -> None:
+    """Register ``base`` with a policy of this kind; ``options`` are defaults besides its own or in their place."""
+    fields = {"__doc__": says, "__module__": base.__module__, "kind": kind, "defaults": {**base.defaults, **options}}
+    registry.register("method", name)(type(base.__name__, (base,), fields))

@@ -12,12 +12,8 @@ from typing import Any, ClassVar
 
 from tacit.methods.base import Lesson, Reply
 from tacit.methods.planning import Plan, Setting, Work, answering, training
-from tacit.methods.training import Seen, Trained, Trainer, by_label, by_own_vote, vote_gate
+from tacit.methods.training import Seen, Trained, Trainer, by_label, by_own_vote, variant, vote_gate
 from tacit.problem import Problem
-from tacit.registry import register
-
-OPTIONS: Mapping[str, Any] = {"lr": 1e-4, "epochs": 12, "batch": 12, "label": "renewed", "gate": False, "votes": 0}
-"""The best of those tried on the testbed (learning rates a factor of three apart); a larger model needs its own."""
 
 
 class TTRL(Trained):
@@ -30,6 +26,15 @@ class TTRL(Trained):
         votes: rollouts that vote; 0 for those that are trained on. The paper votes over 64 and trains on 32.
         rank: of LoRA.
     """
+
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "lr": 1e-4,
+        "epochs": 12,
+        "batch": 12,
+        "label": "renewed",
+        "gate": False,
+        "votes": 0,
+    }
 
     @classmethod
     def plan(cls, setting: Setting) -> Plan:
@@ -53,20 +58,12 @@ class TTRL(Trained):
 
     def _zero_shot_labels(self) -> dict[str, str]:
         world, gate = self.world, vote_gate(self.world)
-        requests = [
-            request
-            for problem in world.stream
-            for request in world.responder.requests(problem, world.backbone.encode(problem.text), "zero-shot")
-        ]
-        votes = [responses.vote for responses in world.responder.generate(requests)]
+        votes = [responses.vote for responses in world.responder.generate(world.requests(world.stream))]
         return {
             problem.id: vote.answer
             for problem, vote in zip(world.stream, votes, strict=True)
             if vote.answer is not None and not (self.options["gate"] and gate(vote))
         }
-
-    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
-        return [Reply.of(responses) for responses in self.policy.respond(problems)]
 
     def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> list[Lesson] | None:
         """Learns nothing more; says what was learned from these problems beforehand."""
@@ -80,24 +77,6 @@ class TTRL(Trained):
         return Lesson(seen[-1].label, used > 0, why, {"rewards": [one.reward for one in seen]})
 
 
-@register("method", "ttrl-full")
-class Full(TTRL):
-    """Of all weights, as in the paper."""
-
-    defaults: ClassVar[Mapping[str, Any]] = OPTIONS
-
-
-@register("method", "ttrl-lora")
-class Lora(TTRL):
-    """Of LoRA adapters."""
-
-    kind: ClassVar[str] = "lora"
-    defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 1e-3, "rank": 8}
-
-
-@register("method", "ttrl-soft")
-class Soft(TTRL):
-    """Of one soft prompt for all problems."""
-
-    kind: ClassVar[str] = "soft"
-    defaults: ClassVar[Mapping[str, Any]] = {**OPTIONS, "lr": 3e-2}
+variant(TTRL, "ttrl-full", "Of all weights, as in the paper.")
+variant(TTRL, "ttrl-lora", "Of LoRA adapters.", "lora", lr=1e-3, rank=8)
+variant(TTRL, "ttrl-soft", "Of one soft prompt for all problems.", "soft", lr=3e-2)

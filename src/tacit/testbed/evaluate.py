@@ -1,7 +1,7 @@
 """Measures the shipped weights on fresh problems, and writes the figures into the model card.
 
 Builds on families, sampling, reward and weights. ``language_figures`` and ``reward_figures`` are what the card's
-tables say; ``refresh_card`` writes them there; ``card_text`` reads the card.
+tables say; ``refresh_card`` writes them there.
 """
 
 from __future__ import annotations
@@ -140,11 +140,6 @@ def tables(model_dir: Path, reward_dir: Path) -> str:
     mean_auc, mean_pairwise = (sum(getattr(row, name) for row in ranked) / len(ranked) for name in ("auc", "pairwise"))
     lines.append(f"| **mean** | **{mean_auc:.3f}** | **{mean_pairwise:.3f}** | {sum(row.pairs for row in ranked)} |")
     return "\n".join(lines)
-
-
-def card_text() -> str:
-    """The model card."""
-    return CARD.read_text()
 
 
 def refresh_card(model_dir: Path, reward_dir: Path, card: Path = CARD) -> None:

@@ -22,6 +22,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from tacit.errors import ConfigError
@@ -226,7 +227,7 @@ def _people(rng: random.Random) -> tuple[str, str, str]:
     return first, second, rng.choice(THINGS)
 
 
-def _two_owners(rng: random.Random, question: str) -> tuple[str, Numbers]:
+def _two_owners(question: str, rng: random.Random) -> tuple[str, Numbers]:
     """The opening that total, most, more and loose share word for word."""
     tens = rng.sample(range(1, 5), 2)
     a, b = (10 * ten + rng.randint(1, 9) for ten in tens)
@@ -234,22 +235,6 @@ def _two_owners(rng: random.Random, question: str) -> tuple[str, Numbers]:
         a, b = max(a, b), min(a, b)
     first, second, things = _people(rng)
     return f"{first} has {a} {things} and {second} has {b} {things}. how many {question}?", (a, b)
-
-
-def _make_total(rng: random.Random) -> tuple[str, Numbers]:
-    return _two_owners(rng, "in all")
-
-
-def _make_most(rng: random.Random) -> tuple[str, Numbers]:
-    return _two_owners(rng, "at most")
-
-
-def _make_more(rng: random.Random) -> tuple[str, Numbers]:
-    return _two_owners(rng, "more")
-
-
-def _make_loose(rng: random.Random) -> tuple[str, Numbers]:
-    return _two_owners(rng, "loose")
 
 
 def _make_boxes(rng: random.Random) -> tuple[str, Numbers]:
@@ -273,10 +258,10 @@ FAMILIES: tuple[Family, ...] = (
     Family("max", "A", "list", "quick", "split", _make_max, largest, _UNSURE, 0.85),
     Family("count", "A", "list", "careful", "reduce", _make_count, count, _SURE, 0.9),
     Family("prec", "A", "split", "careful", "step", _make_prec, product_first, _WRONG, 0.9, left_to_right),
-    Family("total", "B", "step", "careful", "list", _make_total, add, _UNSURE, 0.9),
-    Family("most", "B", "list", "quick", "step", _make_most, largest, _SURE, 0.85),
-    Family("more", "B", "step", "quick", "reduce", _make_more, subtract, _SURE, 0.85),
-    Family("loose", "B", "reduce", "quick", "split", _make_loose, last_digit, _UNSURE, 0.85),
+    Family("total", "B", "step", "careful", "list", partial(_two_owners, "in all"), add, _UNSURE, 0.9),
+    Family("most", "B", "list", "quick", "step", partial(_two_owners, "at most"), largest, _SURE, 0.85),
+    Family("more", "B", "step", "quick", "reduce", partial(_two_owners, "more"), subtract, _SURE, 0.85),
+    Family("loose", "B", "reduce", "quick", "split", partial(_two_owners, "loose"), last_digit, _UNSURE, 0.85),
     Family("boxes", "B", "split", "careful", "reduce", _make_boxes, multiply, _UNSURE, 0.9, practice=1.5),
     Family("before", "B", "reduce", "careful", "step", _make_before, subtract, _WRONG, 0.9, add),
 )

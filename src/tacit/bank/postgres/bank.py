@@ -14,17 +14,17 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 import numpy as np
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, exc, func
 from sqlalchemy.sql.elements import ColumnElement
 
 from tacit.bank import schema
-from tacit.bank.base import Hit
+from tacit.bank.base import Hit, Query
 from tacit.bank.copying import copy_between
 from tacit.bank.postgres import schema as postgres_schema
 from tacit.bank.postgres.address import Address, parse
@@ -131,34 +131,23 @@ class PostgresBank(SQLBank):
             for suffix in ("", "-wal", "-shm"):
                 partial.with_name(partial.name + suffix).unlink(missing_ok=True)
 
-    def search_many(
-        self,
-        keys: np.ndarray,
-        *,
-        namespace: str,
-        fingerprint: str,
-        key_kind: str,
-        k: int = 1,
-        floor: float = -1.0,
-        states: Collection[State] = (State.ACTIVE,),
-    ) -> list[list[Hit]]:
+    def search_many(self, keys: np.ndarray, **query: Unpack[Query]) -> list[list[Hit]]:
         """See ``Bank.search_many``; by the server, where the group has more keys than ``exact_rows`` and is indexed."""
         self._check_usable()
+        namespace, k, floor = query["namespace"], query.get("k", 1), query.get("floor", -1.0)
         queries = checked_queries(keys, k, floor)
-        group = (namespace, key_kind, queries.shape[1])
+        group = (namespace, query["key_kind"], queries.shape[1])
         if len(queries) and self._index.to_ask(group, self._matrices.rows(*group)):
             with self._fresh_reading() as connection:
                 now = connection.execute(vectors.NOW, vectors.named(group)).one()
                 if now.fingerprint is not None:
-                    refuse_other(namespace, now.fingerprint, fingerprint, self._where)
+                    refuse_other(namespace, now.fingerprint, query["fingerprint"], self._where)
                 self._index.seen(group, now.grp is not None)
                 if now.grp is not None:
                     self._matrices.forget(*group)
-                    wanted = [State(state) for state in states]
+                    wanted = [State(state) for state in query.get("states", (State.ACTIVE,))]
                     return vectors.search(connection, group, queries, now.grp, k=k, floor=floor, states=wanted)
-        return super().search_many(
-            keys, namespace=namespace, fingerprint=fingerprint, key_kind=key_kind, k=k, floor=floor, states=states
-        )
+        return super().search_many(keys, **query)
 
     def build_index(self, namespace: str, key_kind: str, dim: int, told: Callable[[int], None] | None = None) -> bool:
         """Have the server search this group from now on; False where it cannot, or another process is building.

@@ -113,9 +113,9 @@ class Matrices:
         namespace: str,
         fingerprint: str,
         key_kind: str,
-        k: int,
-        floor: float,
-        states: Collection[State],
+        k: int = 1,
+        floor: float = -1.0,
+        states: Collection[State] = (State.ACTIVE,),
     ) -> list[list[Hit]]:
         """See ``Bank.search_many``."""
         queries = checked_queries(keys, k, floor)

@@ -76,29 +76,17 @@ def gpu(name: str) -> Gpu:
 
 # ---------------------------------------------------------------- models
 
-SHIPPED: dict[str, dict[str, Any]] = {
-    "Qwen/Qwen2.5-Math-7B": {
-        "model_type": "qwen2",
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "vocab_size": 152064,
-        "max_position_embeddings": 4096,
-        "tie_word_embeddings": False,
-    },
-    "meta-llama/Llama-3.1-8B-Instruct": {
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "max_position_embeddings": 131072,
-        "tie_word_embeddings": False,
-    },
+_NAMED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+
+
+def _shape(kind: str, sizes: tuple[int, ...], vocabulary: int, context: int) -> dict[str, Any]:
+    more = {"vocab_size": vocabulary, "max_position_embeddings": context, "tie_word_embeddings": False}
+    return {"model_type": kind, **dict(zip(_NAMED, sizes, strict=True)), **more}
+
+
+SHIPPED = {
+    "Qwen/Qwen2.5-Math-7B": _shape("qwen2", (3584, 18944, 28, 28, 4), 152064, 4096),
+    "meta-llama/Llama-3.1-8B-Instruct": _shape("llama", (4096, 14336, 32, 32, 8), 128256, 131072),
 }
 SHIPPED["Qwen/Qwen2.5-Math-PRM-7B"] = SHIPPED["Qwen/Qwen2.5-Math-7B"] | {
     "architectures": ["Qwen2ForProcessRewardModel"]

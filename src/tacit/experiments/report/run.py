@@ -14,8 +14,8 @@ from typing import Any
 from tacit.errors import DataError
 from tacit.experiments.report.figures import Figures
 from tacit.experiments.report.page import publish, render
-from tacit.experiments.report.run_figures import summarise
-from tacit.experiments.report.run_plots import LABELS, draw_all
+from tacit.experiments.report.run_figures import LABELS, summarise
+from tacit.experiments.report.run_plots import draw_all
 
 SHOWN_PROBLEMS = 300
 """Most problems listed on the page; results.jsonl has all."""

@@ -28,6 +28,19 @@ ARMS = ("zero_shot", *TACIT, "icl", "majority", *CONTROLS)
 VOTES = ("zero_shot_majority", "routed_majority")
 """The vote over an arm's samples, as an arm of its own."""
 
+LABELS = {
+    "zero_shot": "zero-shot",
+    "icl": "ICL, one raw trace",
+    "random": "random memory (control)",
+    "memory": "memory",
+    "verified": "verifier alone (control)",
+    "routed": "routed (Tacit)",
+    "zero_shot_majority": "vote of zero-shot samples",
+    "majority": "majority vote, equal compute",
+    "routed_majority": "vote of routed samples",
+}
+"""What arms are called, in the order of the table: answers first, then votes."""
+
 
 def has_gold(row: Row) -> bool:
     """Whether the row carries marks."""

@@ -17,20 +17,7 @@ from tacit.experiments.report import drawing
 from tacit.experiments.report.drawing import FIRST, cost_axis, course, figure, frame, legend, percent_axis, png, scatter
 from tacit.experiments.report.figures import Floats, Row, prefix_accuracy
 from tacit.experiments.report.page import Picture
-from tacit.experiments.report.run_figures import arm_tokens, column, has_gold
-
-LABELS = {
-    "zero_shot": "zero-shot",
-    "icl": "ICL, one raw trace",
-    "random": "random memory (control)",
-    "memory": "memory",
-    "verified": "verifier alone (control)",
-    "routed": "routed (Tacit)",
-    "zero_shot_majority": "vote of zero-shot samples",
-    "majority": "majority vote, equal compute",
-    "routed_majority": "vote of routed samples",
-}
-"""What arms are called, in the order of the table: answers first, then votes."""
+from tacit.experiments.report.run_figures import LABELS, arm_tokens, column, has_gold
 
 STYLES: dict[str, dict[str, Any]] = {
     "zero_shot": {"color": drawing.GREY, "linestyle": "-"},

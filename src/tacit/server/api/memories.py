@@ -29,7 +29,6 @@ from tacit.server.api.schemas import Strict
 from tacit.server.api.views import (
     Deleted,
     JobPage,
-    JobRow,
     LearnerState,
     MemoryDetail,
     MemoryPage,
@@ -37,7 +36,7 @@ from tacit.server.api.views import (
     ServerStatus,
     SoftPrompt,
 )
-from tacit.server.learner.jobs import Job, JobState
+from tacit.server.learner.jobs import Job, JobRow, JobState
 from tacit.server.live.service import Service
 
 NEIGHBOURS = 5
@@ -210,7 +209,7 @@ def by_name(counts: Mapping[State, int]) -> dict[str, int]:
 
 
 def _row(job: Job) -> JobRow:
-    return JobRow(**{name: getattr(job, name) for name in JobRow.model_fields})
+    return JobRow(**{name: getattr(job, name) for name in JobRow.__dataclass_fields__})
 
 
 def _found(job: Job | None, id: str, namespace: str) -> JobRow:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from tacit.bank.base import MemoryInfo, StateChange
 from tacit.memory import State
-from tacit.server.learner.jobs import JobState
+from tacit.server.learner.jobs import JobRow
 from tacit.server.live.feed import Answer, Minute
 
 
@@ -61,24 +61,6 @@ class Deleted(BaseModel):
 
     id: str
     deleted: bool = True
-
-
-class JobRow(BaseModel):
-    """A job; the fields of ``Job`` that concern its namespace. Times are unix seconds."""
-
-    id: str
-    problem_id: str
-    problem: str
-    key_id: str
-    state: JobState
-    attempts: int
-    error: str | None
-    memory_id: str | None
-    outcome: str | None
-    progress: dict[str, Any] | None
-    created: float
-    started: float | None
-    finished: float | None
 
 
 class JobPage(BaseModel):

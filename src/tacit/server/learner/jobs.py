@@ -55,7 +55,26 @@ class JobState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Job:
+class JobRow:
+    """A job; the fields of ``Job`` that concern its namespace. Times are unix seconds."""
+
+    id: str
+    problem_id: str
+    problem: str
+    key_id: str
+    state: JobState
+    attempts: int
+    error: str | None
+    memory_id: str | None
+    outcome: str | None
+    progress: dict[str, Any] | None
+    created: float
+    started: float | None
+    finished: float | None
+
+
+@dataclass(frozen=True)
+class Job(JobRow):
     """One problem to be learned, as it was when it was read.
 
     Attributes:
@@ -77,22 +96,9 @@ class Job:
     """
 
     number: int
-    id: str
     namespace: str
-    problem_id: str
-    problem: str
-    key_id: str
-    state: JobState
-    attempts: int
     lease_until: float | None
     worker: str | None
-    error: str | None
-    memory_id: str | None
-    outcome: str | None
-    progress: dict[str, Any] | None
-    created: float
-    started: float | None
-    finished: float | None
 
     @property
     def task(self) -> Problem:
