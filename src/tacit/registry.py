@@ -206,7 +206,11 @@ def _run(work: Callable[[], object], what: str, file: Path | None, *, forget: st
         elif places:  # the innermost line of the plug-in's own file, or of its package
             home = str(file or Path(places[0].filename).parent)
             place = [frame for frame in places if frame.filename.startswith(home)][-1:] or places[-1:]
-            where = f"line {place[0].lineno}" if place[0].filename == home else f"{place[0].filename} line {place[0].lineno}"
+            where = (
+                f"line {place[0].lineno}"
+                if place[0].filename == home
+                else f"{place[0].filename} line {place[0].lineno}"
+            )
         else:
             where = "on import"
         text = " ".join(str(error).split())

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from tacit.bank import Bank
     from tacit.responses import Responses
 
-DEMO: dict[str, Any] = {"out": "runs/demo", "limit": 216, "window": 12, "baselines": ("icl", "random", "verified", "majority")}
+DEMO: dict[str, Any] = {
+    "out": "runs/demo",
+    "limit": 216,
+    "window": 12,
+    "baselines": ("icl", "random", "verified", "majority"),
+}
 """The demonstration: enough problems for intervals, in minutes on two cores."""
 
 OF_A_STREAM = ("data", "out", "limit", "window", "baselines")

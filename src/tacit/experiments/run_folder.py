@@ -39,7 +39,8 @@ SETTLED = {"draws": "tacit"}
 
 def begun(config: RunConfig) -> RunConfig:
     """A run's settings, where its folder holds a run with those that it was begun with: a default that has changed
-    since then ends no run. What may differ, but for plug-ins,, and a bank's address without its password, are not taken from there."""
+    since then ends no run. What may differ, but for plug-ins, and a bank's address without its password, are not taken
+    from there."""
     try:
         held = completed(json.loads((Path(config.out) / "run.json").read_text()))
     except (OSError, ValueError, AttributeError):
