@@ -22,7 +22,7 @@ from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.scoring import Truths
 from tacit.gradients import Group, policy_loss
 from tacit.methods.base import Lesson, Method, Reply, World
-from tacit.methods.training import Policy, Trainer, Judged, by_label
+from tacit.methods.training import Judged, Policy, Trainer, by_label
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 

@@ -338,6 +338,8 @@ def changed(settings: S, values: Any, where: str) -> S:
     """
     require(isinstance(values, dict), f"{where}: settings are a table, not {type(values).__name__}")
     hints = typing.get_type_hints(type(settings))
+    if values.get("plugins") and "plugins" in hints:  # they register what other settings name
+        registry.load(_typed(values["plugins"], hints["plugins"], f"{where}: plugins"))
     gone = next((GONE.get(part, {}) for part, kind in PARTS.items() if isinstance(settings, kind)), {})
     given: dict[str, Any] = {}
     for name, value in values.items():
