@@ -43,6 +43,8 @@ from tacit.server.learner.worker import Worker
 
 LEARN = LearnConfig(tokens=8, steps=2, rollouts=4, min_votes=1, min_lead=1, admit=0.1)
 SAMPLING, RECALL = Sampling(samples=4), RecallConfig(floor=-1.0)
+LATER = {"learning"}
+"""Fields of provenance that came after the oldest version: what is learned today has more than what is kept of it."""
 KEPT = ("run.json", "results.jsonl", "pending.jsonl", "summary.json", "bank.sqlite")
 NAMESPACE = "home"
 QUESTION = "tom has 12 eggs and sam has 31 eggs. how many more?"
@@ -91,7 +93,7 @@ def memories(bank: Bank, namespace: str) -> list[dict[str, Any]]:
         {
             **{name: getattr(info, name) for name in (*names, *counters)},
             "history": [[change.old, change.new] for change in bank.history(info.id, namespace)],
-            "fields": sorted(bank.get(info.id, namespace).provenance),
+            "fields": sorted({*bank.get(info.id, namespace).provenance} - LATER),
         }
         for info in bank.find(namespace)
     ]

@@ -244,6 +244,12 @@ class Agent:
             return None
         return f"the recalled memory is enough: {right} of {len(answers)} samples give {label.answer!r} with it"
 
+    def _settings(self) -> dict[str, Any]:
+        """What people ask of a memory's settings; ``config`` is the digest of all."""
+        names = ("lr", "init", "reward", "label", "steps", "tokens", "rollouts")
+        learning = {name: getattr(self.learning, name) for name in names}
+        return {**learning, "key": self.recalling.key, "floor": self.recalling.floor}
+
     def _memory(self, one: Answered, label: Label, learned: Learned, provenance: dict[str, Any]) -> Memory | None:
         if learned.prompt is None or not any(step["reward"] > 0 for step in learned.steps):
             return None
@@ -257,6 +263,7 @@ class Agent:
             "seed": self.seed,
             "model": self.backbone.name,
             "config": self.learning.digest(),
+            "learning": self._settings(),
             "tokens": learned.tokens,
             "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in learned.steps],
             "trace": label.trace,

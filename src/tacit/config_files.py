@@ -1,6 +1,6 @@
 """Settings from files: TOML that a user wrote, and JSON that an earlier version or another process did.
 
-Builds on config.
+Builds on config and the registry.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar
 
+from tacit import registry
 from tacit.config import GONE, LATER, PARTS, require
 from tacit.errors import ConfigError
 
@@ -27,6 +28,8 @@ def changed(settings: S, values: Any, where: str) -> S:
     """
     require(isinstance(values, dict), f"{where}: settings are a table, not {type(values).__name__}")
     hints = typing.get_type_hints(type(settings))
+    if values.get("plugins") and "plugins" in hints:  # they register what other settings name
+        registry.load(_typed(values["plugins"], hints["plugins"], f"{where}: plugins"))
     gone = next((GONE.get(part, {}) for part, kind in PARTS.items() if isinstance(settings, kind)), {})
     given: dict[str, Any] = {}
     for name, value in values.items():

@@ -3,7 +3,7 @@
     from tacit import register
 
     @register("reward", "short")
-    def short(answers, label, rng): ...
+    def short(attempts): ...
 
 Builds on errors. Three ways in: what is built in (``BUILT_IN``, imported when first asked for); installed packages, by
 the entry-point group ``tacit.plugins``, whose entries name a module that registers; and files, by ``--plugin FILE`` or
@@ -33,13 +33,13 @@ ENVIRONMENT = "TACIT_PLUGINS"
 KINDS = {
     "task": "a tasks.base.Task: how problems are asked, where an answer is found, when two are the same",
     "source": "(rest of the address, seed, limit) -> problems; with an attribute endless",
-    "reward": "(answers of a group, label, generator) -> a reward per rollout",
+    "reward": "(rewards.Attempts) -> a reward per rollout",
     "verifier": "(settings) -> a judges.verifiers.Verifier, or None",
     "key": "(backbone, text, argument) -> a vector [D]; text is the problem's",
     "label": "(labels.Evidence) -> a labels.Label, or None where the plain vote is to decide",
     "start": "(learning.Start) -> the soft prompt [K, d] that learning begins with",
     "engine": "(backbone, settings) -> an engines.base.Engine",
-    "bank": "(address, settings) -> a bank.base.Bank; the name is the address's scheme",
+    "bank": "(address, **settings) -> a bank.base.Bank; the name is the address's scheme",
     "method": "a methods.base.Method",
     "admission": "(settings, steps) -> whether a learned memory is admitted, and why",
 }
@@ -87,7 +87,7 @@ T = TypeVar("T")
 
 _REGISTERED: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 _LOADED: set[str] = set()
-"""Files and entry points that were loaded, or are being loaded."""
+"""Files and entry points that were loaded, or are being loaded; an entry point has a " = " in it."""
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
@@ -160,11 +160,17 @@ def load(files: Sequence[str | Path] = ()) -> None:
     """
     for entry in entry_points(group=GROUP):
         if _new(f"{entry.name} = {entry.value}"):
-            _run(entry.load, f"the installed plug-in {entry.name} ({entry.value})", None)
+            what = f"the installed plug-in {entry.name} ({entry.value})"
+            _run(entry.load, what, None, forget=f"{entry.name} = {entry.value}")
     named = [part for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
     for file in (Path(part).expanduser().resolve() for part in (*named, *files)):
         if _new(str(file)):
             _load_file(file)
+
+
+def files() -> tuple[str, ...]:
+    """Files that were loaded here: what a process that works for this one has to load, wherever they were named."""
+    return tuple(sorted(name for name in _LOADED if " = " not in name))
 
 
 def _new(name: str) -> bool:
@@ -184,22 +190,32 @@ def _load_file(file: Path) -> None:
     _run(lambda: loader.exec_module(module), f"the plug-in {file}", file, forget=str(file))
 
 
-def _run(work: Callable[[], object], what: str, file: Path | None, forget: str = "") -> None:
-    """Run a plug-in's code; whatever it raises becomes one sentence with the place."""
+def _run(work: Callable[[], object], what: str, file: Path | None, *, forget: str) -> None:
+    """Run a plug-in's code; whatever it raises becomes one sentence with the place, and nothing of it stays."""
+    before = {kind: {*parts} for kind, parts in _REGISTERED.items()}
     try:
         work()
-    except Exception as error:  # a user's code: any kind
+    except (Exception, SystemExit) as error:  # a user's code: any kind
         _LOADED.discard(forget)
+        for kind, parts in _REGISTERED.items():
+            for name in {*parts} - before[kind] - {*BUILT_IN[kind]}:
+                del parts[name]
         places = [frame for frame in traceback.extract_tb(error.__traceback__) if not _ours(frame.filename)]
         if isinstance(error, SyntaxError):
             where = f"{error.filename} line {error.lineno}"
-        elif file is not None and (inside := [frame for frame in places if frame.filename == str(file)]):
-            where = f"line {inside[-1].lineno}"
+        elif places:  # the innermost line of the plug-in's own file, or of its package
+            home = str(file or Path(places[0].filename).parent)
+            place = [frame for frame in places if frame.filename.startswith(home)][-1:] or places[-1:]
+            where = (
+                f"line {place[0].lineno}"
+                if place[0].filename == home
+                else f"{place[0].filename} line {place[0].lineno}"
+            )
         else:
-            where = f"{places[-1].filename} line {places[-1].lineno}" if places else "on import"
+            where = "on import"
         text = " ".join(str(error).split())
         raise ConfigError(f"{what} cannot be loaded: {where}: {type(error).__name__}: {text}") from error
 
 
 def _ours(filename: str) -> bool:
-    return filename == __file__ or filename.startswith("<frozen")
+    return filename == __file__ or filename.startswith("<frozen") or "importlib" in Path(filename).parts

@@ -78,7 +78,7 @@ class Setting:
         if self.kind is bool:
             flags = (f"{flags[0]}/--no-{flags[0][2:]}",)
         shown = ",".join(map(str, self.default)) if self.several else str(self.default)
-        looks = "|".join(registry.names(self.choices)) if self.choices else NAMED.get(self.name, METAVARS[self.kind])
+        looks = "|".join(_names(self.choices)) if self.choices else NAMED.get(self.name, METAVARS[self.kind])
         option = typer.Option(
             *flags,
             metavar=looks,
@@ -132,12 +132,21 @@ class Given:
         Raises:
             ConfigError: a key of the file that means nothing, or a value that a setting cannot have.
         """
-        registry.load([*self.file.get("plugins", ()), *self.flags.get("plugins", ())])
         values: dict[str, Any] = dict(self.file)
         for name, value in {**self.flags, **more}.items():
             table = settings_of(self.cls)[name].table
             values |= {table: {**values.get(table, {}), name: value}} if table else {name: value}
+        if self.flags.get("plugins") and isinstance(more_of := self.file.get("plugins", []), list):
+            values["plugins"] = [*more_of, *self.flags["plugins"]]  # the one place takes nothing from the other
         return changed(base, values, self.where)
+
+
+def _names(kind: str) -> list[str]:
+    """The registry's names of a kind; of those built in where a plug-in fails, which is told once a command runs."""
+    try:
+        return registry.names(kind)
+    except ConfigError:
+        return list(registry.BUILT_IN[kind])
 
 
 def settings_of(cls: type[Any]) -> dict[str, Setting]:

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from tacit.bank import Bank
     from tacit.responses import Responses
 
-DEMO = RunConfig(out="runs/demo", limit=216, window=12, baselines=("icl", "random", "verified", "majority"))
+DEMO: dict[str, Any] = {
+    "out": "runs/demo",
+    "limit": 216,
+    "window": 12,
+    "baselines": ("icl", "random", "verified", "majority"),
+}
 """The demonstration: enough problems for intervals, in minutes on two cores."""
 
 OF_A_STREAM = ("data", "out", "limit", "window", "baselines")
@@ -47,7 +52,7 @@ def demo(given: Given) -> None:
     """See it work: the testbed model on fresh problems, beside in-context learning and controls."""
     from tacit.experiments.run_folder import begun
 
-    config = given.settings(begun(given.settings(DEMO)))
+    config = given.settings(begun(given.settings(RunConfig(**DEMO))))
     _run(config, f"demo, seed {config.seed}")
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 
+from tacit import registry
 from tacit.cluster.actors import Work
 from tacit.cluster.connection import Cluster
 from tacit.cluster.crew import Crew
@@ -121,7 +122,8 @@ def open_ray(backbone: Backbone, settings: Settings) -> RayEngine:
     threads = torch.get_num_threads()
     cluster = Cluster(settings.ray, learners=settings.learners, engines=settings.engines, threads=threads)
     try:
-        told = replace(settings, instruction=backbone.template.instruction, threads=threads)
+        instruction, plugins = backbone.template.instruction, registry.files()
+        told = replace(settings, instruction=instruction, threads=threads, plugins=plugins)
         learners, engines = cluster.crews(told, backbone)
     except BaseException:
         cluster.close()

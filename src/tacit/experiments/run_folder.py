@@ -39,12 +39,14 @@ SETTLED = {"draws": "tacit"}
 
 def begun(config: RunConfig) -> RunConfig:
     """A run's settings, where its folder holds a run with those that it was begun with: a default that has changed
-    since then ends no run. What may differ, and a bank's address without its password, are not taken from there."""
+    since then ends no run. What may differ, but for plug-ins, and a bank's address without its password, are not taken
+    from there."""
     try:
         held = completed(json.loads((Path(config.out) / "run.json").read_text()))
     except (OSError, ValueError, AttributeError):
         return config  # there is none, or opening the folder will say what is wrong with it
-    known = {part.name for part in dataclasses.fields(config)} - FREE
+    # Plug-ins are where they were, unless somebody says where they are now.
+    known = {part.name for part in dataclasses.fields(config)} - FREE | ({"plugins"} if not config.plugins else set())
     taken = {name: value for name, value in held.items() if name in known and "***" not in str(value)}
     return changed(config, taken, str(Path(config.out) / "run.json"))
 

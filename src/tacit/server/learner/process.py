@@ -15,7 +15,6 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 
-from tacit import registry
 from tacit.config import Settings, require
 from tacit.config_files import changed, completed
 from tacit.errors import ConfigError
@@ -65,7 +64,6 @@ class WorkerSettings(Settings):
         """What ``to_json`` wrote; ConfigError if it is anything else."""
         try:
             values = completed(json.loads(text))
-            registry.load(values.get("plugins", ()))
             require("bank" in values, "these are no settings of a worker: there is no bank")
             return changed(WorkerSettings(), values, "a worker's settings")
         except (ValueError, TypeError, AttributeError) as error:
