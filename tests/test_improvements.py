@@ -16,11 +16,11 @@ from tacit.answers.vote import vote_answers
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.config import GONE, LearnConfig, RecallConfig, Sampling
-from tacit.config_files import completed
 from tacit.engines.base import Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
 from tacit.experiments.compare_config import CompareConfig
+from tacit.experiments.files import completed
 from tacit.judges.reward_models import RewardModel
 from tacit.judges.verifiers import VoteShare
 from tacit.labels import Evidence

@@ -33,7 +33,7 @@ PASSED_FILES = 45
 ROOMS = [
     ["errors"],
     ["registry", "seeds", "problem"],
-    ["config", "config_files"],
+    ["config"],
     ["testbed"],
     ["answers", "tasks"],
     ["model"],

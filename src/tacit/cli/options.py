@@ -24,8 +24,8 @@ import typer
 
 from tacit import registry
 from tacit.config import PARTS, changed
-from tacit.config_files import read_toml
 from tacit.errors import ConfigError
+from tacit.experiments.files import read_toml
 
 S = TypeVar("S")
 

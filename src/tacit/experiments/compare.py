@@ -30,11 +30,10 @@ import torch
 from tacit import registry
 from tacit.assembly import build_verifier, load_backbone, open_engine, set_threads, task_of
 from tacit.config import PARTS, Settings
-from tacit.config_files import completed
 from tacit.engines.base import METER, Engine
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.files import write_atomically
+from tacit.experiments.files import completed, write_atomically
 from tacit.experiments.report.cells import Cell
 from tacit.experiments.scoring import Grader, Truths
 from tacit.judges.verifiers import Verifier

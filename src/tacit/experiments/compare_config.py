@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from tacit import registry
 from tacit.config import Settings, changed, require
-from tacit.config_files import read_toml
 from tacit.errors import ConfigError
+from tacit.experiments.files import read_toml
 from tacit.experiments.report.cells import ORDERS
 from tacit.tasks.sources import endless
 

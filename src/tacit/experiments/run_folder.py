@@ -21,9 +21,8 @@ from typing import Any
 from tacit.bank import shown_address
 from tacit.bank.base import Bank
 from tacit.config import RunConfig, changed
-from tacit.config_files import completed
 from tacit.errors import ConfigError, DataError
-from tacit.experiments.files import write_atomically
+from tacit.experiments.files import completed, write_atomically
 
 Row = dict[str, Any]
 

@@ -16,8 +16,8 @@ import time
 from dataclasses import asdict, dataclass
 
 from tacit.config import Settings, changed, require
-from tacit.config_files import completed
 from tacit.errors import ConfigError
+from tacit.experiments.files import completed
 
 PATIENCE = 30.0
 """Seconds that server and learner wait for each other's writes: a request had better be late than fail."""
