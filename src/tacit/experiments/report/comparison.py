@@ -7,12 +7,12 @@ no data. Seeds are pooled: n counts every problem of every seed, those on which 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tacit import __version__
 from tacit.experiments.report.cells import KINDS, ORDERS, Cell, Result, Stream, find, grouped, kind, where
 from tacit.experiments.report.comparison_figures import table_row
 from tacit.experiments.report.comparison_maps import draw_all
@@ -110,7 +110,7 @@ def _page(
         pictures=pictures,
         shared=shared,
         other=other,
-        version=importlib.metadata.version("tacit"),
+        version=__version__,
     )
 
 
