@@ -356,8 +356,8 @@ def test_a_memory_deleted_while_it_is_looked_for_is_none(server, bank, monkeypat
     answer = server.asker.post("/v1/chat/completions", json={**asked, "tacit": {"learn": False}})
     assert answer.status_code == 200, answer.text
     assert answer.json()["tacit"]["memory"] is None and answer.json()["tacit"]["route"] == "no_memory"
-    hits = [Hit("m1", "p-m1", 1.0), Hit("m2", "p-m2", 0.5)]
-    server.service.recall("home").count(hits, Route("memory", "preferred"))
+    for hit in (Hit("m1", "p-m1", 1.0), Hit("m2", "p-m2", 0.5)):
+        server.service.recall("home").count(hit, Route("memory", "preferred"))
     assert (bank.info("m2", "home").uses, bank.info("m2", "home").helped) == (1, 1)
 
 
