@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from tacit.agent import Agent, Answered, Remembered
+from tacit.agent import Agent, Remembered
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.engines.base import Engine
@@ -106,18 +106,9 @@ class Worker:
     def agent(self, namespace: str) -> Agent:
         """The agent of a namespace; FingerprintError if its memories are another model's."""
         if namespace not in self._agents:
-            settings = self.settings
-            self._agents[namespace] = Agent(
-                self.backbone,
-                self.engine,
-                self.bank,
-                namespace,
-                settings.seed,
-                self.verifier,
-                settings.sampling,
-                settings.learn,
-                settings.recall,
-            )
+            given = self.settings
+            settings = (given.seed, self.verifier, given.sampling, given.learn, given.recall)
+            self._agents[namespace] = Agent(self.backbone, self.engine, self.bank, namespace, *settings)
         return self._agents[namespace]
 
     def _learn(self, jobs: Sequence[Job]) -> None:
@@ -141,7 +132,8 @@ class Worker:
         self._say(jobs, [{"stage": "answering", "together": len(jobs)}] * len(jobs))
         with self._may_be_interrupted():
             answered = agent.answer([job.task for job in jobs])
-        self._say(jobs, [_vote(one) for one in answered])
+        votes = [one.zero_shot.vote for one in answered]
+        self._say(jobs, [{"stage": "learning", "answer": vote.answer, "share": vote.share} for vote in votes])
         with self._may_be_interrupted():
             return agent.learn(answered, {"source": "traffic"})
 
@@ -257,8 +249,3 @@ def _candidate(memory: Memory, job: Job, known: bool) -> Memory:
     reason = f"{UNPROVEN}; {memory.reason}" if admitted else memory.reason
     origin = {"job": job.id, "key": job.key_id, "admitted": admitted}
     return replace(memory, state=State.CANDIDATE, reason=reason, provenance={**memory.provenance, **origin})
-
-
-def _vote(one: Answered) -> dict[str, Any]:
-    vote = one.zero_shot.vote
-    return {"stage": "learning", "answer": vote.answer, "share": vote.share}
