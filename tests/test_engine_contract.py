@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 from conftest import stream
 from tacit.bank import open_bank
-from tacit.cluster.actors import ActorSettings, EngineActor
+from tacit.cluster.actors import EngineActor
 from tacit.cluster.remote import RayEngine
-from tacit.config import RunConfig
+from tacit.config import RunConfig, Settings
 from tacit.engines.base import Engine, Progress, Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.engines.shared import SharedEngine
@@ -46,7 +46,7 @@ class OneActor:
     """A crew of one, in this process and without Ray."""
 
     def __init__(self, backbone: Backbone) -> None:
-        self.actor = EngineActor(ActorSettings("testbed"))
+        self.actor = EngineActor(Settings())
         self.actor.engine = LocalEngine(backbone)
 
     def run(self, method: str, items: Sequence[Request], *_: object, **__: object) -> list[list[Rollout]]:

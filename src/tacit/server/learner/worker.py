@@ -26,7 +26,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from tacit.agent import Agent, Answered, Remembered
+from tacit.agent import Agent, Remembered
 from tacit.assembly import build_agent, build_verifier, load_backbone, open_engine, set_threads
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
@@ -134,7 +134,8 @@ class Worker:
         self._say(jobs, [{"stage": "answering", "together": len(jobs)}] * len(jobs))
         with self._may_be_interrupted():
             answered = agent.answer([job.task for job in jobs])
-        self._say(jobs, [_vote(one) for one in answered])
+        votes = [one.zero_shot.vote for one in answered]
+        self._say(jobs, [{"stage": "learning", "answer": vote.answer, "share": vote.share} for vote in votes])
         with self._may_be_interrupted():
             return agent.learn(answered, {"source": "traffic"})
 
@@ -247,8 +248,3 @@ def _candidate(memory: Memory, job: Job, known: bool) -> Memory:
     reason = f"{UNPROVEN}; {memory.reason}" if admitted else memory.reason
     origin = {"job": job.id, "key": job.key_id, "admitted": admitted}
     return replace(memory, state=State.CANDIDATE, reason=reason, provenance={**memory.provenance, **origin})
-
-
-def _vote(one: Answered) -> dict[str, Any]:
-    vote = one.zero_shot.vote
-    return {"stage": "learning", "answer": vote.answer, "share": vote.share}
