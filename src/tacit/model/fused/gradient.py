@@ -121,9 +121,9 @@ class GroupPass:
         _, slopes = logprobs_and_slopes(states, fused.head_weight, targets, temperature)
         assert slopes is not None
         slopes *= -weights[:, None]
-        gradient, found = torch.zeros(self.own, dim), torch.empty(soft, dim)
-        norm_rows_backward(flat(last), self.own, dim, fused.norm, fused.eps, flat(slopes), flat(gradient))
-        backward_group(*self._model, *self._angles, *self._group, kept, flat(gradient), soft, flat(found))
+        found = torch.empty(soft, dim)
+        ends = (flat(last), fused.norm, flat(slopes))
+        backward_group(*self._model, *self._angles, *self._group, kept, *ends, soft, flat(found))
         return found
 
     def states(self, embeds: Tensor) -> Tensor:
@@ -145,17 +145,19 @@ class GroupPass:
         """The rollouts' last hidden states, and the same normalised."""
         fused, dim = self.fused, self.fused.dim
         last, states = torch.empty(self.own, dim), torch.empty(self.own, dim)
-        forward_group(*self._model, fused.biased, *self._angles, flat(embeds), *self._group, kept, flat(last))
-        norm_rows(flat(last), self.own, dim, fused.norm, fused.eps, flat(states))
+        ends = (flat(last), fused.norm, flat(states))
+        forward_group(*self._model, fused.biased, *self._angles, flat(embeds), *self._group, kept, *ends)
         return last, states
 
 
 @compiled
 def forward_group(
     blas: int, shape: Any, places: Any, weights: Any, eps: float, normed_heads: bool, biased: Any, cos: Any, sin: Any,
-    embeds: Any, prompt: int, lengths: Any, width: int, wide: int, keep: Any, kept: Any, last: Any,
+    embeds: Any, prompt: int, lengths: Any, width: int, wide: int, keep: Any, kept: Any, last: Any, norm: Any,
+    states: Any,
 ) -> None:  # fmt: skip
-    """All layers; ``last`` [tokens - prompt, width of the model] is the rollouts' last hidden states, not normed."""
+    """All layers; ``last`` [tokens - prompt, width of the model] is the rollouts' last hidden states, ``states`` the same
+    normed."""
     layers, dim, heads, kv, size, hidden, _ = shape
     share, rows = heads // kv, len(lengths)
     tokens = len(embeds) // dim
@@ -203,6 +205,7 @@ def forward_group(
             target = kept[(layer + 1) * keep[PART] : (layer + 1) * keep[PART] + tokens * dim]
         target[:] = middle
         mlp(blas, shape, places, weights, eps, at, count, count, target, normed, part[keep[GATED] : keep[PART]], active)
+    norm_rows(last, tokens - prompt, dim, norm, eps, states)
 
 
 @compiled
@@ -246,11 +249,11 @@ def attention_backward(
 @compiled
 def backward_group(
     blas: int, shape: Any, places: Any, weights: Any, eps: float, normed_heads: bool, cos: Any, sin: Any, prompt: int,
-    lengths: Any, width: int, wide: int, keep: Any, kept: Any, given: Any, soft: int, out: Any,
+    lengths: Any, width: int, wide: int, keep: Any, kept: Any, last: Any, norm: Any, slopes: Any, soft: int, out: Any,
 ) -> None:  # fmt: skip
-    """From the gradient ``given`` of ``last`` (written over) to that of the first ``soft`` embeddings."""
+    """From the gradient ``slopes`` of the normed last hidden states to that of the first ``soft`` embeddings."""
     layers, dim, heads, kv, size, hidden, _ = shape
-    rows, own_tokens = len(lengths), len(given) // dim
+    rows, own_tokens = len(lengths), len(last) // dim
     tokens, projected, seen = prompt + own_tokens, (heads + 2 * kv) * size, heads * size
     none = np.float32(0)
     only = np.full(1, prompt)
@@ -265,7 +268,8 @@ def backward_group(
     q, k, v = np.empty(heads * padded, np.float32), np.empty(kv * padded, np.float32), np.empty(kv * padded, np.float32)
     rq = np.empty(heads * own_padded, np.float32)
     rk, rv = np.empty(kv * own_padded, np.float32), np.empty(kv * own_padded, np.float32)
-    gradient = given
+    gradient = np.zeros(own_tokens * dim, np.float32)
+    norm_rows_backward(last, own_tokens, dim, norm, eps, slopes, gradient)
     for layer in range(layers - 1, -1, -1):
         at, part = layer * places[LAYER], kept[layer * keep[PART] : (layer + 1) * keep[PART]]
         whole = layer < layers - 1
