@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from tacit.cli import progress as cli_progress
-from tacit.cli.progress import Progress, Tally
+from tacit.cli import run as cli_progress
+from tacit.cli.run import Progress, Tally
 from tacit.experiments.report.run_figures import summarise
 from test_metrics_rows import synthetic_rows
 

@@ -12,6 +12,7 @@ import argparse
 import ast
 import contextlib
 import io
+import json
 import sys
 import tempfile
 import threading
@@ -165,10 +166,12 @@ def lines(file: Path) -> int:
 
 
 def passed() -> set[str]:
-    """Files of the package in which a function runs while ``tacit run`` answers one problem, learns from it and stores
-    its memory: from the command's call to the report's. A first run imports and compiles; the second one is traced."""
+    """Files of the package in which a function runs while ``tacit run`` answers one problem, learns from it and stores its
+    memory: from the command's call to the report's. Problem and model are a user's, a file and a folder. A first run
+    imports and compiles; the second one is traced."""
     sys.path.insert(0, str(SRC.parent))
     from tacit.cli import main
+    from tacit.testbed import model_path
 
     seen: set[str] = set()
     prefix = f"{SRC}/"
@@ -183,7 +186,10 @@ def passed() -> set[str]:
                 seen.add(name.removeprefix(prefix))
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        arguments = ["run", "--limit", "1", "--baselines", "none", "--out"]
+        data = Path(folder, "problem.jsonl")
+        data.write_text('{"id": "1", "problem": "compute 99 * 4"}\n')
+        arguments = ["run", "--model", str(model_path()), "--data", str(data), "--instruction", ""]
+        arguments += ["--baselines", "none", "--out"]
         threading.setprofile(trace)  # threads that the first run starts live on in the second
         try:
             main.app([*arguments, f"{folder}/first"], standalone_mode=False)
@@ -193,6 +199,8 @@ def passed() -> set[str]:
         finally:
             sys.setprofile(None)
             threading.setprofile(None)
+        if json.loads(Path(folder, "second", "summary.json").read_text())["memories"] != 1:
+            raise SystemExit("the traced run stored no memory, so its files are not the way of one")
     return seen
 
 
