@@ -167,8 +167,8 @@ def lines(file: Path) -> int:
 
 def passed() -> set[str]:
     """Files of the package in which a function runs while ``tacit run`` answers one problem, learns from it and stores
-    its memory: from the command's call to the report's. Problem and model are a user's, a file and a folder. A first run
-    imports and compiles; the second one is traced."""
+    its memory: from the command's call to the report's. Problem and model are a user's, a file and a folder. The first
+    run imports and compiles; the second one is traced."""
     sys.path.insert(0, str(SRC.parent))
     from tacit.cli import main
     from tacit.testbed import model_path

@@ -156,8 +156,8 @@ def forward_group(
     embeds: Any, prompt: int, lengths: Any, width: int, wide: int, keep: Any, kept: Any, last: Any, norm: Any,
     states: Any,
 ) -> None:  # fmt: skip
-    """All layers; ``last`` [tokens - prompt, width of the model] is the rollouts' last hidden states, and ``states`` what
-    the norm makes of them."""
+    """All layers; ``last`` [tokens - prompt, width of the model] is the rollouts' last hidden states, ``states`` the
+    same normed."""
     layers, dim, heads, kv, size, hidden, _ = shape
     share, rows = heads // kv, len(lengths)
     tokens = len(embeds) // dim
