@@ -359,6 +359,7 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(mortal: OwnServer) -> Non
         bank.add(make("a"))
         mortal.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         mortal.execute("SELECT pg_reload_conf()")
+        time.sleep(1)  # commits wait from when the checkpointer has read it, which nothing tells
         death = threading.Timer(2.0, mortal.kill)
         death.start()
         with pytest.raises(BankError, match="whether it was stored is not known") as error:

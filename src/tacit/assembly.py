@@ -10,7 +10,7 @@ namespace to its model: a bank knows how it wants to be asked, and nobody has to
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -140,18 +140,34 @@ def load_backbone(
     return next((one for one in tried if one.fingerprint == held["fingerprint"]), backbone)
 
 
+def check_engine(settings: Settings) -> None:
+    """Whether an engine that others run is there, where it can tell (an attribute ``check``): before files are made.
+
+    Raises:
+        ConfigError: there is no such engine, or nobody answers.
+    """
+    check = getattr(_engine(settings), "check", None)
+    if check is not None:
+        check(settings)
+
+
 def open_engine(settings: Settings, backbone: Backbone) -> Engine:
     """What samples, to be closed after use: this process, vLLM servers, Ray's actors, or a registered engine.
 
     Raises:
         ConfigError: there is no such engine, or it cannot be reached.
     """
+    engine: Engine = _engine(settings)(backbone, settings)
+    return engine
+
+
+def _engine(settings: Settings) -> Callable[[Backbone, Settings], Engine]:
     name = "ray" if settings.ray is not None else "local"
     if settings.engine:
         name = settings.engine[0].partition(":")[0].lower()
         name = "vllm" if name in ("http", "https") or "." in settings.engine[0] else name
-    engine: Engine = registry.get("engine", registry.known("engine", name))(backbone, settings)
-    return engine
+    part: Callable[[Backbone, Settings], Engine] = registry.get("engine", name)
+    return part
 
 
 def build_verifier(settings: Settings) -> Verifier | None:

@@ -133,7 +133,7 @@ class Cluster:
 
     def _connect(self) -> None:
         address = self.address
-        _reachable(address)
+        reachable(address)
         try:
             if "://" not in address:
                 _probe(address)
@@ -149,9 +149,9 @@ def _ray() -> Any:
     return needed("ray", "--ray", "ray", "ray.exceptions")
 
 
-def _reachable(address: str) -> None:
+def reachable(address: str) -> None:
     """ConfigError unless this is an address and something listens there."""
-    if address == "auto":
+    if address in ("auto", "local"):
         return
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")

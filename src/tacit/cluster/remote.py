@@ -13,7 +13,7 @@ import torch
 
 from tacit import registry
 from tacit.cluster.actors import Work
-from tacit.cluster.connection import Cluster
+from tacit.cluster.connection import Cluster, reachable
 from tacit.cluster.crew import Crew
 from tacit.config import LearnConfig, Sampling, Settings
 from tacit.engines.base import METER, Engine, Request, Rollout, Session
@@ -128,3 +128,10 @@ def open_ray(backbone: Backbone, settings: Settings) -> RayEngine:
         cluster.close()
         raise
     return RayEngine(engines, backbone, learners, cluster)
+
+
+def _reachable(settings: Settings) -> None:
+    reachable(settings.ray or "local")
+
+
+open_ray.check = _reachable  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ import numpy as np
 
 from tacit import __version__
 from tacit.agent import Agent, Answered, Remembered
-from tacit.assembly import assembled, set_threads
+from tacit.assembly import assembled, check_engine, set_threads
 from tacit.bank import open_bank
 from tacit.config import RunConfig
 from tacit.errors import ConfigError
@@ -52,6 +52,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     """
     set_threads(config)
     problems = sources.load(config.data, seed=config.seed, limit=config.limit)
+    check_engine(config)
     folder = RunFolder(config.out, {**config.settings(), "version": __version__})
     with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:
         with assembled(config, bank) as agent:
