@@ -151,10 +151,8 @@ class Watched:
         self.inner, self.seconds = inner, 0.0
         self.asked: list[tuple[int, ...]] = []
 
-    @property
-    def context(self) -> int:
-        """See ``Engine.context``."""
-        return int(self.inner.context)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
         """See ``Engine.generate``."""
