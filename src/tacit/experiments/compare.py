@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.util
 import os
 import re
 import resource
@@ -172,8 +173,10 @@ def labelled(config: CompareConfig, cell: Cell, stream: Sequence[Problem]) -> li
 
 @lru_cache(maxsize=1)
 def _engine(settings: Settings) -> Engine:
-    """The engine with its model, kept from cell to cell of a process."""
-    return open_engine(settings, load_backbone(settings))
+    """The engine with its model, kept from cell to cell of a process and closed at its end."""
+    engine = open_engine(settings, load_backbone(settings))
+    multiprocessing.util.Finalize(engine, engine.close, exitpriority=1)
+    return engine
 
 
 @lru_cache(maxsize=1)
