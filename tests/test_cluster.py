@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +25,6 @@ from tacit.config import Settings
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, EngineError, FingerprintError, ModelError, install_hint
-from tacit.experiments.compare import compare
-from tacit.experiments.compare_config import CompareConfig
 from tacit.model.backbone import Backbone
 from test_runs import contents, refused, results, tacit
 
@@ -382,20 +377,3 @@ def test_without_ray_it_says_what_to_install(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     line = refused(*RUN, "--ray", "local", "--out", tmp_path / "out", env=environment, start=cold)
     assert install_hint("ray") in line
-
-
-def test_a_comparison_on_ray_is_the_same_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    plan = CompareConfig(
-        data=("testbed:A",), methods=("elm",), seeds=(1,), limit=6, window=3, jobs=1, probes=False, learners=1
-    )
-    here = compare(plan, tmp_path / "here")
-    before = set(Path(tempfile.gettempdir()).glob("tacit-ray-*"))
-    there = compare(replace(plan, ray="local"), tmp_path / "there")
-    assert [record["status"] for record in there] == ["done", "done"]
-    for one, other in zip(here, there, strict=True):
-        assert one["tokens"] == other["tokens"] and one["gradient_steps"] == other["gradient_steps"]
-    rows = [sorted(folder.rglob("rows.jsonl")) for folder in (tmp_path / "here", tmp_path / "there")]
-    for one, other in zip(*rows, strict=True):
-        answers = [[json.loads(line)["answers"] for line in file.open()] for file in (one, other)]
-        assert answers[0] == answers[1]
-    assert set(Path(tempfile.gettempdir()).glob("tacit-ray-*")) <= before
