@@ -71,8 +71,10 @@ def open_bank(
     }
     scheme = _SCHEME.match(url)
     name = scheme[1].lower().partition("+")[0] if scheme else "sqlite"
-    if name not in registry.names("bank"):
-        raise _unsupported(url, name)
+    try:
+        registry.known("bank", name)
+    except ConfigError:
+        raise _unsupported(url, name) from None
     bank: SQLBank = registry.get("bank", name)(url, **settings)
     return bank
 
