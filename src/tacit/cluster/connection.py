@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -137,7 +138,11 @@ class Cluster:
         try:
             if "://" not in address:
                 _probe(address)
-            self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            enter = partial(self._ray.init, address=address, log_to_driver=False, logging_level="ERROR")
+            try:
+                enter()
+            except ConnectionAbortedError:  # on a busy machine the process that serves a client may not come up in time
+                enter()
         except Exception as error:
             raise ConfigError(f"Ray at {address} cannot be used: {_first_line(error)}") from None
 
@@ -175,8 +180,7 @@ def _probe(address: str) -> None:
         done = subprocess.run(
             [sys.executable, "-c", f"import ray; ray.init({address!r}, log_to_driver=False, logging_level='ERROR')"],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=ANSWER,
             check=False,
@@ -203,4 +207,6 @@ def _check(facts: Facts, backbone: Backbone) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """With the last one, where the first only announces it (a traceback of the server)."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(dict.fromkeys([lines[0], lines[-1]] if lines[0].endswith(":") else lines[:1])).rstrip(".")
