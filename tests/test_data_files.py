@@ -16,7 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tacit import errors
+from tacit.cli.main import app
 from tacit.errors import ConfigError, DataError
+from tacit.experiments.compare_config import CompareConfig
+from tacit.experiments.plan.dry_run import dry_run
 from tacit.experiments.scoring import Grader
 from tacit.tasks import sources
 
@@ -128,6 +131,13 @@ def test_files_without_a_heading(tmp_path: Path) -> None:
     assert [Grader(one).head(0)["gold"] for one in found] == ["4", "1,001"] and found[0].text == "Zwei und zwei?"
 
 
+@pytest.mark.parametrize("heading", ["question,answer,A,B,C,D", "Frage,answer,A,B,C,D"])
+def test_a_heading_that_ends_in_a_letter_is_one(heading: str, tmp_path: Path) -> None:
+    (tmp_path / "set.csv").write_text(f"{heading}\nWhich?,D,w,x,y,z\n")
+    [problem] = sources.load(f"{tmp_path}/set.csv", fields=[f"problem={heading.partition(',')[0]}"])
+    assert problem.text.startswith("Which?\nA) w") and Grader(problem).head(0)["gold"] == "D"
+
+
 def test_an_empty_cell_is_no_answer(tmp_path: Path) -> None:
     (tmp_path / "set.csv").write_text("problem,answer\none,\n\n,,\ntwo,2\n".replace(",,", ","))
     assert [Grader(one).head(0)["gold"] for one in sources.load(f"{tmp_path}/set.csv")] == [None, "2"]
@@ -168,6 +178,23 @@ def test_damage_is_one_sentence_with_file_and_line(name: str, tmp_path: Path) ->
     with pytest.raises(DataError) as caught:
         sources.load(str(file))
     assert str(caught.value).startswith(str(file)) and words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_and_a_comparison_read_what_is_said_of_the_fields(tmp_path: Path) -> None:
+    file = tmp_path / "sums.csv"
+    file.write_text("Aufgabe,Antwort\ncompute 3 + 4,7\n")
+    said = ["--field", "problem=Aufgabe,answer=Antwort", "--baselines", "none", "--samples", "2"]
+    command = ["run", "--data", str(file), "--out", str(tmp_path / "out"), *said, "--steps", "1", "--rollouts", "2"]
+    app(command, standalone_mode=False)
+    [row] = map(json.loads, (tmp_path / "out" / "results.jsonl").read_text().splitlines())
+    assert (row["id"], row["problem"], row["gold"]) == ("sums/0", "compute 3 + 4", "7")
+    with pytest.raises(DataError, match="has no field 'Antworten'"):
+        app([*command, "--field", "answer=Antworten"], standalone_mode=False)
+    with pytest.raises(ConfigError, match="a run with another fields"):
+        app([*command, "--field", "family=Antwort"], standalone_mode=False)
+    plan = CompareConfig(data=(str(file),), fields=("problem=Aufgabe",), methods=("zero-shot",))
+    assert dry_run(plan)["data"][0]["problems"] == 1 and plan.settings("zero-shot")["fields"] == ["problem=Aufgabe"]
+    assert "fields" not in CompareConfig().settings("zero-shot")  # cells of before are kept
 
 
 def test_a_folder_is_all_of_its_files(tmp_path: Path) -> None:

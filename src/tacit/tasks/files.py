@@ -38,7 +38,6 @@ _MARKS = (
 )
 _ESCAPED = re.compile("[\udc80-\udcff]")
 _BETWEEN = re.compile(r"[\s,]*")
-_NUMBER = re.compile(r"\s*[-+]?[\d,]*\.?\d+\s*")
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -207,16 +206,20 @@ def _table(lines: Iterator[str], path: Path, name: str, kind: str) -> Iterator[R
 
 def _headless(cells: list[str]) -> list[str]:
     """Names for the files of MMLU and MGSM, which have none: a first line that ends in an answer is no heading."""
+    if {"A", "B"} <= {*cells[:-1]} or any(cell.strip().lower() in TEXTS for cell in cells):
+        return []
     if 4 <= len(cells) <= 12 and cells[-1] in [*letters(len(cells) - 2)]:
         return ["question", *letters(len(cells) - 2), "answer"]
-    return ["question", "answer"] if len(cells) == 2 and _NUMBER.fullmatch(cells[1]) else []
+    number = cells[-1].strip().lstrip("+-").replace(",", "").replace(".", "", 1).isdigit()
+    return ["question", "answer"] if len(cells) == 2 and number else []
 
 
 def _parquet(handle: IO[bytes], path: Path, name: str) -> Iterator[Row]:
     parquet = needed("hub", "a parquet file", "pyarrow.parquet")
     index = 0
     try:
-        for batch in parquet.ParquetFile(io.BytesIO(handle.read())).iter_batches(batch_size=1024):
+        whole = io.BytesIO(handle.read()) if isinstance(handle, gzip.GzipFile) else handle  # it is read from its end
+        for batch in parquet.ParquetFile(whole).iter_batches(batch_size=1024):
             for value in batch.to_pylist():
                 yield Row(value, f"{path} row {index + 1}", f"{name}/{index}")
                 index += 1

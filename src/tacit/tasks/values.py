@@ -15,7 +15,6 @@ from tacit.errors import DataError
 from tacit.problem import LONGEST
 from tacit.tasks.options import MOST, letters, split, with_options
 
-_HASHES = re.compile(r"####[ \t]*(\S[^\n]*?)\s*\Z")
 _BARE_BOX = re.compile(r"\\boxed[ \t]+([^\s{}$]+)")
 _LETTER = re.compile(r"\(?([A-Za-z])(?:[).:]+\s*(.*))?", re.DOTALL)
 
@@ -134,8 +133,8 @@ def final(text: str) -> str:
     """The answer at the end of a worked solution, boxed or after "#### "; the text itself if it has neither."""
     if "\\boxed" in text or "\\fbox" in text:
         return extract(_BARE_BOX.sub(r"\\boxed{\1}", text)) or text
-    hashes = _HASHES.search(text)
-    return hashes[1] if hashes else text
+    line = text.rstrip().rpartition("\n")[2]
+    return line.rpartition("####")[2].strip() or text if "####" in line else text
 
 
 def checked(text: str, where: str) -> str:
