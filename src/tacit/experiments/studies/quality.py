@@ -119,10 +119,11 @@ def _problems(config: QualityConfig, seed: int) -> tuple[list[Problem], list[Pro
     """Problems to learn from and held-out ones, of a fresh stream or of a finite data set dealt out by the seed."""
     wanted = config.limit + config.held_out
     data = config.run.data
+    found: list[Problem]
     if data.partition(":")[0] == "testbed":
         found = sources.load(data, seed=seed, limit=wanted)
     else:
-        found = sources.load(data)
+        found = sources.load(data, fields=config.run.fields)
         found = [found[i] for i in generator(seed, data, "quality").permutation(len(found))[:wanted]]
     if len(found) < wanted:
         raise DataError(
