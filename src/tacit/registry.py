@@ -45,7 +45,7 @@ KINDS = {
 }
 
 BUILT_IN: dict[str, dict[str, str]] = {
-    "task": {"maths": "tasks.maths"},
+    "task": {name: f"tasks.{name}" for name in ("maths", "number", "choice", "text")},
     "source": dict.fromkeys(("testbed", "file", "hub"), "tasks.sources"),
     "reward": dict.fromkeys(("majority", "random", "format"), "rewards"),
     "verifier": {
