@@ -45,7 +45,11 @@ KINDS = {
 }
 
 BUILT_IN: dict[str, dict[str, str]] = {
-    "task": {name: f"tasks.{name}" for name in ("maths", "number", "choice", "text")},
+    "task": {
+        **{name: f"tasks.{name}" for name in ("maths", "number", "choice", "text")},
+        **dict.fromkeys(("list", "set", "json"), "tasks.lists"),
+        **{name: f"tasks.{name}" for name in ("regex", "toml")},
+    },
     "source": dict.fromkeys(("testbed", "file", "hub"), "tasks.sources"),
     "reward": dict.fromkeys(("majority", "random", "format"), "rewards"),
     "verifier": {

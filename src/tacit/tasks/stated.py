@@ -29,6 +29,11 @@ def statement(text: str) -> str | None:
     return vote.extract(unthought(text))
 
 
+def matched(text: str, pattern: str) -> str | None:
+    """Where a user's regular expression matches last in a response: its group 1, or all of it if it has no group."""
+    return vote._by_pattern(unthought(text), pattern)
+
+
 class Stated(Task):
     """A task that reads statements, and what nobody called an answer only where it says so."""
 
