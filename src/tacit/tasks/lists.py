@@ -18,7 +18,7 @@ from typing import Any
 from tacit.errors import DataError
 from tacit.registry import register
 from tacit.tasks import number
-from tacit.tasks.stated import TAIL, Stated, statement, unthought
+from tacit.tasks.stated import TAIL, Stated, sentence, statement, unthought
 from tacit.tasks.text import key
 
 ELEMENTS = 1000
@@ -36,7 +36,6 @@ _TOKEN = re.compile(r"\"[^\"\n]*\"|(?<!\w)'[^'\n]*'(?!\w)|[\[({]|[\])}]|->|→|[
 _SEPARATORS = (";", ",", "->", "→", "|", ">", "<")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _AND = re.compile(r",?\s{1,9}(?:and|or|&)\s{1,9}|^(?:and|or)\s{1,9}", re.IGNORECASE)
-_GOES_ON = re.compile(r"[ ]?[,;](?:[^.\n]|\.(?!\s|$))*")
 _CLOSES = {"[": "]", "(": ")", "{": "}"}
 _LINES = re.compile(r"[ \t\r]{0,99}\n\s*")
 _OPENS = re.compile(r"[\[{]")
@@ -148,7 +147,7 @@ class Ordered(Stated):
     def extract(self, text: str) -> str | None:
         phrase = statement(text)
         said = unthought(text)[-TAIL:].strip()
-        found = None if phrase is None else elements(_rest(said, phrase))
+        found = None if phrase is None else elements(sentence(said, phrase))
         if found is None or len(found) == 1:  # it may be the first of several lines
             blocks = [block[0] for block in _BLOCK.finditer(said)]
             if blocks and (not found or str(found[0]) in blocks[-1]):
@@ -185,13 +184,6 @@ class Unordered(Ordered):
 
     def _whole(self, keys: Sequence[Hashable]) -> Hashable:
         return frozenset(keys)
-
-
-def _rest(said: str, phrase: str) -> str:
-    """A statement to the end of its sentence, where it was cut at a mark that separates elements."""
-    place = said.rfind(phrase)
-    cut = None if place < 0 else _GOES_ON.match(said, place + len(phrase))
-    return phrase if cut is None else phrase + cut[0]
 
 
 def _last(said: str) -> List | None:

@@ -16,6 +16,7 @@ TAIL = 20_000
 
 RUN_ON = ("\nQuestion:", "\nProblem:", "\nQ:")
 
+_GOES_ON = re.compile(r"[ ]?[,;](?:[^.\n]|\.(?!\s|$))*")
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 
 
@@ -27,6 +28,13 @@ def unthought(text: str) -> str:
 def statement(text: str) -> str | None:
     """The answer as a response states it, None where it states none."""
     return vote.extract(unthought(text))
+
+
+def sentence(said: str, phrase: str) -> str:
+    """A statement to the end of its sentence, where it was cut at a comma: the answer may have several parts."""
+    place = said.rfind(phrase)
+    more = None if place < 0 else _GOES_ON.match(said, place + len(phrase))
+    return phrase if more is None else phrase + more[0]
 
 
 def matched(text: str, pattern: str) -> str | None:
