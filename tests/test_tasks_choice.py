@@ -44,6 +44,8 @@ CAPITAL = LETTERS.on(PROBLEM)
         ("<think>Answer: A</think>The answer is B", "Paris"),
         ("Answer: E", None),
         ("The answer is Paris or London", None),
+        ("It cannot be Paris", None),
+        ("So it has to be Paris", "Paris"),
         ("Both option A and option B are cities.", None),
         ("A city is a large place where people live.", None),
         ("I do not know.", None),
@@ -66,7 +68,7 @@ def test_options_that_look_like_labels() -> None:
     responses = ["2", "The answer is 2.", "Answer: B", "The answer is 1000", "The answer is 0.5"]
     assert [numbers.extract(one) for one in responses] == ["2", "2", "2", "1,000", "1/2"]
     germs = LETTERS.on(with_options("Which?", ["S. aureus", "E. coli", "A. baumannii"]))
-    assert germs.extract("Answer: A. baumannii") == "A. baumannii"
+    assert germs.extract("The answer is E. coli") == germs.extract("E. coli") == "E. coli"
     assert germs.extract("Answer: A") == "S. aureus"
     assert LETTERS.on("Which?\n1) red\n2) blue").extract("Answer: 2") == "blue"
 

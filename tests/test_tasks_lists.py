@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tacit import registry
@@ -161,6 +161,7 @@ def test_any_two_texts_are_compared(one: str, other: str) -> None:
         assert task.same(one, other) is task.same(other, one)
 
 
+@settings(deadline=None)  # a statement in so long a text is looked for
 @given(TEXTS)
 @example("[" * 20_000)
 @example("[" * 900 + "]" * 900)

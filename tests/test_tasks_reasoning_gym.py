@@ -50,7 +50,7 @@ def test_questions_are_asked_read_and_scored(name: str) -> None:
         assert answers[:2] == [answer, "no such thing"]
         assert bound.right(answers, bound.gold(problem.gold)) == [True, False, False]
         assert bound.same(str(answers[0]), bound.gold(problem.gold)) and not bound.same("no such thing", problem.gold)
-        if "\n" not in answer:
+        if "\n" not in answer and len(answer.split()) < 20:
             assert bound.same(str(bound.extract(f"First this, then that.\nThe answer is {answer}")), answer)
 
 

@@ -37,6 +37,10 @@ TEXT = registry.get("task", "text")()
             None,
         ),
         ("I hope this helps!", None),
+        ("so we write \\boxed{42", None),
+        ("put your final answer within \\boxed{answer}.", None),
+        ("The answer is Mr. Smith. I hope this answer is helpful!", "Mr. Smith"),
+        ("Answer: the Nile\nQuestion: Which is the longest?\nAnswer: the Amazon", "the Nile"),
         ("", None),
     ],
 )

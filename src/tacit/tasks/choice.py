@@ -25,6 +25,7 @@ _LABEL = re.compile(
     r"[(\[](?P<enclosed>[A-Za-z]|\d{1,2})[)\]]|(?P<marked>[A-Z]|\d{1,2})(?=[).\]:,;]?$|[).\]:]\s)"
     r"|(?P<small>[a-z])(?=\)|\.?$)|(?P<bare>[A-Z])(?= (?:is|because|since|as)\b| [-–—]))"
 )
+_DENIED = re.compile(r"\b(?:not|never|neither|cannot|except)\b|n['’]t\b", re.IGNORECASE)
 _NAMED = re.compile(r"\b(?i:option|choice|answer)(?: is)?:? \(?([A-Z])\b(?!['’]|\.\w)")
 
 
@@ -70,6 +71,8 @@ class Choice(Stated):
         for line in (*lines[-1:], *lines[:1]):
             if found := self._whole(line) or self._labelled(line):
                 return found
+        if lines and not _DENIED.search(lines[-1]) and (found := self._within(lines[-1])):
+            return found
         named = {self._at(label) for label in _NAMED.findall(text)} - {None}
         return named.pop() if len(named) == 1 else None
 

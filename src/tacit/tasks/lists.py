@@ -18,7 +18,7 @@ from typing import Any
 from tacit.errors import DataError
 from tacit.registry import register
 from tacit.tasks import number
-from tacit.tasks.stated import TAIL, Stated, sentence, statement, unthought
+from tacit.tasks.stated import TAIL, Stated, ending, sentence, statement
 from tacit.tasks.text import key
 
 ELEMENTS = 1000
@@ -146,7 +146,7 @@ class Ordered(Stated):
 
     def extract(self, text: str) -> str | None:
         phrase = statement(text)
-        said = unthought(text)[-TAIL:].strip()
+        said = ending(text)
         found = None if phrase is None else elements(sentence(said, phrase))
         if found is None or len(found) == 1:  # it may be the first of several lines
             blocks = [block[0] for block in _BLOCK.finditer(said)]
@@ -207,7 +207,7 @@ class Json(Stated):
         stated = None if phrase is None else self.read(phrase)
         if stated is not None and stated[:1] in "[{":
             return stated
-        last = deque(_values(unthought(text)[-TAIL:]), maxlen=1)
+        last = deque(_values(ending(text)), maxlen=1)
         return last[0] if last else stated
 
     def read(self, phrase: str) -> str | None:

@@ -24,7 +24,7 @@ from tacit.errors import ConfigError, DataError, needed
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.tasks import text as words
-from tacit.tasks.stated import sentence, statement, unthought
+from tacit.tasks.stated import ending, sentence, statement
 
 NAME = "reasoning-gym"
 CHUNK = 500
@@ -108,7 +108,7 @@ class ReasoningGym(words.Text):
         known(name.partition(":")[0])
 
     def extract(self, text: str) -> str | None:
-        said = unthought(text)
+        said = ending(text)
         if tagged := _TAG.findall(said):
             return tagged[-1].strip() or None
         phrase = statement(text)

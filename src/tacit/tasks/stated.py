@@ -8,26 +8,25 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 
-from tacit.answers import vote
+from tacit.answers import extraction
+from tacit.answers.cleaning import RUN_ON, cleaned, parts
 from tacit.tasks.base import Task
 
 TAIL = 20_000
 """Where nothing is stated, so many last characters of a response are looked at."""
 
-RUN_ON = ("\nQuestion:", "\nProblem:", "\nQ:")
-
 _GOES_ON = re.compile(r"[ ]?[,;](?:[^.\n]|\.(?!\s|$))*")
-_THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
-
-
-def unthought(text: str) -> str:
-    """A response without what it only thought; a thought that does not end is nothing but thought."""
-    return _THOUGHT.sub("", text).rpartition("</think>")[2]
 
 
 def statement(text: str) -> str | None:
     """The answer as a response states it, None where it states none."""
-    return vote.extract(unthought(text))
+    return extraction.stated(text)
+
+
+def ending(text: str) -> str:
+    """The end of what a response says: without thoughts, and without what a base model runs on into."""
+    said = next((part for part in parts(cleaned(text)) if part.strip()), "")
+    return said[-TAIL:].strip()
 
 
 def sentence(said: str, phrase: str) -> str:
@@ -39,7 +38,7 @@ def sentence(said: str, phrase: str) -> str:
 
 def matched(text: str, pattern: str) -> str | None:
     """Where a user's regular expression matches last in a response: its group 1, or all of it if it has no group."""
-    return vote._by_pattern(unthought(text), pattern)
+    return extraction.by_pattern(cleaned(text), pattern)
 
 
 class Stated(Task):
@@ -50,7 +49,7 @@ class Stated(Task):
     def extract(self, text: str) -> str | None:
         phrase = statement(text)
         found = None if phrase is None else self.read(phrase)
-        return found if found is not None else self.unstated(unthought(text)[-TAIL:].strip())
+        return found if found is not None else self.unstated(ending(text))
 
     @abstractmethod
     def read(self, phrase: str) -> str | None:

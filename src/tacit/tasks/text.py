@@ -22,7 +22,7 @@ _ARTICLE = re.compile(r"(?<!\S)(?:[Tt]he|THE|[Aa]n|a|^A) (?=\S)")
 _ENCLOSED = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]|\{([^{}]*)\}")
 _SENTENCES = re.compile(r"\n|(?<=[.!?])\s+(?=[^\W\d_a-z])|(?<=[。！？])")
 _CHATTER = re.compile(
-    r"\b(?:hope|let me know|feel free|happy to|questions?|helpful|thank|please|you're welcome)\b", re.I
+    r"\b(?:hope|let me know|feel free|happy to|questions?|helpful|thank|please|you're welcome)\b|boxed", re.I
 )
 _YES_OR_NO = re.compile(r"[\s>#*_]*(yes|no|true|false)\b(?=[*_\s]*(?:[,;:!—–]|\.(?!\s*(?:of\b|\d))|$))", re.IGNORECASE)
 _EDGES = ' \t\r\n>#*_`"“”'
