@@ -31,13 +31,16 @@ _NAMED = re.compile(r"\b(?i:option|choice|answer)(?: is)?:? \(?([A-Z])\b(?!['’
 
 @register("task", "choice")
 class Choice(Stated):
-    """One of several options: the one that is stated, by its letter or its text; votes go by option.
+    """One of several options, by its letter or its text.
+
+    The options are those of the problem's text; votes go by option, whatever letter it had.
 
     Args:
         how: "shuffled" for other orders of the options, one for each response, so that a liking for a letter helps
             no option; "" for the order of the data.
     """
 
+    form = f"choice[:{SHUFFLED}]"
     instruction = 'Please reason step by step, and end with "The answer is" and the letter of the right option.'
 
     def __init__(self, how: str = "") -> None:

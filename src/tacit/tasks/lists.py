@@ -140,7 +140,10 @@ def _key(found: Any) -> Hashable:
 
 @register("task", "list")
 class Ordered(Stated):
-    """Several things in order: those stated, else the last list of the response; elements are compared as in text."""
+    """Several things in order.
+
+    Those that are stated, else the last list of the response; elements are compared as in text.
+    """
 
     instruction = 'End with "The answer is" and the list alone, its elements separated by commas.'
 
@@ -180,7 +183,7 @@ class Ordered(Stated):
 
 @register("task", "set")
 class Unordered(Ordered):
-    """Several things in any order, each counted once; otherwise as list."""
+    """Several things in any order, each counted once."""
 
     def _whole(self, keys: Sequence[Hashable]) -> Hashable:
         return frozenset(keys)
@@ -198,7 +201,10 @@ def _last(said: str) -> List | None:
 
 @register("task", "json")
 class Json(Stated):
-    """Any JSON value: the one stated, else the last object or array of the response; compared by value."""
+    """Any JSON value.
+
+    The one that is stated, else the last object or array of the response; compared by value.
+    """
 
     instruction = "End with the answer as JSON."
 

@@ -121,7 +121,10 @@ def spelled(value: Fraction) -> str:
 
 @register("task", "number")
 class Number(Stated):
-    """A number: the one that is stated, else the last of the response; units aside, compared by exact value."""
+    """A number: the stated one, else the last one.
+
+    Units, currency and percent signs are left aside; numbers are compared by their exact values.
+    """
 
     instruction = 'Please reason step by step, and end with "The answer is" and the number alone.'
 

@@ -96,12 +96,15 @@ def _setting(text: str) -> tuple[str, Any]:
 
 @register("task", NAME)
 class ReasoningGym(words.Text):
-    """Questions of the library reasoning-gym, as in reasoning-gym:word_sorting; answers in <answer> tags, else as text.
+    """Questions of the library of that name.
+
+    Answers stand in <answer> tags, else where those of text do.
 
     Args:
         name: of the questions, as the source has it.
     """
 
+    form = f"{NAME}:NAME"
     instruction = "Think step by step, and give the final answer alone between <answer> and </answer>."
 
     def __init__(self, name: str) -> None:

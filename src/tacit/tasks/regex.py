@@ -66,7 +66,12 @@ class Around(Task):
 
 @register("task", "regex")
 class Regex(Around):
-    """Where a pattern matches last, as in regex:PATTERN: its group 1, or all of it; compared as text."""
+    """What a pattern finds last, compared as text.
+
+    Its group 1, or all of it where it has no group.
+    """
+
+    form = "regex:PATTERN"
 
     def __init__(self, pattern: str) -> None:
         require(bool(pattern), "the task regex needs a pattern, as in --task 'regex:Result: (.+)'")

@@ -63,7 +63,10 @@ def key(text: str) -> str:
 
 @register("task", "text")
 class Text(Stated):
-    """A few words: those stated, else the last short sentence; case, accents, articles and punctuation aside."""
+    """A few words: the stated ones, else a last short sentence.
+
+    Case, accents of Latin letters, articles, quotation marks and punctuation are left aside.
+    """
 
     instruction = 'End with "The answer is" and the answer alone, in as few words as possible.'
 

@@ -36,7 +36,7 @@ class Exact(Stated):
 
 @register("task", "toml")
 class Described(Around):
-    """Your own without Python, as in FILE.toml: instruction, system, pattern, comparison, stop, examples.
+    """A task of your own without Python.
 
     Args:
         contents: what the file says, as JSON, see ``inline``.
@@ -44,6 +44,8 @@ class Described(Around):
     Raises:
         ConfigError: it says what a task has not; one sentence with the nearest known.
     """
+
+    form = "FILE.toml"
 
     def __init__(self, contents: str) -> None:
         try:
