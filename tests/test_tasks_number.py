@@ -62,6 +62,8 @@ NUMBER = registry.get("task", "number")()
         ("so we write \\boxed{42", None),
         ("put your final answer within \\boxed{answer}.", None),
         ("It is 10^10^10", None),
+        ("The answer: eight", "8"),
+        ("The answer is twenty-one apples.", "21"),
         ("I do not know.", None),
         ("", None),
     ],

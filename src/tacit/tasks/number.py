@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 
-from tacit.answers.equivalence import number as known
 from tacit.answers.normalisation import normalise
+from tacit.answers.number_words import in_figures
+from tacit.answers.numbers import number as known
 from tacit.errors import DataError
 from tacit.registry import register
 from tacit.tasks.stated import Stated, statement
@@ -138,7 +139,7 @@ class Number(Stated):
         whole = value(phrase)
         if whole is not None:
             return spelled(whole)
-        said = _ALONE.sub("-", plain(phrase))
+        said = _ALONE.sub("-", in_figures(plain(phrase)))
         last = said.rpartition("=")[2]
         found = list(islice(numbers(last), 2)) or list(islice(numbers(said), 2))
         if (
