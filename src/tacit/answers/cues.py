@@ -57,7 +57,7 @@ JUDGED = re.compile(
 )
 """What an answer is called where it is judged and not given."""
 
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
 def _both_forms(words: str) -> list[str]:
@@ -111,17 +111,18 @@ _NOUN = (
     r"(?: (?:choice|option|key|letter))?(?![A-Za-z])|ans(?=[.:= *]))"
     # "Answer 1:", "Answer (in dollars):", "the answer to the question is", "the answer, in dollars, is"
     r"[\"'`)\]}]{0,2}[*_]{0,3}[ \t]{0,3}(?:#?\d{1,2}(?=[ ]?[:：]))?(?:\([^()\n]{1,40}\)[*_ ]{0,3})?"
-    r"(?:(?:to|for|of)\b[^.:=?!\n]{1,80}?(?=[ :=])|,[^.:=?!\n,]{1,60},)?[*_ ]{0,4}"
+    r"(?:(?:to|for|of|in|as|from)\b[^.:=?!\n]{1,80}?(?=[ :=])|,[^.:=?!\n,]{1,60},)?[*_ ]{0,4}"
 )
 ENGLISH = re.compile(
-    r"(?P<json>[\"'](?:final[_ ]?|correct[_ ]?)?answer[\"'][ \t\n]{0,8}:)"
+    r"(?:(?=[\"'\#])|(?<![A-Za-z])(?=[abcfirs])|^)"  # where a cue can begin: most places of a text are passed at once
+    r"(?:(?P<json>[\"'](?:final[_ ]?|correct[_ ]?)?answer[\"'][ \t\n]{0,8}:)"
     r"|(?P<hash>(?<!\#)\#{4}(?!\#))"
     r"|(?P<reverse>\b(?:is|are) (?:(?:therefore|thus|indeed|hence) )?(?:the|our|my) (?:(?:final|correct|right|best) )*"
-    r"(?:answer|option|choice)\b(?! is\b))"
-    rf"|{_NOUN}(?:(?P<is>{_IS}(?![A-Za-z])(?! not\b))|(?P<label>[:：=]|[-–—](?=[ ])|[-=]>|[→⇒|])"
+    r"(?:answer|option|choice)\b(?! is\b|[*_ ]{0,3}[:：=]))"
+    rf"|{_NOUN}(?:(?P<is>{_IS}(?![A-Za-z])(?! not\b))|(?P<label>[:：=]|(?<=ans)\.(?= )|[-–—](?=[ ])|[-=]>|[→⇒|])"
     r"|(?P<head>[*_\#: \t]{0,8}(?=\n)))"
     r"|(?P<weak>^[^\w\n]{0,8}(?P<option>A|Solution|(?:Final )?Result|Output|Conclusion|Final)[*_ ]{0,3}[:：=]"
-    r"|\b(?:result|solution|final (?:value|result))[*_ ]{0,3} (?:is|are|:)(?![A-Za-z]))",
+    r"|\b(?:result|solution|final (?:value|result))[*_ ]{0,3} (?:is|are|:)(?![A-Za-z])))",
     re.IGNORECASE | re.MULTILINE,
 )
 """What may announce an answer. ``label`` and ``head`` are "Answer:" and a heading, ``is`` is a sentence, ``reverse``
@@ -136,7 +137,7 @@ _ADJECTIVES = r"(?:(?:the|this|that|my|our|your|an?|final|correct|right|above|wh
 DOUBTED = re.compile(
     r"\b(?:if|whether|hop(?:e|ing)|unless|assum(?:e|ing)|suppose|verif\w+|(?:double-?)?check\w*|confirm\w*|make sure"
     r"|ensure|why|what|how|n['’]t think|n['’]t believe|in case|like|wrong|incorrect|previous|initial|other|not|no"
-    rf"|neither|expected)\s+(?:that\s+)?{_ADJECTIVES}",
+    rf"|neither|expected|(?:format|form|template)[:,]?)\s+(?:that\s+)?[\"'“*]{{0,2}}{_ADJECTIVES}",
     re.IGNORECASE,
 )
 """What stands before an "answer" that is not given: "let me verify the answer", "I hope this answer"."""

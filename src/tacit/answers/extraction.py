@@ -134,7 +134,9 @@ _BOX_OR_BRACE = re.compile(
     r"|\\\\(?!boxed|fbox|framebox)|\\[{}]|[{}]"
     r"|\\boxed[ \t]{0,8}(?P<bare>[-−+]?\d+(?:[.,/]\d+)*|[A-Z](?![A-Za-z]))"
 )
-_BETWEEN_BOXES = re.compile(r"(?:[\s,;$&、，]|\\[()\[\],; ]|\*\*|(?:and|or|und|y|et|и|和|或)\b){0,12}")
+_BETWEEN_BOXES = re.compile(
+    r"(?:[\s,;$&、，]|[A-Za-z](?:_\w)? ?=|\\[()\[\],; ]|\*\*|(?:and|or|und|y|et|и|和|或)\b){0,12}"
+)
 _GAP = 40
 """Characters between boxes of one statement."""
 _BOXES = 20

@@ -23,7 +23,7 @@ _MATHS = re.compile(
     r"|\\\((?:[^\\]|\\(?![()])){1,999}\\\)|\\\[(?:[^\\]|\\(?![\[\]])){1,2000}\\\]"
 )
 _DELIMITERS = {"\\(": 2, "\\[": 2, "$$": 2}
-_BOLD = re.compile(r"(?<![\w)*])(\*\*|__)(?=[^\s*_])([^*\n]{0,999}?[^\s*])\1(?![\w*])")
+_BOLD = re.compile(r"(?<![\w)*])(\*\*|__)(?=[^\s*_])([^*\n]{0,999}?[^\s*])\1(?![A-Za-z0-9*])")
 _STRAY_BOLD = re.compile(r"\*\*(?=\s|$)|(?<!\S)\*\*")
 _QUOTES = "\"'“”‘’„‟«»‹›`"
 _PAIRS = {
@@ -46,7 +46,8 @@ _MONEY = re.compile(rf"(?:US|CA|AU|NZ|HK|C|A|R)?\\?[{_CURRENCY}]\s?(?=[-−]?[\d
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?=$|[.]\d| [^\W\d]|[%°])")
 _COMMA_SPACED = re.compile(r"\d{1,3}(?:, ?\d{3})*, 0\d\d(?:, ?\d{3})*(?![\d,])")
 _HALF_DAY = re.compile(r"(?<=\d)\s?([ap])\. ?m\b\.?", re.IGNORECASE)
-_GLOSS = re.compile(r"(.*[\d}%\]$])\s*\((?!mod\b|base\b)[^()]*[^\W\d_]{2,}[^()]*\)", re.DOTALL)
+_GLOSS = re.compile(r"(?<=[\d}%\]$]) \((?!mod\b|base\b)[^()]*[^\W\d_]{2,}[^()]*\)(?=\s|$)")
+_CLOSING_TAGS = re.compile(r"(?:\s*</[A-Za-z_]{1,20}>){1,9}\s*$")
 _FENCE = re.compile(r"```\w*\n?([\s\S]*?)\n?```")
 _ENVIRONMENT = re.compile(r"\\begin\{(equation|align|gather|math|displaymath|center)(\*?)\}([\s\S]*)\\end\{\1\2\}")
 
@@ -66,7 +67,7 @@ _NOTHING = re.compile(
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
-    r"(?:i(?: am|['’]m)?|we|it|this|the (?:answer|question|problem))?\s*"
+    r"(?:i(?: am|['’]m)?|we|(?:it|this|that)(?: is|['’]s)?|the (?:answer|question|problem))?\s*"
     r"(?:sorry\b|unable to|can ?not\b|can['’]t|could ?n['’o]t|do(?:es)? ?n['’o]t (?:know|have)|don['’]t|apologi[sz]e|"
     r"unknown$|undetermined|not (?:sure|known|provided|given|available|enough|specified|able|possible to)|insufficient|"
     r"impossible to (?:determine|say|know|tell|answer)|no (?:answer|idea|clue)|as an ai\b)",
@@ -81,8 +82,8 @@ _CHOICE = re.compile(
     re.IGNORECASE,
 )
 _OTHER_CHOICE = re.compile(r"(?<!\w)(?:\([a-j]\)|[a-j]\))(?=\s)", re.IGNORECASE)
-_SUM = r"(?:[\d\s.,$€£%()+\-−–*/×÷·^]|\\(?:times|cdot|div)\b)*"
-_WORKED = re.compile(rf"(?=[-−]?[$€£(\d]){_SUM}(?:={_SUM})*= *([-−]?[$€£]?\d.*)", re.DOTALL)
+_SUM = r"(?:[\d\s.,$€£%(){}+\-−–*/×÷·^]|\\(?:times|cdot|div|[dt]?frac|sqrt)\b)*"
+_WORKED = re.compile(rf"(?=[-−]?[$€£(\d\\]){_SUM}(?:={_SUM})*= *([-−]?[$€£]?\d.*)", re.DOTALL)
 _SENTENCE = re.compile(
     r"[^\W\d_][^\\=]{2,120}?\s(?:is|are|was|were|equals|will be|would be|should be|has|have|had|costs?|gets?|makes?"
     r"|needs?|takes?|earns?|spent|sold|paid|left with)\s+"
@@ -112,6 +113,7 @@ def tidy(answer: str) -> str:
     if answer.isascii() and answer.isalnum():  # by far the commonest
         return answer
     answer = _HALF_DAY.sub(lambda half: f" {half[1].lower()}m", answer.strip())
+    answer = _CLOSING_TAGS.sub("", answer)
     fence = _FENCE.fullmatch(answer)
     answer = fence[1] if fence else answer
     pictured = answer
@@ -120,14 +122,14 @@ def tidy(answer: str) -> str:
         return pictured.strip()
     for _ in range(6):
         before = answer
-        answer = _undelimited(_edges(answer))
+        answer = _edges(_undelimited(answer))
         if answer == before:
             break
     answer = _MONEY.sub("", answer)
     answer = _SPACED.sub(lambda number: re.sub(r"\s", "", number[0]), answer)
     if _COMMA_SPACED.fullmatch(answer):
         answer = answer.replace(", ", "").replace(",", "")
-    answer = _GLOSS.sub(r"\1", answer) if answer.endswith(")") and _GLOSS.fullmatch(answer) else answer
+    answer = _GLOSS.sub("", answer)
     ending = ENDINGS.search(answer)
     return answer[: ending.start()] if ending and re.search(r"\d['’]?\s?$", answer[: ending.start()]) else answer
 
@@ -139,7 +141,7 @@ def _edges(answer: str) -> str:
     if answer[:1] in _QUOTES or answer[-1:] in _QUOTES:
         # The prime of f' and of 6' is no quote, unless one opens.
         answer = answer.strip(_QUOTES) if answer[:1] in _QUOTES else answer.rstrip('"“”»›`')
-    for place, rest in ((-1, slice(None, -1)), (0, slice(1, None))):
+    for place, rest in ((0, slice(1, None)), (-1, slice(None, -1))):
         closer = answer[place : place + 1 or None]
         kinds = next((kinds for kinds in ("[]()", "{}") if closer and closer in kinds[1::2]), "")
         opened, closed = (sum(map(answer.count, kinds[first::2])) for first in (0, 1))
@@ -206,7 +208,7 @@ def valued(answer: str) -> str:
     if letter is not None:
         return letter
     worked = _WORKED.fullmatch(answer)
-    if worked is not None and re.search(r"\d\s*[-+*/×÷·^−–\\]", answer[: worked.start(1)]):
+    if worked is not None and re.search(r"\d\s*[-+*/×÷·^−–]|\\", answer[: worked.start(1)]):
         return tidy(worked[1])
     sentence = _SENTENCE.fullmatch(answer)
     if sentence is None:

@@ -38,11 +38,12 @@ _REVERSED = re.compile(
     re.IGNORECASE,
 )
 _ASKED = re.compile(r"\b(?:if|whether|what|which)\W+$", re.IGNORECASE)
+_AGAIN = re.compile(r"(?:the |my )?(?:final |correct )?answer\b", re.IGNORECASE)
 _TALKED = r"(?:confidence|explanation|reasoning)\b"
 _SENTENCE_END = re.compile(
     rf"(?<!\\)[.!?](?=\s|$|\*|[\"'”’)])|[。！？।॥۔؟]|;|\s+\|\s|[,;(]?\s*\b(?:{_TALKED}|(?:because|since)\b)"
     r"|,? (?:so|which|as|where)\b"
-    r"|, (?:not|but|then|thus|therefore|hence|when|while|after|given|assuming|making|meaning)\b"
+    r"|, (?:the|an?|who|not|but|then|thus|therefore|hence|when|while|after|given|assuming|making|meaning)\b"
     r"|，(?!\d)|(?<=\d), (?!(?:and|or)\b)(?=[a-z]{3})",
     re.IGNORECASE,
 )
@@ -64,6 +65,7 @@ _JSON_VALUE = re.compile(
     r"\s{0,8}(\"(?:[^\"\\]|\\.){0,2000}\"|'[^'\n]{0,500}'|[-\d.eE+]{1,100}|true|false|\[[^\[\]]{0,2000}\])"
 )
 _BULLET = re.compile(r"[-*•+▪‣>]\s+|\d{1,2}[.)]\s+(?=\S)")
+_UNDERLINE = re.compile(r"\A[-=]{3,}[ \t]*\n")
 _RULE = re.compile(r"[\s|:\-]*-[\s|:\-]*")
 _WHOLE = re.compile(r"\$[^$]{1,100}\$|[-−]?[$€£]?\d[\d.,/ ]*%?|\(?[A-J]\)?")
 
@@ -114,6 +116,8 @@ class _Cue:
         self.before = text[max(0, match.start() - 80) : match.start()].rpartition("\n")[2]
         self.opens = LINE_OPENS.fullmatch(self.before) is not None
         self.label = any(self.named.get(name) is not None for name in ("label", "json", "hash", "head"))
+        # What is quoted is said, and says nothing about the answer.
+        self.quoted = text[match.end() : match.end() + 3].lstrip(" *")[:1] in tuple("\"'“«`")
         if self.foreign:
             self.label = match[0].rstrip(" *_\t")[-1:] in (":", "：", "=")
 
@@ -143,11 +147,11 @@ class _Cue:
 
     def _is_chatter(self, answer: str) -> bool:
         if self.label:
-            return bool(self.named.get("hash")) and HEADING.match(answer) is not None
-        return (JUDGED if self.foreign else CHATTER).match(answer) is not None
+            return (HEADING.match(answer) if self.named.get("hash") else _AGAIN.match(answer)) is not None
+        return not self.quoted and (JUDGED if self.foreign else CHATTER).match(answer) is not None
 
     def _rank(self, answer: str) -> float:
-        rank = _rank(answer, self.label)
+        rank = 3.0 if self.quoted and len(answer.split()) <= _PROSE else _rank(answer, self.label)
         if self.named.get("hash") and rank < 3 and self.text.find("\n", self.match.end()) >= 0:
             return 0.0
         if self.in_code and self.named.get("label") == "=" and not answer[:1].isdigit():
@@ -203,7 +207,9 @@ def _after(text: str, match: re.Match[str], label: bool) -> str | None:
 
 def _below(rest: str) -> str | None:
     """The answer on the lines after its cue: mathematics, code, a table, a list or a line."""
-    rest = rest.lstrip(" \t\n*_=")
+    rest = _UNDERLINE.sub("", rest.lstrip(), count=1).lstrip(" \t\n*_=")
+    if rest.startswith("\\begin{"):
+        return tidy(rest.split("\n\n", 1)[0])
     for opener, closer in (("\\[", "\\]"), ("$$", "$$"), ("```", "```")):
         if rest.startswith(opener):
             end = rest.find(closer, len(opener))
