@@ -49,6 +49,7 @@ _FUNCTION = re.compile(
 )
 _BARE_ROOT = re.compile(r"(?<![\\a-zA-Z])sqrt ?([0-9]+(?:\.[0-9]+)?)")
 _BARE_BASE = re.compile(r"(?<![\\a-zA-Z])log_?(2|10)(?= ?\()")
+_NEGATIVE_POWER = re.compile(r"\^ ?(-[0-9]+)(?![0-9.])")  # TeX would raise the sign alone
 _IMAGINARY = re.compile(r"(?<![a-zA-Z\\])I(?![a-zA-Z])")
 _COMPLEX = re.compile(r"(?=.*[0-9]|[-+]I)(?:[-+*/()0-9.^I {}]|\\(?:sqrt|frac|pi|cdot|times)(?![a-zA-Z]))+")
 _UNION = re.compile(r"(?<=[)\]}]) ?(?:U|union) ?(?=[(\[{\\])")
@@ -111,7 +112,7 @@ def _typesetting(text: str) -> str:
         text = _inside_box(text)
     text = conventions.money(text).replace("~", " ").replace("{,}", ",").replace("\\mathbb R", "\\mathbb{R}")
     text = text.replace("**", "^" if text.strip("*`") == text else "**")
-    text = _functions(text)
+    text = _functions(_NEGATIVE_POWER.sub(r"^{\1}", text))
     if "\\frac" in text or "\\sqrt" in text:
         text = _braced_arguments(text)
     return text
