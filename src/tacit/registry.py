@@ -45,7 +45,7 @@ KINDS = {
 }
 
 BUILT_IN: dict[str, dict[str, str]] = {
-    "task": {"maths": "tasks.maths"},
+    "task": {"maths": "tasks.maths", "python": "tasks.code"},
     "source": dict.fromkeys(("testbed", "file", "hub"), "tasks.sources"),
     "reward": dict.fromkeys(("majority", "random", "format"), "rewards"),
     "verifier": {
