@@ -61,6 +61,7 @@ def task_of(settings: Settings) -> Task:
     """The task that the settings name."""
     part = registry.get("task", settings.task)
     task: Task = part() if isinstance(part, type) else part
+    task.permit(settings.allow_code)
     return task
 
 

@@ -233,6 +233,7 @@ class Settings:
         task: What kind of problems they are: how they are asked, where an answer is found, when two are the same.
         instruction: Appended to every problem, "" for none. Default: the bank's, else the task's. It belongs to the
             fingerprint: memories are valid for one instruction only.
+        allow_code: Programs that the model writes may run here, in a sandbox, where the task needs it (docs/tasks.md).
         device: Where the model runs: auto, cpu, cuda, cuda:1, ...
         dtype: Of the weights: float32, bfloat16 or float16.
         threads: CPU threads. Default: torch's choice; for the testbed one for a product (so small a model loses more to
@@ -254,6 +255,7 @@ class Settings:
     model: str = "testbed"
     task: str = _of("task", "maths")
     instruction: str | None = None
+    allow_code: bool = False
     device: str = "auto"
     dtype: str = "float32"
     threads: int | None = None
