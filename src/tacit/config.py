@@ -230,9 +230,12 @@ class Settings:
 
     Attributes:
         model: A causal language model: testbed, a folder, or a Hub id.
-        task: What kind of problems they are: how they are asked, where an answer is found, when two are the same.
+        task: What kind of problems they are: a name that `tacit tasks` lists, or a TOML file. It says how they are
+            asked, where an answer is found, when two are the same. Default: the bank's, else what the data ask for.
         instruction: Appended to every problem, "" for none. Default: the bank's, else the task's. It belongs to the
             fingerprint: memories are valid for one instruction only.
+        system: System message, for models with a chat template. Default: the bank's, else the task's.
+        stop: Strings that end a response, besides the task's own.
         allow_code: Programs that the model writes may run here, in a sandbox, where the task needs it (docs/tasks.md).
         device: Where the model runs: auto, cpu, cuda, cuda:1, ...
         dtype: Of the weights: float32, bfloat16 or float16.
@@ -253,8 +256,10 @@ class Settings:
     """
 
     model: str = "testbed"
-    task: str = _of("task", "maths")
+    task: str | None = _of("task", None)
     instruction: str | None = None
+    system: str | None = None
+    stop: tuple[str, ...] = ()
     allow_code: bool = False
     device: str = "auto"
     dtype: str = "float32"
@@ -272,7 +277,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         registry.load(self.plugins)
-        registry.known("task", self.task)
+        if self.task is not None:
+            if self.task.endswith(".toml"):  # its contents go wherever the settings go
+                object.__setattr__(self, "task", registry.get("task", "toml").inline(self.task))
+            registry.known("task", self.task.partition(":")[0])
         if self.verifier is not None:
             registry.known("verifier", self.verifier)
         require(self.threads is None or self.threads >= 1, f"threads is {self.threads}; it must be at least 1")

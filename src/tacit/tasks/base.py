@@ -39,10 +39,6 @@ class Task(ABC):
         """The task as it reads responses to one problem, given by its text: itself, unless reading needs the text."""
         return self
 
-    def shown(self, problem: str, number: int) -> str:
-        """The text of a problem as response ``number`` to it is asked for: always the same, unless a task varies it."""
-        return problem
-
     def permit(self, code: bool) -> None:
         """Let this task be chosen, whether or not the operator allows programs that a model writes to run.
 

@@ -103,7 +103,7 @@ def family_matrix(config: TransferConfig) -> dict[str, Any]:
         zero = {one.problem.id: one.zero_shot for one in agent.answer(asked, use_memory=False)}
         pairs = [(memory, problem) for family in families for memory in memories[family] for problem in asked]
         responses = under(agent, pairs)
-    graders = {problem.id: Grader(problem) for problem in asked}
+    graders = {problem.id: Grader(problem, agent.task) for problem in asked}
     cells: dict[tuple[str, str], list[Gain]] = {}
     owner = {memory.id: family for family in families for memory in memories[family]}
     home = {problem.id: family for family in families for problem in targets[family]}
@@ -205,7 +205,7 @@ def _scored(
     """Accuracy without memory, and gains of the memory's, the routed and the verifier's own answers, paired."""
     rows = []
     for problem, one, alone in zip(problems, answered, verified, strict=True):
-        grader, plain, memory = Grader(problem), one.zero_shot, one.memory or one.zero_shot
+        grader, plain, memory = Grader(problem, one.zero_shot.task), one.zero_shot, one.memory or one.zero_shot
         arms = (
             (plain.answers, plain.greedy_answer),
             (memory.answers, memory.greedy_answer),
