@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from tacit.answers import sandbox
 from tacit.answers.vote import vote_by
+from tacit.assembly import task_of
+from tacit.config import Settings
 from tacit.errors import ConfigError, DataError
 from tacit.tasks import code_inputs, code_text
 from tacit.tasks.code import Python, from_row
@@ -164,6 +167,12 @@ def test_inputs_are_like_the_known_ones() -> None:
         assert 1 <= len(numbers) <= 3 and all(3 <= one <= 8 for one in numbers)
         assert 1 <= len(letters) <= 3 and set(letters) <= set("abc") and 2 <= number <= 9 and type(named["k"]) is bool
     assert code_inputs.like([]) == []
+    lines = [sandbox.call([line], {}) for line in ("3 apples and 4 pears", "0 apples and 12 pears")]
+    assert set(code_inputs.like(lines)) == {
+        sandbox.call([f"{one} apples and {other} pears"], {}) for one, other in ((3, 12), (0, 4))
+    }
+    for text in code_inputs.like([sandbox.call(["2024-Ab"], {}), sandbox.call(["13/C"], {})]):
+        assert re.fullmatch(r"[01234]{4}-[AC]b|[01234]{2}/[AC]", sandbox.values.decode(text)[1][0])
 
 
 def test_inputs_have_the_types_of_a_signature() -> None:
@@ -214,7 +223,7 @@ def test_responses_bring_inputs_of_their_own() -> None:
     task = Python().on("Write a function named f.")
     same_but_one = ["```\ndef f(x):\n    return x\n```", "```\ndef f(x):\n    return 0 if x == 77 else x\n```"]
     answers = [str(task.extract(text)) for text in same_but_one]
-    assert task.group(answers) == [[0], [1]]  # not an input is known: equal text alone is equal
+    assert task.group(answers) == [[0, 1]]  # nobody shows the input on which they differ
     with_test = str(task.extract("```\ndef f(x):\n    return x + 0\nassert f(77) == 77\nprint(f(1))\n```"))
     assert with_test.endswith("# f(1)\n# f(77)")
     assert task.group([*answers, with_test]) == [[0, 2], [1]]
@@ -226,6 +235,22 @@ def test_inputs_come_from_annotations_where_nobody_shows_any() -> None:
     bodies = ("return n * n", "return n ** 2", "return 2 * n")
     answers = [f"def f(n: int) -> int:\n    {body}" for body in bodies]
     assert Python().group(answers) == [[0, 1], [2]]
+
+
+@runs
+def test_inputs_are_of_the_kind_that_fits_where_nothing_says_it() -> None:
+    bodies = ("return sum(a) + b", "return b + sum(a)", "return b - sum(a)", "raise ValueError")
+    task = Python().on("def f(a, b):\n    'Sums a list and a number.'")
+    assert task.group([f"def f(a, b):\n    {body}" for body in bodies]) == [[0, 1], [2]]
+    assert task.group([f"def f(a, b):\n    {body}" for body in bodies[3:]]) == [[0]]
+
+
+@runs
+def test_only_equal_code_is_the_same_where_no_input_is_known() -> None:
+    answers = [f"def f(x):\n    return {result}" for result in ("x['a']", "x.get('a')", "x['a']")]
+    assert Python().on("def f(x):").group(answers) == [[0, 2], [1]]
+    assert Python().on("def f(x):").same(answers[0], answers[2])
+    assert not Python().on("def f(x):").same(answers[0], answers[1])
 
 
 @runs
@@ -319,9 +344,11 @@ def test_a_program_or_asserts_are_references_too() -> None:
             task.gold(written)
 
 
+@runs
 def test_running_code_is_off_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="--allow-code"):
-        Python().permit(False)
+        task_of(Settings(task="python"))
+    assert isinstance(task_of(Settings(task="python", allow_code=True)), Python)
     monkeypatch.setattr(sys, "platform", "darwin")
     sandbox.check.cache_clear()
     with pytest.raises(ConfigError, match="Linux alone"):

@@ -39,7 +39,7 @@ class Task(ABC):
         """The task as it reads responses to one problem, given by its text: itself, unless reading needs the text."""
         return self
 
-    def permit(self, code: bool) -> None:
+    def permit(self, code: bool) -> None:  # noqa: B027 - most tasks run nothing
         """Let this task be chosen, whether or not the operator allows programs that a model writes to run.
 
         Raises:

@@ -55,7 +55,7 @@ class Python(Task):
             return True
         calls = self._calls([one, other])
         first, second = (self._results(code, calls) for code in codes)
-        return first == second and _works(first)
+        return bool(calls) and first == second and _works(first)
 
     def group(self, answers: Sequence[str | None]) -> list[list[int]]:
         """Indices of answers that behave the same, the largest group first. In no group is a program that works on no
@@ -121,7 +121,19 @@ class Python(Task):
         if known:
             return [*known, *code_inputs.like(shown or own)]
         heads = Counter(code_text.head(code, self._wanted.name) for code in codes)
-        return code_inputs.annotated(self._wanted.header or min(heads, key=lambda one: (-heads[one], one), default=""))
+        head = self._wanted.header or min(heads, key=lambda one: (-heads[one], one), default="")
+        return code_inputs.annotated(head) or self._fitting(code_inputs.kinds(head), codes)
+
+    def _fitting(self, kinds: list[list[str]], codes: Sequence[str]) -> list[str]:
+        """Of several lists of calls the one on which most programs never fail; none where most do on each."""
+        every = [call for calls in kinds for call in calls]
+        works = [dict(zip(every, self._results(code, every), strict=True)) for code in codes]
+
+        def count(calls: list[str]) -> int:
+            return sum(sandbox.FAILED not in [given[call] for call in calls] for given in works)
+
+        best = max(kinds, key=count, default=[])
+        return best if 2 * count(best) > len(codes) else []
 
     def _results(self, code: str, calls: Sequence[str]) -> tuple[str, ...]:
         name = self._wanted.name or code_text.called(code)

@@ -1,7 +1,8 @@
 """Further inputs for a function, like those that are known, or as its annotations say: seeded, small and harmless.
 
 Builds on answers' values. An input that no problem would give is worse than none: right programs differ on it. So
-numbers stay within the range of those that are known, texts within their letters, and nothing is empty that never was.
+numbers stay within the range of those that are known, texts within their words and letters, and nothing is empty that
+never was.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import ast
 import json
 import random
+import re
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any
 
 from tacit.answers.sandbox import call, values
@@ -17,6 +20,7 @@ from tacit.answers.sandbox import call, values
 COUNT = 8
 _ROUNDS = 4 * COUNT
 _LETTERS = "abcde"
+_KINDS = ("int", "list[int]", "str", "list[str]", "list[list[int]]")
 
 
 def like(known: Sequence[str]) -> list[str]:
@@ -41,12 +45,7 @@ def like(known: Sequence[str]) -> list[str]:
 
 def annotated(header: str) -> list[str]:
     """Calls with the types of a signature; none where an argument without a default has no known type."""
-    try:
-        arguments = ast.parse(f"{header} pass").body[0].args  # type: ignore[attr-defined]
-    except SyntaxError:
-        return []
-    places = [*arguments.posonlyargs, *arguments.args]
-    places = places[: len(places) - len(arguments.defaults)]
+    places = _places(header)
     drawn = random.Random(header)
     made: list[tuple[list[Any], dict[str, Any]]] = []
     for size in range(_ROUNDS):
@@ -55,6 +54,26 @@ def annotated(header: str) -> list[str]:
         except KeyError:
             return []
     return _distinct(made, ()) if places else []
+
+
+def kinds(header: str) -> list[list[str]]:
+    """For a signature without types: calls with arguments of some kinds, the same kinds in each list."""
+    count = len(_places(header))
+    if not count:
+        return []
+    rows = product(_KINDS, repeat=count) if count < 3 else [(kind,) * count for kind in _KINDS]
+    heads = [", ".join(f"a{place}: {kind}" for place, kind in enumerate(row)) for row in rows]
+    return [annotated(f"def f({head}):") for head in heads]
+
+
+def _places(header: str) -> list[ast.arg]:
+    """The arguments of a signature that have no default."""
+    try:
+        arguments = ast.parse(f"{header}\n    pass").body[0].args  # type: ignore[attr-defined]
+    except SyntaxError:
+        return []
+    places = [*arguments.posonlyargs, *arguments.args]
+    return places[: len(places) - len(arguments.defaults)]
 
 
 def _distinct(made: Iterable[tuple[list[Any], dict[str, Any]]], known: Sequence[str]) -> list[str]:
@@ -77,10 +96,8 @@ def _vary(drawn: random.Random, seen: Sequence[Any]) -> Any:  # noqa: PLR0911 - 
         return drawn.randint(min(same), max(*same, min(same) + 5))
     if isinstance(value, float):
         return round(drawn.uniform(min(same), max(same) + 1), 2) if all(abs(one) < 1e9 for one in same) else value
-    if isinstance(value, str | bytes):
-        size = drawn.randint(min(map(len, same)), max(map(len, same)))
-        pieces = [one[place : place + 1] for one in same for place in range(len(one))]
-        return type(value)().join(drawn.choices(pieces, k=size)) if pieces else value
+    if isinstance(value, str):
+        return _words(drawn, value, same)
     if isinstance(value, list | set | frozenset):
         items = [item for one in same for item in (one if isinstance(one, list) else sorted(one, key=repr))]
         if not items:
@@ -93,6 +110,22 @@ def _vary(drawn: random.Random, seen: Sequence[Any]) -> Any:  # noqa: PLR0911 - 
     if isinstance(value, dict):
         held = [item for one in same for item in one.values()]
         return {key: _vary(drawn, held) for key in value}
+    return value
+
+
+def _words(drawn: random.Random, value: str, seen: Sequence[str]) -> str:
+    """A text of seen words at their places; a single word of seen letters and digits, its other characters kept."""
+    words = value.split(" ")
+    rows = [one.split(" ") for one in seen]
+    if len(words) > 1:
+        alike = [row for row in rows if len(row) == len(words)]
+        if len(alike) > 1:
+            return " ".join(drawn.choice(column) for column in zip(*alike, strict=True))
+        return " ".join(drawn.choice([word for row in rows for word in row]) for _ in words)
+    text = "".join(seen)
+    for pattern in ("[0-9]", "[a-z]", "[A-Z]"):
+        known = re.findall(pattern, text)
+        value = re.sub(pattern, lambda _, known=known: drawn.choice(known), value)
     return value
 
 

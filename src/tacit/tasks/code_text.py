@@ -56,7 +56,7 @@ class Wanted:
 
     Attributes:
         name: the function's; None where the problem says none.
-        header: its signature, "def f(x: int) -> int:"; "" where the problem shows none.
+        header: its signature, "def f(x: int) -> int:", and its imports; "" where the problem shows none.
         prelude: what the problem defines besides: imports, helpers.
         examples: calls that it shows.
     """
@@ -123,8 +123,9 @@ def _from_code(text: str) -> str:
 
 
 def _head(function: _Function) -> str:
-    """A function's signature."""
-    bare = ast.FunctionDef(function.name, function.args, [ast.Pass()], [], function.returns)
+    """A function's signature, and what it imports before anything else."""
+    imports = [node for node in function.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    bare = ast.FunctionDef(function.name, function.args, [*imports, ast.Pass()], [], function.returns)
     return ast.unparse(ast.fix_missing_locations(bare)).rpartition("\n")[0]
 
 
@@ -282,9 +283,10 @@ class _Bare(ast.NodeTransformer):
 
 
 def _empty(function: _Function) -> bool:
-    """Whether a function has a head alone: a docstring, pass or an ellipsis for a body."""
+    """Whether a function has a head alone: imports, a docstring, pass or an ellipsis for a body."""
     return all(
-        isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        isinstance(node, ast.Pass | ast.Import | ast.ImportFrom)
+        or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
         for node in function.body
     )
 
