@@ -6,6 +6,7 @@ import json
 import random
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tacit.config import Settings
 from tacit.errors import ConfigError, DataError
 from tacit.tasks import code_inputs, code_text
 from tacit.tasks.code import Python, from_row
+from tacit.tasks.sources import fitting, load
 
 runs = pytest.mark.skipif(sys.platform != "linux", reason="candidates run on Linux alone")
 
@@ -320,6 +322,19 @@ def test_rows_of_humaneval_and_mbpp(row: dict[str, Any]) -> None:
     ]
     assert task.right(answers, gold) == [True, False, True, False, False, row is HUMANEVAL]
     assert "== {2}" not in text and row.get("canonical_solution", row.get("code")) not in text
+
+
+def test_files_of_such_rows_speak_for_the_task(tmp_path: Path) -> None:
+    file = tmp_path / "functions.jsonl"
+    file.write_text("\n".join(map(json.dumps, (HUMANEVAL, MBPP))))
+    problems = load(str(file))
+    assert fitting(problems) == "python" and [one.text for one in problems] == [
+        (from_row(row) or ("",))[0] for row in (HUMANEVAL, MBPP)
+    ]
+    assert Python().on(problems[0].text).gold(str(problems[0].gold)) == problems[0].gold
+    file.write_text(json.dumps({**MBPP, "test_list": ["pass"]}))
+    with pytest.raises(DataError, match=r"functions\.jsonl line 1: test_list has no call"):
+        load(str(file))
 
 
 def test_what_mbpp_shows_is_a_call_without_its_result() -> None:

@@ -153,7 +153,7 @@ def _tests(name: str, prelude: str, tests: str) -> str:
     return json.dumps({"name": name, "prelude": prelude, "tests": tests}, sort_keys=True)
 
 
-def from_row(row: Mapping[str, Any]) -> tuple[str, str] | None:
+def from_row(row: Mapping[str, Any], where: str = "a row") -> tuple[str, str] | None:
     """Problem and reference of a row whose layout is HumanEval's (prompt, entry_point, test) or MBPP's (text or prompt,
     test_list); None for any other.
 
@@ -178,7 +178,7 @@ def from_row(row: Mapping[str, Any]) -> tuple[str, str] | None:
     before = [str(row.get("test_setup_code") or ""), *map(str, imports if imports is not None else ())]
     name = code_text.tested("\n".join(asserts))
     if not name:
-        raise DataError(f"test_list has no call of a function in it: {str(asserts[:1])[:80]}")
+        raise DataError(f"{where}: test_list has no call of a function in it: {str(asserts[:1])[:80]}")
     example = next((found.source for found in code_text.calls("\n".join(asserts), name)), name)
     problem = f"{text.strip()}\n\nThe function is called like this: `{example}`"
     return problem, _tests(name, "\n".join(filter(None, before)), "\n".join(asserts))
