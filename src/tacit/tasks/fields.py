@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A problem, and the task that its row speaks for: "choice", "number", "python", "maths", or "" where it says none."""
+    """A problem, and the task its row speaks for: "choice", "number", "python", "maths", or "" where it says nothing."""
 
     problem: Problem
     task: str
