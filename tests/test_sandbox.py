@@ -203,7 +203,7 @@ def _altered(tmp_path: Path, old: str, new: str) -> str:
     text = (tmp_path / "limits.py").read_text()
     assert old in text
     (tmp_path / "limits.py").write_text(text.replace(old, new))
-    pool = Pool([sys.executable, "-S", "-s", "-B", str(tmp_path / "zygote.py")], env={})
+    pool = Pool([sys.executable, "-S", "-s", "-B", str(tmp_path / "zygote.py")], dict)
     try:
         return str(pool.run({}, 30).value[0])
     finally:

@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A problem, and the task its row speaks for: "choice", "number", "python", "maths", or "" where it says nothing."""
+    """A problem, and the task its row speaks for: "choice", "number", "python", "maths", or "" where it has none."""
 
     problem: Problem
     task: str

@@ -38,8 +38,8 @@ _ZYGOTE = Path(__file__).resolve().with_name("zygote.py")
 # -S -s: no packages of this environment, of whose variables it has the one by which some Pythons find their library. A
 # fixed hash seed: sets in one order, from run to run.
 _COMMAND = [sys.executable, "-S", "-s", "-B", "-X", "utf8", str(_ZYGOTE)]
-_ENVIRONMENT = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-pool = Pool(_COMMAND, env={**_ENVIRONMENT, "PYTHONHASHSEED": "0"}, cwd="/", start_new_session=True)
+_LIBRARY = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+pool = Pool(_COMMAND, lambda: {**_LIBRARY, "PYTHONHASHSEED": "0"}, cwd="/", start_new_session=True)
 atexit.register(pool.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=pool.forget)
