@@ -71,8 +71,8 @@ def load(source: str, *, seed: int = 0, limit: int | None = None, fields: Sequen
 
 def fitting(problems: Sequence[Problem]) -> str:
     """The task that data speaks for: "choice" where nine in ten problems have options, "number" where every reference
-    answer is a plain number, else "maths". Without reference answers, and of problems that ``load`` did not give, the
-    options alone are looked at."""
+    answer is a plain number, "python" where each is tests of a function, else "maths". Without reference answers, and
+    of problems that ``load`` did not give, the options alone are looked at."""
     if isinstance(problems, Problems):
         return problems.task
     return _task([_by_options(one) for one in problems])
@@ -82,7 +82,7 @@ def _task(tasks: Sequence[str]) -> str:
     if tasks and tasks.count("choice") >= MOSTLY * len(tasks):
         return "choice"
     known = {task for task in tasks if task}
-    return "number" if known == {"number"} else "maths"
+    return known.pop() if known in ({"number"}, {"python"}) else "maths"
 
 
 def _read(item: Problem | Row, named: dict[str, str], seed: int) -> tuple[Read, str]:
