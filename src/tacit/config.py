@@ -140,14 +140,14 @@ class LearnConfig:
     init: str = _of("start", "gaussian")
     label: str = _of("label", "verified")
     reward: str = _of("reward", "majority")
-    min_votes: int = 3
-    min_lead: int = 2
+    min_votes: int = 2
+    min_lead: int = 1
     norm_cap: float = 3.0
     admission: str = _of("admission", "reward")
     admit: float = 0.5
     admit_steps: int = 3
     admit_belief: float = 0.0
-    enough: float = 2.0
+    enough: float = 0.75
     settled: int = 0
     batch: int = 32
     row_tokens: int = 16384
