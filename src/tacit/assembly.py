@@ -50,7 +50,7 @@ def set_threads(settings: Settings, *, products: bool = False) -> int:
     threads.use(None)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    elif settings.model == TESTBED:
+    elif settings.model.partition(":")[0] == TESTBED:
         torch.set_num_threads(1)
         if not products:
             threads.use(threads.cores())
@@ -129,7 +129,7 @@ def load_backbone(
             "--instruction out, or use another bank"
         )
     task = task_of(settings)
-    usual = "" if settings.model == TESTBED else task.instruction
+    usual = "" if settings.model.partition(":")[0] == TESTBED else task.instruction
     instruction = held.get("instruction", said if said is not None else unsaid if unsaid is not None else usual)
     template = Template(instruction, held.get("system", task.system))
     backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device, template=template)

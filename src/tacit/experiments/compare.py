@@ -69,7 +69,7 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
     ]
     for data in config.data:  # a missing file is told now, not cell by cell
         for order in config.orders:
-            ordered(sources.load(data, seed=config.seeds[0], limit=config.limit), order, data)
+            ordered(sources.load(data, seed=config.seeds[0], limit=config.limit, model=config.model), order, data)
     for data in config.training.values():
         sources.load(data, seed=config.seeds[0], limit=1)
     try:

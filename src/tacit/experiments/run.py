@@ -51,7 +51,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
         TacitError: anything a user can mend; what was finished before stays.
     """
     set_threads(config)
-    problems = sources.load(config.data, seed=config.seed, limit=config.limit)
+    problems = sources.load(config.data, seed=config.seed, limit=config.limit, model=config.model)
     check_engine(config)
     folder = RunFolder(config.out, {**config.settings(), "version": __version__})
     with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:

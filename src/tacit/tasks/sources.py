@@ -16,6 +16,7 @@ from tacit import registry
 from tacit.errors import ConfigError, DataError, needed
 from tacit.problem import LONGEST, Problem
 from tacit.registry import register
+from tacit.testbed import check_set, families
 
 TEXT_FIELDS = ("problem", "question", "prompt", "text")
 GOLD_FIELDS = ("answer", "gold", "final_answer", "target")
@@ -23,27 +24,29 @@ ID_FIELDS = ("id", "unique_id")
 FAMILY_FIELDS = ("family", "subject")
 
 
-def load(source: str, *, seed: int = 0, limit: int | None = None) -> list[Problem]:
+def load(source: str, *, seed: int = 0, limit: int | None = None, model: str = "") -> list[Problem]:
     """Problems of a source, in order.
 
     Args:
         source: the name of a registered source, with what it needs after a colon: "testbed" (sets A and B mixed),
-            "testbed:A", "testbed:B"; "hub:NAME" or "hub:NAME:SPLIT" (default: test), which may also name a local
-            data-set folder. Anything else is the path of a JSONL file, absolute or from the working directory, with one
-            object per line (``problem``, optionally ``id``, ``answer`` and ``family``; other usual names of these
-            fields are known).
+            "testbed:A", "testbed:B", "testbed:C" (or its parts "testbed:C:text", "testbed:C:choice", "testbed:C:list");
+            "hub:NAME" or "hub:NAME:SPLIT" (default: test), which may also name a local data-set folder. Anything else
+            is the path of a JSONL file, absolute or from the working directory, with one object per line (``problem``,
+            optionally ``id``, ``answer`` and ``family``; other usual names of these fields are known).
         seed: of the testbed's stream.
+        model: who will be asked; one of the testbed is refused a set whose words it does not know.
         limit: at most so many; 0 or None for all, which the testbed cannot give, being endless.
 
     Raises:
         DataError: missing, empty or malformed data; the message names file and line.
-        ConfigError: no limit for an endless source, or limit < 0.
+        ConfigError: no limit for an endless source, limit < 0, or a set that the model does not know.
     """
     if limit is not None and limit < 0:
         raise ConfigError(f"limit is {limit}; it must be 0 (all) or more")
     limit = limit or None
     if endless(source) and limit is None:
         raise ConfigError(f"{source} is an endless stream; say how many problems with --limit (limit in a file)")
+    check_set(model, source)
     name, rest = _parts(source)
     chosen = list(islice(_unique(registry.get("source", name)(rest, seed, limit), source), limit))
     if not chosen:
@@ -64,11 +67,7 @@ def _parts(source: str) -> tuple[str, str]:
 
 @register("source", "testbed")
 def testbed(which: str, seed: int, limit: int | None) -> Iterator[Problem]:
-    """The testbed's stream: set A, set B, or both mixed."""
-    from tacit.testbed import families
-
-    if which not in ("A", "B", "AB", ""):
-        raise ConfigError(f"the testbed has no set {which!r}; use testbed, testbed:A or testbed:B")
+    """The testbed's stream: a set, or A and B mixed."""
     for item in families.problems(which or "AB", seed):
         yield Problem(item.id, item.text, item.gold, item.family)
 

@@ -120,7 +120,7 @@ def _problems(config: QualityConfig, seed: int) -> tuple[list[Problem], list[Pro
     wanted = config.limit + config.held_out
     data = config.run.data
     if data.partition(":")[0] == "testbed":
-        found = sources.load(data, seed=seed, limit=wanted)
+        found = sources.load(data, seed=seed, limit=wanted, model=config.run.model)
     else:
         found = sources.load(data)
         found = [found[i] for i in generator(seed, data, "quality").permutation(len(found))[:wanted]]
