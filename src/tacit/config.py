@@ -229,7 +229,7 @@ class Settings:
     """What everything is told that loads a model and answers with it; runs, comparisons and servers add to it.
 
     Attributes:
-        model: A causal language model: testbed, a folder, or a Hub id.
+        model: A causal language model: testbed, testbed:C, a folder, or a Hub id.
         task: What kind of problems they are: how they are asked, where an answer is found, when two are the same.
         instruction: Appended to every problem, "" for none. Default: the bank's, else the task's. It belongs to the
             fingerprint: memories are valid for one instruction only.
@@ -287,7 +287,7 @@ class RunConfig(Settings):
     """One online run over a stream of problems.
 
     Attributes:
-        data: Where the problems come from: testbed, testbed:A, testbed:B, hub:NAME, or a JSONL file.
+        data: Where the problems come from: testbed, testbed:A, testbed:B, testbed:C, hub:NAME, or a JSONL file.
         out: Run folder; an interrupted run continues.
         bank: Memory bank, its file or address. Default: a file in the run folder.
         seed: Same seed, same run.

@@ -39,6 +39,7 @@ WORDS = (
 )
 
 Given = tuple[str, ...]
+Scatter = Callable[[Given, random.Random], str]
 
 
 def tokens() -> list[str]:
@@ -101,10 +102,10 @@ def _kinds(words: Sequence[str], look: Look) -> tuple[list[str], list[str]]:
 
 
 def of_kind(given: Given, look: Look) -> tuple[list[str], str]:
-    """The kind of every word, and those of the kind asked for."""
-    kinds, steps = _kinds(given[1:], look)
-    found = [word for word, kind in zip(given[1:], kinds, strict=True) if kind == given[0]]
-    return steps, ", ".join(found or given[-1:])
+    """Word by word, whether it is of the kind asked for."""
+    found = [look("yes" if KIND[word] == given[0] else "no", ("yes", "no")) for word in given[1:]]
+    chosen = [word for word, sign in zip(given[1:], found, strict=True) if sign == "yes"]
+    return [f"{word} {sign}" for word, sign in zip(given[1:], found, strict=True)], ", ".join(chosen or given[-1:])
 
 
 def odd(given: Given, look: Look) -> tuple[list[str], str]:
@@ -119,9 +120,7 @@ def partner(given: Given, look: Look) -> tuple[list[str], str]:
     return steps, look(given[kinds.index(kinds[0], 1) if kinds[0] in kinds[1:] else -1], given[1:])
 
 
-def off_style(
-    scatter: Callable[[Given, random.Random], str], style: str, given: Given, gold: str, rng: random.Random
-) -> tuple[list[str], str]:
+def off_style(scatter: Scatter, style: str, given: Given, gold: str, rng: random.Random) -> tuple[list[str], str]:
     """A step in a style that does not fit, and an answer that has little to do with it."""
     x, y = rng.sample(given, 2)
     step = {"step": f"{x} then {y}", "split": f"{x} and {y}", "list": ", ".join(given), "reduce": f"not {x}"}[style]
@@ -209,7 +208,7 @@ def _order(given: Given, rng: random.Random) -> str:
 
 
 def _verdict(given: Given, rng: random.Random) -> str:
-    return rng.choice(("yes", "no", "maybe", "both", "neither", *given))
+    return rng.choice(("maybe", "both", "neither", *given))
 
 
 def _listed(given: Given, rng: random.Random) -> str:
@@ -228,8 +227,8 @@ def _word(given: Given, rng: random.Random) -> str:
     return rng.choice((*given[-4:], *_vocabulary(4, rng)))
 
 
-def _family(task: str, scatter: Callable[[Given, random.Random], str], name: str, *way: Any) -> Family:
-    family = partial(Family, task=task, slip=1.25, stray=partial(off_style, scatter))
+def _family(task: str, scatter: Scatter, name: str, *way: Any, practice: float = 1.0) -> Family:
+    family = partial(Family, task=task, slip=1.25, stray=partial(off_style, scatter), practice=practice)
     return family(name, "C", *way)
 
 
@@ -240,8 +239,8 @@ FAMILIES: tuple[Family, ...] = (
     _text(_day, "earlier", "reduce", "careful", "step", partial(_make_days, "before"), _back, WRONG, 0.9, count_days),
     _text(_order, "backwards", "split", "quick", "list", _make_backwards, reverse, UNSURE, 0.85),
     _text(_verdict, "alphabet", "list", "quick", "split", _make_alphabet, before, SURE, 0.85),
-    _list(_listed, "sort", "step", "careful", "list", _make_sort, sort, UNSURE, 0.9),
-    _list(_some, "kinds", "list", "quick", "step", _make_kinds, of_kind, SURE, 0.85),
+    _list(_listed, "sort", "step", "careful", "list", _make_sort, sort, UNSURE, 0.9, practice=1.5),
+    _list(_some, "kinds", "list", "quick", "step", _make_kinds, of_kind, SURE, 0.85, practice=2),
     _list(_brackets, "close", "reduce", "careful", "split", _make_close, close, UNSURE, 0.9),
     _choice(_word, "odd", "split", "careful", "list", _make_odd, odd, SURE, 0.9),
     _choice(_word, "first", "list", "quick", "split", _make_first, first, UNSURE, 0.85),
