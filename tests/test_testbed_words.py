@@ -133,7 +133,7 @@ def test_styles_conflict_within_each_task() -> None:
 def test_zero_shot_figures_are_in_their_ranges() -> None:
     rows = evaluate.language_figures(weights.model_path(name="testbed:C"), per_family=20, seed=77, which="C")
     mean = {name: sum(getattr(row, name) for row in rows) / len(rows) for name in ("greedy", "pass1", "vote", "told")}
-    assert 0.20 <= mean["greedy"] <= 0.60
+    assert 0.40 <= mean["greedy"] <= 0.80
     assert 0.30 <= mean["pass1"] <= 0.50
     assert mean["vote"] >= 0.65
     assert mean["told"] >= 0.93
