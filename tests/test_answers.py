@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.answers import pool as answer_pool
+from tacit.answers.marks import is_nothing
 from tacit.answers.vote import correct, equivalent, extract, group, normalise, vote, vote_answers
 from tacit.errors import ConfigError
 
@@ -86,7 +87,7 @@ BALANCED = st.recursive(
 @given(st.text(st.characters(exclude_characters="{}\\")), BALANCED, st.text(st.characters(exclude_characters="{}\\")))
 def test_extract_finds_what_was_boxed(before: str, inside: str, after: str) -> None:
     found = extract(f"{before}\\boxed{{{inside}}}{after}")
-    if inside.strip():
+    if not is_nothing(inside.strip()):  # nothing, "...", "?"
         assert found == inside.strip()
 
 
@@ -127,8 +128,10 @@ NORMAL = [
     ("007", "7"), ("+5", "5"), ("-0", "0"), ("5.0", "5"), (".50", "0.5"), ("-.5", "-0.5"), ("−3", "-3"),
     ("10{,}000", "10000"), ("1,000", "1000"), (r"10,\!080", "10080"), (r"11,\! 111,\! 111", "11111111"),
     (r"1\,000", "1000"), ("1, 000", "1, 000"), ("(1,234)", "(1, 234)"), ("9 2", "9 2"), ("1,2", "1, 2"),
-    (r"\$32,\!348", "32348"), (r"\$18.90", "18.9"), (r"90^\circ", "90"), (r"90^{\circ}", "90"), ("90°", "90"),
-    ("90 degrees", "90"), (r"\cos 30^\circ", r"\cos30^\circ"), ("50%", "50"), (r"50\%", "50"), ("50 percent", "50"),
+    (r"\$32,\!348", "32348 dollars"), ("$18.90", "18.90 dollars"), (r"90^\circ", r"90^\circ"),
+    (r"90^{\circ}", r"90^\circ"), ("90°", r"90^\circ"),
+    ("90 degrees", r"90^\circ"), (r"\cos 30^\circ", r"\cos30^\circ"), ("50%", "50%"),
+    (r"50\%", "50%"), ("50 percent", "50%"),
     (r"\dfrac{1}{2}", r"\frac{1}{2}"), (r"\tfrac12", r"\frac{1}{2}"), (r"\frac 59", r"\frac{5}{9}"),
     (r"\frac{270}7", r"\frac{270}{7}"), (r"\frac{a}\pi", r"\frac{a}{\pi}"), (r"11\sqrt2", r"11\sqrt{2}"),
     (r"\sqrt[3]{2}", r"\sqrt[3]{2}"), (r"\left( 3, \frac{\pi}{2} \right)", r"(3, \frac{\pi}{2})"),
@@ -177,10 +180,10 @@ def test_a_vote_on_integers_starts_no_worker_and_is_fast() -> None:
     answer_pool.pool.close()
     responses = [f"1 + {n} ; Answer: {answer}" for n, answer in enumerate([92, 92, 14, 92, 15, 92, 14, 0])]
     vote(responses)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(200):
         result = vote(responses)
-    assert (time.perf_counter() - start) / 200 < 1e-3
+    assert (time.process_time() - start) / 200 < 1e-3
     assert answer_pool.pool.pids() == []
     assert (result.answer, result.share, result.margin, result.votes, result.lead) == ("92", 0.5, 0.25, 4, 2)
     assert result.agrees == (True, True, False, True, False, True, False, False)

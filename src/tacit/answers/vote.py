@@ -1,6 +1,6 @@
-"""Answers: find one in a response, group those that are equivalent, take a vote.
+"""Answers: group those that are equivalent, take a vote.
 
-Builds on equivalence, normalisation and the pool. The vote is the label that a memory learns from (method.md,
+Builds on extraction and equivalence. The vote is the label that a memory learns from (method.md,
 after TTRL, arXiv 2504.16084), so it says how sure it is and why; nothing here reads a gold answer but ``correct``,
 which only the scorer calls.
 
@@ -10,119 +10,19 @@ which only the scorer calls.
 
 from __future__ import annotations
 
-import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
-from tacit.answers import pool as answer_pool
 from tacit.answers.equivalence import TIMEOUT, decide, equivalent, is_answer
+from tacit.answers.extraction import extract
 from tacit.answers.normalisation import normalise
-from tacit.errors import ConfigError
 
 __all__ = ["Vote", "correct", "equivalent", "extract", "group", "is_answer", "normalise", "vote", "vote_answers"]
 
-# A double backslash is a line break, unless a box follows: some models escape twice.
-_BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox)[ \t\n]{0,8}\{|\\\\(?!boxed|fbox)|\\[{}]|[{}]")
-_CUE = re.compile(
-    r"(?:(?P<is>answer(?:[*_ ]{0,3} is|s are)\b(?! not\b))|answer[*_ ]{0,3}[:=]|####)[*_]{0,3}[ \t]{0,8}:?",
-    re.IGNORECASE,
-)
-_FILLER = re.compile(
-    r"(?:(?:therefore|thus|then|simply|just|hence|equal to|given by)\b|[:,= \t]|\*\*|__){1,8}", re.IGNORECASE
-)
-# Where the answer of a running sentence ends: a full stop that is no decimal point, or a clause.
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$|\*)|;|,? (?:because|since|so|which|as|where)\b|, (?=[a-z]{3})")
-_MATHS = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
-_PATTERN_LIMIT = 1.0
-"""CPU seconds for a task's pattern on one response."""
-_PATTERN_TAIL = 20_000
-"""A task's pattern sees this many last characters of a response."""
-_LINE_LIMIT = 10_000
-_CUES = 50
-"""So many last cues are looked at for one that something follows."""
 _GROUP_LIMITS = 3
 """A grouping may spend this many times the limit of one pair."""
-
-
-def extract(text: str, pattern: str | None = None) -> str | None:
-    r"""The final answer in a response, or None. The first of these that is there counts:
-
-    1. the last balanced ``\boxed{...}`` or ``\fbox{...}`` that is not empty (one cut by the token limit is none);
-    2. the last match of ``pattern``, a regular expression: its group 1, or all of it if it has no group. It runs in the
-       answer worker, so that one that backtracks for ever costs a second;
-    3. after the last "Answer:", "the answer is" or "####": the rest of the line, or of the sentence.
-
-    The last number of a text is never taken for an answer, and digits that stand apart ("9 2") are not joined.
-    """
-    found = _boxed(text)
-    if found is None and pattern is not None:
-        found = _by_pattern(text, pattern)
-    return _phrase(text) if found is None else found
-
-
-def _boxed(text: str) -> str | None:
-    if "boxed" not in text and "fbox" not in text:
-        return None
-    stack: list[int] = []  # where the content of each open brace begins, -1 if the brace is no box
-    last = None
-    for match in _BOX_OR_BRACE.finditer(text):
-        token = match[0]
-        if token == "{":
-            stack.append(-1)
-        elif token == "}":
-            start = stack.pop() if stack else -1
-            if start >= 0 and not text[start : match.start()].isspace() and start < match.start():
-                last = start, match.start()
-        elif token[-1] == "{" and len(token) > 2:
-            stack.append(match.end())
-    return text[last[0] : last[1]].strip() if last else None
-
-
-@lru_cache(maxsize=64)
-def _checked(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"The answer pattern {pattern!r} is not a regular expression: {error}.") from error
-    return pattern
-
-
-def _by_pattern(text: str, pattern: str) -> str | None:
-    reply = answer_pool.search(_checked(pattern), text[-_PATTERN_TAIL:], _PATTERN_LIMIT)
-    return reply.value.strip() if isinstance(reply.value, str) else None
-
-
-def _phrase(text: str) -> str | None:
-    """What follows the last cue that anything follows."""
-    for match in reversed(deque(_CUE.finditer(text), maxlen=_CUES)):
-        line = text[match.end() : match.end() + _LINE_LIMIT].lstrip(" \t*_\n").split("\n", 1)[0]
-        filler = _FILLER.match(line)
-        line = line[filler.end() :] if filler else line
-        answer = _tidy(_sentence(line) if match["is"] else line)
-        if answer and "\\boxed{" not in answer and "\\fbox{" not in answer:  # a box that gets here was cut or empty
-            return answer
-    return None
-
-
-def _sentence(line: str) -> str:
-    maths = _MATHS.match(line)
-    if maths is not None:
-        return maths[0]
-    end = _SENTENCE_END.search(line)
-    return line[: end.start()] if end else line
-
-
-def _tidy(answer: str) -> str:
-    """Without white space, emphasis, a final full stop and dollar signs around it."""
-    answer = answer.strip(" \t\r*`_").rstrip(".").strip(" \t\r*`_")
-    maths = _MATHS.fullmatch(answer)
-    return next(part for part in maths.groups() if part).strip() if maths else answer
-
-
-# ---------------------------------------------------------------- groups, votes
 
 
 def group(answers: Sequence[str | None], timeout: float = TIMEOUT) -> list[list[int]]:

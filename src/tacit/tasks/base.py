@@ -39,10 +39,6 @@ class Task(ABC):
         """The task as it reads responses to one problem, given by its text: itself, unless reading needs the text."""
         return self
 
-    def shown(self, problem: str, number: int) -> str:
-        """The text of a problem as response ``number`` to it is asked for: always the same, unless a task varies it."""
-        return problem
-
     @abstractmethod
     def extract(self, text: str) -> str | None:
         """The final answer in a response; None where there is none."""

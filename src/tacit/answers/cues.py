@@ -1,0 +1,171 @@
+r"""How answers are announced in the main written languages: a plain table, and the expressions made of it.
+
+Builds on nothing. English has a grammar of its own below; every other language is a row: its words for "answer", the
+words that join them to it ("is", "equals"), what may follow the answer in its sentence (a copula at the end), and how a
+next question begins. A row costs nothing in texts that do not use its words.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+LANGUAGES: dict[str, tuple[str, str, str, str]] = {
+    "Arabic": ("الإجابة|الاجابة|إجابة|الجواب|جواب", "هي|هو|هى|تساوي|يساوي", "", "السؤال|سؤال"),
+    "Bengali": ("উত্তর", "হল|হলো|হচ্ছে|হবে", "টি|টা", "প্রশ্ন"),
+    "Bulgarian": ("отговорът|отговор", "е|са", "", "Въпрос"),
+    "Catalan": ("resposta", "és|són", "", "Pregunta"),
+    "Chinese": ("答案|答", "是|为|為|等于|等於|应为|應為|应该是|應該是", "", "问题|問題|题目|題目"),
+    "Czech": ("odpověď|výsledek", "je|zní", "", "Otázka"),
+    "Danish, Norwegian, Swedish": ("svaret|svar", "er|är|blir", "", "Spørgsmål|Spørsmål|Fråga"),
+    "Dutch": ("antwoord", "is|luidt|zijn", "", "Vraag"),
+    "Finnish": ("vastaus", "on", "", "Kysymys"),
+    "French": ("réponse", "est|sont|serait|vaut", "", "Question|Problème"),
+    "German": ("Antwort|Lösung", "ist|lautet|sind|beträgt|wäre", "", "Frage|Aufgabe"),
+    "Greek": ("απάντηση", "είναι", "", "Ερώτηση"),
+    "Hebrew": ("התשובה|תשובה", "היא|הוא|הינה", "", "שאלה"),
+    "Hindi, Marathi": ("उत्तर|जवाब", "है|हैं|होगा|आहे", "है|हैं|होगा|होगी|आहे", "प्रश्न|सवाल"),
+    "Hungarian": ("válasz", "", "", "Kérdés"),
+    "Indonesian, Malay": ("jawabannya|jawaban|jawapan", "adalah|ialah", "", "Pertanyaan|Soal|Soalan"),
+    "Italian": ("risposta", "è|sono|sarebbe", "", "Domanda"),
+    "Japanese": ("答え|解答|回答|正解", "は", "となります|になります|である|です|でした|だ", "質問|問題|問"),
+    "Korean": ("정답|답변|답", "은|는|이", "입니다|이에요|예요|이다|임|이며", "질문|문제"),
+    "Persian": ("پاسخ|جواب", "برابر است با|برابر با|می‌شود|است", "است|می‌شود|می‌باشد", "سوال|سؤال|پرسش"),
+    "Polish": ("odpowiedź|odpowiedzią", "to|jest|brzmi|wynosi", "", "Pytanie"),
+    "Portuguese": ("resposta", "é de|é|são|será|seria", "", "Pergunta|Questão"),
+    "Romanian": ("răspunsul|răspuns", "este|e", "", "Întrebare"),
+    "Russian": ("ответ", "это|равен|будет|является|составляет", "", "Вопрос|Задача"),
+    "Spanish": ("respuesta", "es de|es|son|sería|será", "", "Pregunta|Problema"),
+    "Swahili": ("jibu", "ni", "", "Swali"),
+    "Tagalog": ("sagot", "ay", "", "Tanong"),
+    "Tamil": ("விடை|பதில்", "", "ஆகும்", "கேள்வி"),
+    "Telugu": ("సమాధానం|జవాబు", "", "అవుతుంది", "ప్రశ్న"),
+    "Thai": ("คำตอบ", "คือ|เท่ากับ|เป็น", "", "คำถาม|โจทย์"),
+    "Turkish": ("cevap|cevabı|yanıt|yanıtı", "", "['’]?(?:dir|dır|dur|dür|tir|tır|tur|tür)", "Soru"),
+    "Ukrainian": ("відповідь", "це|дорівнює|становить|буде", "", "Питання|Задача"),
+    "Urdu": ("جواب", "ہے", "ہے", "سوال"),
+    "Vietnamese": ("đáp án|đáp số|câu trả lời", "là|bằng", "", "Câu hỏi"),
+}
+"""Per language: words for "answer", what joins them to it, what may end its sentence, how a next question begins."""
+
+JUDGED = re.compile(
+    r"正确|正確|对的|對的|错|錯|以上|正しい|間違|정확|맞|틀|correct|corrett|corret|juste\b|faux|fausse|falsch|richtig|"
+    r"верн|правильн|неверн|правилен|juist|goed|fout|poprawn|prawidł|doğru|yanlış|صحيح|خاطئ|सही|गलत|সঠিক|ভুল|benar|salah|"
+    r"đúng|sai\b|ถูก|ผิด|sahihi|נכונ|שגוי|درست|σωστ|right|rätt|riktig",
+    re.IGNORECASE,
+)
+"""What an answer is called where it is judged and not given."""
+
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+
+
+def _both_forms(words: str) -> list[str]:
+    """Words as they are composed and decomposed: models write both."""
+    found = [word for word in words.split("|") if word]
+    return sorted({unicodedata.normalize(form, word) for word in found for form in ("NFC", "NFD")}, key=len)[::-1]
+
+
+NOUNS = {name: _both_forms(row[0]) for name, row in LANGUAGES.items()}
+ENDINGS = re.compile("(?: ?(?:{}))$".format("|".join(end for _, _, end, _ in LANGUAGES.values() if end)))
+_NOUNS = [(noun.lower(), name) for name, nouns in NOUNS.items() for noun in nouns]
+_ASCII_NOUNS = [(noun, name) for noun, name in _NOUNS if noun.isascii()]
+QUESTIONS = "|".join(word for _, _, _, words in LANGUAGES.values() for word in _both_forms(words))
+
+
+@lru_cache(maxsize=64)
+def _cue(names: tuple[str, ...]) -> re.Pattern[str]:
+    """The cues of these languages: noun and colon, noun and verb, or a noun that a figure follows."""
+    rows = []
+    for name in names:
+        joins = _both_forms(LANGUAGES[name][1])
+        spaced = not _UNSPACED.search(NOUNS[name][0])
+        before, after = ("(?<![^\\W_])", "(?![^\\W\\d_])") if spaced else ("", "")
+        joined = f"|{before}(?:{'|'.join(map(re.escape, joins))}){after}" if joins else ""
+        # Between the noun and what joins it: "La respuesta correcta es", "Câu trả lời cuối cùng là".
+        between = r"[^\n.:：,;!?。，\d$\\]{0,40}?"
+        rows.append(
+            f"{before if spaced and name not in ('Arabic', 'Hebrew') else ''}(?:{'|'.join(NOUNS[name])})"
+            rf"(?:{between}(?:[:：=]|[-–—→](?=\s){joined})|(?=[\s*_]{{0,4}}[-−+]?[\d$\\]))"
+        )
+    return re.compile(r"(?:{})[*_]{{0,3}}[ \t]{{0,8}}[:：]?".format("|".join(rows)), re.IGNORECASE)
+
+
+def foreign(text: str, lowered: str) -> re.Pattern[str] | None:
+    """What finds the cues of the languages that a text uses; None if it uses none of them."""
+    nouns = _ASCII_NOUNS if text.isascii() else _NOUNS
+    names = tuple(dict.fromkeys(name for noun, name in nouns if noun in lowered))
+    return _cue(names) if names else None
+
+
+# ---------------------------------------------------------------- English
+
+_IS = (
+    r"(?:is|are|was|were|equals?|becomes"
+    r"|(?:should|would|must|will|has to|ought to|(?P<hedge>could|may|might|can))"
+    r"(?: (?:therefore|then|thus|simply|just|only))? (?:be|equal)"
+    r"|comes? (?:out )?to(?: be)?|(?:turns|works) out to be|={1,2})"
+)
+_NOUN = (
+    r"(?<![A-Za-z])(?P<noun>(?:answers?|answer\(s\)|(?:correct|best|right) (?:option|choice))"
+    r"(?: (?:choice|option|key|letter))?(?![A-Za-z])|ans(?=[.:= *]))"
+    # "Answer 1:", "Answer (in dollars):", "the answer to the question is", "the answer, in dollars, is"
+    r"[\"'`)\]}]{0,2}[*_]{0,3}[ \t]{0,3}(?:#?\d{1,2}(?=[ ]?[:：]))?(?:\([^()\n]{1,40}\)[*_ ]{0,3})?"
+    r"(?:(?:to|for|of|in|as|from)\b[^.:=?!\n]{1,80}?(?=[ :=])|,[^.:=?!\n,]{1,60},)?[*_ ]{0,4}"
+)
+ENGLISH = re.compile(
+    r"(?:(?=[\"'\#])|(?<![A-Za-z])(?=[abcfirs])|^)"  # where a cue can begin: most places of a text are passed at once
+    r"(?:(?P<json>[\"'](?:final[_ ]?|correct[_ ]?)?answer[\"'][ \t\n]{0,8}:)"
+    r"|(?P<hash>(?<!\#)\#{4}(?!\#))"
+    r"|(?P<reverse>\b(?:is|are) (?:(?:therefore|thus|indeed|hence) )?(?:the|our|my) (?:(?:final|correct|right|best) )*"
+    r"(?:answer|option|choice)\b(?! is\b|[*_ ]{0,3}[:：=]))"
+    rf"|{_NOUN}(?:(?P<is>{_IS}(?![A-Za-z])(?! not\b))|(?P<label>[:：=]|(?<=ans)\.(?= )|[-–—](?=[ ])|[-=]>|[→⇒|])"
+    r"|(?P<head>[*_\#: \t]{0,8}(?=\n)))"
+    r"|(?P<weak>^[^\w\n]{0,8}(?P<option>A|Solution|(?:Final )?Result|Output|Conclusion|Final)[*_ ]{0,3}[:：=]"
+    r"|\b(?:result|solution|final (?:value|result))[*_ ]{0,3} (?:is|are|:)(?![A-Za-z])))",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""What may announce an answer. ``label`` and ``head`` are "Answer:" and a heading, ``is`` is a sentence, ``reverse``
+is "... is the answer", ``weak`` what often is no answer at all."""
+
+LINE_OPENS = re.compile(
+    r"[^\w\n]{0,12}(?:(?:the|my|our|final|correct|short|step \d{1,2}[.:]?)\s{1,2}){0,3}", re.IGNORECASE
+)
+"""What a line may open with before its "Answer:"."""
+
+_ADJECTIVES = r"(?:(?:the|this|that|my|our|your|an?|final|correct|right|above|whole)\s+){0,3}$"
+DOUBTED = re.compile(
+    r"\b(?:if|whether|hop(?:e|ing)|unless|assum(?:e|ing)|suppose|verif\w+|(?:double-?)?check\w*|confirm\w*|make sure"
+    r"|ensure|why|what|how|n['’]t think|n['’]t believe|in case|like|wrong|incorrect|previous|initial|other|not|no"
+    rf"|neither|expected|(?:format|form|template)[:,]?)\s+(?:that\s+)?[\"'“*]{{0,2}}{_ADJECTIVES}",
+    re.IGNORECASE,
+)
+"""What stands before an "answer" that is not given: "let me verify the answer", "I hope this answer"."""
+SOUGHT = re.compile(
+    r"\b(?:find|get|calculate|compute|determine|obtain|reach|this|that|an?|any|each|your|possible|finding|getting|give|be)"
+    rf"\s+{_ADJECTIVES}",
+    re.IGNORECASE,
+)
+"""What stands before an "answer" that may be given: "to get the answer: 5 * 3 = 15"."""
+CHATTER = re.compile(
+    r"(?:not|in|for|from|of|on|under|by|with|to|if|when|what|how|why|who|where|this|that|it|there|we|you|they|no longer"
+    r"|based|less|given|found|shown|reached|as|because|since|so|well|very|quite|too|more|up|within|like|made|written"
+    r"|known|worth|correct|right|wrong|incorrect|helpful|clear|obvious|reasonable|consistent|valid|invalid|verified"
+    r"|accurate|inaccurate|simple|easy|complete|incomplete|useful|good|great|fine|ok|okay|sure|certain|unique|acceptable"
+    r"|rounded|expressed|derived|obtained|straightforward|already|always|never|100 ?% (?:correct|right|sure))\b(?!['’])"
+    r"|[a-z]+ed (?:to|on|in|as|by|with|from|using|for|above|below|here)\b",
+    re.IGNORECASE,
+)
+"""What an answer is said to be where it is talked about: helpful, in dollars, rounded to."""
+OPENS_WORK = re.compile(
+    r"(?:let['’]?s?|to|first|we|since|because|given|step|if|when|here|now|okay|ok|well|i|in order|according|start"
+    r"|consider)\b|\d{1,2}[.)]\s+[A-Za-z]{2}",
+    re.IGNORECASE,
+)
+"""How a line begins that works an answer out."""
+HEADING = re.compile(
+    r"(?:step|part|final answer|answer|explanation|solution|reasoning|verification|conclusion|note)\b"
+    r"|\d{1,2}[.):]\s+\w",
+    re.IGNORECASE,
+)
+"""A heading of the fourth order, which looks like the ``####`` of GSM8K."""
