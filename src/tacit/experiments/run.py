@@ -51,7 +51,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
         TacitError: anything a user can mend; what was finished before stays.
     """
     set_threads(config)
-    problems = sources.load(config.data, seed=config.seed, limit=config.limit, fields=config.fields)
+    problems = sources.load(config.data, seed=config.seed, limit=config.limit, fields=config.fields, model=config.model)
     config = replace(config, task=config.task or problems.task)
     readable(problems, task_of(config), config.data)
     check_engine(config)
