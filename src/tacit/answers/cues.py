@@ -82,11 +82,12 @@ def _cue(names: tuple[str, ...]) -> re.Pattern[str]:
         spaced = not _UNSPACED.search(NOUNS[name][0])
         before, after = ("(?<![^\\W_])", "(?![^\\W\\d_])") if spaced else ("", "")
         joined = f"|{before}(?:{'|'.join(map(re.escape, joins))}){after}" if joins else ""
+        adjective = r"(?:\s[^\W\d]{2,12})?" if name in ("Arabic", "Persian", "Urdu") else ""
         # Between the noun and what joins it: "La respuesta correcta es", "Câu trả lời cuối cùng là".
         between = r"[^\n.:：,;!?。，\d$\\]{0,40}?"
         rows.append(
             f"{before if spaced and name not in ('Arabic', 'Hebrew') else ''}(?:{'|'.join(NOUNS[name])})"
-            rf"(?:{between}(?:[:：=]|[-–—→](?=\s){joined})|(?=[\s*_]{{0,4}}[-−+]?[\d$\\]))"
+            rf"(?:{between}(?:[:：=]|[-–—→](?=\s){joined})|{adjective}(?=[\s*_]{{0,4}}[-−+]?[\d$\\]))"
         )
     return re.compile(r"(?:{})[*_]{{0,3}}[ \t]{{0,8}}[:：]?".format("|".join(rows)), re.IGNORECASE)
 
@@ -136,7 +137,7 @@ LINE_OPENS = re.compile(
 _ADJECTIVES = r"(?:(?:the|this|that|my|our|your|an?|final|correct|right|above|whole)\s+){0,3}$"
 DOUBTED = re.compile(
     r"\b(?:if|whether|hop(?:e|ing)|unless|assum(?:e|ing)|suppose|verif\w+|(?:double-?)?check\w*|confirm\w*|make sure"
-    r"|ensure|why|what|how|n['’]t think|n['’]t believe|in case|like|wrong|incorrect|previous|initial|other|not|no"
+    r"|ensure|why|what|how|n['’]t think|n['’]t believe|in case|like|see|wrong|incorrect|previous|initial|other|not|no"
     rf"|neither|expected|(?:format|form|template)[:,]?)\s+(?:that\s+)?[\"'“*]{{0,2}}{_ADJECTIVES}",
     re.IGNORECASE,
 )

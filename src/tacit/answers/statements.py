@@ -54,13 +54,15 @@ _LABEL_END = re.compile(
 )
 _ABBREVIATION = re.compile(
     r"(?:\b(?:mr|mrs|ms|dr|st|prof|jr|sr|inc|co|vs|etc|approx|ft|sq|e\.g|i\.e|mt|rs|capt|gen|rev)"
-    r"|\b[ap]\.\s?m|\.\s?[A-Za-z]|\b[A-Z](?=\.\s?[A-Z]\.))$",
+    r"|\b[ap]\.\s?m|\.\s?[A-Za-z])$",
     re.IGNORECASE,
 )
+_INITIALS = re.compile(r"[A-Z]{2}\.")  # the first stop of "J. K. Rowling" is left out
 _HALF_DAY = re.compile(r"[ap]\.m\.$", re.IGNORECASE)
 _HTML = re.compile(r"</?(?:b|strong|i|em|u|p|br|span|div|code|center|h[1-6])(?: [^<>]{0,80})?/?>", re.IGNORECASE)
 # A line break that was escaped twice; \neq and \nu are mathematics.
 _ESCAPED_LINE = re.compile(r"(?<!\\)\\n(?![a-z]|Rightarrow|Leftarrow|Leftrightarrow|V[Dd]ash)")
+_MORE = re.compile(r"[^\n]*\n\s{0,99}\S")
 _JSON_VALUE = re.compile(
     r"\s{0,8}(\"(?:[^\"\\]|\\.){0,2000}\"|'[^'\n]{0,500}'|[-\d.eE+]{1,100}|true|false|\[[^\[\]]{0,2000}\])"
 )
@@ -152,8 +154,8 @@ class _Cue:
 
     def _rank(self, answer: str) -> float:
         rank = 3.0 if self.quoted and len(answer.split()) <= _PROSE else _rank(answer, self.label)
-        if self.named.get("hash") and rank < 3 and self.text.find("\n", self.match.end()) >= 0:
-            return 0.0
+        if self.named.get("hash") and not _VALUE.search(answer) and _MORE.match(self.text, self.match.end()):
+            return 0.0  # a heading
         if self.in_code and self.named.get("label") == "=" and not answer[:1].isdigit():
             return 1.0
         sought = self.named.get("noun") and not self.label_of_a_line and SOUGHT.search(self.before)
@@ -271,4 +273,7 @@ def _sentence(line: str, label: bool) -> str:
 def _is_short(line: str, stop: re.Match[str]) -> bool:
     """Whether a full stop ends an abbreviation, with more to follow."""
     head, tail = line[max(0, stop.start() - 8) : stop.start()], line[stop.end() :].strip(" *\"'")
-    return bool(tail) and (_ABBREVIATION.search(head) is not None or (head.lower() == "no" and tail[0].isdigit()))
+    numbered = head.lower() == "no" and tail[:1].isdigit()
+    return bool(tail) and (
+        bool(_ABBREVIATION.search(head)) or numbered or _INITIALS.match(head[-1:] + tail) is not None
+    )
