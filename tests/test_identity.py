@@ -46,6 +46,7 @@ from tacit.server.keys import digest as secret_digest
 from tacit.server.learner.jobs import JobState, problem_digest
 from tacit.server.learner.promotion import UNPROVEN, UNTRUSTED
 from tacit.tasks import sources as problems
+from yesterday import FIRST
 
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
 PROBLEMS = [Problem("B/more/0/0", "tom has 45 eggs and sam has 34 eggs. how many more?"), Problem("é 1", "2 + 2 = ?\n")]
@@ -87,15 +88,15 @@ AGENTS: dict[str, dict[str, Any]] = {
     "key input": {"recalling": RecallConfig(key="input")},
     "key last:2": {"recalling": RecallConfig(key="last:2")},
     "recall, for nothing": {"recalling": RecallConfig(floor=0.1)},
-    "learning": {"learning": LearnConfig(tokens=8, steps=3)},
-    "learning, late": {"learning": LearnConfig(enough=0.75, settled=2)},
-    "batch, for nothing": {"learning": LearnConfig(batch=1)},
+    "learning": {"learning": LearnConfig(**FIRST, tokens=8, steps=3)},
+    "learning, late": {"learning": LearnConfig(**{**FIRST, "enough": 0.75}, settled=2)},
+    "batch, for nothing": {"learning": LearnConfig(**FIRST, batch=1)},
 }
 
 
 @pytest.fixture
 def agent(testbed: Backbone, engine: LocalEngine, tmp_path: Path) -> Agent:
-    return Agent(testbed, engine, open_bank(str(tmp_path / "bank.sqlite")))
+    return Agent(testbed, engine, open_bank(str(tmp_path / "bank.sqlite")), learning=LearnConfig(**FIRST))
 
 
 # -- hashes -----------------------------------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ def test_ids_that_an_agent_gives(agent: Agent) -> None:
 
 
 def test_digests_of_learning_settings() -> None:
-    digests = {name: LearnConfig(**changes).digest() for name, changes in LEARNING.items()}
+    digests = {name: LearnConfig(**{**FIRST, **changes}).digest() for name, changes in LEARNING.items()}
     same("learn_digests", digests)
     assert digests["row_tokens, for nothing"] == digests["batch, for nothing"] == digests["default"]
 

@@ -162,10 +162,10 @@ def test_a_confident_vote_counts_likelihood() -> None:
 def test_where_the_recalled_memory_is_enough_nothing_is_learned(
     testbed: Backbone, bank: Bank, verifier: RewardModel
 ) -> None:
-    made = agent(testbed, bank, learning=LearnConfig(steps=6), verifier=verifier)
+    made = agent(testbed, bank, learning=LearnConfig(steps=6, enough=2.0), verifier=verifier)
     taught(made, 24)
     answered = made.answer(stream(12, seed=6))
-    frugal = replace(made, learning=replace(made.learning, enough=0.75))
+    frugal = replace(made, learning=LearnConfig(steps=6))
     results = frugal.learn(answered)
     spared = [result for result in results if "is enough" in result.learned.reason]
     assert spared and all(result.memory is None and not result.learned.steps for result in spared)
@@ -218,16 +218,17 @@ def test_settings_out_of_range_are_refused(make: object) -> None:
 
 
 def test_settings_that_came_later_leave_old_digests_alone() -> None:
-    assert LearnConfig(label="zero-shot").digest() == "8e9f86e6de35"
+    assert LearnConfig(label="zero-shot", min_votes=3, min_lead=2, enough=2.0).digest() == "8e9f86e6de35"
     assert LearnConfig(enough=0.5).digest() != LearnConfig().digest()
 
 
 def test_settings_that_left_are_kept_as_they_were_and_refused_where_they_did_something() -> None:
     kept = {"seed": 3, "learn": {**GONE["learn"], "steps": 4}, "recall": {**GONE["recall"], "floor": 0.25}}
-    wanted = {"seed": 3, "learn": asdict(LearnConfig(steps=4)), "recall": asdict(RecallConfig(floor=0.25))}
+    before = LearnConfig(steps=4, enough=2.0)  # a file that does not say it is older than it
+    wanted = {"seed": 3, "learn": asdict(before), "recall": asdict(RecallConfig(floor=0.25))}
     assert completed(kept) == wanted and kept["learn"]["keep"] == "last"
     worker = WorkerSettings.from_json(json.dumps({"bank": "b", **kept}))
-    assert worker == WorkerSettings(bank="b", seed=3, learn=LearnConfig(steps=4), recall=RecallConfig(floor=0.25))
+    assert worker == WorkerSettings(bank="b", seed=3, learn=before, recall=RecallConfig(floor=0.25))
     for part, name, value in (
         ("learn", "kl", 0.1), ("learn", "rehearse", 2), ("learn", "keep", "best"), ("learn", "init", "text"),
         ("learn", "normalise_advantage", True), ("recall", "k", 2), ("recall", "compose", "average"),

@@ -133,10 +133,12 @@ def test_the_backbone_is_untouched(testbed: Backbone) -> None:
         (["1"] * 3 + ["2"], True),
         (["1"] * 8, True),
         (["1"] * 3 + ["2", "3", "4", "5", "6"], True),
-        (["1"] * 3 + ["2"] * 2 + ["4", "5", "6"], False),
-        (["1"] * 2 + ["3", "4", "5", "6", "7", "8"], False),
+        (["1"] * 3 + ["2"] * 3 + ["5", "6"], False),
+        (["1"] * 2 + ["3", "4", "5", "6", "7", "8"], True),
+        (["1", "3", "4", "5", "6", "7", "8", "9"], False),
         ([None] * 8, False),
-        (["1"] * 2 + [None] * 6, False),
+        (["1"] * 2 + [None] * 6, True),
+        (["1"] + [None] * 7, False),
     ],
 )
 def test_the_vote_gate(testbed: Backbone, answers: list[str | None], learns: bool) -> None:

@@ -27,7 +27,7 @@ from tacit.memory import State
 from tacit.model.backbone import Backbone
 from tacit.server.keys import KeyStore
 from tacit.server.learner.jobs import JobQueue
-from yesterday import COMPARISON, NAMESPACE, jobs, learner, memories, question, rows, run_of, search
+from yesterday import COMPARISON, FIRST, NAMESPACE, jobs, learner, memories, question, rows, run_of, search
 
 VERSIONS = sorted(GOLDEN.glob("v*"))
 
@@ -79,7 +79,8 @@ def test_a_bank_opens_lists_and_is_searched(old: Path, cli: Tacit) -> None:
 
 
 def test_a_bank_is_asked_and_taught(old: Path, cli: Tacit) -> None:
-    code, out, err = cli(*question(old / "run/bank.sqlite"))
+    first = [part for name, value in FIRST.items() for part in ("--" + name.replace("_", "-"), value)]
+    code, out, err = cli(*question(old / "run/bank.sqlite"), *first)
     assert code == 0, err
     asked, wanted = json.loads(out), read(old / "found.json")["asked"]
     assert asked["recalled"]["similarity"] == near(wanted["recalled"].pop("similarity"))

@@ -42,7 +42,9 @@ from tacit.server.learner.jobs import JobQueue
 from tacit.server.learner.process import WorkerSettings
 from tacit.server.learner.worker import Worker
 
-LEARN = LearnConfig(tokens=8, steps=2, rollouts=4, min_votes=1, min_lead=1, admit=0.1)
+FIRST: dict[str, Any] = {"min_votes": 3, "min_lead": 2, "enough": 2.0}
+"""Defaults of 0.1 that are others now."""
+LEARN = LearnConfig(**{**FIRST, "tokens": 8, "steps": 2, "rollouts": 4, "min_votes": 1, "min_lead": 1, "admit": 0.1})
 SAMPLING, RECALL = Sampling(samples=4), RecallConfig(floor=-1.0)
 LATER = {"learning"}
 """Fields of provenance that came after the oldest version: what is learned today has more than what is kept of it."""

@@ -154,7 +154,8 @@ class Agent:
             if found is not None and len(found[1].prompt) <= self.responder.room(len(ids[number])):
                 hits[number] = found[0]
                 asked.append(self.responder.requests(problems[number], ids[number], "memory", found[1].prompt))
-        responses = self.responder.generate([request for pair in asked for request in pair])
+        every = [*problems, *(problems[number] for number in hits)]
+        responses = self.responder.generate([request for pair in asked for request in pair], every)
         zero_shot, memory = responses[: len(problems)], dict(zip(hits, responses[len(problems) :], strict=True))
         return [
             self._routed(problem, keys[n], zero_shot[n], hits.get(n), memory.get(n))
@@ -167,7 +168,7 @@ class Agent:
         if memory is None:
             return Answered(problem, key, zero_shot, routes=(NO_MEMORY,) * len(zero_shot.samples))
         pairs = list(zip(zero_shot.candidates(), memory.candidates(), strict=True))
-        *routes, greedy_route = route(problem.text, pairs, self.verifier, self.task)
+        *routes, greedy_route = route(problem.text, pairs, self.verifier, zero_shot.task)
         return Answered(problem, key, zero_shot, hit, memory, tuple(routes), greedy_route)
 
     # -- learn --------------------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ class Agent:
         if one.memory is None or label.answer is None or self.learning.enough > 1:
             return None
         answers = one.memory.answers
-        right = sum(giving(self.task, answers, label.answer))
+        right = sum(giving(one.memory.task, answers, label.answer))
         if right < self.learning.enough * len(answers):
             return None
         return f"the recalled memory is enough: {right} of {len(answers)} samples give {label.answer!r} with it"

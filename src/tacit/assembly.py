@@ -28,6 +28,8 @@ from tacit.model import threads
 from tacit.model.backbone import Backbone
 from tacit.model.prompts import Template
 from tacit.tasks.base import Task
+from tacit.tasks.maths import MATHS
+from tacit.tasks.named import task_named
 
 BINDING = "binding"
 """Name of the mark under which a namespace keeps how its memories are asked for, as JSON."""
@@ -58,10 +60,8 @@ def set_threads(settings: Settings, *, products: bool = False) -> int:
 
 
 def task_of(settings: Settings) -> Task:
-    """The task that the settings name."""
-    part = registry.get("task", settings.task)
-    task: Task = part() if isinstance(part, type) else part
-    return task
+    """The task that the settings name, mathematics where they name none."""
+    return task_named(settings.task or MATHS.name)
 
 
 # -- what a bank knows of how it is asked -----------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def as_bound(settings: S, bank: Bank, namespaces: Sequence[str]) -> S:
     held = binding(bank, namespaces)
     return replace(
         settings,
-        task=held.get("task", settings.task),
+        task=held.get("task", MATHS.name) if held else settings.task,
         recall=replace(settings.recall, key=held.get("key", settings.recall.key)),
     )
 
@@ -99,7 +99,7 @@ def bind(bank: Bank, namespace: str, backbone: Backbone, settings: Settings) -> 
     bank.bind(namespace, backbone.fingerprint, backbone.name)
     if bank.marked(namespace, BINDING) is None:
         template = backbone.template
-        held = {"task": settings.task, "instruction": template.instruction, "system": template.system}
+        held = {"task": template.task, "instruction": template.instruction, "system": template.system}
         bank.mark(namespace, BINDING, json.dumps({**held, "key": settings.recall.key}, sort_keys=True))
 
 
@@ -128,15 +128,21 @@ def load_backbone(
             f"the memories of this bank are for the instruction {held['instruction']!r}, not for {said!r}; leave "
             "--instruction out, or use another bank"
         )
+    if held and settings.task not in (None, kept := held.get("task", MATHS.name)):
+        raise FingerprintError(
+            f"the memories of this bank are for the task {kept}, not for {settings.task}; leave --task out, or use "
+            "another bank"
+        )
     task = task_of(settings)
     usual = "" if settings.model == TESTBED else task.instruction
     instruction = held.get("instruction", said if said is not None else unsaid if unsaid is not None else usual)
-    template = Template(instruction, held.get("system", task.system))
+    system = held.get("system", task.system) if settings.system is None else settings.system
+    template = Template(instruction, system, task.examples, (*task.stop, *settings.stop), task.name)
     backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device, template=template)
     if said is not None or held.get("fingerprint", backbone.fingerprint) == backbone.fingerprint:
         return backbone
     # Memories from before the instruction was kept: it was one of these.
-    tried = (backbone.asked(Template(text)) for text in ("", task.instruction))
+    tried = (backbone.asked(replace(template, instruction=text)) for text in ("", task.instruction))
     return next((one for one in tried if one.fingerprint == held["fingerprint"]), backbone)
 
 

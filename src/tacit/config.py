@@ -140,14 +140,14 @@ class LearnConfig:
     init: str = _of("start", "gaussian")
     label: str = _of("label", "verified")
     reward: str = _of("reward", "majority")
-    min_votes: int = 3
-    min_lead: int = 2
+    min_votes: int = 2
+    min_lead: int = 1
     norm_cap: float = 3.0
     admission: str = _of("admission", "reward")
     admit: float = 0.5
     admit_steps: int = 3
     admit_belief: float = 0.0
-    enough: float = 2.0
+    enough: float = 0.75
     settled: int = 0
     batch: int = 32
     row_tokens: int = 16384
@@ -230,9 +230,12 @@ class Settings:
 
     Attributes:
         model: A causal language model: testbed, a folder, or a Hub id.
-        task: What kind of problems they are: how they are asked, where an answer is found, when two are the same.
+        task: What kind of problems they are: a name that `tacit tasks` lists, or a TOML file. It says how they are
+            asked, where an answer is found, when two are the same. Default: the bank's, else what the data ask for.
         instruction: Appended to every problem, "" for none. Default: the bank's, else the task's. It belongs to the
             fingerprint: memories are valid for one instruction only.
+        system: System message, for models with a chat template. Default: the bank's, else the task's.
+        stop: Strings that end a response, besides the task's own.
         device: Where the model runs: auto, cpu, cuda, cuda:1, ...
         dtype: Of the weights: float32, bfloat16 or float16.
         threads: CPU threads. Default: torch's choice; for the testbed one for a product (so small a model loses more to
@@ -252,8 +255,10 @@ class Settings:
     """
 
     model: str = "testbed"
-    task: str = _of("task", "maths")
+    task: str | None = _of("task", None)
     instruction: str | None = None
+    system: str | None = None
+    stop: tuple[str, ...] = ()
     device: str = "auto"
     dtype: str = "float32"
     threads: int | None = None
@@ -270,7 +275,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         registry.load(self.plugins)
-        registry.known("task", self.task)
+        if self.task is not None:
+            if self.task.endswith(".toml"):  # its contents go wherever the settings go
+                object.__setattr__(self, "task", registry.get("task", "toml").inline(self.task))
+            registry.known("task", self.task.partition(":")[0])
         if self.verifier is not None:
             registry.known("verifier", self.verifier)
         require(self.threads is None or self.threads >= 1, f"threads is {self.threads}; it must be at least 1")
@@ -287,7 +295,8 @@ class RunConfig(Settings):
     """One online run over a stream of problems.
 
     Attributes:
-        data: Where the problems come from: testbed, testbed:A, testbed:B, hub:NAME, or a JSONL file.
+        data: Where the problems come from: testbed, testbed:A, testbed:B, hub:NAME, a file or a folder (docs/data.md).
+        fields: Which field of the data is what, as in problem=question; the rest is found by its usual names.
         out: Run folder; an interrupted run continues.
         bank: Memory bank, its file or address. Default: a file in the run folder.
         seed: Same seed, same run.
@@ -299,6 +308,7 @@ class RunConfig(Settings):
     """
 
     data: str = "testbed"
+    fields: tuple[str, ...] = ()
     out: str = "runs/run"
     bank: str | None = None
     seed: int = 0

@@ -215,6 +215,7 @@ class Learner:
                 1.0,
                 self.sampling.max_tokens,
                 tuple(derive(self.seed, name, "learn", step, g) for g in range(self.config.rollouts)),
+                self.backbone.stop,
             )
         ]
 
@@ -222,13 +223,14 @@ class Learner:
         """Reward what ``_requests`` gave and write the step's record; a group whose advantages are zero or mean nothing
         is left out."""
         [rollouts] = drawn
-        answers = [self.task.extract(rollout.text) for rollout in rollouts]
-        vote = vote_by(self.task, answers)
+        task = self.task.on(memory.target.problem.text)
+        answers = [task.extract(rollout.text) for rollout in rollouts]
+        vote = vote_by(task, answers)
         weak = None
         if self.config.label == "renewed":
             weak = self.gate(vote)
             memory.label = vote.answer or memory.label
-        scores = self.reward(Attempts(memory.target.problem, rollouts, answers, memory.label, self.task, rng))
+        scores = self.reward(Attempts(memory.target.problem, rollouts, answers, memory.label, task, rng))
         tokens = sum(len(rollout.token_ids) for rollout in rollouts)
         memory.tokens += tokens
         memory.settled = memory.settled + 1 if min(scores) >= 1 else 0

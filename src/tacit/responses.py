@@ -6,8 +6,8 @@ Builds on the task, the engine protocol, seeds and verifiers. Every arm of a run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class Responses:
         greedy: the rollout at temperature 0.
         answers, greedy_answer: extracted from them, None where there is none.
         vote: over ``answers``.
-        task: said where the answers are, and which are the same.
+        task: on this problem; said where the answers are, and which are the same.
     """
 
     samples: tuple[Rollout, ...]
@@ -107,10 +107,8 @@ class Responder:
     ) -> list[Request]:
         """The sampled and the greedy request of one way of answering; ``purpose`` enters the seeds."""
         prompt = None if soft_prompt is None else torch.tensor(soft_prompt)
-        return [
-            self.sampled(problem, ids, purpose, range(self.sampling.samples), prompt),
-            Request(ids, prompt, 1, 0.0, 1.0, self.sampling.max_tokens),
-        ]
+        sampled = self.sampled(problem, ids, purpose, range(self.sampling.samples), prompt)
+        return [sampled, replace(sampled, n=1, temperature=0.0, top_p=1.0, seeds=())]
 
     def sampled(
         self,
@@ -122,17 +120,17 @@ class Responder:
     ) -> Request:
         """The request for the samples of these numbers: a sample's random numbers hang on its own number alone, so
         that more samples begin with the same ones."""
-        sampling = self.sampling
         seeds = tuple(derive(self.seed, problem.id, purpose, sample) for sample in numbers)
-        return Request(ids, soft_prompt, len(numbers), sampling.temperature, sampling.top_p, sampling.max_tokens, seeds)
+        how, stop = self.sampling, self.engine.backbone.stop
+        return Request(ids, soft_prompt, len(numbers), how.temperature, how.top_p, how.max_tokens, seeds, stop)
 
     def room(self, length: int) -> int:
         """Tokens that the longest answer to a prompt of ``length`` tokens, soft prompt included, leaves free; below 0
         where they do not fit the model."""
         return self.engine.context - length - self.sampling.max_tokens
 
-    def generate(self, requests: Sequence[Request]) -> list[Responses]:
-        """Serve (sampled, greedy) pairs of requests and extract the answers."""
+    def generate(self, requests: Sequence[Request], problems: Iterable[Problem]) -> list[Responses]:
+        """Serve (sampled, greedy) pairs of requests, each for its problem, and extract the answers."""
         groups = self.engine.generate(requests) if requests else []
-        pairs = zip(groups[::2], groups[1::2], strict=True)
-        return [Responses.of(samples, greedy, self.task) for samples, (greedy,) in pairs]
+        pairs = zip(groups[::2], groups[1::2], problems, strict=True)
+        return [Responses.of(samples, greedy, self.task.on(problem.text)) for samples, (greedy,), problem in pairs]

@@ -27,7 +27,7 @@ class Attempts:
         rollouts: with their texts.
         answers: found in them; None where there is none.
         label: what the problem's own responses say its answer is.
-        task: says when two answers are the same.
+        task: on this problem; says when two answers are the same.
         rng: for random rewards.
     """
 

@@ -28,13 +28,14 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import lru_cache
 
+from tacit.answers import kinds, parts
 from tacit.answers import pool as answer_pool
 from tacit.answers.normalisation import MAX_LENGTH, normalise
+from tacit.answers.numbers import joined, number
+from tacit.answers.units import Quantity, quantity
 
 TIMEOUT = 3.0
 """CPU seconds that math-verify may take over one pair."""
@@ -43,41 +44,7 @@ MAX_ELEMENTS = 64
 MAX_DEPTH = 4
 _KEPT = 20_000
 
-_DECIMAL = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
-_PLAIN = re.compile(rf"([+-]?{_DECIMAL}(?:[eE][+-]?[0-9]{{1,3}})?)")
-_FRACTION = re.compile(
-    rf"([+-]?)(?:([0-9]+)(?: ?(?=\\frac)| (?=[0-9])))?"
-    rf"(?:\\frac\{{([+-]?{_DECIMAL})\}}\{{([+-]?{_DECIMAL})\}}|({_DECIMAL})/({_DECIMAL}))"
-)
-_NAMED = re.compile(
-    r"(\\?[a-zA-Z]+(?:_(?:[0-9a-zA-Z]|\{[0-9a-zA-Z]+\}))?(?:\([a-zA-Z](?:, [a-zA-Z])*\))?)"
-    r"(=|\\in(?![a-zA-Z]) ?)(?!=)(.+)"
-)
-_BASE = re.compile(r"([0-9][0-9A-F]*)_\{?([0-9]{1,2})\}?")
-_QUANTITY = re.compile(
-    r"(.*(?:[0-9}\)]|\\pi(?= )))( ?)((?:square |cubic |sq )?[a-zA-Z]+(?: [a-zA-Z]+)*(?:/[a-zA-Z]+)?)(?:\^\{?([23])\}?)?"
-)
 _DEGREE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\\?[a-zA-Z])(?:\^\\circ|\^\{\\circ\})(?![a-zA-Z])")
-_RATIO = re.compile(r"[0-9.]+(?::[0-9.]+)+")
-_LETTER_RUN = re.compile(r"\\?[a-zA-Z]+")
-_MATRIX = re.compile(r"\\begin\{([pb]?matrix)\}(.*)\\end\{\1\}")
-
-# Words that are mathematics; anything else of two letters or more between spaces is language.
-_FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp sqrt max min gcd lcm mod pi inf det".split()
-)
-_SCALES = frozenset(("hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "third", "to", "of"))
-_UNITS = {
-    alias: unit
-    for unit, aliases in {
-        "cm": "centimeter centimetre", "mm": "millimeter millimetre", "m": "meter metre", "km": "kilometer kilometre",
-        "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "kg": "kilogram", "g": "gram", "lb": "pound",
-        "oz": "ounce", "s": "second sec", "min": "minute", "h": "hour hr", "l": "liter litre", "ml": "milliliter",
-        "mph": "", "ft/s": "", "m/s": "", "km/h": "kph", "$": "dollar usd", "cent": "", "": "unit", "rad": "radian",
-        "am": "", "pm": "", "day": "",
-    }.items()
-    for alias in (unit, *aliases.split())
-}  # fmt: skip
 
 
 def equivalent(a: str | None, b: str | None, timeout: float = TIMEOUT) -> bool:
@@ -117,7 +84,7 @@ def _same(a: str, b: str, budget: _Budget, depth: int) -> bool:
         return False
     if a > b:
         a, b = b, a
-    for layer in (_plainly, _without_marks, _part_by_part):
+    for layer in (_plainly, _in_kind, _measured, _named, _figures, _part_by_part):
         verdict = layer(a, b, budget, depth)
         if verdict is not None:
             return verdict
@@ -131,30 +98,91 @@ def _plainly(a: str, b: str, budget: _Budget, depth: int) -> bool | None:
         return x == y
     if len(a) == len(b) == 1 and a.isalpha() and b.isalpha():
         return a.lower() == b.lower()
-    return False if (x is not None and len(b) == 1) or (y is not None and len(a) == 1) else None
+    if (x is not None and len(b) == 1) or (y is not None and len(a) == 1):
+        return False
+    return True if f"\\mathbb{{{a}}}" == b or f"\\mathbb{{{b}}}" == a else None
 
 
-def _without_marks(a: str, b: str, budget: _Budget, depth: int) -> bool | None:
-    """Units, bases and names must agree where both answers have one."""
-    for split in (_unit, _name):
-        (value_a, mark_a), (value_b, mark_b) = split(a), split(b)
-        if mark_a and mark_b and mark_a != mark_b:
+def _in_kind(a: str, b: str, budget: _Budget, depth: int) -> bool | None:
+    """Dates, times of day, remainders and choices are compared with their own kind."""
+    for read in (kinds.date, kinds.remainder):
+        one, other = read(a), read(b)
+        if one or other:
+            return one == other
+    if kinds.clock(a) or kinds.clock(b):
+        return kinds.clock(a) == kinds.clock(b) or kinds.hours(a, b)
+    (x, said_x), (y, said_y) = kinds.choice(a), kinds.choice(b)
+    if x and y:
+        return x == y and (not said_x or not said_y or _same(said_x, said_y, budget, depth + 1))
+    return _same(said_x or a, said_y or b, budget, depth + 1) if said_x or said_y else None
+
+
+def _measured(a: str, b: str, budget: _Budget, depth: int) -> bool | None:
+    """Units must agree, or be convertible, where both answers have one."""
+    x, y = quantity(a), quantity(b)
+    x = quantity(a, True) if x is None and y is not None and _shared(quantity(a, True), y) else x
+    y = quantity(b, True) if y is None and x is not None and _shared(x, quantity(b, True)) else y
+    if x is None or y is None:
+        known = x or y
+        if known is None or known.whole:
+            return None if known is None else False
+        return _same(x.value if x else a, y.value if y else b, budget, depth + 1)
+    if not x.generic() and not y.generic():
+        shared = x.shared(y)
+        if not shared or (x.extra and y.extra and x.extra != y.extra):
             return False
-        if mark_a is not None or mark_b is not None:
-            return _same(value_a, value_b, budget, depth + 1)
+        if all(mine != theirs for mine, theirs in shared):
+            value, other = number(x.value), number(y.value)
+            return value is not None and other is not None and any(value * m == other * t for m, t in shared)
+    return _same(x.value, y.value, budget, depth + 1)
+
+
+def _shared(x: Quantity | None, y: Quantity | None) -> bool:
+    return x is not None and y is not None and bool(x.shared(y))
+
+
+def _named(a: str, b: str, budget: _Budget, depth: int) -> bool | None:
+    """A name may be left out on one side; two equations are compared as such."""
+    (value_a, name_a), (value_b, name_b) = parts.name(a), parts.name(b)
+    if name_a is None and name_b is None:
+        return None
+    if name_a != name_b and all("=" in text and not parts.top_level(text, ",<>") for text in (a, b)):
+        in_variables = any(char.isalpha() for char in value_a + value_b) or None in (name_a, name_b)
+        return _expressions(a, b, budget) if in_variables else False
+    if name_a and name_b and name_a != name_b:
+        return False
+    return _same(value_a, value_b, budget, depth + 1)
+
+
+def _figures(a: str, b: str, budget: _Budget, depth: int) -> bool | None:
+    """Joined figures (10-20, 12/25/2024, 7*5) are never computed; a mixed number in words may also be a list."""
+    x, y = joined(a), joined(b)
+    if x or y:
+        return bool(x & y)
+    for text, other in ((a, b), (b, a)):
+        whole, _, part = text.partition(" and ")
+        if part and number(part) is not None and whole.lstrip("-").isdigit():
+            return any(_same(way, other, budget, depth + 1) for way in (f"{whole} {part}", f"{whole}, {part}"))
     return None
 
 
 def _part_by_part(a: str, b: str, budget: _Budget, depth: int) -> bool | None:
-    kind_a, parts_a = _take_apart(a)
-    kind_b, parts_b = _take_apart(b)
+    x, y = parts.assignment(a), parts.assignment(b)
+    if x and y:
+        return x.keys() == y.keys() and all(_same(x[key], y[key], budget, depth + 1) for key in x)
+    kind_a, parts_a = parts.take_apart(a)
+    kind_b, parts_b = parts.take_apart(b)
+    if (x and kind_b in ("()", "set")) or (y and kind_a in ("()", "set")):  # x=5, y=6 is (5, 6)
+        parts_a = [x[key] for key in sorted(x)] if x else parts_a
+        parts_b = [y[key] for key in sorted(y)] if y else parts_b
+        return _ordered(parts_a, parts_b, budget, depth)
     if kind_a != kind_b or max(len(parts_a), len(parts_b)) > MAX_ELEMENTS:
         return False
     if kind_a not in ("set", "union"):
         return _ordered(parts_a, parts_b, budget, depth)
     if len(parts_a) == len(parts_b) == 1:
-        x, y = parts_a[0], parts_b[0]
-        return None if (x, y) == (a, b) else _same(x, y, budget, depth + 1)
+        one, other = parts_a[0], parts_b[0]
+        return None if (one, other) == (a, b) else _same(one, other, budget, depth + 1)
     return _unordered(parts_a, parts_b, budget, depth)
 
 
@@ -164,146 +192,15 @@ def _ordered(a: list[str], b: list[str], budget: _Budget, depth: int) -> bool:
 
 def _unordered(a: list[str], b: list[str], budget: _Budget, depth: int) -> bool:
     """Pair every element with an equal one that is still free; equal strings first, they are the cheap ones."""
-    only_a, only_b = sorted(set(a) - set(b)), sorted(set(b) - set(a))
-    if len(only_a) != len(only_b):
+    if len(a) != len(b):
         return False
+    only_a, only_b = (sorted((Counter(one) - Counter(other)).elements()) for one, other in ((a, b), (b, a)))
     for x in only_a:
         found = next((y for y in only_b if _same(x, y, budget, depth + 1)), None)
         if found is None:
             return False
         only_b.remove(found)
     return True
-
-
-@lru_cache(maxsize=4096)
-def number(text: str) -> Fraction | None:
-    """The exact value of a plain number (integer, decimal, e-notation, fraction, mixed number), or None."""
-    if _PLAIN.fullmatch(text):
-        return Fraction(text)
-    match = _FRACTION.fullmatch(text)
-    if match is None:
-        return None
-    sign, whole, top, bottom, slash_top, slash_bottom = match.groups()
-    above, below = Fraction(top or slash_top), Fraction(bottom or slash_bottom)
-    if below == 0 or (whole and (above < 0 or below < 0)):
-        return None
-    value = Fraction(whole or 0) + above / below
-    return -value if sign == "-" else value
-
-
-def _unit(text: str) -> tuple[str, str | None]:
-    """Value and unit ("" for "units"), (text, None) where there is no unit. A base is a unit too."""
-    base = _BASE.fullmatch(text)
-    if base is not None:
-        return base[1], f"base {base[2]}"
-    match = _QUANTITY.fullmatch(text)
-    if match is None:
-        return text, None
-    value, space, words, power = match.groups()
-    words = words.lower()
-    for prefix, its_power in (("square ", "2"), ("sq ", "2"), ("cubic ", "3")):
-        if words.startswith(prefix):
-            words, power = words[len(prefix) :], its_power
-    parts = re.split(r"[ /]", words)
-    if any(part in _SCALES or part in _FUNCTIONS for part in parts) and words not in _UNITS:
-        return text, None
-    known = _UNITS.get(words, _UNITS.get(words.removesuffix("s")))
-    # One letter is a variable (5 m is 5 times m), and unknown words need a space and some length (2xy is a product).
-    if len(words) == 1 or (known is None and not (space and max(map(len, parts)) >= 4)):
-        return text, None
-    if known is None:
-        known = words.removesuffix("s")
-    return value, f"{known}^{power}" if power and known else known
-
-
-def _name(text: str) -> tuple[str, str | None]:
-    """Value and name of ``x = 5``, ``f(x) = ...`` and ``x \\in ...``; (text, None) of anything else."""
-    match = _NAMED.fullmatch(text)
-    if match is None or _top_level(match[3], "=<>"):
-        return text, None
-    if _top_level(match[3], ",") and "=" in match[3]:
-        return text, None  # x=1, y=2
-    return match[3].strip(), match[1]
-
-
-def _top_level(text: str, wanted: str) -> list[int]:
-    """Positions of the characters in ``wanted`` outside all brackets."""
-    depth, found = 0, []
-    for position, char in enumerate(text):
-        if char in "([{":
-            depth += 1
-        elif char in ")]}":
-            depth -= 1
-        elif depth == 0 and char in wanted:
-            found.append(position)
-    return found
-
-
-def _split(text: str, separator: str) -> list[str]:
-    parts, start = [], 0
-    for position in _top_level(text, separator):
-        parts.append(text[start:position].strip())
-        start = position + 1
-    return [*parts, text[start:].strip()]
-
-
-@lru_cache(maxsize=4096)
-def _take_apart(text: str) -> tuple[str, list[str]]:
-    """Kind and elements. Whatever is no tuple, interval, union or matrix is a set, of one element if need be."""
-    matrix = _MATRIX.fullmatch(text)
-    if matrix is not None and "\\begin" not in matrix[2]:
-        rows = [_split(row, "&") for row in re.split(r"\\\\", matrix[2].strip()) if row.strip()]
-        return f"matrix {[len(row) for row in rows]}", [part for row in rows for part in row]
-    if _RATIO.fullmatch(text):
-        return "ratio", text.split(":")
-    if "\\cup" in text:
-        pieces = re.split(r"\\cup(?![a-zA-Z]) ?", text)
-        if len(pieces) > 1 and all(_enclosed(piece) for piece in pieces):
-            return "union", pieces
-    if text[0] in "([" and text[-1] in ")]" and _enclosed(text):
-        parts = _split(text[1:-1], ",")
-        if len(parts) > 1:
-            return text[0] + text[-1], parts
-    inside = _inside_braces(text)
-    if inside != text and re.search(r"\\mid(?![a-zA-Z])|[:|]", inside):
-        return "set", [text]  # set-builder notation
-    return "set", [form for part in _split(inside, ",") for form in _both_signs(part)] if inside else ["\\emptyset"]
-
-
-def _inside_braces(text: str) -> str:
-    if text.startswith("\\{") and text.endswith("\\}") and _enclosed(text[1:-2] + "}"):
-        return text[2:-2].strip()
-    return text[1:-1].strip() if text[0] == "{" and text[-1] == "}" and _enclosed(text) else text
-
-
-def _enclosed(text: str) -> bool:
-    """Whether the first bracket closes at the very end (kinds of brackets may differ: intervals)."""
-    depth = 0
-    for position, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if depth == 0:
-            return position == len(text) - 1 and position > 0
-    return False
-
-
-def _both_signs(text: str) -> list[str]:
-    """``1 \\pm 2`` is two elements."""
-    if len(re.findall(r"\\pm(?![a-zA-Z])", text)) != 1:
-        return [text]
-    return [normalise(re.sub(r"\\pm(?![a-zA-Z]) ?", sign, text)) for sign in "+-"]
-
-
-def wordy(text: str) -> bool:
-    """Whether the text is language and not mathematics: letters only, or some word between spaces."""
-    letters = text.replace(" ", "").replace("'", "").replace("-", "").replace(".", "")
-    if letters.isalpha() and len(letters) > 1 and text not in _FUNCTIONS:
-        return True
-    for match in _LETTER_RUN.finditer(text):
-        word, before, after = match[0], text[: match.start()][-1:], text[match.end() :][:1]
-        alone = before in ("", " ") and after in ("", " ")
-        if len(word) > 2 and not word.startswith("\\") and word.lower() not in _FUNCTIONS and alone:
-            return True
-    return False
 
 
 # ---------------------------------------------------------------- math-verify, cached
@@ -342,7 +239,7 @@ if hasattr(os, "register_at_fork"):  # another thread may hold the lock at the m
 
 def _expressions(a: str, b: str, budget: _Budget) -> bool:
     """Whether math-verify holds two expressions for equal; what it cannot decide within the budget is different."""
-    if wordy(a) or wordy(b):
+    if parts.wordy(a) or parts.wordy(b):
         return False
     limit = budget.left
     if limit <= 0:

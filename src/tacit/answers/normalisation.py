@@ -1,8 +1,9 @@
 """One canonical string per way of writing an answer: ``normalise``. Cheap, pure string work, no judgement of values.
 
-Builds on nothing. Removes what is only typesetting (spacing, ``$``, ``\\left``, ``\\text``, ``\\dfrac``, markdown),
-what is only convention (thousands separators, leading zeros, a final full stop, "Option (C)", the case of words) and
-the two units that answers leave out at will: degrees and percent.
+Builds on characters, conventions and number_words. Removes what is only typesetting (spacing, ``$``, ``\\left``,
+``\\text``, ``\\dfrac``, markdown) and what is only convention (thousands separators, leading zeros, a final full stop,
+"Option (C)", the case of words). Money, percent and degrees keep one sign of their unit, which units reads; numbers in
+words become figures, repeating decimals fractions, bare functions (``sqrt(2)``) commands.
 
 Rules run until nothing changes, so that normalising twice changes nothing; in the rare text that never settles, and
 beyond ``MAX_LENGTH``, only white space is made canonical. Every rule is linear in the length of the text, or nearly so
@@ -14,19 +15,13 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from tacit.answers import conventions
+from tacit.answers.characters import plain
+from tacit.answers.number_words import in_figures
+
 MAX_LENGTH = 2000
 """Characters; a longer answer is compared as it stands."""
 _ROUNDS = 8
-
-_CHARACTERS = str.maketrans(
-    {
-        "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "＋": "+", "×": "\\times ", "⋅": "\\cdot ", "·": "\\cdot ",
-        "÷": "/", "π": "\\pi ", "∞": "\\infty ", "≤": "\\leq ", "≥": "\\geq ", "≠": "\\neq ", "±": "\\pm ",
-        "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ", "√": "\\sqrt ", "°": "^\\circ ", "²": "^2",
-        "³": "^3", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "％": "%", "（": "(", "）": ")",
-        "，": ",", "：": ":", "’": "'", "‘": "'", "“": '"', "”": '"', "\u200b": None, "\ufeff": None, "\0": " ",
-    }
-)  # fmt: skip
 
 # TeX commands by what they become; a command that is not listed stays.
 _COMMANDS = {
@@ -38,23 +33,36 @@ _COMMANDS = {
     **dict.fromkeys(("mbox", "textbf", "textit", "textrm", "textsf", "texttt", "mathrm", "mathbf", "mathit"), "\\text"),
     "fbox": "\\boxed", "le": "\\leq", "leqslant": "\\leq", "ge": "\\geq", "geqslant": "\\geq", "ne": "\\neq",
     "lbrace": "\\{", "rbrace": "\\}", "varnothing": "\\emptyset", "%": "%", "degree": "^\\circ", "&": "&", "_": "_",
+    **dict.fromkeys(("dots", "ldots", "cdots", "dotsc"), "..."), "textdegree": "^\\circ", "operatorname": "\\text",
+    "euro": "€", "pounds": "£", "yen": "¥", "div": "/",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)")
 _THIN_SPACE_IN_NUMBER = re.compile(r"(?<=[0-9])(?:\\[,! ]|\{,\})[ ]?(?=[0-9]{3}(?![0-9]))")
 _NEGATIVE_SPACE = re.compile(r"\\! ?")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 _BARE_PI = re.compile(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])")
-_BARE_INFINITY = re.compile(r"(?<![\\a-zA-Z])(?:infinity|infty)(?![a-zA-Z])")
-_TRIGONOMETRY = re.compile(r"sin|cos|tan|cot|sec|csc")
+_BARE_INFINITY = re.compile(r"(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])")
+_PLUS_INFINITY = re.compile(r"(?:(?<=^)|(?<=[,(\[]))( ?)\+ ?(?=\\infty)")
+_FUNCTION = re.compile(
+    r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|sqrt)"
+    r"(?= ?[({\\0-9^_]| ?[a-zA-Z](?![a-zA-Z]))"
+)
+_IMAGINARY = re.compile(r"(?<![a-zA-Z\\])I(?![a-zA-Z])")
+_COMPLEX = re.compile(r"(?=.*[0-9])(?:[-+*/()0-9.^I {}]|\\(?:sqrt|frac|pi|cdot|times)(?![a-zA-Z]))+")
+_UNION = re.compile(r"(?<=[)\]}]) ?(?:U|union) ?(?=[(\[{\\])")
+_OPEN_INTERVAL = re.compile(r"([\[\]])([^\[\](){}]+,[^\[\](){}]+)([\[\]])")
+_ABOUT = re.compile(r"(?:\\approx|\\sim|approximately|approx\.?|about|roughly|~) ?(?=[-0-9.\\])", re.IGNORECASE)
+
 _DEGREES = re.compile(r"(?<=[0-9})]) ?(?:\^ ?(?:\\circ(?![a-zA-Z])|\{ ?\\circ ?\})|degrees?(?= ?(?:$|[,)\]}])))")
-_PERCENT = re.compile(r"(?<=[0-9})]) ?(?:%|percent(?:age)?)(?= ?(?:$|[,)\]}]))")
+_PERCENT = re.compile(r"(?<=[0-9})]) ?(?:%|per ?cent(?![a-z])|percentage(?= ?(?:$|[,)\]}])))")
+_MIXED = re.compile(r"-?[0-9]+ and (?:[0-9]+/[0-9]+|\\frac\{[0-9]+\}\{[0-9]+\})(?![-+*/=,0-9]| and| or)")
 _AND = re.compile(r"(?:, ?| )(?:and|or) ")
-_THOUSANDS = re.compile(r"(?<![0-9.,])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9,])")
 _NEEDLESS_SPACE = re.compile(r"(?<!\w) | (?!\w)|(?<=[0-9]) (?=[a-zA-Z](?![a-zA-Z]))")
 _SPACE_AFTER_COMMAND = re.compile(r"(\\[a-zA-Z]+) (?=[0-9])")
 _COMMA = re.compile(r",(?! )")
 _NUMBER = re.compile(r"([+-]?)0*([0-9]*)(?:\.([0-9]*))?")
 _CHOICE = re.compile(r"(?:(?i:option|choice) )?(?:\(([A-Za-e])\)|([A-Z])\)|\[([A-Z])\])|(?i:option|choice) ([A-Za-z])")
+_LETTERED = re.compile(r"[A-H]\.(?=[^\W\d_]{2})")
 _SMALL_INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
 _SCRIPT_ARGUMENT = re.compile(r"\\[a-zA-Z]+|[0-9a-zA-Z]")
 
@@ -69,7 +77,7 @@ def normalise(answer: str) -> str:
 
 
 def _collapse(text: str) -> str:
-    return " ".join(text.translate(_CHARACTERS).split())
+    return " ".join(plain(text).split())
 
 
 @lru_cache(maxsize=8192)
@@ -95,15 +103,40 @@ def _rewrite(text: str) -> str:
 
 def _typesetting(text: str) -> str:
     if "\\" in text or "{,}" in text:
-        text = _THIN_SPACE_IN_NUMBER.sub("", text)
-        text = _NEGATIVE_SPACE.sub("", text)
+        text = _NEGATIVE_SPACE.sub("", _THIN_SPACE_IN_NUMBER.sub("", text))
+        text = conventions.money(text.replace("\\$", "¤"))
         text = _COMMAND.sub(lambda match: _COMMANDS.get(match[1], match[0]), text)
         text = _TEXT.sub(r" \1 ", text).strip()
         text = _inside_box(text)
-    text = text.replace("$", "").replace("{,}", ",").replace("**", "^" if text.strip("*`") == text else "**")
+    text = conventions.money(text).replace("~", " ").replace("{,}", ",").replace("\\mathbb R", "\\mathbb{R}")
+    text = text.replace("**", "^" if text.strip("*`") == text else "**")
+    text = _functions(text)
     if "\\frac" in text or "\\sqrt" in text:
         text = _braced_arguments(text)
     return text
+
+
+def _functions(text: str) -> str:
+    """``sqrt(2)`` and ``sin x`` as commands, the root's argument in braces; Sympy's ``I`` as i."""
+    text = _FUNCTION.sub(r"\\\1 ", text)
+    if "I" in text and _COMPLEX.fullmatch(text):
+        text = _IMAGINARY.sub("i", text).replace("*i", "i")
+    pieces, start = [], 0
+    for match in re.finditer(r"\\sqrt ?\(", text):
+        end = _closing(text, match.end() - 1)
+        if match.start() >= start and end > 0 and "\\sqrt" not in text[match.end() : end]:  # inner ones first
+            pieces += [text[start : match.start()], "\\sqrt{", text[match.end() : end], "}"]
+            start = end + 1
+    return "".join([*pieces, text[start:]])
+
+
+def _closing(text: str, start: int) -> int:
+    depth = 0
+    for position in range(start, len(text)):
+        depth += (text[position] == "(") - (text[position] == ")")
+        if depth == 0:
+            return position
+    return -1
 
 
 def _inside_box(text: str) -> str:
@@ -158,7 +191,7 @@ def _braced_arguments(text: str) -> str:
 
 def _edges(text: str) -> str:
     """Without emphasis, quotes and punctuation around the answer."""
-    text = text.strip(" *`")
+    text = conventions.repeating(text).strip(" *`")
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1]
     return text.rstrip(" .,;:").lstrip(" :=,;") if not text.endswith("\\") else text
@@ -166,17 +199,22 @@ def _edges(text: str) -> str:
 
 def _units_and_words(text: str) -> str:
     text = _BARE_PI.sub(r"\\pi ", text)
-    text = _BARE_INFINITY.sub(r"\\infty ", text)
-    text = text.replace("\\{\\}", "\\emptyset")
-    if not _TRIGONOMETRY.search(text):  # the cosine of 30 degrees is not that of 30
-        text = _DEGREES.sub("", text)
-    text = _PERCENT.sub("", text)
-    return _AND.sub(", ", text)
+    text = _PLUS_INFINITY.sub(r"\1", _BARE_INFINITY.sub(r"\\infty ", text))
+    text = _UNION.sub(r"\\cup ", text)
+    text = _OPEN_INTERVAL.sub(_bracketed, text) if text.startswith("]") or text.endswith("[") else text
+    text = _DEGREES.sub(r"^\\circ", text)
+    text = _PERCENT.sub("%", text)
+    text = in_figures(_ABOUT.sub("", text, count=1) if _ABOUT.match(text) else text)
+    return text if _MIXED.match(text) else _AND.sub(", ", text)
+
+
+def _bracketed(match: re.Match[str]) -> str:
+    """]1, 2[ is (1, 2)."""
+    return f"{'[' if match[1] == '[' else '('}{match[2]}{']' if match[3] == ']' else ')'}"
 
 
 def _numbers(text: str) -> str:
-    if "," in text and not any(bracket in text for bracket in ("(", "[", "\\{")):
-        text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+    text = conventions.thousands(text)
     text = _NEEDLESS_SPACE.sub("", " ".join(text.split()))
     text = _SPACE_AFTER_COMMAND.sub(r"\1", text)
     text = _COMMA.sub(", ", text)
@@ -192,5 +230,8 @@ def _cased(text: str) -> str:
     choice = _CHOICE.fullmatch(text)
     if choice is not None:
         return str(next(letter for letter in choice.groups() if letter)).upper()
+    if _LETTERED.match(text):  # B. Paris
+        return text
     letters = text.replace(" ", "").replace("'", "").replace("-", "").replace(".", "").replace(",", "")
-    return text.lower() if len(letters) > 1 and letters.isalpha() else text
+    text = text.lower() if len(letters) > 1 and letters.isalpha() else text
+    return conventions.SAYINGS.get(text, text)

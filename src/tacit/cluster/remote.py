@@ -121,8 +121,8 @@ def open_ray(backbone: Backbone, settings: Settings) -> RayEngine:
     threads = torch.get_num_threads()
     cluster = Cluster(settings.ray, learners=settings.learners, engines=settings.engines, threads=threads)
     try:
-        instruction, plugins = backbone.template.instruction, registry.files()
-        told = replace(settings, instruction=instruction, threads=threads, plugins=plugins)
+        asked, plugins = backbone.template, registry.files()
+        told = replace(settings, instruction=asked.instruction, system=asked.system, threads=threads, plugins=plugins)
         learners, engines = cluster.crews(told, backbone)
     except BaseException:
         cluster.close()

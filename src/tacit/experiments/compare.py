@@ -36,7 +36,7 @@ from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.files import completed, write_atomically
 from tacit.experiments.report.cells import Cell
-from tacit.experiments.scoring import Grader, Truths
+from tacit.experiments.scoring import Grader, Truths, readable
 from tacit.judges.verifiers import Verifier
 from tacit.methods.base import Method, Reply, World
 from tacit.problem import Problem
@@ -69,9 +69,9 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
     ]
     for data in config.data:  # a missing file is told now, not cell by cell
         for order in config.orders:
-            ordered(sources.load(data, seed=config.seeds[0], limit=config.limit), order, data)
+            ordered(_load(config, data, config.seeds[0], config.limit), order, data)
     for data in config.training.values():
-        sources.load(data, seed=config.seeds[0], limit=1)
+        _load(config, data, config.seeds[0], 1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -97,6 +97,10 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [done[cell] for cell in cells]
+
+
+def _load(config: CompareConfig, data: str, seed: int, limit: int | None) -> sources.Problems:
+    return sources.load(data, seed=seed, limit=limit, fields=config.fields)
 
 
 def _die_with_parent() -> None:
@@ -165,7 +169,7 @@ def labelled(config: CompareConfig, cell: Cell, stream: Sequence[Problem]) -> li
         return fresh(cell.data, stream, cell.seed, len(stream), "training")
     texts = {problem.text for problem in stream}
     limit = 2 * len(stream) if sources.endless(source) else None
-    found = [one for one in sources.load(source, seed=cell.seed, limit=limit) if one.text not in texts]
+    found = [one for one in _load(config, source, cell.seed, limit) if one.text not in texts]
     order = generator(cell.seed, cell.data, "training").permutation(len(found))[: len(stream)]
     # An id may also be that of a problem of the stream, and the oracle goes by ids.
     return [replace(found[place], id=f"{source}/{found[place].id}") for place in order]
@@ -189,10 +193,14 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
     registry.load(config.plugins)
     set_threads(config, products=True)
     method_class, settings, options = config.resolve(cell.label)
+    settled = config.settings(cell.label)
     folder = cell.folder(out)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    stream = ordered(sources.load(cell.data, seed=cell.seed, limit=config.limit), cell.order, cell.data)
+    found = _load(config, cell.data, cell.seed, config.limit)
+    config = replace(config, task=config.task or found.task)
+    task = task_of(config)
+    stream = ordered(readable(found, task, cell.data), cell.order, cell.data)
     training = labelled(config, cell, stream) if method_class.uses_labels else []
     # Learning settings are the method's; a method may have others without another engine.
     shared = Settings(**{part.name: getattr(config, part.name) for part in fields(Settings) if part.name not in PARTS})
@@ -212,13 +220,13 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
                     Path(scratch),
                     tuple(problem.blind() for problem in stream),
                     tuple(problem.blind() for problem in training),
-                    Truths([*stream, *training]) if method_class.uses_labels else None,
+                    Truths([*stream, *training], task) if method_class.uses_labels else None,
                     verifier,
                     settings.sampling,
                     settings.learn,
                     settings.recall,
                     options,
-                    task_of(config),
+                    task,
                 )
             )
             with contextlib.closing(method):
@@ -236,7 +244,7 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
             (folder / "error.txt").write_text(traceback.format_exc())
             held = {row["id"] for row in rows}
             rows += [
-                _row(at, Grader(one), Reply((None,), None), failed=error)
+                _row(at, Grader(one, task), Reply((None,), None), failed=error)
                 for at, one in enumerate(stream)
                 if one.id not in held
             ]
@@ -247,7 +255,7 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
         "tokens": METER.tokens - tokens,
         "seconds": time.perf_counter() - began,
         "peak_memory": marks.read(),
-        "settings": config.settings(cell.label),
+        "settings": settled,
     }
     _write(folder, rows, probes, record)
     return record
@@ -259,7 +267,7 @@ def _window(method: Method, start: int, problems: Sequence[Problem]) -> list[Row
     blind = [problem.blind() for problem in problems]
     replies, failures = _answers(method, blind)
     answered = METER.tokens
-    graders = {problem.id: Grader(problem) for problem in problems}
+    graders = {problem.id: Grader(problem, method.world.task) for problem in problems}
     rows = [
         _row(start + at, graders[problem.id], replies.get(problem.id, Reply((None,), None)), failures.get(problem.id))
         for at, problem in enumerate(problems)
@@ -329,7 +337,12 @@ def _probes(method: Method, config: CompareConfig, stream: Sequence[Problem], ce
             continue  # an oracle knows the stream and its training set, nothing else
         replies, failures = _answers(method, [problem.blind() for problem in problems]) if problems else ({}, {})
         for at, problem in enumerate(problems):
-            row = _row(at, Grader(problem), replies.get(problem.id, Reply((None,), None)), failures.get(problem.id))
+            row = _row(
+                at,
+                Grader(problem, method.world.task),
+                replies.get(problem.id, Reply((None,), None)),
+                failures.get(problem.id),
+            )
             probes.append({"kind": kind, "learned": len(stream), "data": data, **row})
     return probes
 

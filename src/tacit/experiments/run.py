@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,13 @@ import numpy as np
 
 from tacit import __version__
 from tacit.agent import Agent, Answered, Remembered
-from tacit.assembly import assembled, check_engine, set_threads
+from tacit.assembly import assembled, check_engine, set_threads, task_of
 from tacit.bank import open_bank
 from tacit.config import RunConfig
 from tacit.errors import ConfigError
 from tacit.experiments.report.run import write_report
 from tacit.experiments.run_folder import Row, RunFolder
-from tacit.experiments.scoring import Grader
+from tacit.experiments.scoring import Grader, readable
 from tacit.learning import Learned
 from tacit.problem import Problem
 from tacit.responses import Responses
@@ -51,7 +51,9 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
         TacitError: anything a user can mend; what was finished before stays.
     """
     set_threads(config)
-    problems = sources.load(config.data, seed=config.seed, limit=config.limit)
+    problems = sources.load(config.data, seed=config.seed, limit=config.limit, fields=config.fields)
+    config = replace(config, task=config.task or problems.task)
+    readable(problems, task_of(config), config.data)
     check_engine(config)
     folder = RunFolder(config.out, {**config.settings(), "version": __version__})
     with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:
@@ -109,7 +111,12 @@ class _Stream:
         seconds = (time.perf_counter() - began) / len(problems)
         outcomes = iter(tried)
         rows = [
-            _row(start + number, problem, next(outcomes) if why is None else self._not_asked(problem, why), seconds)
+            _row(
+                start + number,
+                Grader(problem, self.agent.task),
+                next(outcomes) if why is None else self._not_asked(problem, why),
+                seconds,
+            )
             for number, (problem, why) in enumerate(zip(problems, reasons, strict=True))
         ]
         answered, remembered = [one.answered for one in tried], [one.remembered for one in tried]
@@ -136,9 +143,8 @@ class _Stream:
         return _Outcome(answered, Remembered(Learned(problem, None, False, why, None), None))
 
 
-def _row(position: int, problem: Problem, outcome: _Outcome, seconds: float) -> Row:
+def _row(position: int, grader: Grader, outcome: _Outcome, seconds: float) -> Row:
     one, result = outcome.answered, outcome.remembered
-    grader = Grader(problem)
 
     def arm(responses: Responses, **extra: Any) -> Row:
         return grader.arm(responses.answers, responses.greedy_answer, tokens=responses.tokens, **extra)

@@ -15,21 +15,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tacit.answers.vote import correct, vote_answers
+from tacit.answers.vote import vote_by
 from tacit.errors import DataError
 from tacit.problem import Problem
+from tacit.tasks.base import Task
+from tacit.tasks.maths import MATHS
 
 
-def score(answers: Sequence[str | None], gold: str) -> list[bool]:
-    """Whether each answer is equivalent to ``gold``; no answer is wrong."""
-    return correct(answers, gold)
+def score(answers: Sequence[str | None], gold: str, task: Task = MATHS) -> list[bool]:
+    """Whether each answer is right by the task; no answer is wrong."""
+    return task.right(answers, gold)
+
+
+def readable(problems: Sequence[Problem], task: Task, source: str) -> list[Problem]:
+    """The problems, whose reference answers the task can read.
+
+    Raises:
+        DataError: it cannot read one; the message says which.
+    """
+    places = getattr(problems, "places", {})
+    for problem in problems:
+        if problem.gold is not None:
+            try:
+                task.on(problem.text).gold(problem.gold)
+            except DataError as error:
+                where = places.get(problem.id) or f"{source}: problem {problem.id}"
+                raise DataError(
+                    f"{where}: the reference answer is none of the task {task.name}: {error}; choose another --task, "
+                    "or mend the data"
+                ) from None
+    return list(problems)
 
 
 class Grader:
     """Marks all that was answered on one problem and builds the parts of its result row."""
 
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
+    def __init__(self, problem: Problem, task: Task = MATHS) -> None:
+        self._problem, self._task = problem, task.on(problem.text)
         self._marks: dict[str, bool] = {}
 
     def rights(self, answers: Sequence[str | None]) -> list[bool] | None:
@@ -38,7 +60,7 @@ class Grader:
         if gold is None:
             return None
         new = sorted({answer for answer in answers if answer is not None and answer not in self._marks})
-        self._marks.update(zip(new, score(new, gold), strict=True))
+        self._marks.update(zip(new, score(new, self._task.gold(gold), self._task), strict=True))
         return [answer is not None and self._marks[answer] for answer in answers]
 
     def right(self, answer: str | None) -> bool | None:
@@ -67,7 +89,7 @@ class Grader:
             extra: further fields of the arm (``memory_id``, ``similarity``, ``route``, ...), stored as they are.
         """
         marks = self.rights(answers)
-        answer = vote_answers(answers).answer if answers else None
+        answer = vote_by(self._task, answers).answer if answers else None
         return {
             "answer": answer,
             "correct": sum(marks) / len(marks) if marks else None,
@@ -82,7 +104,7 @@ class Grader:
 
     def majority(self, answers: Sequence[str | None], *, tokens: int) -> dict[str, Any]:
         """The equal-compute baseline: one vote over as many zero-shot rollouts as Tacit spent on the problem."""
-        answer = vote_answers(answers).answer if answers else None
+        answer = vote_by(self._task, answers).answer if answers else None
         mark = self.right(answer)
         return {
             "answer": answer,
@@ -99,7 +121,8 @@ class Truths:
         DataError: asked about a problem that has no gold answer, or that it was not given.
     """
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], task: Task = MATHS) -> None:
+        self._tasks = {problem.id: task.on(problem.text) for problem in problems}
         self._gold = {problem.id: problem.gold for problem in problems}
 
     def truth(self, problem_id: str) -> str:
@@ -107,8 +130,8 @@ class Truths:
         gold = self._gold.get(problem_id)
         if gold is None:
             raise DataError(f"problem {problem_id} has no gold answer, and a method asked for it; leave the method out")
-        return gold
+        return self._tasks[problem_id].gold(gold)
 
     def right(self, problem_id: str, answers: Sequence[str | None]) -> list[bool]:
         """Whether each answer is right."""
-        return score(answers, self.truth(problem_id))
+        return score(answers, self.truth(problem_id), self._tasks[problem_id])

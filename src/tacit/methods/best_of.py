@@ -43,7 +43,7 @@ class BestOf(Method):
             picked = []
             for start in range(0, drawn, n):
                 part = rollouts[start : start + n]
-                responses = Responses.of(part, part[0], world.task)
+                responses = Responses.of(part, part[0], world.task.on(problem.text))
                 answers, candidates = responses.answers, responses.candidates()[:-1]
                 scores = world.verifier.score(problem.text, candidates)
                 best = max(range(n), key=lambda i: (candidates[i].answer is not None, scores[i], -i))

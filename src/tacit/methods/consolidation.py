@@ -74,8 +74,9 @@ class Together(Learner):
         groups, record = super()._judge(memory, [own], rng), memory.steps[-1]
         means = []
         for (example, ids), rollouts in zip(self._also(memory), others, strict=True):
-            answers = [self.task.extract(rollout.text) for rollout in rollouts]
-            scores = self.reward(Attempts(example.problem, rollouts, answers, example.label, self.task, rng))
+            task = self.task.on(example.problem.text)
+            answers = [task.extract(rollout.text) for rollout in rollouts]
+            scores = self.reward(Attempts(example.problem, rollouts, answers, example.label, task, rng))
             means.append(sum(scores) / len(scores))
             tokens = sum(len(rollout.token_ids) for rollout in rollouts)
             memory.tokens += tokens
@@ -200,19 +201,22 @@ def _agreement(agent: Agent, pairs: Sequence[tuple[np.ndarray, Example]]) -> lis
             1.0,
             sampling.max_tokens,
             tuple(derive(agent.seed, example.problem.id, "judge", g) for g in range(count)),
+            agent.backbone.stop,
         )
         for prompt, example in pairs
     ]
-    return [
-        float(np.mean(giving(agent.task, [agent.task.extract(one.text) for one in group], example.label)))
-        for group, (_, example) in zip(agent.engine.generate(requests), pairs, strict=True)
-    ]
+    shares = []
+    for group, (_, example) in zip(agent.engine.generate(requests), pairs, strict=True):
+        task = agent.task.on(example.problem.text)
+        shares.append(float(np.mean(giving(task, [task.extract(one.text) for one in group], example.label))))
+    return shares
 
 
 def _task(agent: Agent, cluster: Sequence[Memory]) -> Cluster:
     first, *others = [example for memory in cluster for example in _examples(memory)]
     also = tuple((one, agent.backbone.encode(one.problem.text)) for one in others)
-    return Cluster(first.problem, vote_by(agent.task, [first.label]), cluster[0].prompt, first.label, also=also)
+    vote = vote_by(agent.task.on(first.problem.text), [first.label])
+    return Cluster(first.problem, vote, cluster[0].prompt, first.label, also=also)
 
 
 def _tried(cluster: Sequence[Memory]) -> str:

@@ -88,8 +88,9 @@ class Beside:
         if "majority" in self.wanted:
             spent = [self._rollouts(*pair) for pair in zip(answered, remembered, strict=True)]
             drawn_already = [one.zero_shot.samples for one in answered]
-            for arms, rollouts in zip(said, self.world.rollouts(problems, spent, drawn_already), strict=True):
-                answers = [self.world.task.extract(rollout.text) for rollout in rollouts]
+            more = self.world.rollouts(problems, spent, drawn_already)
+            for arms, one, rollouts in zip(said, answered, more, strict=True):
+                answers = [one.zero_shot.task.extract(rollout.text) for rollout in rollouts]
                 arms["majority"] = Arm(answers, None, sum(len(rollout.token_ids) for rollout in rollouts))
         return said
 
@@ -127,7 +128,8 @@ def random_memory(
         if agent.responder.room(len(memory.prompt) + len(ids)) >= 0:
             chosen[place] = memory.id
             requests += agent.responder.requests(one.problem, ids, "random", memory.prompt)
-    drawn = dict(zip(chosen, agent.responder.generate(requests), strict=True))
+    asked = [answered[place].problem for place in chosen]
+    drawn = dict(zip(chosen, agent.responder.generate(requests, asked), strict=True))
     return [(chosen[place], drawn[place]) if place in chosen else None for place in range(len(answered))]
 
 

@@ -202,9 +202,9 @@ class FormatReward(Unrouted):
 
 @register("method", "elm-paper")
 class Paper(ELM):
-    """As in the paper: labels by the plain vote of the answers without memory, keys of the problem's embeddings."""
+    """As in the paper: labels by the plain vote without memory, a memory of every problem, keys of its embeddings."""
 
-    changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot"}
+    changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot", "enough": 2.0}
 
     def _recalling(self) -> RecallConfig:
         return replace(self.world.recalling, key="input")

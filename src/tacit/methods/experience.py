@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -155,7 +155,9 @@ class FromExperience(Method, Generic[T]):
             self._shown(problem, found)
             for problem, found in zip(problems, self.store.nearest(keys, self.k), strict=True)
         ]
-        responses = iter(self.world.responder.generate([*first, *(one for _, asked in shown for one in asked)]))
+        asked = [*first, *(one for _, requests in shown for one in requests)]
+        helped = (problem for problem, (_, requests) in zip(problems, shown, strict=True) if requests)
+        responses = iter(self.world.responder.generate(asked, chain(problems if first else (), helped)))
         plain = list(islice(responses, len(first) // 2))
         return plain, [(next(responses) if near else None, self.notes(near)) for near, _ in shown]
 
@@ -236,7 +238,7 @@ class Reviewing(FromExperience[T]):
         for count in range(self.attempts if agreeing else 0, 0, -1):
             ids = self.review(problem, responses, agreeing, others[: count // 2], count)
             if self.room(len(ids)):
-                return Request(ids, None, 1, 0.0, 1.0, self.world.sampling.max_tokens)
+                return Request(ids, None, 1, 0.0, 1.0, self.world.sampling.max_tokens, (), self.world.backbone.stop)
         return None
 
     @abstractmethod

@@ -28,7 +28,8 @@ class Majority(Method):
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         n, replies = int(self.options["n"]), []
-        for rollouts in self.world.rollouts(problems, [n] * len(problems)):
-            vote = vote_by(self.world.task, [self.world.task.extract(rollout.text) for rollout in rollouts])
+        for problem, rollouts in zip(problems, self.world.rollouts(problems, [n] * len(problems)), strict=True):
+            task = self.world.task.on(problem.text)
+            vote = vote_by(task, [task.extract(rollout.text) for rollout in rollouts])
             replies.append(Reply((vote.answer,), vote.answer, {"votes": vote.votes, "n": n}))
         return replies

@@ -57,14 +57,10 @@ class Reflected(Reviewing[Example], ICL):
     def keep(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[Example | None, str]]:
         kept = super().keep(problems, responses)
         for place, rollout in self.reviews(problems, responses):
+            task = responses[place].task
             text = reworked(rollout.text) if self.reads else rollout.text
-            answer, majority = None if text is None else self.world.task.extract(text), responses[place].vote.answer
-            if (
-                text is not None
-                and answer is not None
-                and majority is not None
-                and self.world.task.same(answer, majority)
-            ):
+            answer, majority = None if text is None else task.extract(text), responses[place].vote.answer
+            if text is not None and answer is not None and majority is not None and task.same(answer, majority):
                 kept[place] = (problems[place].text, text), "reworked, and its answer is still the majority's"
             else:
                 kept[place] = kept[place][0], f"the raw trace, since the reworked one answers {answer or 'nothing'}"

@@ -80,14 +80,15 @@ class Policy:
 
     def respond(self, problems: Sequence[Problem]) -> list[Responses]:
         """Answer problems in one batch, with the random numbers of the frozen model's answers."""
-        responder = Responder(self.engine, self._world.sampling, self._world.seed)
+        responder = Responder(self.engine, self._world.sampling, self._world.seed, self._world.task)
         prompt = None if self.prompt is None else self.prompt.detach().cpu().numpy()
         return responder.generate(
             [
                 request
                 for problem in problems
                 for request in responder.requests(problem, self.backbone.encode(problem.text), "zero-shot", prompt)
-            ]
+            ],
+            problems,
         )
 
 
@@ -154,9 +155,10 @@ def by_label(world: World, labels: Mapping[str, str]) -> Judge:
 def _rewards(
     world: World, problem: Problem, rollouts: Sequence[Rollout], label: str, rng: np.random.Generator
 ) -> list[float]:
-    answers = [world.task.extract(rollout.text) for rollout in rollouts]
+    task = world.task.on(problem.text)
+    answers = [task.extract(rollout.text) for rollout in rollouts]
     reward: Callable[[Attempts], list[float]] = registry.get("reward", world.learning.reward)
-    return reward(Attempts(problem, rollouts, answers, label, world.task, rng))
+    return reward(Attempts(problem, rollouts, answers, label, task, rng))
 
 
 def by_own_vote(world: World, gated: bool) -> Judge:
@@ -164,7 +166,8 @@ def by_own_vote(world: World, gated: bool) -> Judge:
     gate = vote_gate(world)
 
     def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Judged:
-        vote = vote_by(world.task, [world.task.extract(rollout.text) for rollout in rollouts])
+        task = world.task.on(problem.text)
+        vote = vote_by(task, [task.extract(rollout.text) for rollout in rollouts])
         refusal = gate(vote) if gated else None
         if vote.answer is None or refusal:
             return Judged(None, vote.answer, refusal or "no response gave an answer")
@@ -179,7 +182,8 @@ def by_oracle(world: World) -> Judge:
     assert oracle is not None
 
     def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Judged:
-        answers = [world.task.extract(rollout.text) for rollout in rollouts]
+        task = world.task.on(problem.text)
+        answers = [task.extract(rollout.text) for rollout in rollouts]
         return Judged([float(right) for right in oracle.right(problem.id, answers)])
 
     return judge
@@ -278,6 +282,7 @@ class Trainer:
                     1.0,
                     world.sampling.max_tokens,
                     seeds,
+                    self.policy.backbone.stop,
                 )
             )
         return requests

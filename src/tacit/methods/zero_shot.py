@@ -17,4 +17,5 @@ class ZeroShot(Method):
     """Answers without any memory."""
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
-        return [Reply.of(responses) for responses in self.world.responder.generate(self.world.requests(problems))]
+        answered = self.world.responder.generate(self.world.requests(problems), problems)
+        return [Reply.of(responses) for responses in answered]

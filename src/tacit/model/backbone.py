@@ -22,7 +22,8 @@ from tacit.model import fused
 from tacit.model.cache import RaggedCache, round_up
 from tacit.model.decoder import Decoder, token_logprobs
 from tacit.model.loading import digest_files, digest_state, load_pretrained, parse_device, resolve_model
-from tacit.model.prompts import Template, token_ids
+from tacit.model.prompts import RUN_ON, Template, token_ids
+from tacit.tasks.maths import MATHS
 
 if TYPE_CHECKING:
     from tacit.model.fused.model import Fused
@@ -299,9 +300,19 @@ class Backbone:
         for token, index in sorted(self.tokenizer.get_vocab().items()):
             digest.update(f"{index}:{token}\n".encode("utf-8", "surrogatepass"))
         chat = getattr(self.tokenizer, "chat_template", None)
-        template = f"({chat!r}, {self.template.instruction!r}, {self.template.system!r})"
+        asked = self.template
+        parts = [chat, asked.instruction, asked.system]
+        if asked.task != MATHS.name or asked.examples:  # memories of mathematics are older than tasks
+            parts += [asked.task, asked.examples]
+        template = f"({', '.join(map(repr, parts))})"
         digest.update(template.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:32]
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end a response. The testbed's model ends by itself."""
+        plain = not getattr(self.tokenizer, "chat_template", None) and not self.name.startswith("testbed")
+        return (*self.template.stop, *(RUN_ON if plain else ()))
 
     def asked(self, template: Template) -> Backbone:
         """The same model, asked in another way: a backbone with another fingerprint that shares everything else."""

@@ -15,6 +15,9 @@ from tacit.tasks.maths import MATHS
 
 BOXED = MATHS.instruction
 
+RUN_ON = ("\nProblem:",)
+"""Where a model that is asked plainly goes on with a problem of its own making."""
+
 Turn = dict[str, str]
 """``role`` ("system", "user" or "assistant") and ``content`` of a message."""
 
@@ -26,10 +29,16 @@ class Template:
     Attributes:
         instruction: appended to the problem ("" for none).
         system: system message, for chat templates ("" for none).
+        examples: worked (problem, solution) pairs shown before every problem.
+        stop: strings that end a response.
+        task: name of the task whose layout this is.
     """
 
     instruction: str = BOXED
     system: str = ""
+    examples: tuple[tuple[str, str], ...] = ()
+    stop: tuple[str, ...] = ()
+    task: str = MATHS.name
 
     def asked(self, problem: str) -> str:
         """A problem as the user says it."""
@@ -38,7 +47,7 @@ class Template:
     def turns(self, problem: str, examples: Sequence[tuple[str, str]] = ()) -> list[Turn]:
         """The conversation that asks for a problem, after worked (problem, solution) pairs."""
         turns = []
-        for shown, solution in examples:
+        for shown, solution in (*self.examples, *examples):
             turns += [{"role": "user", "content": self.asked(shown)}, {"role": "assistant", "content": solution}]
         return [*turns, {"role": "user", "content": self.asked(problem)}]
 

@@ -1,7 +1,7 @@
 """The task protocol: what a kind of problem means for whoever asks, reads, votes and learns.
 
 Builds on nothing. Nothing else in the house knows how a problem is asked, where an answer is found in a response,
-or when two answers are the same. A task of your own is a subclass in one file:
+when two answers are the same, or how a reference answer is read. A task of your own is a subclass in one file:
 
     @register("task", "yes-no")
     class YesNo(Task):
@@ -22,14 +22,22 @@ class Task(ABC):
     """How problems of one kind are asked and read.
 
     Attributes:
-        name: that it is registered under.
+        name: that it is registered under, with what it was made from after a colon.
         instruction: appended to every problem ("" for none); part of the fingerprint.
         system: system message, for chat templates ("" for none); part of the fingerprint.
+        stop: strings that end a response; neither they nor what follows is part of it.
+        examples: worked (problem, solution) pairs, shown before every problem; part of the fingerprint.
     """
 
     name: str = ""
     instruction: str = ""
     system: str = ""
+    stop: tuple[str, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+
+    def on(self, problem: str) -> Task:
+        """The task as it reads responses to one problem, given by its text: itself, unless reading needs the text."""
+        return self
 
     @abstractmethod
     def extract(self, text: str) -> str | None:
@@ -58,3 +66,16 @@ class Task(ABC):
                 home.append(form)
         indices = [sorted(index for form in members for index in where[form]) for members in groups]
         return sorted(indices, key=len, reverse=True)
+
+    def gold(self, written: str) -> str:
+        """A reference answer as data write it, in the form that answers are compared in. For the scorer alone.
+
+        Raises:
+            DataError: it cannot be read as an answer of this task.
+        """
+        return written
+
+    def right(self, answers: Sequence[str | None], gold: str) -> list[bool]:
+        """Per answer, whether it is the same as a reference answer. For the scorer alone."""
+        marks = {answer: self.same(answer, gold) for answer in dict.fromkeys(answers) if answer is not None}
+        return [answer is not None and marks[answer] for answer in answers]

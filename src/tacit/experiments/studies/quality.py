@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from tacit.agent import Agent, Answered, Remembered
-from tacit.answers.vote import equivalent
 from tacit.assembly import set_threads
 from tacit.config import LearnConfig, RunConfig
 from tacit.errors import DataError
@@ -32,6 +31,7 @@ from tacit.experiments.studies import quality_rules
 from tacit.experiments.studies.trials import Gain, Tell, gain, scratch_agent, under
 from tacit.problem import Problem
 from tacit.responses import Responses
+from tacit.rewards import giving
 from tacit.seeds import generator
 from tacit.tasks import sources
 
@@ -119,10 +119,11 @@ def _problems(config: QualityConfig, seed: int) -> tuple[list[Problem], list[Pro
     """Problems to learn from and held-out ones, of a fresh stream or of a finite data set dealt out by the seed."""
     wanted = config.limit + config.held_out
     data = config.run.data
+    found: list[Problem]
     if data.partition(":")[0] == "testbed":
         found = sources.load(data, seed=seed, limit=wanted)
     else:
-        found = sources.load(data)
+        found = sources.load(data, fields=config.run.fields)
         found = [found[i] for i in generator(seed, data, "quality").permutation(len(found))[:wanted]]
     if len(found) < wanted:
         raise DataError(
@@ -147,7 +148,7 @@ class _Trial:
     ) -> None:
         self.config, self.seed, self.agent = config, seed, agent
         self.answered, self.later, self.verifier = answered, later, agent.verifier
-        self.graders = {problem.id: Grader(problem) for problem in held_out}
+        self.graders = {problem.id: Grader(problem, agent.task) for problem in held_out}
         self.made = [
             (one, result.learned, result.memory)
             for one, result in zip(answered, remembered, strict=True)
@@ -178,7 +179,7 @@ class _Trial:
             for (number, name), given in responses.items()
             if name in self.graders
         }
-        truth = {problem.id: Grader(problem) for problem in learned_from}
+        truth = {problem.id: Grader(problem, self.agent.task) for problem in learned_from}
         families = {problem.id: problem.family for problem in learned_from}
         memories = []
         for number, (one, learned, memory) in enumerate(self.made):
@@ -255,19 +256,19 @@ class _Trial:
             "first_reward": rewards[0],
             "last_reward": float(np.mean(rewards[-last:])),
             "reward_slope": float(np.polyfit(range(len(rewards)), rewards, 1)[0]) if len(rewards) > 1 else 0.0,
-            "final_reward": float(np.mean(_same(own.answers, label))),
+            "final_reward": float(np.mean(_same(own, label))),
             "updates": float(len(updated)),
             "grad_norm": float(np.mean(updated)) if updated else 0.0,
             "prompt_norm": float(steps[-1]["norm"]),
             "logprob": _logprob(own),
             "logprob_gain": _logprob(own) - _logprob(zero),
-            "neighbour_agreement": _mean([float(np.mean(_same(w.answers, z.vote.answer))) for z, w in tried]),
+            "neighbour_agreement": _mean([float(np.mean(_same(w, z.vote.answer))) for z, w in tried]),
             "neighbour_share": _mean([w.vote.share for _, w in tried]),
             "neighbour_share_gain": _mean([w.vote.share - z.vote.share for z, w in tried]),
             "neighbour_logprob_gain": _mean([_logprob(w) - _logprob(z) for z, w in tried]),
         }
         if self.verifier is not None:
-            before, after = self._score(zero, _same(zero.answers, label)), self._score(own, _same(own.answers, label))
+            before, after = self._score(zero, _same(zero, label)), self._score(own, _same(own, label))
             pairs = [(self._score(z), self._score(w)) for z, w in tried]
             signals |= {
                 "verifier_label": before if before is not None else 0.0,
@@ -293,9 +294,9 @@ def _nearest(
     return found
 
 
-def _same(answers: Sequence[str | None], label: str | None) -> list[bool]:
-    known = {answer: label is not None and equivalent(answer, label) for answer in answers if answer is not None}
-    return [answer is not None and known[answer] for answer in answers]
+def _same(responses: Responses, label: str | None) -> list[bool]:
+    answers = responses.answers
+    return [False] * len(answers) if label is None else giving(responses.task, answers, label)
 
 
 def _logprob(responses: Responses) -> float:

@@ -103,7 +103,7 @@ def family_matrix(config: TransferConfig) -> dict[str, Any]:
         zero = {one.problem.id: one.zero_shot for one in agent.answer(asked, use_memory=False)}
         pairs = [(memory, problem) for family in families for memory in memories[family] for problem in asked]
         responses = under(agent, pairs)
-    graders = {problem.id: Grader(problem) for problem in asked}
+    graders = {problem.id: Grader(problem, agent.task) for problem in asked}
     cells: dict[tuple[str, str], list[Gain]] = {}
     owner = {memory.id: family for family in families for memory in memories[family]}
     home = {problem.id: family for family in families for problem in targets[family]}
@@ -132,7 +132,7 @@ def _by_family(config: TransferConfig) -> tuple[dict[str, list[Problem]], dict[s
     if data.partition(":")[0] == "testbed":
         limit = 12 * wanted * 4  # twelve families at most, drawn at random: four times the mean is ample
     found: dict[str, list[Problem]] = {}
-    for problem in sources.load(data, seed=config.run.seed, limit=limit):
+    for problem in sources.load(data, seed=config.run.seed, limit=limit, fields=config.run.fields):
         if problem.family is not None:
             found.setdefault(problem.family, []).append(problem)
     if not found:
@@ -191,7 +191,7 @@ def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
 
 def _deal(config: TransferConfig, data: str) -> tuple[list[Problem], list[Problem]]:
     """Problems to learn from and fresh ones, the same for every bank."""
-    found = sources.load(data, seed=config.run.seed, limit=config.learned + config.answered)
+    found = sources.load(data, seed=config.run.seed, limit=config.learned + config.answered, fields=config.run.fields)
     if len(found) <= config.learned:
         raise DataError(f"{data} has {len(found)} problems; learning from {config.learned} leaves none to answer")
     return found[: config.learned], found[config.learned :]
@@ -205,7 +205,7 @@ def _scored(
     """Accuracy without memory, and gains of the memory's, the routed and the verifier's own answers, paired."""
     rows = []
     for problem, one, alone in zip(problems, answered, verified, strict=True):
-        grader, plain, memory = Grader(problem), one.zero_shot, one.memory or one.zero_shot
+        grader, plain, memory = Grader(problem, one.zero_shot.task), one.zero_shot, one.memory or one.zero_shot
         arms = (
             (plain.answers, plain.greedy_answer),
             (memory.answers, memory.greedy_answer),

@@ -45,7 +45,7 @@ def under(agent: Agent, pairs: Sequence[tuple[Memory, Problem]]) -> list[Respons
     for memory, problem in pairs:
         ids = agent.backbone.encode(problem.text)
         requests += agent.responder.requests(problem, ids, f"study/{memory.problem_id}", memory.prompt)
-    return agent.responder.generate(requests)
+    return agent.responder.generate(requests, (problem for _, problem in pairs))
 
 
 def accuracies(grader: Grader, answers: Sequence[str | None], greedy: str | None) -> Gain:

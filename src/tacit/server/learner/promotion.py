@@ -41,7 +41,6 @@ import torch
 from sqlalchemy import select
 
 from tacit.agent import Agent
-from tacit.answers.vote import equivalent, extract
 from tacit.bank import schema
 from tacit.bank.base import Bank, MemoryInfo
 from tacit.engines.base import Request, Rollout
@@ -49,6 +48,7 @@ from tacit.errors import EngineError, EngineLost, MemoryNotFound, ModelError
 from tacit.judges.verifiers import Candidate
 from tacit.memory import Memory, State
 from tacit.problem import Problem
+from tacit.rewards import giving
 from tacit.server.keys import KeyStore
 from tacit.server.learner.jobs import note
 
@@ -274,13 +274,14 @@ class Promoter:
 
     def _worth(self, info: MemoryInfo, group: Sequence[Rollout]) -> float:
         """How good samples of a neighbour's problem look, in 0..1."""
-        answers = [extract(rollout.text) for rollout in group]
+        task = self.agent.task.on(info.problem)
+        answers = [task.extract(rollout.text) for rollout in group]
         if self._judge is not None:
             candidates = [Candidate(rollout, answer, 0.0) for rollout, answer in zip(group, answers, strict=True)]
             return float(np.mean(self._judge.score(info.problem, candidates)))
         label = info.label
         assert label is not None
-        return float(np.mean([answer is not None and equivalent(answer, label) for answer in answers]))
+        return float(np.mean(giving(task, answers, label)))
 
     def _write(self, memory: Memory, outcome: tuple[float, ...] | str, memories: int) -> Trial:
         rule, bank = self.rule, self.agent.bank

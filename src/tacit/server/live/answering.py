@@ -108,7 +108,7 @@ class Answering:
         asked += [replace(votes, soft_prompt=r.soft_prompt) for r in asked] if votes is not None else []
         rollouts = await asyncio.gather(*[self._whole(request) for request in asked])
         zero, memory = rollouts[:2]
-        task = self.service.task
+        task = self.service.task.on(self.plan.problem)
         answers = [[task.extract(rollout.text) for rollout in arm] for arm in rollouts]
         voters = answers[2:] or answers[:2]
         arms = [candidates(*arm, task) for arm in zip(rollouts[:2], answers[:2], voters, strict=True)]

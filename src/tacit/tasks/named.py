@@ -1,0 +1,31 @@
+"""Tasks by name, with what they are made from after a colon: "maths", "regex:PATTERN".
+
+Builds on the registry and base.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from tacit import registry
+from tacit.errors import ConfigError
+from tacit.tasks.base import Task
+
+
+def task_named(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        ConfigError: there is none, or it cannot be made from what follows the name.
+    """
+    kind, colon, given = name.partition(":")
+    part = registry.get("task", kind)
+    wants = list(inspect.signature(part).parameters.values()) if isinstance(part, type) else []
+    if colon and not wants:
+        raise ConfigError(f"the task {kind} takes nothing after its name, and {given!r} is given")
+    if not colon and any(one.default is one.empty for one in wants):
+        raise ConfigError(f"the task {kind} needs more; give {kind}:{wants[0].name.upper()}")
+    task: Task = part if not isinstance(part, type) else part(given) if colon else part()
+    if colon:
+        task.name = name
+    return task
