@@ -84,7 +84,7 @@ def _cue(names: tuple[str, ...]) -> re.Pattern[str]:
         joined = f"|{before}(?:{'|'.join(map(re.escape, joins))}){after}" if joins else ""
         adjective = r"(?:\s[^\W\d]{2,12})?" if name in ("Arabic", "Persian", "Urdu") else ""
         # Between the noun and what joins it: "La respuesta correcta es", "Câu trả lời cuối cùng là".
-        between = r"[^\n.:：,;!?。，\d$\\]{0,40}?"
+        between = rf"[^\n.:：,;!?。，\d$\\]{{0,{40 if spaced else 12}}}?"
         rows.append(
             f"{before if spaced and name not in ('Arabic', 'Hebrew') else ''}(?:{'|'.join(NOUNS[name])})"
             rf"(?:{between}(?:[:：=]|[-–—→](?=\s){joined})|{adjective}(?=[\s*_]{{0,4}}[-−+]?[\d$\\]))"

@@ -33,7 +33,7 @@ SURE = 2.0
 _VALUE = re.compile(r"[\d\\=^√π∞½⅓¼¾%$]|\A\(?[A-Za-z]\)?\.?\Z|\A(?:yes|no|true|false|none)\b", re.IGNORECASE)
 _STARTS_VALUE = re.compile(r"[-−+(\[{$\\]*(?:[\d√π∞]|[a-zA-Z]\b)|\\")
 _REVERSED = re.compile(
-    r"(?:^|[\s(,:])(\$[^$\n]{1,80}\$|\*\*[^*\n]{1,40}\*\*|\\\([^\n]{1,60}?\\\)|[-−]?[$€£]?\d[\d,./]*%?"
+    r"(?:^|[\s(,:])(\$[^$\n]{1,80}\$|\*\*[^*\n]{1,40}\*\*|\\\([^\n]{1,60}?\\\)|[-−]?[$€£]?\d(?:[\d,./]*\d)?%?"
     r"|(?:option |choice )?\(?\b[A-J]\)?)[*_ ]{0,3}$",
     re.IGNORECASE,
 )
@@ -83,7 +83,8 @@ def phrase(text: str) -> tuple[str | None, bool]:
             break
     if best[1] is None and len(text) < 200:
         whole = text.strip("*`. \t\r\n")
-        return (tidy(whole) if _WHOLE.fullmatch(whole) else None), False
+        alone = tidy(whole) if _WHOLE.fullmatch(whole) else ""
+        return (None if is_nothing(alone) else alone), False
     return best[1], best[0] >= SURE
 
 
@@ -131,8 +132,9 @@ class _Cue:
         """How good a statement of an answer it is, and which."""
         if self.named.get("reverse"):
             value = _REVERSED.search(self.before)
-            asked = value is None or _ASKED.search(self.before[: value.start(1)])
-            return None if value is None or asked else (3.0, tidy(value[1]))
+            if value is None or _ASKED.search(self.before[: value.start(1)]) or is_nothing(tidy(value[1])):
+                return None
+            return 3.0, tidy(value[1])
         if self._is_none():
             return None
         in_json = self.named.get("json") is not None
