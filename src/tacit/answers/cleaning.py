@@ -43,7 +43,7 @@ _QUESTION = re.compile(
     rf"|instruction|{QUESTIONS}) ?(?:#? ?\d{{1,3}} ?)?[*_\]]{{0,3}}"
     r" ?[:：]|(?:problem|question|exercise) \d{1,3}[*_]{0,3}[.\n]"
     r"|#{2,4} ?(?:instruction|question|problem|input|user|human)s?[:\n])"
-    r"|(?<=[.!?] )(?:Question|Problem) ?\d{0,3}:",
+    r"|^\{\s?[\"']question[\"']|(?<=[.!?] )(?:Question|Problem) ?\d{0,3}:",
     re.IGNORECASE | re.MULTILINE,
 )
 _PARTS = 50

@@ -46,7 +46,11 @@ _MONEY = re.compile(rf"(?:US|CA|AU|NZ|HK|C|A|R)?\\?[{_CURRENCY}]\s?(?=[-−]?[\d
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?=$|[.]\d| [^\W\d]|[%°])")
 _COMMA_SPACED = re.compile(r"\d{1,3}(?:, ?\d{3})*, 0\d\d(?:, ?\d{3})*(?![\d,])")
 _HALF_DAY = re.compile(r"(?<=\d)\s?([ap])\. ?m\b\.?", re.IGNORECASE)
-_GLOSS = re.compile(r"(?<=[\d}%\]$]) \((?!mod\b|base\b)[^()]*[^\W\d_]{2,}[^()]*\)(?=\s|$)")
+_GLOSS = re.compile(
+    r"(?:(?<=[\d}%\]$]) \((?!mod\b|base\b)[^()]*[^\W\d_]{2,}|(?<=\w) \((?:it|because|since|which|this|the|not|or)\b)"
+    r"[^()]*\)(?=\s|$)"
+)
+_BRACKETS = re.compile(r"[\[\](){}<>\s]+")
 _TRAIL = re.compile(r"(?:\s*</[A-Za-z_]{1,20}>|\s+[-=]{2,20}){1,9}\s*$")
 _FENCE = re.compile(r"```\w*\n?([\s\S]*?)\n?```")
 _ENVIRONMENT = re.compile(
@@ -59,7 +63,7 @@ _FILLER = re.compile(
     r"|precisely|close to|to be|(?:found|determined|calculated|estimated|going) to be|as follows|the following"
     r"|the (?:number|value|amount|option|choice)|a total of|of course|in fact|again"
     r"|donc|daher|somit|entonces|quindi|dunque|portanto|dus|więc|следовательно)\b\.?(?! of\b)"
-    r"|(?:\\approx|\\colon)(?![a-zA-Z])|[:：,= \t≈~≃→⇒>|]|[*_]{1,3}(?=\s)){1,12}",
+    r"|(?:\\approx|\\colon)(?![a-zA-Z])|\.{2,3}|[:：,= \t…≈~≃→⇒|]|[*_]{1,3}(?=\s)){1,12}",
     re.IGNORECASE,
 )
 _NOTHING = re.compile(
@@ -73,7 +77,8 @@ _REFUSAL = re.compile(
     r"(?:i(?: am|['’]m)?|we|(?:it|this|that)(?: is|['’]s)?|the (?:answer|question|problem))?\s*"
     r"(?:sorry\b|unable to|can ?not\b|can['’]t|could ?n['’o]t|do(?:es)? ?n['’o]t (?:know|have)|don['’]t|apologi[sz]e|"
     r"unknown$|undetermined|not (?:sure|known|provided|given|available|enough|specified|able|possible to)|insufficient|"
-    r"impossible to (?:determine|say|know|tell|answer)|no (?:answer|idea|clue)|as an ai\b)",
+    r"impossible to (?:determine|say|know|tell|answer)|(?:there is )?no (?:answer|idea|clue)|as an ai\b"
+    r"|see (?:above|below)|(?:same )?as above)",
     re.IGNORECASE,
 )
 _WRAPPER = re.compile(
@@ -81,10 +86,10 @@ _WRAPPER = re.compile(
 )
 _CHOICE = re.compile(
     r"(?:(?:option|choice) )?(?:\(([A-Ja-j])\)[.:]?\s*|([A-Ja-j])\)[.:]?\s*|([A-J])[.:]\s+(?!\w\.)"
-    r"|([A-J])\s+[-–—]\s+(?=\w\w)|\[([A-J])\]\s+|([A-J]) (?=\())(?=\S)",
+    r"|([A-J])\s+[-–—]\s+(?=\w\w)|\[([A-J])\]\s+|([A-J]) (?=\())(?![,;&]|(?:and|or)\b)(?=\S)",
     re.IGNORECASE,
 )
-_OTHER_CHOICE = re.compile(r"(?<!\w)(?:\([a-j]\)|[a-j]\))(?=\s)", re.IGNORECASE)
+_OTHER_CHOICE = re.compile(r"(?<!\w)(?:\([a-j]\)|[a-j]\))(?=[\s,;.]|$)", re.IGNORECASE)
 _SUM = r"(?:[\d\s.,$€£%(){}+\-−–*/×÷·^]|\\(?:times|cdot|div|[dt]?frac|sqrt)\b)*"
 _WORKED = re.compile(rf"(?=[-−]?[$€£(\d\\]){_SUM}(?:={_SUM})*= *([-−]?[$€£]?\d.*)", re.DOTALL)
 _SENTENCE = re.compile(
@@ -121,7 +126,7 @@ def tidy(answer: str) -> str:
     answer = fence[1] if fence else answer
     pictured = answer
     answer = _PICTURES.sub("", answer)
-    if not answer.strip(" .!*"):
+    if not answer.strip(" .!*") or _BRACKETS.fullmatch(answer):
         return pictured.strip()
     for _ in range(6):
         before = answer
@@ -190,7 +195,7 @@ def plain(answer: str) -> str:
 def is_nothing(answer: str) -> bool:
     """Whether it is a placeholder ("[your answer]", "...", "N/A") or a refusal ("I cannot determine it")."""
     bare = plain(answer[:200]).strip("$*` \"'")
-    if bare in ("[]", "{}", "<", ">", "/", "-", "*", "**"):  # an empty list, a sign
+    if bare in ("/", "-", "*", "**") or _BRACKETS.fullmatch(bare):  # a sign, brackets of a puzzle
         return False
     return _NOTHING.fullmatch(bare) is not None or _REFUSAL.match(bare) is not None
 

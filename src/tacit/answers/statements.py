@@ -40,16 +40,20 @@ _REVERSED = re.compile(
 _ASKED = re.compile(r"\b(?:if|whether|what|which)\W+$", re.IGNORECASE)
 _AGAIN = re.compile(r"(?:the |my )?(?:final |correct )?answer\b", re.IGNORECASE)
 _TALKED = r"(?:confidence|explanation|reasoning)\b"
+_GOES_ON = (
+    r"|(?<=\byes),|(?<=\bno),|(?<=\btrue),|(?<=\bfalse),|,? and (?:we|so|this|that|it|hence|thus|therefore)\b"
+    r"|, or (?:about|approximately|roughly|equivalently|simply)\b"
+)
 _SENTENCE_END = re.compile(
     rf"(?<!\\)[.!?](?=\s|$|\*|[\"'”’)])|[。！？।॥۔؟]|;|\s+\|\s|[,;(]?\s*\b(?:{_TALKED}|(?:because|since)\b)"
     r"|,? (?:so|which|as|where)\b"
     r"|, (?:the|an?|who|not|but|then|thus|therefore|hence|when|while|after|given|assuming|making|meaning)\b"
-    r"|，(?!\d)|(?<=\d), (?!(?:and|or)\b)(?=[a-z]{3})",
+    r"|，(?!\d)|(?<=\d), (?!(?:and|or)\b)(?=[a-z]{3})" + _GOES_ON,
     re.IGNORECASE,
 )
 _LABEL_END = re.compile(
     rf"(?<!\\)[.!?](?=\s|$|\*|[\"'”’)])|[。！？।॥۔؟]|\s+\|\s|[,;(]?\s*\b{_TALKED}\s*[:=(\d]|,? because\b"
-    r"|(?<=\d), (?:since|so|which|as|not|but|then|thus|therefore|hence|making)\b",
+    r"|(?<=\d), (?:since|so|which|as|not|but|then|thus|therefore|hence|making)\b" + _GOES_ON,
     re.IGNORECASE,
 )
 _ABBREVIATION = re.compile(
@@ -158,7 +162,7 @@ class _Cue:
         rank = 3.0 if self.quoted and len(answer.split()) <= _PROSE else _rank(answer, self.label)
         if self.named.get("hash") and not _VALUE.search(answer) and _MORE.match(self.text, self.match.end()):
             return 0.0  # a heading
-        if self.in_code and self.named.get("label") == "=" and not answer[:1].isdigit():
+        if self.in_code and (self.named.get("label") or "").startswith("=") and not answer[:1].isdigit():
             return 1.0
         sought = self.named.get("noun") and not self.label_of_a_line and SOUGHT.search(self.before)
         if not (self.named.get("weak") or self.named.get("hedge") or sought):
@@ -202,7 +206,7 @@ def _after(text: str, match: re.Match[str], label: bool) -> str | None:
     line = rest.split("\n", 1)[0]
     if match[0][-1:] == "|":
         return _cell(text, match, rest)
-    head = line.strip(" \t*_:：=|>#.-")
+    head = line.strip(" \t*_:：=|#.-")
     if head in ("", "\\[", "$$", "\\(") or head.startswith("```"):
         return _below(rest[len(line) - len(line.lstrip()) :] if head else rest[len(line) :])
     line = line[filler(line) :]
