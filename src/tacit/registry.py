@@ -45,8 +45,12 @@ KINDS = {
 }
 
 BUILT_IN: dict[str, dict[str, str]] = {
-    "task": {"maths": "tasks.maths"},
-    "source": dict.fromkeys(("testbed", "file", "hub"), "tasks.sources"),
+    "task": {
+        **{name: f"tasks.{name}" for name in ("maths", "number", "choice", "text", "regex", "toml")},
+        **dict.fromkeys(("list", "set", "json"), "tasks.lists"),
+        "reasoning-gym": "tasks.reasoning_gym",
+    },
+    "source": {**dict.fromkeys(("testbed", "file", "hub"), "tasks.sources"), "reasoning-gym": "tasks.reasoning_gym"},
     "reward": dict.fromkeys(("majority", "random", "format"), "rewards"),
     "verifier": {
         "reward-model": "judges.reward_models",

@@ -220,3 +220,8 @@ def compare(a: str, b: str, limit: float) -> Reply:
 def search(pattern: str, text: str, limit: float) -> Reply:
     """Last match of a regular expression: its first group, or all of it where it has no group; None without one."""
     return pool.run({"do": "search", "pattern": pattern, "text": text}, limit)
+
+
+def gym(limit: float, **job: Any) -> Reply:
+    """What the library reasoning-gym says; see ``_Gym`` in the worker."""
+    return pool.run({"do": "gym", **job}, limit)

@@ -1,9 +1,9 @@
-"""The process behind the pool: math-verify on pairs of answers, and a task's own regex. Run as a script.
+"""The process behind the pool: math-verify on pairs of answers, a task's own regex, reasoning-gym. Run as a script.
 
-Builds on math-verify alone (imported at the first pair) and on nothing of this package, so that it starts fast and
-without torch. Why a process: math-verify's own limit is SIGALRM, which works in the main thread alone and does not
-interrupt one long C call, and a backtracking regex holds the interpreter lock. Here an interval timer on CPU time kills
-the process itself, whatever it is doing.
+Builds on math-verify and reasoning-gym, each imported when first asked for, and on nothing of this package, so that it
+starts fast and without torch. Why a process: math-verify's own limit is SIGALRM, which works in the main thread alone
+and does not interrupt one long C call, and a backtracking regex holds the interpreter lock. Here an interval timer on
+CPU time kills the process itself, whatever it is doing.
 
 Requests come on standard input as JSON lines, ``{"do", "limit", ...}``; for each, the numbers 0 (begun), 1 and 2 (first
 and second answer read) and then ``{"value", "status", "seconds"}`` go to standard output.
@@ -12,6 +12,7 @@ and second answer read) and then ``{"value", "status", "seconds"}`` go to standa
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -154,6 +155,55 @@ def _lines(parent: int) -> Iterator[dict[str, Any]]:
         buffer += chunk
 
 
+# What Python must not contain for ``eval`` to do nothing but compute: names with underscores, attributes, calls of
+# anything but functions of mathematics, and ways to hide them.
+_ARITHMETIC = ("sin", "cos", "tan", "sec", "csc", "cot", "exp", "log", "ln", "sqrt", "abs", "Abs")
+_NOT_ARITHMETIC = re.compile(
+    rf"__|[\\#]|[^\x00-\x7f]|\.\s*[A-Za-z_]|[\])}}\"']\s*\(|(?<!\w)(?!(?:{'|'.join(_ARITHMETIC)})\s*\()[A-Za-z_]\w*\s*\("
+    r"|\b(?:lambda|import)\b"
+)
+_EVALUATES = re.compile(r"\b(?:eval|exec|sympify)\(|\bsp\w*\.parse_expr|sympy_parser")
+
+
+class _Gym:
+    """reasoning-gym's questions and scores. Here, because some questions hang on the hash seed, and some scorers
+    evaluate an answer as Python: they get only what can do nothing but compute, within the limit."""
+
+    def __init__(self) -> None:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+
+        self._create, self._known = reasoning_gym.create_dataset, DATASETS
+        self._kept: dict[str, Any] = {}
+
+    def do(self, job: dict[str, Any]) -> Any:
+        if job["call"] == "names":
+            return sorted(self._known)
+        try:
+            entry = self._dataset(job)[job["index"]]
+        except Exception as error:  # of any data set's own checks
+            return {"error": f"{type(error).__name__}: {error}"}
+        if job["call"] == "ask":
+            return {"question": entry["question"], "answer": entry["answer"]}
+        return {"answer": entry["answer"], "score": float(self._score(self._dataset(job), job["said"], entry))}
+
+    def _dataset(self, job: dict[str, Any]) -> Any:
+        key = json.dumps([job["name"], job["config"], job["seed"], job["size"]], sort_keys=True)
+        if key not in self._kept:
+            self._kept.clear()
+            self._kept[key] = self._create(job["name"], seed=job["seed"], size=job["size"], **job["config"])
+        return self._kept[key]
+
+    def _score(self, dataset: Any, said: str, entry: dict[str, Any]) -> float:
+        module = sys.modules[type(dataset).__module__]
+        if _EVALUATES.search(inspect.getsource(module)) and _NOT_ARITHMETIC.search(said):
+            return 0.0
+        try:
+            return float(dataset.score_answer(said, entry))
+        except Exception:  # an answer that a data set cannot read
+            return 0.0
+
+
 def main() -> None:
     """Serve jobs from standard input; progress and results go to standard output, one JSON line each."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -173,11 +223,14 @@ def main() -> None:
         os.write(replies, json.dumps(line).encode() + b"\n")
 
     comparer: _Comparer | None = None
+    gym: _Gym | None = None
     for job in _lines(int(sys.argv[1])):
         started = 0.0
         try:
             if job["do"] == "compare" and comparer is None:
                 comparer = _Comparer()
+            if job["do"] == "gym" and gym is None:
+                gym = _Gym()
         except ImportError as error:
             say({"value": str(error), "status": "unusable", "seconds": 0.0})
             continue
@@ -188,6 +241,9 @@ def main() -> None:
         try:
             if job["do"] == "search":
                 value = _search(job["pattern"], job["text"])
+            elif job["do"] == "gym":
+                assert gym is not None
+                value = gym.do(job)
             else:
                 assert comparer is not None
                 a = comparer.expression(job["a"])

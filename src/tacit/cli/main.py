@@ -24,6 +24,7 @@ from tacit.cli import memories as cli_memories
 from tacit.cli import run as cli_run
 from tacit.cli import serve as cli_serve
 from tacit.cli import study as cli_study
+from tacit.cli import tasks as cli_tasks
 from tacit.cli import testbed as cli_testbed
 from tacit.cli.common import Interrupted, ReaderGone, emit, one_line, show_notes, show_summary, writing
 from tacit.errors import TacitError
@@ -54,6 +55,7 @@ app.add_typer(cli_memories.app, name="memories")
 app.add_typer(cli_bank.app, name="bank")
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_study.app, name="study")
+app.add_typer(cli_tasks.app, name="tasks")
 app.add_typer(cli_testbed.app, name="testbed")
 app.command("doctor")(cli_doctor.doctor)
 

@@ -14,7 +14,7 @@ from tacit.tasks.base import Task
 
 @register("task", "maths")
 class Maths(Task):
-    """Problems with a final answer that is a number or an expression."""
+    """A number or an expression, compared by value."""
 
     instruction = "Please reason step by step, and put your final answer within \\boxed{}."
 

@@ -31,7 +31,6 @@ from tacit.experiments.studies import quality_rules
 from tacit.experiments.studies.trials import Gain, Tell, gain, scratch_agent, under
 from tacit.problem import Problem
 from tacit.responses import Responses
-from tacit.rewards import giving
 from tacit.seeds import generator
 from tacit.tasks import sources
 
@@ -296,7 +295,7 @@ def _nearest(
 
 def _same(responses: Responses, label: str | None) -> list[bool]:
     answers = responses.answers
-    return [False] * len(answers) if label is None else giving(responses.task, answers, label)
+    return [False] * len(answers) if label is None else responses.task.giving(answers, label)
 
 
 def _logprob(responses: Responses) -> float:

@@ -1,0 +1,114 @@
+"""Multiple choice: an answer is an option's text, whatever letter it had.
+
+Builds on stated, options (how the options stand in a problem's text) and text (when an option's text is said).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+
+from tacit.errors import ConfigError, DataError
+from tacit.registry import register
+from tacit.tasks import options
+from tacit.tasks.number import value
+from tacit.tasks.stated import Stated, statement
+from tacit.tasks.text import fold, key
+
+SHUFFLED = "shuffled"
+
+_LATEX = re.compile(r"\\(?:text|textbf|mathbf|mathrm|bf)\b|[{}$*_`\"“”]|\\[ ,;()\[\]]?")
+# "B", "(B)", "B) Paris", "B. Paris", "B: Paris", "B, because", "option B is"; a small letter only in brackets or alone.
+_LABEL = re.compile(
+    r"\s*(?P<said>(?i:(?:the )?(?:correct |right |best )?(?:option|choice|answer|letter)(?: is)?:? ))?(?:"
+    r"[(\[](?P<enclosed>[A-Za-z]|\d{1,2})[)\]]|(?P<marked>[A-Z]|\d{1,2})(?=[).\]:,;]?$|[).\]:]\s)"
+    r"|(?P<small>[a-z])(?=\)|\.?$)|(?P<bare>[A-Z])(?= (?:is|because|since|as)\b| [-–—]))"
+)
+_DENIED = re.compile(r"\b(?:not|never|neither|cannot|except)\b|n['’]t\b", re.IGNORECASE)
+_NAMED = re.compile(r"\b(?i:option|choice|answer)(?: is)?:? \(?([A-Z])\b(?!['’]|\.\w)")
+
+
+@register("task", "choice")
+class Choice(Stated):
+    """One of several options, by its letter or its text.
+
+    The options are those of the problem's text; votes go by option, whatever letter it had.
+
+    Args:
+        how: "shuffled" for other orders of the options, one for each response, so that a liking for a letter helps
+            no option; "" for the order of the data.
+    """
+
+    form = f"choice[:{SHUFFLED}]"
+    instruction = 'Please reason step by step, and end with "The answer is" and the letter of the right option.'
+
+    def __init__(self, how: str = "") -> None:
+        if how not in ("", SHUFFLED):
+            raise ConfigError(f"the task choice has no form {how!r}; use choice, or choice:{SHUFFLED}")
+        self.how = how
+        self.options: list[str] = []
+
+    def on(self, problem: str) -> Choice:
+        bound = copy.copy(self)
+        bound.options = options.split(problem)[1]
+        return bound
+
+    def shown(self, problem: str, number: int) -> str:
+        question, given = options.split(problem)
+        if not (self.how and number and given):
+            return problem
+
+        def drawn(option: str) -> bytes:
+            return hashlib.sha256(f"{problem}\0{number}\0{option}".encode()).digest()
+
+        return options.with_options(question, sorted(given, key=drawn))
+
+    def read(self, phrase: str) -> str | None:
+        said = " ".join(_LATEX.sub(" ", phrase).split())
+        whole = self._whole(said) if len(said) > 1 else None  # "E. coli" is an option, "E" the letter of one
+        return whole or self._labelled(said) or self._whole(said) or self._within(said)
+
+    def unstated(self, text: str) -> str | None:
+        lines = [" ".join(_LATEX.sub(" ", line).split()) for line in text.splitlines() if line.strip()]
+        for line in (*lines[-1:], *lines[:1]):
+            if found := self._whole(line) or self._labelled(line):
+                return found
+        if lines and not _DENIED.search(lines[-1]) and (found := self._within(lines[-1])):
+            return found
+        named = {self._at(label) for label in _NAMED.findall(text)} - {None}
+        return named.pop() if len(named) == 1 else None
+
+    def _at(self, label: str) -> str | None:
+        """The option of a label; the label itself, a letter, where no options are known."""
+        if not self.options:
+            return label.upper() if label.isalpha() else None
+        if label.isdigit() and any(value(option) is not None for option in self.options):
+            return None  # more likely an option than the number of one
+        place = int(label) - 1 if label.isdigit() else ord(label.upper()) - ord("A")
+        return self.options[place] if 0 <= place < len(self.options) else None
+
+    def _labelled(self, said: str) -> str | None:
+        match = _LABEL.match(said)
+        label = match and next(filter(None, (match[name] for name in ("enclosed", "marked", "small", "bare"))))
+        return self._at(label) if label else None
+
+    def _whole(self, said: str) -> str | None:
+        return next((option for option in self.options if key(option) == key(said)), None)
+
+    def _within(self, said: str) -> str | None:
+        """The only option whose words are among those said; the longer of two where one is part of the other."""
+        words = f" {fold(said)} "
+        found = {fold(option): option for option in self.options if f" {fold(option)} " in words}
+        longest = [name for name in found if not any(name != other and f" {name} " in f" {other} " for other in found)]
+        return found[longest[0]] if len(longest) == 1 else None
+
+    def same(self, one: str, other: str) -> bool:
+        return key(one) == key(other)
+
+    def gold(self, written: str) -> str:
+        found = self.read(written) or self.read(statement(written) or "")
+        if found is None:
+            there = ", ".join(self.options) or "none, so that a letter is wanted"
+            raise DataError(f"{written[:80]!r} is none of the options, which are: {there[:300]}")
+        return found

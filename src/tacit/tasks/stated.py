@@ -1,0 +1,60 @@
+"""What most tasks share: a response states its answer, and the task reads what is stated.
+
+Builds on answers, which finds the statement: a box, ``<answer>`` tags, a cue such as "the answer is".
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+
+from tacit.answers import extraction
+from tacit.answers.cleaning import RUN_ON, cleaned, parts
+from tacit.tasks.base import Task
+
+TAIL = 20_000
+"""Where nothing is stated, so many last characters of a response are looked at."""
+
+_GOES_ON = re.compile(r"[ ]?[,;](?:[^.\n]|\.(?!\s|$))*")
+
+
+def statement(text: str) -> str | None:
+    """The answer as a response states it, None where it states none."""
+    return extraction.stated(text)
+
+
+def ending(text: str) -> str:
+    """The end of what a response says: without thoughts, and without what a base model runs on into."""
+    said = next((part for part in parts(cleaned(text)) if part.strip()), "")
+    return said[-TAIL:].strip()
+
+
+def sentence(said: str, phrase: str) -> str:
+    """A statement to the end of its sentence, where it was cut at a comma: the answer may have several parts."""
+    place = said.rfind(phrase)
+    more = None if place < 0 else _GOES_ON.match(said, place + len(phrase))
+    return phrase if more is None else phrase + more[0]
+
+
+def matched(text: str, pattern: str) -> str | None:
+    """Where a user's regular expression matches last in a response: its group 1, or all of it if it has no group."""
+    return extraction.by_pattern(cleaned(text), pattern)
+
+
+class Stated(Task):
+    """A task that reads statements, and what nobody called an answer only where it says so."""
+
+    stop = RUN_ON
+
+    def extract(self, text: str) -> str | None:
+        phrase = statement(text)
+        found = None if phrase is None else self.read(phrase)
+        return found if found is not None else self.unstated(ending(text))
+
+    @abstractmethod
+    def read(self, phrase: str) -> str | None:
+        """The answer that a phrase is, which was stated as one; None if it is none."""
+
+    def unstated(self, text: str) -> str | None:
+        """The answer in the end of a response that states none that can be read."""
+        return None

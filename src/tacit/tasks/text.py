@@ -1,0 +1,93 @@
+"""Short free answers, compared as words: case, articles, punctuation and ways of writing letters aside.
+
+Builds on stated, and on number, since "5" and "5.0" are the same short answer too.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from tacit.errors import DataError
+from tacit.registry import register
+from tacit.tasks import number
+from tacit.tasks.stated import Stated, statement
+
+WORDS = 12
+"""Where no answer is stated, a last line or sentence of at most so many words is taken for one."""
+
+_QUOTES = re.compile(r"[\"'`´‘’‚“”„«»*]|\.(?!\d)")
+_MARKS = re.compile(r"[,;:!?…。、，；：！？]|(?<=[^\W\d])[-‐‑–—](?=[^\W\d])")
+_ARTICLE = re.compile(r"(?<!\S)(?:[Tt]he|THE|[Aa]n|a|^A) (?=\S)")
+_ENCLOSED = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]|\{([^{}]*)\}")
+_SENTENCES = re.compile(r"\n|(?<=[.!?])\s+(?=[^\W\d_a-z])|(?<=[。！？])")
+_CHATTER = re.compile(
+    r"\b(?:hope|let me know|feel free|happy to|questions?|helpful|thank|please|you're welcome)\b|boxed", re.I
+)
+_YES_OR_NO = re.compile(r"[\s>#*_]*(yes|no|true|false)\b(?=[*_\s]*(?:[,;:!—–]|\.(?!\s*(?:of\b|\d))|$))", re.IGNORECASE)
+_EDGES = ' \t\r\n>#*_`"“”'
+_SILENT = frozenset(("", "no answer", "i dont know", "i do not know", "dont know", "unknown"))
+
+
+def fold(text: str) -> str:
+    """The words of a text, however written: Unicode forms, accents of Latin letters, case, quotation marks,
+    punctuation between words and English articles are gone. Signs that change what is meant (C++, -5, 3.5) stay."""
+    said = unicodedata.normalize("NFKC", text).strip()
+    enclosed = _ENCLOSED.fullmatch(said)
+    words = next(filter(None, enclosed.groups()), said) if enclosed else said
+    words = _MARKS.sub(" ", _QUOTES.sub("", words)).replace("&", " and ")
+    words = _ARTICLE.sub("", " ".join(words.split()))
+    folded = " ".join(_unaccented(words.casefold()).split())
+    return folded if any(map(str.isalnum, folded)) else "".join(said.split())
+
+
+def _unaccented(text: str) -> str:
+    if text.isascii():
+        return text
+    kept: list[str] = []
+    base = ""
+    for char in unicodedata.normalize("NFD", text):
+        if not unicodedata.combining(char):
+            base = char
+        elif base.isascii() and base.isalpha():
+            continue  # an accent of a Latin letter; in other scripts such marks are letters
+        kept.append(char)
+    return unicodedata.normalize("NFC", "".join(kept))
+
+
+def key(text: str) -> str:
+    """What two short answers have in common if they are the same."""
+    worth = number.value(text)
+    return fold(text) if worth is None else number.spelled(worth)
+
+
+@register("task", "text")
+class Text(Stated):
+    """A few words: the stated ones, else a last short sentence.
+
+    Case, accents of Latin letters, articles, quotation marks and punctuation are left aside.
+    """
+
+    instruction = 'End with "The answer is" and the answer alone, in as few words as possible.'
+
+    def read(self, phrase: str) -> str | None:
+        said = _YES_OR_NO.match(phrase)
+        answer = said[1] if said else phrase.strip(_EDGES).rstrip(".。").strip(_EDGES)
+        return answer if fold(answer) not in _SILENT else None
+
+    def unstated(self, text: str) -> str | None:
+        if said := _YES_OR_NO.match(text):
+            return said[1]
+        sentences = [part.strip() for part in _SENTENCES.split(text) if part.strip() and not _CHATTER.search(part)]
+        last = sentences[-1] if sentences else ""
+        return self.read(last) if len(last.split()) <= WORDS and len(last) <= 20 * WORDS else None
+
+    def same(self, one: str, other: str) -> bool:
+        return key(one) == key(other)
+
+    def gold(self, written: str) -> str:
+        phrase = statement(written)
+        found = self.read(written if phrase is None else phrase)
+        if found is None:
+            raise DataError(f"{written[:80]!r} is no answer in words; mend the data")
+        return found

@@ -1,0 +1,123 @@
+"""The task ``choice``: the option that a response states, by letter or text; votes go by option."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tacit import registry
+from tacit.answers import vote
+from tacit.errors import ConfigError, DataError
+from tacit.tasks.choice import Choice
+from tacit.tasks.options import split, with_options
+
+CAPITALS = ["London", "Paris", "New York", "York"]
+PROBLEM = with_options("What is the capital of France?", CAPITALS)
+LETTERS = Choice()
+CAPITAL = LETTERS.on(PROBLEM)
+
+
+@pytest.mark.parametrize(
+    ("response", "found"),
+    [
+        ("B", "Paris"),
+        ("Answer: B", "Paris"),
+        ("Answer: (B)", "Paris"),
+        ("**Answer:** B) Paris", "Paris"),
+        ("Answer: B. 42", "Paris"),
+        ("The best answer is\n\nC", "New York"),
+        ("\\boxed{B}", "Paris"),
+        ("\\boxed{\\textbf{(B)}\\ 12}", "Paris"),
+        ("\\boxed{A. 42}", "London"),
+        ("We need \\boxed{\\langle H\\rangle}.\n\n**Answer: D**", "York"),
+        ("The answer is Paris.", "Paris"),
+        ("the answer is: the city of paris, of course", "Paris"),
+        ("The answer is New York", "New York"),
+        ("The answer is York", "York"),
+        ("The correct answer is option C.", "New York"),
+        ("Looking at London first, option A is wrong, since ...\nSo it has to be\n(b)", "Paris"),
+        ("B\n\nExplanation: Paris has been the capital since long ago.", "Paris"),
+        ("I think that option B fits best, because it is in France.", "Paris"),
+        ("<think>Answer: A</think>The answer is B", "Paris"),
+        ("Answer: E", None),
+        ("The answer is Paris or London", None),
+        ("It cannot be Paris", None),
+        ("So it has to be Paris", "Paris"),
+        ("Both option A and option B are cities.", None),
+        ("A city is a large place where people live.", None),
+        ("I do not know.", None),
+        ("", None),
+    ],
+)
+def test_what_is_found(response: str, found: str | None) -> None:
+    assert CAPITAL.extract(response) == found
+
+
+@pytest.mark.parametrize(
+    ("response", "found"), [("Answer: (b)", "B"), ("**Answer:** B) Paris", "B"), ("It is so", None)]
+)
+def test_where_no_options_are_known_the_letter_is_the_answer(response: str, found: str | None) -> None:
+    assert LETTERS.extract(response) == LETTERS.on("What is the capital?").extract(response) == found
+
+
+def test_options_that_look_like_labels() -> None:
+    numbers = LETTERS.on(with_options("How many?", ["3", "2", "1,000", "1/2"]))
+    responses = ["2", "The answer is 2.", "Answer: B", "The answer is 1000", "The answer is 0.5"]
+    assert [numbers.extract(one) for one in responses] == ["2", "2", "2", "1,000", "1/2"]
+    germs = LETTERS.on(with_options("Which?", ["S. aureus", "E. coli", "A. baumannii"]))
+    assert germs.extract("The answer is E. coli") == germs.extract("E. coli") == "E. coli"
+    assert germs.extract("Answer: A") == "S. aureus"
+    assert LETTERS.on("Which?\n1) red\n2) blue").extract("Answer: 2") == "blue"
+
+
+def test_votes_go_by_option() -> None:
+    answers = [CAPITAL.extract(one) for one in ("B", "The answer is Paris", "(B) Paris", "A", "who knows")]
+    assert vote.vote_by(CAPITAL, answers).why == "3 of 5 say Paris; next: 1 says London; 1 gave no answer"
+
+
+def test_a_reference_answer_is_a_letter_or_an_option() -> None:
+    assert [CAPITAL.gold(one) for one in ("B", "(B)", "paris", "B) Paris")] == ["Paris"] * 4
+    assert CAPITAL.right(["Paris", "London", None], CAPITAL.gold("B")) == [True, False, False]
+    assert LETTERS.gold("C") == "C"
+    with pytest.raises(DataError, match="'Rome' is none of the options, which are: London, Paris"):
+        CAPITAL.gold("Rome")
+
+
+def test_each_response_may_see_another_order() -> None:
+    task = registry.get("task", "choice")("shuffled")
+    assert task.shown(PROBLEM, 0) == LETTERS.shown(PROBLEM, 5) == PROBLEM
+    shown = [task.shown(PROBLEM, number) for number in range(1, 401)]
+    assert shown == [Choice("shuffled").shown(PROBLEM, number) for number in range(1, 401)]
+    assert all(sorted(split(text)[1]) == sorted(CAPITALS) for text in shown)
+    firsts = Counter(split(text)[1][0] for text in shown)
+    assert min(firsts.values()) > 60  # 100 each, were it exact
+    # A model that always says A gives every option alike; one that knows gives one option whatever its letter.
+    blind = [task.on(text).extract("Answer: A") for text in shown]
+    assert Counter(blind) == firsts
+    knowing = {task.on(text).extract(f"Answer: {'ABCD'[split(text)[1].index('Paris')]}") for text in shown}
+    assert knowing == {"Paris"}
+    assert task.shown("What is the capital of France?", 3) == "What is the capital of France?"
+
+
+def test_another_form_is_refused() -> None:
+    with pytest.raises(ConfigError, match="use choice, or choice:shuffled"):
+        Choice("mixed")
+
+
+WORDS = st.text(st.sampled_from("AaBbCc().:, 12\n\\{}"), max_size=20)
+
+
+@given(st.lists(WORDS, min_size=2, max_size=5), st.one_of(WORDS, st.text(max_size=60)))
+def test_no_response_breaks_it(found: list[str], text: str) -> None:
+    bound = LETTERS.on(with_options("Which?", found))
+    answer = bound.extract(text)
+    assert answer is None or answer in bound.options
+
+
+@given(WORDS, WORDS)
+def test_any_two_texts_are_compared(one: str, other: str) -> None:
+    assert CAPITAL.same(one, one)
+    assert CAPITAL.same(one, other) is CAPITAL.same(other, one)

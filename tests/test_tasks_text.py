@@ -1,0 +1,113 @@
+"""The task ``text``: short free answers, with case, articles, accents and punctuation folded."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tacit import registry
+from tacit.answers import vote
+from tacit.errors import DataError
+from tacit.tasks.text import fold
+
+TEXT = registry.get("task", "text")()
+
+
+@pytest.mark.parametrize(
+    ("response", "found"),
+    [
+        ("The capital is an old city.\nThe answer is Paris.", "Paris"),
+        ("Answer: the Nile", "the Nile"),
+        ("\\boxed{blue}", "blue"),
+        ("Final Answer: **Marie Curie**", "Marie Curie"),
+        ("Paris", "Paris"),
+        ('"Paris."', "Paris"),
+        ("First we sort them.\n\nabcde", "abcde"),
+        ("Let us see. It was Marie Curie.\nI hope this is helpful!", "It was Marie Curie"),
+        ("Yes, because 5 is larger than 3.", "Yes"),
+        ("The answer is no, since it rained", "no"),
+        ("No one", "No one"),
+        ("<think>Rome? no.</think>Paris", "Paris"),
+        ("<think>Rome?", None),
+        ("I don't know.", None),
+        ("no answer", None),
+        (
+            "Well, this is a difficult matter that many people have thought about for years without any result at all",
+            None,
+        ),
+        ("I hope this helps!", None),
+        ("so we write \\boxed{42", None),
+        ("put your final answer within \\boxed{answer}.", None),
+        ("The answer is Mr. Smith. I hope this answer is helpful!", "Mr. Smith"),
+        ("Answer: the Nile\nQuestion: Which is the longest?\nAnswer: the Amazon", "the Nile"),
+        ("", None),
+    ],
+)
+def test_what_is_found(response: str, found: str | None) -> None:
+    assert TEXT.extract(response) == found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("The Nile", "nile.", True),
+        ("U.S.", "US", True),
+        ("Café", "cafe", True),
+        ("Straße", "STRASSE", True),
+        ("ＰＡＲＩＳ", "Paris", True),
+        ("twenty-one", "Twenty One", True),
+        ("rock & roll", "Rock and Roll", True),
+        ("“Hamlet”", "Hamlet", True),
+        ("don’t", "don't", True),
+        ("(Paris)", "Paris", True),
+        ("5.0", "5", True),
+        ("1,000", "1000", True),
+        ("C++", "C", False),
+        ("C#", "C", False),
+        ("3.5", "35", False),
+        ("-5", "5", False),
+        ("vitamin A", "vitamin", False),
+        ("(()", "())", False),
+        ("[]", "()", False),
+        ("Paris", "Lyon", False),
+        ("がく", "かく", False),
+        ("A", "B", False),
+    ],
+)
+def test_what_is_the_same(one: str, other: str, same: bool) -> None:
+    assert TEXT.same(one, other) is TEXT.same(other, one) is same
+
+
+def test_a_vote_counts_words() -> None:
+    answers = [
+        TEXT.extract(one) for one in ("The answer is the Nile.", "NILE", "The answer is the Rhine", "I don't know")
+    ]
+    assert vote.vote_by(TEXT, answers).why == "2 of 4 say NILE; next: 1 says the Rhine; 1 gave no answer"
+
+
+def test_a_reference_answer_as_data_write_it() -> None:
+    assert TEXT.right(["nile", "Rhine", None], TEXT.gold("The Nile")) == [True, False, False]
+    with pytest.raises(DataError, match="no answer in words"):
+        TEXT.gold(" ")
+
+
+@given(st.text(max_size=60))
+@example("!?")
+@example("ẛ̣")
+def test_folding_is_settled(text: str) -> None:
+    assert TEXT.same(text, text)
+    assert TEXT.same(text, text.upper()) or not text.isascii()
+
+
+@given(st.one_of(st.text(max_size=300), st.text(st.sampled_from("aA. \n\"'*$()-"), max_size=40)))
+def test_no_response_breaks_it(text: str) -> None:
+    found = TEXT.extract(text)
+    assert found is None or fold(found)
+
+
+@given(st.lists(st.one_of(st.none(), st.text(st.sampled_from("aA .the"), max_size=8)), max_size=6), st.randoms())
+def test_groups_do_not_depend_on_the_order(answers: list[str | None], random: object) -> None:
+    groups = {frozenset(answers[i] for i in group) for group in TEXT.group(answers)}
+    random.shuffle(answers)  # type: ignore[attr-defined]
+    assert {frozenset(answers[i] for i in group) for group in TEXT.group(answers)} == groups
