@@ -63,7 +63,7 @@ def known(name: str) -> str:
     return name
 
 
-@register("source", NAME)
+@register("source", "reasoning-gym")
 def questions(rest: str, seed: int, limit: int | None) -> Iterator[Problem]:
     """Questions of a name, with settings of the library's after a colon: ``chain_sum:min_terms=2,max_terms=3``."""
     name, _, given = rest.partition(":")
@@ -94,7 +94,7 @@ def _setting(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
-@register("task", NAME)
+@register("task", "reasoning-gym")
 class ReasoningGym(words.Text):
     """Questions of the library of that name.
 
