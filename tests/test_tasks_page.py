@@ -1,4 +1,4 @@
-"""What docs/tasks.md says of tasks: each has its sentence, the examples run as they stand there. And ``tacit tasks``."""
+"""What docs/tasks.md says of tasks: a sentence for each, examples that run as they stand there. And ``tacit tasks``."""
 
 from __future__ import annotations
 

@@ -46,15 +46,11 @@ KINDS = {
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "task": {
-        **{name: f"tasks.{name}" for name in ("maths", "number", "choice", "text")},
+        **{name: f"tasks.{name}" for name in ("maths", "number", "choice", "text", "regex", "toml")},
         **dict.fromkeys(("list", "set", "json"), "tasks.lists"),
-        **{name: f"tasks.{name}" for name in ("regex", "toml")},
         "reasoning-gym": "tasks.reasoning_gym",
     },
-    "source": {
-        **dict.fromkeys(("testbed", "file", "hub"), "tasks.sources"),
-        "reasoning-gym": "tasks.reasoning_gym",
-    },
+    "source": {**dict.fromkeys(("testbed", "file", "hub"), "tasks.sources"), "reasoning-gym": "tasks.reasoning_gym"},
     "reward": dict.fromkeys(("majority", "random", "format"), "rewards"),
     "verifier": {
         "reward-model": "judges.reward_models",
