@@ -159,7 +159,7 @@ def test_initialisations_differ_and_nearest_starts_from_the_recalled_prompt(test
     (task,) = tasks(testbed, 1)
     start = np.full((20, testbed.hidden_size), 0.01, dtype=np.float32)
     starts = {
-        init: learner(testbed, init=init)._initial(replace(task, start=start)).numpy()
+        init: learner(testbed, init=init)._begin(replace(task, start=start)).prompt.detach().numpy()
         for init in ("gaussian", "vocabulary", "nearest")
     }
     assert np.array_equal(starts["nearest"], start)

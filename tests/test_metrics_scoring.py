@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tacit.experiments import scoring
 from tacit.experiments.scoring import Grader
 from tacit.problem import Problem

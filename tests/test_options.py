@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.errors import DataError
@@ -63,11 +63,13 @@ def test_the_last_list_is_the_options() -> None:
 lines = st.text().map(lambda text: " ".join(text.split()))
 
 
+@settings(deadline=None)
 @given(st.text().map(str.rstrip), st.lists(lines, min_size=2, max_size=26))
 def test_what_was_written_in_is_found_again(question: str, given_options: list[str]) -> None:
     assert split(with_options(question, given_options)) == (question, given_options)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="AB12ab().: \nx"))
 def test_any_text_is_read_and_keeps_its_words(text: str) -> None:
     question, found = split(text)

@@ -35,7 +35,6 @@ from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.recall import Recall
 from tacit.responses import Responder, Responses
-from tacit.rewards import giving
 from tacit.routing import NO_MEMORY, Route, route
 from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
@@ -72,20 +71,18 @@ class Answered:
         return tuple(memory if decided.takes_memory else zero for decided, zero, memory in pairs)
 
     @property
+    def _greedy(self) -> Responses:
+        return self.memory if self.memory is not None and self.greedy_route.takes_memory else self.zero_shot
+
+    @property
     def greedy_answer(self) -> str | None:
         """The routed greedy answer: what a user who asks once is told."""
-        if self.memory is not None and self.greedy_route.takes_memory:
-            return self.memory.greedy_answer
-        return self.zero_shot.greedy_answer
+        return self._greedy.greedy_answer
 
     @property
     def greedy(self) -> Rollout:
         """The routed greedy rollout."""
-        return (
-            self.memory.greedy
-            if self.memory is not None and self.greedy_route.takes_memory
-            else (self.zero_shot.greedy)
-        )
+        return self._greedy.greedy
 
     @property
     def tokens(self) -> int:
@@ -240,7 +237,7 @@ class Agent:
         if one.memory is None or label.answer is None or self.learning.enough > 1:
             return None
         answers = one.memory.answers
-        right = sum(giving(one.memory.task, answers, label.answer))
+        right = sum(one.memory.task.giving(answers, label.answer))
         if right < self.learning.enough * len(answers):
             return None
         return f"the recalled memory is enough: {right} of {len(answers)} samples give {label.answer!r} with it"

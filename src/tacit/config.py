@@ -295,7 +295,8 @@ class RunConfig(Settings):
     """One online run over a stream of problems.
 
     Attributes:
-        data: Where the problems come from: testbed, testbed:A, testbed:B, hub:NAME, or a JSONL file.
+        data: Where the problems come from: testbed, testbed:A, testbed:B, hub:NAME, a file or a folder (docs/data.md).
+        fields: Which field of the data is what, as in problem=question; the rest is found by its usual names.
         out: Run folder; an interrupted run continues.
         bank: Memory bank, its file or address. Default: a file in the run folder.
         seed: Same seed, same run.
@@ -307,6 +308,7 @@ class RunConfig(Settings):
     """
 
     data: str = "testbed"
+    fields: tuple[str, ...] = ()
     out: str = "runs/run"
     bank: str | None = None
     seed: int = 0

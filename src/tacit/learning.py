@@ -169,16 +169,13 @@ class Learner:
         return None
 
     def _begin(self, target: Target) -> Live:
-        prompt = self._initial(target).to(self.backbone.device).requires_grad_(True)
+        rng = generator(self.seed, target.problem.id, "init")
+        start: Tensor = self.start(Start(self.backbone, self.config.tokens, rng, target.start))
+        prompt = start.to(self.backbone.device).requires_grad_(True)
         optimizer = torch.optim.Adam([prompt], lr=self.config.lr)
         label = target.label if target.label is not None else target.vote.answer
         assert label is not None
         return Live(target, self.backbone.encode(target.problem.text), prompt, optimizer, label)
-
-    def _initial(self, target: Target) -> Tensor:
-        rng = generator(self.seed, target.problem.id, "init")
-        start: Tensor = self.start(Start(self.backbone, self.config.tokens, rng, target.start))
-        return start
 
     def _done(self, memory: Live) -> bool:
         config = self.config
@@ -205,7 +202,9 @@ class Learner:
 
     def _requests(self, memory: Live) -> list[Request]:
         """What a memory asks for in a step: a group of rollouts of its own problem."""
-        name, step = memory.target.problem.id, len(memory.steps)
+        name, step, text = memory.target.problem.id, len(memory.steps), memory.target.problem.text
+        if (shown := self.task.shown(text, step)) != text:
+            memory.ids = self.backbone.encode(shown)
         return [
             Request(
                 memory.ids,
@@ -223,7 +222,7 @@ class Learner:
         """Reward what ``_requests`` gave and write the step's record; a group whose advantages are zero or mean nothing
         is left out."""
         [rollouts] = drawn
-        task = self.task.on(memory.target.problem.text)
+        task = self.task.on(self.task.shown(memory.target.problem.text, len(memory.steps)))
         answers = [task.extract(rollout.text) for rollout in rollouts]
         vote = vote_by(task, answers)
         weak = None

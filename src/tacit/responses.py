@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import torch
 from tacit.answers.vote import Vote, vote_by
 from tacit.config import Sampling
 from tacit.engines.base import Engine, Request, Rollout
-from tacit.judges.verifiers import Candidate
+from tacit.judges.verifiers import Candidate, candidates
 from tacit.problem import Problem
 from tacit.seeds import derive
 from tacit.tasks.base import Task
@@ -69,23 +70,6 @@ class Responses:
         return candidates((*self.samples, self.greedy), (*self.answers, self.greedy_answer), self.answers, self.task)
 
 
-def candidates(
-    rollouts: Sequence[Rollout],
-    answers: Sequence[str | None],
-    voters: Sequence[str | None],
-    task: Task = MATHS,
-) -> list[Candidate]:
-    """Rollouts with their answers for a verifier, each with the share of the voters' answers that are equivalent, in
-    whatever way they are written."""
-    everyone = [*answers, *voters]
-    shares = [0.0] * len(everyone)
-    for members in task.group(everyone):
-        share = sum(member >= len(answers) for member in members) / max(1, len(voters))
-        for member in members:
-            shares[member] = share
-    return [Candidate(*parts) for parts in zip(rollouts, answers, shares[: len(answers)], strict=True)]
-
-
 @dataclass(frozen=True)
 class Responder:
     """Asks an engine for responses.
@@ -131,6 +115,29 @@ class Responder:
 
     def generate(self, requests: Sequence[Request], problems: Iterable[Problem]) -> list[Responses]:
         """Serve (sampled, greedy) pairs of requests, each for its problem, and extract the answers."""
-        groups = self.engine.generate(requests) if requests else []
-        pairs = zip(groups[::2], groups[1::2], problems, strict=True)
-        return [Responses.of(samples, greedy, self.task.on(problem.text)) for samples, (greedy,), problem in pairs]
+        pairs = list(zip(requests[::2], requests[1::2], problems, strict=True))
+        views = [self._views(sampled, problem) for sampled, _, problem in pairs]
+        every = [one for parts, (_, greedy, _) in zip(views, pairs, strict=True) for one in (*parts, greedy)]
+        drawn = iter(self.engine.generate(every) if every else [])
+        found = []
+        for parts, (_, _, problem) in zip(views, pairs, strict=True):
+            task = self.task.on(problem.text)
+            readers = [task] if len(parts) == 1 else [self.task.on(text) for text in self._texts(problem, len(parts))]
+            groups, [greedy] = [next(drawn) for _ in parts], next(drawn)
+            answers = tuple(
+                reader.extract(one.text) for reader, group in zip(readers, groups, strict=True) for one in group
+            )
+            samples, vote = tuple(chain.from_iterable(groups)), vote_by(task, answers)
+            found.append(Responses(samples, greedy, answers, task.extract(greedy.text), vote, task))
+        return found
+
+    def _texts(self, problem: Problem, count: int) -> list[str]:
+        return [self.task.shown(problem.text, number) for number in range(count)]
+
+    def _views(self, sampled: Request, problem: Problem) -> list[Request]:
+        """A request for samples; one for each, where they are shown the problem in different ways."""
+        texts, encode = self._texts(problem, sampled.n), self.engine.backbone.encode
+        if set(texts) == {problem.text} or not torch.equal(sampled.ids, encode(problem.text)):
+            return [sampled]
+        parts = zip(texts, sampled.seeds, strict=True)
+        return [replace(sampled, ids=encode(text), n=1, seeds=(seed,)) for text, seed in parts]

@@ -42,7 +42,7 @@ class Attempts:
 @register("reward", "majority")
 def majority(attempts: Attempts) -> list[float]:
     """1 for an answer that is the same as the label, else 0; no answer earns 0."""
-    return [float(right) for right in giving(attempts.task, attempts.answers, attempts.label)]
+    return [float(right) for right in attempts.task.giving(attempts.answers, attempts.label)]
 
 
 @register("reward", "random")
@@ -55,12 +55,3 @@ def random(attempts: Attempts) -> list[float]:
 def format(attempts: Attempts) -> list[float]:
     """1 for giving any answer at all, whatever it is: the control for gains that come from form alone."""
     return [float(answer is not None) for answer in attempts.answers]
-
-
-def giving(task: Task, answers: Sequence[str | None], label: str) -> list[bool]:
-    """Per answer, whether it is the same as the label; each spelling is compared once."""
-    known: dict[str, bool] = {}
-    for answer in answers:
-        if answer is not None and answer not in known:
-            known[answer] = task.same(answer, label)
-    return [answer is not None and known[answer] for answer in answers]

@@ -36,17 +36,18 @@ NAMED = {
     **dict.fromkeys(("model", "reward_model"), "testbed|PATH|HUBID"),
     **dict.fromkeys(("device", "dtype", "namespace", "name"), "NAME"),
     **dict.fromkeys(("methods", "orders", "baselines"), "A,B"),
-    "data": "testbed|FILE.jsonl|hub:NAME",
+    "data": "testbed|PATH|hub:NAME",
     "out": "DIR",
     "bank": "URL",
     "engine": "URL",
     "ray": "local|ADDRESS",
     "plugins": "FILE.py",
+    "fields": "ROLE=NAME",
     "host": "ADDRESS",
     "seeds": "0,1,2",
 }
 """What a value looks like, by type, and by name where that says more."""
-FLAGS = {"plugins": ("--plugin", "--method-file")}
+FLAGS = {"plugins": ("--plugin", "--method-file"), "fields": ("--field",)}
 """Flags that are not called as their field is."""
 
 
@@ -83,7 +84,7 @@ class Setting:
             *flags,
             metavar=looks,
             help=self.help if self.default in (None, (), "") else rf"{self.help} \[default: {shown}]",
-            envvar=f"TACIT_{self.name.upper()}" if self.name not in FLAGS else None,
+            envvar=f"TACIT_{self.name.upper()}" if self.name != "plugins" else None,
             show_envvar=False,
             show_default=False,
             rich_help_panel=SCALE if self.name in ("ray", "learners", "engines") else PANELS.get(self.table),

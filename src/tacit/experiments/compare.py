@@ -69,9 +69,9 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
     ]
     for data in config.data:  # a missing file is told now, not cell by cell
         for order in config.orders:
-            ordered(sources.load(data, seed=config.seeds[0], limit=config.limit), order, data)
+            ordered(_load(config, data, config.seeds[0], config.limit), order, data)
     for data in config.training.values():
-        sources.load(data, seed=config.seeds[0], limit=1)
+        _load(config, data, config.seeds[0], 1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -97,6 +97,10 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [done[cell] for cell in cells]
+
+
+def _load(config: CompareConfig, data: str, seed: int, limit: int | None) -> sources.Problems:
+    return sources.load(data, seed=seed, limit=limit, fields=config.fields)
 
 
 def _die_with_parent() -> None:
@@ -165,7 +169,7 @@ def labelled(config: CompareConfig, cell: Cell, stream: Sequence[Problem]) -> li
         return fresh(cell.data, stream, cell.seed, len(stream), "training")
     texts = {problem.text for problem in stream}
     limit = 2 * len(stream) if sources.endless(source) else None
-    found = [one for one in sources.load(source, seed=cell.seed, limit=limit) if one.text not in texts]
+    found = [one for one in _load(config, source, cell.seed, limit) if one.text not in texts]
     order = generator(cell.seed, cell.data, "training").permutation(len(found))[: len(stream)]
     # An id may also be that of a problem of the stream, and the oracle goes by ids.
     return [replace(found[place], id=f"{source}/{found[place].id}") for place in order]
@@ -193,10 +197,10 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
     folder = cell.folder(out)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    stream = ordered(sources.load(cell.data, seed=cell.seed, limit=config.limit), cell.order, cell.data)
-    config = replace(config, task=config.task or sources.fitting(cell.data, stream))
+    found = _load(config, cell.data, cell.seed, config.limit)
+    config = replace(config, task=config.task or found.task)
     task = task_of(config)
-    readable(stream, task, cell.data)
+    stream = ordered(readable(found, task, cell.data), cell.order, cell.data)
     training = labelled(config, cell, stream) if method_class.uses_labels else []
     # Learning settings are the method's; a method may have others without another engine.
     shared = Settings(**{part.name: getattr(config, part.name) for part in fields(Settings) if part.name not in PARTS})

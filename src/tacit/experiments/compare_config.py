@@ -39,6 +39,7 @@ class CompareConfig(Settings):
 
     Attributes:
         data: Sources of problems; the path of a file counts from the working directory.
+        fields: Which field of the data is what, as in problem=question; the rest is found by its usual names.
         methods: Rows of the table: methods, or variants of this file. Default: every registered method.
         seeds: One stream and one set of random numbers each.
         orders: shuffled (as the source has them), blocked (family by family), reversed.
@@ -56,6 +57,7 @@ class CompareConfig(Settings):
     """
 
     data: tuple[str, ...] = ("testbed:A", "testbed:B")
+    fields: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     orders: tuple[str, ...] = ("shuffled",)
@@ -135,6 +137,8 @@ class CompareConfig(Settings):
         values |= {name: value for name, value in later.items() if value != getattr(Settings, name)}
         if method.uses_labels and self.training:
             values["training"] = self.training
+        if self.fields:
+            values["fields"] = self.fields
         values["data"] = sorted(self.data) if self.probes else []  # probes are drawn from all of them
         settings: dict[str, Any] = json.loads(json.dumps({"method": method.name, "options": options, **values}))
         return settings

@@ -51,8 +51,8 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
         TacitError: anything a user can mend; what was finished before stays.
     """
     set_threads(config)
-    problems = sources.load(config.data, seed=config.seed, limit=config.limit)
-    config = replace(config, task=config.task or sources.fitting(config.data, problems))
+    problems = sources.load(config.data, seed=config.seed, limit=config.limit, fields=config.fields)
+    config = replace(config, task=config.task or problems.task)
     readable(problems, task_of(config), config.data)
     check_engine(config)
     folder = RunFolder(config.out, {**config.settings(), "version": __version__})

@@ -29,7 +29,7 @@ Row = dict[str, Any]
 FREE = {"limit", "out", "version", "threads", "ray", "learners", "engines", "engine", "plugins"}
 """Settings that may differ when a run is continued: how much is done, and where."""
 
-LATER: dict[str, Any] = {"task": "maths", "instruction": None, "system": None, "stop": []}
+LATER: dict[str, Any] = {"task": "maths", "instruction": None, "system": None, "stop": [], "fields": []}
 """Settings that runs of 0.1 do not name, with what held for them."""
 
 SETTLED = {"draws": "tacit"}

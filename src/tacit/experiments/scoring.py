@@ -33,14 +33,16 @@ def readable(problems: Sequence[Problem], task: Task, source: str) -> list[Probl
     Raises:
         DataError: it cannot read one; the message says which.
     """
-    for place, problem in enumerate(problems, 1):
+    places = getattr(problems, "places", {})
+    for problem in problems:
         if problem.gold is not None:
             try:
                 task.on(problem.text).gold(problem.gold)
             except DataError as error:
+                where = places.get(problem.id) or f"{source}: problem {problem.id}"
                 raise DataError(
-                    f"{source}: the reference answer of problem {problem.id} (the {place}.) is no answer of the task "
-                    f"{task.name}: {error}; choose another --task, or mend the data"
+                    f"{where}: the reference answer is none of the task {task.name}: {error}; choose another --task, "
+                    "or mend the data"
                 ) from None
     return list(problems)
 

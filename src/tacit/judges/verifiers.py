@@ -13,6 +13,7 @@ from typing import Protocol
 from tacit.config import Settings
 from tacit.engines.base import Rollout
 from tacit.registry import register
+from tacit.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,23 @@ class Candidate:
     rollout: Rollout
     answer: str | None
     share: float
+
+
+def candidates(
+    rollouts: Sequence[Rollout],
+    answers: Sequence[str | None],
+    voters: Sequence[str | None],
+    task: Task,
+) -> list[Candidate]:
+    """Rollouts with their answers for a verifier, each with the share of the voters' answers that are equivalent, in
+    whatever way they are written."""
+    everyone = [*answers, *voters]
+    shares = [0.0] * len(everyone)
+    for members in task.group(everyone):
+        share = sum(member >= len(answers) for member in members) / max(1, len(voters))
+        for member in members:
+            shares[member] = share
+    return [Candidate(*parts) for parts in zip(rollouts, answers, shares[: len(answers)], strict=True)]
 
 
 class Verifier(Protocol):

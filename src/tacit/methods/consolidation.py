@@ -27,7 +27,7 @@ from tacit.gradients import Group, advantages
 from tacit.learning import Learner, Live, Target
 from tacit.memory import Memory, State, memory_id
 from tacit.problem import Problem
-from tacit.rewards import Attempts, giving
+from tacit.rewards import Attempts
 from tacit.seeds import derive
 
 TRIED = 64
@@ -208,7 +208,7 @@ def _agreement(agent: Agent, pairs: Sequence[tuple[np.ndarray, Example]]) -> lis
     shares = []
     for group, (_, example) in zip(agent.engine.generate(requests), pairs, strict=True):
         task = agent.task.on(example.problem.text)
-        shares.append(float(np.mean(giving(task, [task.extract(one.text) for one in group], example.label))))
+        shares.append(float(np.mean(task.giving([task.extract(one.text) for one in group], example.label))))
     return shares
 
 

@@ -90,7 +90,8 @@ class Beside:
             drawn_already = [one.zero_shot.samples for one in answered]
             more = self.world.rollouts(problems, spent, drawn_already)
             for arms, one, rollouts in zip(said, answered, more, strict=True):
-                answers = [one.zero_shot.task.extract(rollout.text) for rollout in rollouts]
+                held = one.zero_shot.answers
+                answers = [*held, *(one.zero_shot.task.extract(drawn.text) for drawn in rollouts[len(held) :])]
                 arms["majority"] = Arm(answers, None, sum(len(rollout.token_ids) for rollout in rollouts))
         return said
 

@@ -39,6 +39,10 @@ class Task(ABC):
         """The task as it reads responses to one problem, given by its text: itself, unless reading needs the text."""
         return self
 
+    def shown(self, problem: str, number: int) -> str:
+        """The text of a problem as response ``number`` to it is asked for: always the same, unless a task varies it."""
+        return problem
+
     @abstractmethod
     def extract(self, text: str) -> str | None:
         """The final answer in a response; None where there is none."""
@@ -67,6 +71,11 @@ class Task(ABC):
         indices = [sorted(index for form in members for index in where[form]) for members in groups]
         return sorted(indices, key=len, reverse=True)
 
+    def giving(self, answers: Sequence[str | None], label: str) -> list[bool]:
+        """Per answer, whether it is the same as a label; each spelling is compared once."""
+        marks = {answer: self.same(answer, label) for answer in dict.fromkeys(answers) if answer is not None}
+        return [answer is not None and marks[answer] for answer in answers]
+
     def gold(self, written: str) -> str:
         """A reference answer as data write it, in the form that answers are compared in. For the scorer alone.
 
@@ -77,5 +86,4 @@ class Task(ABC):
 
     def right(self, answers: Sequence[str | None], gold: str) -> list[bool]:
         """Per answer, whether it is the same as a reference answer. For the scorer alone."""
-        marks = {answer: self.same(answer, gold) for answer in dict.fromkeys(answers) if answer is not None}
-        return [answer is not None and marks[answer] for answer in answers]
+        return self.giving(answers, gold)

@@ -1,7 +1,8 @@
 """Options of a multiple-choice problem: they stand in the problem's text, as lines "A) text" below the question.
 
-Builds on errors. ``with_options`` writes them there; ``split`` finds them again, also as people write them: lines that
-begin with "A) ", "A. ", "(A) ", "A: ", "1) " or "1. ", and "(A) x (B) y (C) z" or "A) x B) y" within a line.
+Builds on errors. ``with_options`` writes them there; ``find`` and ``split`` find them again, also as people write
+them: lines that begin with "A) ", "A. ", "(A) ", "A: ", "1) " or "1. ", and "(A) x (B) y (C) z" (or "(1) x (2) y",
+"A) x B) y") within a line.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tacit.errors import DataError
 
 MOST = len(string.ascii_uppercase)
 
-# At the start of a line, any label; within a line only "(A)" and "A)": "vitamin A. Sugar" is no option.
+# At the start of a line, any label; within a line only "(A)", "(1)" and "A)": "vitamin A. Sugar" is no option.
 _LINE = re.compile(r"^[ \t]*(?P<open>\(?)(?P<label>[A-Za-z]|\d{1,2})(?P<close>\)|[.:](?=[ \t]|$))[ \t]*", re.MULTILINE)
-_WITHIN = re.compile(r"(?:^|(?<=\s))(?P<open>\(?)(?P<label>[A-Z])(?P<close>\))[ \t]*", re.MULTILINE)
+_WITHIN = re.compile(r"(?:^|(?<=\s))(?P<open>\(?)(?P<label>[A-Z]|(?<=\()\d{1,2})(?P<close>\))[ \t]*", re.MULTILINE)
 
 
 def letters(count: int) -> str:
@@ -36,25 +38,34 @@ def with_options(text: str, options: Sequence[str]) -> str:
     return "\n".join([text.rstrip(), *lines])
 
 
-def split(text: str) -> tuple[str, list[str]]:
-    """The question without its options, and the options in order; all of the text and [] where it has none.
+class Found(NamedTuple):
+    """A question, its options in order, and the labels that they have in its text."""
+
+    question: str
+    options: list[str]
+    labels: list[str]
+
+
+def find(text: str) -> Found:
+    """A problem's text taken apart; all of it is the question where it has no options.
 
     The last run of labels that begins with A (a, 1) and goes on without a gap, two at least and all written alike, is
     the options. An option goes up to the next label, the last one to the end of its line; what follows stays with the
     question.
     """
     for pattern in (_LINE, _WITHIN):
-        labels = list(pattern.finditer(text))
-        for first in reversed(range(len(labels))):
-            run = _run(labels[first:])
-            if len(run) >= 2:
-                end = text.find("\n", run[-1].end())
-                end = len(text) if end < 0 else end
-                stops = [*(one.start() for one in run[1:]), end]
-                found = [" ".join(text[one.end() : stop].split()) for one, stop in zip(run, stops, strict=True)]
-                parts = (text[: run[0].start()].rstrip(), text[end:].strip())
-                return "\n".join(part for part in parts if part), found
-    return text, []
+        if 0 < len(run := _last_run(list(pattern.finditer(text)))) <= MOST:
+            end = text.find("\n", run[-1].end())
+            stops = [*(one.start() for one in run[1:]), end if end >= 0 else len(text)]
+            options = [" ".join(text[one.end() : stop].split()) for one, stop in zip(run, stops, strict=True)]
+            parts = (text[: run[0].start()].rstrip(), text[stops[-1] :].strip())
+            return Found("\n".join(part for part in parts if part), options, [one["label"] for one in run])
+    return Found(text, [], [])
+
+
+def split(text: str) -> tuple[str, list[str]]:
+    """The question without its options, and the options in order; all of the text and [] where it has none."""
+    return find(text)[:2]
 
 
 def options(text: str) -> list[str]:
@@ -62,18 +73,23 @@ def options(text: str) -> list[str]:
     return split(text)[1]
 
 
-def _run(labels: list[re.Match[str]]) -> list[re.Match[str]]:
-    """The labels that go on from the first one, if that is an A, a or 1; those written otherwise are no labels here."""
-    first = labels[0]
-    if first["label"] not in ("A", "a", "1"):
-        return []
-    run = [first]
-    for label in labels[1:]:
-        alike = (label["open"], label["close"]) == (first["open"], first["close"])
-        if alike and label["label"] == _following(run[-1]["label"]):
-            run.append(label)
-    return run
+def _last_run(labels: list[re.Match[str]]) -> list[re.Match[str]]:
+    """The labels from the last A, a or 1 that another one follows; others are none of that run."""
+    nearest: dict[tuple[str, str, str], int] = {}
+    following: list[int | None] = [None] * len(labels)
+    for place, label in reversed(list(enumerate(labels))):
+        how = (label["open"], label["close"])
+        following[place] = nearest.get((*how, _next(label["label"])))
+        nearest[*how, label["label"]] = place
+        if label["label"] in ("A", "a", "1") and following[place] is not None:
+            run: list[re.Match[str]] = []
+            here: int | None = place
+            while here is not None:
+                run.append(labels[here])
+                here = following[here]
+            return run
+    return []
 
 
-def _following(label: str) -> str:
+def _next(label: str) -> str:
     return str(int(label) + 1) if label.isdigit() else chr(ord(label) + 1)

@@ -1,44 +1,55 @@
-"""Where problems come from: the testbed's endless stream, JSONL files, data sets on the Hub, and sources of plug-ins.
+"""Where problems come from: the testbed's endless stream, files and folders, data sets on the Hub, and sources of
+plug-ins.
 
-Builds on the registry, problem and, for the stream, testbed. A source is a function (rest of the address, seed, limit)
--> problems; one that never ends says so by an attribute ``endless``.
+Builds on the registry, problem, files, hub and fields, and, for the stream, testbed. A source is a function (rest of
+the address, seed, limit) -> problems, or rows (``fields.Row``) that problems are made of here; one that never ends says
+so by an attribute ``endless``.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from tacit import registry
-from tacit.errors import ConfigError, DataError, needed
-from tacit.problem import LONGEST, Problem
+from tacit.errors import ConfigError, DataError
+from tacit.problem import Problem
 from tacit.registry import register
+from tacit.tasks import files, hub
+from tacit.tasks.fields import Read, Row, mapping, read
+from tacit.tasks.options import split
 
-TEXT_FIELDS = ("problem", "question", "prompt", "text")
-GOLD_FIELDS = ("answer", "gold", "final_answer", "target")
-ID_FIELDS = ("id", "unique_id")
-FAMILY_FIELDS = ("family", "subject")
-
-
-def fitting(source: str, problems: Sequence[Problem]) -> str:
-    """Name of the task that the data ask for."""
-    return "maths"
+MOSTLY = 0.9
+"""Data is multiple choice if so large a share of its problems has options: a few without do not change what it is."""
 
 
-def load(source: str, *, seed: int = 0, limit: int | None = None) -> list[Problem]:
+class Problems(list[Problem]):
+    """Problems of a source, in order.
+
+    Attributes:
+        task: the task that their data speaks for: choice, number or maths.
+        places: where a problem's row stands (file and line), by its id, as far as it comes from rows.
+    """
+
+    def __init__(self, found: Sequence[tuple[Read, str]]) -> None:
+        super().__init__(one.problem for one, _ in found)
+        self.task = _task([one.task for one, _ in found])
+        self.places = {one.problem.id: where for one, where in found if where}
+
+
+def load(source: str, *, seed: int = 0, limit: int | None = None, fields: Sequence[str] = ()) -> Problems:
     """Problems of a source, in order.
 
     Args:
         source: the name of a registered source, with what it needs after a colon: "testbed" (sets A and B mixed),
-            "testbed:A", "testbed:B"; "hub:NAME" or "hub:NAME:SPLIT" (default: test), which may also name a local
-            data-set folder. Anything else is the path of a JSONL file, absolute or from the working directory, with one
-            object per line (``problem``, optionally ``id``, ``answer`` and ``family``; other usual names of these
-            fields are known).
-        seed: of the testbed's stream.
+            "testbed:A", "testbed:B"; "hub:NAME", "hub:NAME:SPLIT" (default: test) or "hub:NAME:CONFIG:SPLIT", which may
+            also name a local data-set folder. Anything else is the path of a file, or of a folder of files, absolute or
+            from the working directory: JSONL with one object per line (``problem``, optionally ``id``, ``answer`` and
+            ``family``), or another layout of ``docs/data.md``.
+        seed: of the testbed's stream, and of the order of options where data has the right one apart.
         limit: at most so many; 0 or None for all, which the testbed cannot give, being endless.
+        fields: which field is what, as in "problem=question", where that is not known by itself.
 
     Raises:
         DataError: missing, empty or malformed data; the message names file and line.
@@ -50,10 +61,38 @@ def load(source: str, *, seed: int = 0, limit: int | None = None) -> list[Proble
     if endless(source) and limit is None:
         raise ConfigError(f"{source} is an endless stream; say how many problems with --limit (limit in a file)")
     name, rest = _parts(source)
-    chosen = list(islice(_unique(registry.get("source", name)(rest, seed, limit), source), limit))
+    named = mapping(fields)
+    items = registry.get("source", name)(rest, seed, limit)
+    chosen = list(islice(_unique((_read(item, named, seed) for item in items), source), limit))
     if not chosen:
         raise DataError(f"{source} has no problems in it; give a file with one JSON object per line")
-    return chosen
+    return Problems(chosen)
+
+
+def fitting(problems: Sequence[Problem]) -> str:
+    """The task that data speaks for: "choice" where nine in ten problems have options, "number" where every reference
+    answer is a plain number, else "maths". Without reference answers, and of problems that ``load`` did not give, the
+    options alone are looked at."""
+    if isinstance(problems, Problems):
+        return problems.task
+    return _task([_by_options(one) for one in problems])
+
+
+def _task(tasks: Sequence[str]) -> str:
+    if tasks and tasks.count("choice") >= MOSTLY * len(tasks):
+        return "choice"
+    known = {task for task in tasks if task}
+    return "number" if known == {"number"} else "maths"
+
+
+def _read(item: Problem | Row, named: dict[str, str], seed: int) -> tuple[Read, str]:
+    if isinstance(item, Row):
+        return read(item, named, seed), item.where
+    return Read(item, _by_options(item)), ""
+
+
+def _by_options(problem: Problem) -> str:
+    return "choice" if split(problem.text)[1] else ""
 
 
 def endless(source: str) -> bool:
@@ -81,69 +120,29 @@ def testbed(which: str, seed: int, limit: int | None) -> Iterator[Problem]:
 testbed.endless = True  # type: ignore[attr-defined]
 
 
-def _unique(problems: Iterable[Problem], source: str) -> Iterator[Problem]:
+def _unique(found: Iterable[tuple[Read, str]], source: str) -> Iterator[tuple[Read, str]]:
     seen: set[str] = set()
-    for problem in problems:
-        if problem.id in seen:
-            raise DataError(f"{source}: the id {problem.id!r} occurs twice; ids must be unique")
-        seen.add(problem.id)
-        yield problem
+    for one in found:
+        name = one[0].problem.id
+        if name in seen:
+            raise DataError(f"{source}: the id {name!r} occurs twice; ids must be unique")
+        seen.add(name)
+        yield one
 
 
 @register("source", "file")
-def file(name: str, seed: int, limit: int | None) -> Iterator[Problem]:
-    """A JSONL file."""
+def file(name: str, seed: int, limit: int | None) -> Iterator[Row]:
+    """A file, or a folder of files."""
     path = Path(name).expanduser()
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; give the JSONL file in it")
-    try:
-        handle = path.open("rb")
-    except FileNotFoundError:
+    if hub.saved(path):
+        return hub.rows(name)
+    if not path.exists():
         others = ", ".join(one for one in registry.names("source") if one != "file")
-        raise DataError(f"no data at {path}; give the path of a JSONL file, or a source: {others}") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    with handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
-                raise DataError(f"{path} line {number} is not JSON; give one JSON object per line") from None
-            yield _from_object(value, f"{path} line {number}", f"{path.stem}/{number - 1}")
-
-
-def _from_object(value: Any, where: str, fallback_id: str) -> Problem:
-    if not isinstance(value, dict):
-        raise DataError(f"{where} is not a JSON object; give one with a field problem")
-    text = next((value[name] for name in TEXT_FIELDS if value.get(name) is not None), None)
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{where} has no text in a field problem (or {', '.join(TEXT_FIELDS[1:])})")
-    if len(text) > LONGEST:
-        raise DataError(f"{where}: the problem has {len(text):,} characters; at most {LONGEST:,} are read")
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise DataError(f"{where}: the problem holds a NUL or half a surrogate pair, which is no text; remove it")
-    gold = next((value[name] for name in GOLD_FIELDS if value.get(name) is not None), None)
-    if gold is not None and not isinstance(gold, str | int | float):
-        raise DataError(f"{where}: the answer must be a string or a number, not {type(gold).__name__}")
-    if isinstance(gold, float) and gold.is_integer():
-        gold = int(gold)  # whole numbers are written as such: some sets keep them as floats
-    identifier = next((value[name] for name in ID_FIELDS if name in value), fallback_id)
-    if not isinstance(identifier, str | int) or not str(identifier) or len(str(identifier)) > 500:
-        raise DataError(f"{where}: the id must be a string of 1 to 500 characters or a number")
-    family = next((value[name] for name in FAMILY_FIELDS if value.get(name) is not None), None)
-    return Problem(str(identifier), text, None if gold is None else str(gold), None if family is None else str(family))
+        raise DataError(f"no data at {path}; give the path of a file ({files.LAYOUTS}), or a source: {others}")
+    return files.rows(path)
 
 
 @register("source", "hub")
-def hub(address: str, seed: int, limit: int | None) -> Iterator[Problem]:
+def hub_set(address: str, seed: int, limit: int | None) -> Iterator[Row]:
     """A data set of the Hub, or a local data-set folder."""
-    datasets = needed("hub", "a data set of the Hub", "datasets")
-    name, *split = address.split(":")
-    try:
-        loaded = datasets.load_dataset(name, split=split[0] if split else "test")
-    except Exception as error:  # the client raises many kinds, none of which a user should have to know
-        raise DataError(f"data set {name} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
-    for index, value in enumerate(loaded):
-        yield _from_object(dict(value), f"hub:{address} row {index}", f"{name}/{index}")
+    return hub.rows(address)

@@ -92,7 +92,7 @@ def look(config: CompareConfig, source: str, tokens_per_answer: float | None) ->
     expected = config.expected.get(source, {})
     answer = tokens_per_answer or expected.get("tokens") or config.sampling.max_tokens / 2
     if not source.startswith("hub:") or Path(source.split(":")[1]).is_dir():
-        stream = sources.load(source, seed=config.seeds[0], limit=config.limit)
+        stream = sources.load(source, seed=config.seeds[0], limit=config.limit, fields=config.fields)
         lengths = _prompt_tokens(config.model, [problem.text for problem in stream])
         mean = int(expected.get("prompt") or sum(lengths) / len(lengths))
         return Data(source, len(stream), "read", mean, max(lengths), float(answer))

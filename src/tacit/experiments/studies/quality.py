@@ -31,7 +31,6 @@ from tacit.experiments.studies import quality_rules
 from tacit.experiments.studies.trials import Gain, Tell, gain, scratch_agent, under
 from tacit.problem import Problem
 from tacit.responses import Responses
-from tacit.rewards import giving
 from tacit.seeds import generator
 from tacit.tasks import sources
 
@@ -119,10 +118,11 @@ def _problems(config: QualityConfig, seed: int) -> tuple[list[Problem], list[Pro
     """Problems to learn from and held-out ones, of a fresh stream or of a finite data set dealt out by the seed."""
     wanted = config.limit + config.held_out
     data = config.run.data
+    found: list[Problem]
     if data.partition(":")[0] == "testbed":
         found = sources.load(data, seed=seed, limit=wanted)
     else:
-        found = sources.load(data)
+        found = sources.load(data, fields=config.run.fields)
         found = [found[i] for i in generator(seed, data, "quality").permutation(len(found))[:wanted]]
     if len(found) < wanted:
         raise DataError(
@@ -295,7 +295,7 @@ def _nearest(
 
 def _same(responses: Responses, label: str | None) -> list[bool]:
     answers = responses.answers
-    return [False] * len(answers) if label is None else giving(responses.task, answers, label)
+    return [False] * len(answers) if label is None else responses.task.giving(answers, label)
 
 
 def _logprob(responses: Responses) -> float:

@@ -48,7 +48,6 @@ from tacit.errors import EngineError, EngineLost, MemoryNotFound, ModelError
 from tacit.judges.verifiers import Candidate
 from tacit.memory import Memory, State
 from tacit.problem import Problem
-from tacit.rewards import giving
 from tacit.server.keys import KeyStore
 from tacit.server.learner.jobs import note
 
@@ -281,7 +280,7 @@ class Promoter:
             return float(np.mean(self._judge.score(info.problem, candidates)))
         label = info.label
         assert label is not None
-        return float(np.mean(giving(task, answers, label)))
+        return float(np.mean(task.giving(answers, label)))
 
     def _write(self, memory: Memory, outcome: tuple[float, ...] | str, memories: int) -> Trial:
         rule, bank = self.rule, self.agent.bank

@@ -17,9 +17,8 @@ from torch import Tensor
 from tacit.bank.base import Hit
 from tacit.engines.base import Alternatives, Progress, Request, Rollout
 from tacit.errors import EngineError
-from tacit.judges.verifiers import VoteShare
+from tacit.judges.verifiers import VoteShare, candidates
 from tacit.memory import Memory
-from tacit.responses import candidates
 from tacit.routing import NO_MEMORY, Route, route
 from tacit.seeds import derive
 from tacit.server.live.service import Service
