@@ -57,6 +57,7 @@ def test_questions_are_asked_read_and_scored(name: str) -> None:
 @here
 def test_a_question_is_known_by_name_seed_and_number() -> None:
     first = load("reasoning-gym:word_sorting", seed=1, limit=4)
+    assert first.task == "reasoning-gym:word_sorting"
     pool.pool.close()  # another process makes them again
     again = load("reasoning-gym:word_sorting", seed=1, limit=2)
     assert again == first[:2] and [one.gold for one in again] == [one.gold for one in first[:2]]

@@ -2,8 +2,8 @@
 plug-ins.
 
 Builds on the registry, problem, files, hub and fields, and, for the stream, testbed. A source is a function (rest of
-the address, seed, limit) -> problems, or rows (``fields.Row``) that problems are made of here; one that never ends says
-so by an attribute ``endless``.
+the address, seed, limit) -> problems, problems with their task (``fields.Read``), or rows (``fields.Row``) of which
+problems are made here; one that never ends says so by an attribute ``endless``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Problems(list[Problem]):
     """Problems of a source, in order.
 
     Attributes:
-        task: the task that their data speaks for: choice, number or maths.
+        task: the task that their data speaks for: choice, number or maths, or one that the source says.
         places: where a problem's row stands (file and line), by its id, as far as it comes from rows.
     """
 
@@ -82,13 +82,13 @@ def _task(tasks: Sequence[str]) -> str:
     if tasks and tasks.count("choice") >= MOSTLY * len(tasks):
         return "choice"
     known = {task for task in tasks if task}
-    return "number" if known == {"number"} else "maths"
+    return known.pop() if len(known) == 1 and known != {"choice"} else "maths"
 
 
-def _read(item: Problem | Row, named: dict[str, str], seed: int) -> tuple[Read, str]:
+def _read(item: Problem | Row | Read, named: dict[str, str], seed: int) -> tuple[Read, str]:
     if isinstance(item, Row):
         return read(item, named, seed), item.where
-    return Read(item, _by_options(item)), ""
+    return item if isinstance(item, Read) else Read(item, _by_options(item)), ""
 
 
 def _by_options(problem: Problem) -> str:
