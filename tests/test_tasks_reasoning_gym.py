@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Tacit
 from tacit import registry
 from tacit.answers import pool, vote
 from tacit.errors import ConfigError, DataError
@@ -52,6 +53,22 @@ def test_questions_are_asked_read_and_scored(name: str) -> None:
         assert bound.same(str(answers[0]), bound.gold(problem.gold)) and not bound.same("no such thing", problem.gold)
         if "\n" not in answer and len(answer.split()) < 20:
             assert bound.same(str(bound.extract(f"First this, then that.\nThe answer is {answer}")), answer)
+
+
+@here
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_whole_run_with_learning_on(name: str, cli: Tacit) -> None:
+    small = ["--samples", "4", "--rollouts", "4", "--steps", "1", "--tokens", "4", "--max-tokens", "24"]
+    code, _, err = cli(
+        *("run", "--data", f"reasoning-gym:{name}", "--limit", "3", *small),
+        *("--min-votes", "1", "--min-lead", "0", "--baselines", "none", "--out", "out"),
+    )
+    assert code == 0, err
+    rows = [json.loads(line) for line in Path("out/results.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [f"{name}/0/{number}" for number in range(3)]
+    assert all(row["zero_shot"]["correct"] is not None for row in rows)
+    assert json.loads(Path("out/run.json").read_text())["task"] == f"reasoning-gym:{name}"
 
 
 @here

@@ -116,7 +116,7 @@ class ReasoningGym(words.Text):
         if tagged := _TAG.findall(said):
             return tagged[-1].strip() or None
         phrase = statement(text)
-        return super().extract(text) if phrase is None else self.read(sentence(said, phrase))
+        return self.unstated(said) if phrase is None else self.read(sentence(said, phrase))
 
     def same(self, one: str, other: str) -> bool:
         return one == other or _key(one) == _key(other)
