@@ -328,9 +328,8 @@ def test_help_names_them_and_outlives_a_broken_one(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv(registry.ENVIRONMENT, ":".join(map(str, PLUGINS)))
     shown = cold("run", "--help").stdout
-    for choices in ("majority|random|format|small", "last|input|hidden|kv|letters", "none|brief"):
+    for choices in ("majority|random|format|small", "last|input|hidden|kv|letters", "none|brief", "|numbers"):
         assert choices in shown
-    assert re.search(r"maths\|[a-z|-]+\|numbers", shown)
     (tmp_path / "broken.py").write_text("1 / 0\n")
     monkeypatch.setenv(registry.ENVIRONMENT, str(tmp_path / "broken.py"))
     done = cold("run", "--help")

@@ -231,7 +231,8 @@ def test_a_problem_that_the_model_has_no_room_for_is_wrong_and_the_run_goes_on(f
 def test_bad_arguments_are_one_clear_sentence(tmp_path: Path, finished: Path) -> None:
     out = ["--out", tmp_path / "out"]
     data = ["--data", write(tmp_path / "data.jsonl", GOOD)]
-    assert "folder" in refused("run", "--data", tmp_path, *out, start=cold)
+    (tmp_path / "empty").mkdir()
+    assert "folder" in refused("run", "--data", tmp_path / "empty", *out, start=cold)
     assert "no data at" in refused("run", "--data", tmp_path / "missing.jsonl", *out)
     assert "no model at" in refused("run", "--model", tmp_path / "missing", *data, *out)
     assert "limit" in refused("run", *data, "--limit", -3, *out)

@@ -61,7 +61,7 @@ def set_threads(settings: Settings, *, products: bool = False) -> int:
 
 def task_of(settings: Settings) -> Task:
     """The task that the settings name, mathematics where they name none."""
-    return task_named(settings.task or MATHS.name)
+    return task_named(settings.task or MATHS.name, code=settings.allow_code)
 
 
 # -- what a bank knows of how it is asked -----------------------------------------------------------------------------

@@ -236,6 +236,7 @@ class Settings:
             fingerprint: memories are valid for one instruction only.
         system: System message, for models with a chat template. Default: the bank's, else the task's.
         stop: Strings that end a response, besides the task's own.
+        allow_code: Programs that the model writes may run here, in a sandbox, where the task needs it (docs/tasks.md).
         device: Where the model runs: auto, cpu, cuda, cuda:1, ...
         dtype: Of the weights: float32, bfloat16 or float16.
         threads: CPU threads. Default: torch's choice; for the testbed one for a product (so small a model loses more to
@@ -259,6 +260,7 @@ class Settings:
     instruction: str | None = None
     system: str | None = None
     stop: tuple[str, ...] = ()
+    allow_code: bool = False
     device: str = "auto"
     dtype: str = "float32"
     threads: int | None = None

@@ -48,7 +48,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "task": {
         **{name: f"tasks.{name}" for name in ("maths", "number", "choice", "text", "regex", "toml")},
         **dict.fromkeys(("list", "set", "json"), "tasks.lists"),
-        "reasoning-gym": "tasks.reasoning_gym",
+        **{"reasoning-gym": "tasks.reasoning_gym", "python": "tasks.code"},
     },
     "source": {**dict.fromkeys(("testbed", "file", "hub"), "tasks.sources"), "reasoning-gym": "tasks.reasoning_gym"},
     "reward": dict.fromkeys(("majority", "random", "format"), "rewards"),

@@ -13,14 +13,16 @@ _TABLE = {
     "×": "\\times ", "✕": "\\times ", "✖": "\\times ", "⋅": "\\cdot ", "·": "\\cdot ", "∙": "\\cdot ", "÷": "/",
     "⁄": "/", "∕": "/", "∶": ":", "∗": "*", "−": "-", "➖": "-", "π": "\\pi ", "∞": "\\infty ", "≤": "\\leq ",
     "≥": "\\geq ", "≠": "\\neq ", "±": "\\pm ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∅": "\\emptyset ",
-    "√": "\\sqrt ", "°": "^\\circ ", "º": "^\\circ ", "℃": "^\\circ C", "℉": "^\\circ F", "θ": "\\theta ",
+    "√": "\\sqrt ", "∛": "\\sqrt[3]", "°": "^\\circ ", "º": "^\\circ ", "℃": "^\\circ C", "℉": "^\\circ F", 
+    "θ": "\\theta ",
     "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}",
     "≈": "\\approx ", "…": "...", "⋯": "...", "’": "'", "‘": "'", "′": "'", "“": '"', "”": '"', "″": '"', "。": ".",
     "、": ",", "，": ",", "٫": ".", "٬": ",", "＄": "$", "٪": "%", "\u200b": "", "\u200c": "", "\u200d": "",
     "\ufeff": "", "\u200e": "", "\u200f": "", "\u061c": "", "\0": " ",
 }  # fmt: skip
+_ROOT = re.compile(r"([√∛]) ?([0-9]+(?:\.[0-9]+)?)")  # TeX's own \sqrt16 is the root of 1, times 6
 _BAR = re.compile("((?:[0-9][\u0305\u0307])+)")
-_STACKED = re.compile("([⁰¹²³⁴-⁹]+)[⁄/]([₀-₉]+)")
+_STACKED = re.compile("([⁰¹²³⁴-⁹]{1,9})[⁄/]([₀-₉]{1,9})")
 _RAISED = re.compile("[²³¹⁰ⁱ⁴-ⁿ]+")
 _LOWERED = re.compile("[₀-₎ₐ-ₜ]+")
 
@@ -32,6 +34,7 @@ def plain(text: str) -> str:
     text = _STACKED.sub(lambda match: f"\\frac{{{_folded(match[1])}}}{{{_folded(match[2])}}}", text)
     text = _RAISED.sub(lambda match: "^" + _braced(_folded(match[0])), text)
     text = _LOWERED.sub(lambda match: "_" + _braced(_folded(match[0])), text)
+    text = _ROOT.sub(lambda match: f"\\sqrt{'[3]' if match[1] == '∛' else ''}{{{match[2]}}}", text)
     return _BAR.sub(lambda match: f"\\overline{{{re.sub('[^0-9]', '', match[1])}}}", "".join(map(_character, text)))
 
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 _MATHS_DOLLARS = re.compile(r"\$\$?(?=[^\s$])([^$]*)(?<=[^\s$])\$\$?(?![0-9])")
 _SCALE = r"(?: (?:hundred|thousand|[mb]illion|trillion|lakh|crore)s?)?"
 _AMOUNT = rf"((?:[0-9]+(?:,[0-9]{{2,3}})*(?:\.[0-9]+)?|\.[0-9]+){_SCALE})"
-_AFTER_AMOUNT = r"(?![0-9]|[.,][0-9]| ?[*+/^=(\\] ?[0-9(\\]|-)"
+_AFTER_AMOUNT = r"(?![0-9a-zA-Z]|[.,][0-9]| ?[*+/^=(\\] ?[0-9(\\]|-)"
 _DOLLARS = re.compile(rf"(?<![a-zA-Z])(?:USD? ?)?[¤$] ?([-+]?){_AMOUNT}{_AFTER_AMOUNT}")
 _AFTER_DOLLARS = re.compile(r"(?<=[0-9]) ?¤(?![0-9])")
 _CODES = r"(?<![a-zA-Z])(?:USD|EUR|GBP|INR|JPY|CNY|RMB|KRW|[Rr]s\.?)"
@@ -43,8 +43,8 @@ SAYINGS = {
         "an infinite number of solutions|there are infinitely many solutions",
         "\\mathbb{R}": "all real numbers|all reals|real numbers|the real numbers|the set of real numbers|"
         "the set of all real numbers|set of all real numbers|(-\\infty, \\infty)|\\Re",
-        "12:00 pm": "noon|midday",
-        "12:00 am": "midnight",
+        "12:00 pm": "noon|midday|12 noon",
+        "12:00 am": "midnight|12 midnight",
     }.items()
     for saying in sayings.split("|")
 }

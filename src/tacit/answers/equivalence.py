@@ -1,25 +1,32 @@
 """When two answers are the same answer: ``equivalent``, layer by layer from cheap to dear.
 
-Builds on normalisation (canonical strings) and pool (math-verify in killable processes). The layers, on
-normalised strings:
+Builds on normalisation (canonical strings), numbers, kinds, units and parts (what a string is), and pool (math-verify
+in killable processes). The layers, on normalised strings:
 
 1. equal strings are equal; beyond ``MAX_LENGTH`` nothing else counts;
-2. plain numbers (integers, decimals, fractions, mixed numbers) are compared exactly, as fractions;
-3. words are compared as words, never as products of variables (to math-verify "east" is "seat");
-4. what can be taken apart is compared part by part: units, ``x =``, sets, tuples, intervals, unions, matrices;
-5. two expressions are equal if math-verify says so in both directions and their values agree to 20 digits.
+2. plain numbers (integers, decimals, fractions, mixed numbers, powers of ten) are compared exactly, as fractions;
+3. dates, times of day, remainders and choices are compared with their own kind;
+4. units and names may be left out on one side, must agree on both, and are converted where that is exact;
+5. joined figures (10-20, 12/25/2024, 555-1234, 7*5) are compared as they stand and never computed;
+6. what can be taken apart is compared part by part: sets, tuples, intervals, unions, matrices, ratios;
+7. two expressions are equal if math-verify says so in both directions and their values agree to 20 digits; words are
+   never products of variables (to math-verify "east" is "seat").
 
 So the relation is symmetric by construction (each pair is put in one order first), and an answer equals itself.
 
-Decisions where graders differ:
+Decisions where graders differ; what is unsure is different:
 
-- Exact means exact: 0.333 is not 1/3, 3.14159 is not pi.
-- A percent sign and a degree sign are units that may be left out: 50% = 50, and 50% is not 0.5.
-- A unit, a number base (52_8) or ``x =`` may be left out on one side; two different ones make different answers. This
-  is the one place that is not transitive (5 cm = 5 = 5 m); ``answers.group`` deals with it.
-- Without brackets a list is a set: "1, 2" = "2, 1" = {2, 1}, and {5} = 5. Tuples and intervals are ordered and differ
-  from sets; (1, 2] is not [1, 2], an inequality is not an interval, a column is not a tuple. ``1,234`` is a number.
-- Ratios and clock times (3:4) are compared figure by figure and are not fractions.
+- Exact means exact: 0.333 is not 1/3 (0.333... and 0.(3) are), 3.14159 is not pi.
+- A sum or product of figures is the problem again and not its answer: 7*5 is not 35; 2^10, 5! and 10/2 are values.
+- Percent, degrees and currencies are units that may be left out: 50% = 50 = $50, but 50% is neither 0.5 nor $50. Of
+  "$18 per day" and "5% increase" the rest may be left out too.
+- A unit, a number base (52_8), ``x =`` or a.m. may be left out on one side; two different ones make different answers.
+  This is not transitive (5 cm = 5 = 5 m), like "(B) 12 cm", which is B and 12 cm; ``answers.group`` deals with it.
+- Without brackets a list is a set that may hold an element twice: "1, 2" = "2, 1" = {2, 1}, and {5} = 5. Tuples and
+  intervals are ordered and differ from sets; (1, 2] is not [1, 2], an inequality is not an interval, a column is not a
+  tuple; "x=5, y=6" is (5, 6). ``1,234``, ``1 234`` and ``1.234.567`` are numbers, ``1, 234`` is a list.
+- Ratios and clock times are compared figure by figure and are not fractions; "3 to 4" is 3:4 and 3-4; 3:30 PM is 15:30.
+- 1st is first and not 1; "4 and 1/2" is 4.5 and the list of 4 and 1/2; 3/4/2024 is no date, 25/12/2024 is one.
 - None, an empty answer and the words "no answer" are equivalent to nothing, not even to themselves.
 """
 
@@ -41,7 +48,7 @@ TIMEOUT = 3.0
 """CPU seconds that math-verify may take over one pair."""
 MAX_ELEMENTS = 64
 """Longer sets, tuples and matrices are compared as strings."""
-MAX_DEPTH = 4
+MAX_DEPTH = 5
 _KEPT = 20_000
 
 _DEGREE = re.compile(r"([0-9]+(?:\.[0-9]+)?|\\?[a-zA-Z])(?:\^\\circ|\^\{\\circ\})(?![a-zA-Z])")
@@ -172,7 +179,8 @@ def _part_by_part(a: str, b: str, budget: _Budget, depth: int) -> bool | None:
         return x.keys() == y.keys() and all(_same(x[key], y[key], budget, depth + 1) for key in x)
     kind_a, parts_a = parts.take_apart(a)
     kind_b, parts_b = parts.take_apart(b)
-    if (x and kind_b in ("()", "set")) or (y and kind_a in ("()", "set")):  # x=5, y=6 is (5, 6)
+    kind, written = (kind_b, b) if x else (kind_a, a)
+    if (x or y) and (kind == "()" or (kind == "set" and "{" not in written)):  # x=5, y=6 is (5, 6)
         parts_a = [x[key] for key in sorted(x)] if x else parts_a
         parts_b = [y[key] for key in sorted(y)] if y else parts_b
         return _ordered(parts_a, parts_b, budget, depth)

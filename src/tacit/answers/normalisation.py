@@ -44,16 +44,22 @@ _BARE_PI = re.compile(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])")
 _BARE_INFINITY = re.compile(r"(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])")
 _PLUS_INFINITY = re.compile(r"(?:(?<=^)|(?<=[,(\[]))( ?)\+ ?(?=\\infty)")
 _FUNCTION = re.compile(
-    r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|sqrt)"
+    r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|abs)"
     r"(?= ?[({\\0-9^_]| ?[a-zA-Z](?![a-zA-Z]))"
 )
+_BARE_ROOT = re.compile(r"(?<![\\a-zA-Z])sqrt ?([0-9]+(?:\.[0-9]+)?)")
+_BARE_BASE = re.compile(r"(?<![\\a-zA-Z])log_?(2|10)(?= ?\()")
+_NEGATIVE_POWER = re.compile(r"\^ ?(-[0-9]+)(?![0-9.])")  # TeX would raise the sign alone
 _IMAGINARY = re.compile(r"(?<![a-zA-Z\\])I(?![a-zA-Z])")
-_COMPLEX = re.compile(r"(?=.*[0-9])(?:[-+*/()0-9.^I {}]|\\(?:sqrt|frac|pi|cdot|times)(?![a-zA-Z]))+")
+_COMPLEX = re.compile(r"(?=.*[0-9]|[-+]I)(?:[-+*/()0-9.^I {}]|\\(?:sqrt|frac|pi|cdot|times)(?![a-zA-Z]))+")
 _UNION = re.compile(r"(?<=[)\]}]) ?(?:U|union) ?(?=[(\[{\\])")
 _OPEN_INTERVAL = re.compile(r"([\[\]])([^\[\](){}]+,[^\[\](){}]+)([\[\]])")
 _ABOUT = re.compile(r"(?:\\approx|\\sim|approximately|approx\.?|about|roughly|~) ?(?=[-0-9.\\])", re.IGNORECASE)
 
 _DEGREES = re.compile(r"(?<=[0-9})]) ?(?:\^ ?(?:\\circ(?![a-zA-Z])|\{ ?\\circ ?\})|degrees?(?= ?(?:$|[,)\]}])))")
+_TEMPERATURE = re.compile(
+    r"(?<=[0-9})]) ?(?:degrees? |\^ ?\\circ ?)(c|f)(?:elsius|entigrade|ahrenheit)?(?![a-z])", re.IGNORECASE
+)
 _PERCENT = re.compile(r"(?<=[0-9})]) ?(?:%|per ?cent(?![a-z])|percentage(?= ?(?:$|[,)\]}])))")
 _MIXED = re.compile(r"-?[0-9]+ and (?:[0-9]+/[0-9]+|\\frac\{[0-9]+\}\{[0-9]+\})(?![-+*/=,0-9]| and| or)")
 _AND = re.compile(r"(?:, ?| )(?:and|or) ")
@@ -73,23 +79,19 @@ def normalise(answer: str) -> str:
         return answer
     if len(answer) <= 4 * MAX_LENGTH:
         return _normalise(answer)
-    return _collapse(answer)
-
-
-def _collapse(text: str) -> str:
-    return " ".join(plain(text).split())
+    return " ".join(answer.split())
 
 
 @lru_cache(maxsize=8192)
 def _normalise(answer: str) -> str:
-    plain = text = _collapse(answer)
+    plainly = text = " ".join(plain(answer).split())
     for _ in range(_ROUNDS):
         if len(text) > MAX_LENGTH:
-            return plain
+            return plainly
         before, text = text, _rewrite(text)
         if text == before:
             return text
-    return plain
+    return plainly
 
 
 def _rewrite(text: str) -> str:
@@ -110,22 +112,24 @@ def _typesetting(text: str) -> str:
         text = _inside_box(text)
     text = conventions.money(text).replace("~", " ").replace("{,}", ",").replace("\\mathbb R", "\\mathbb{R}")
     text = text.replace("**", "^" if text.strip("*`") == text else "**")
-    text = _functions(text)
+    text = _functions(_NEGATIVE_POWER.sub(r"^{\1}", text))
     if "\\frac" in text or "\\sqrt" in text:
         text = _braced_arguments(text)
     return text
 
 
 def _functions(text: str) -> str:
-    """``sqrt(2)`` and ``sin x`` as commands, the root's argument in braces; Sympy's ``I`` as i."""
-    text = _FUNCTION.sub(r"\\\1 ", text)
+    """``sqrt(2)``, ``abs(x)`` and ``sin x`` in LaTeX; Sympy's ``I`` as i."""
+    text = _FUNCTION.sub(r"\\\1 ", _BARE_BASE.sub(r"\\log_{\1}", _BARE_ROOT.sub(r"\\sqrt{\1}", text)))
     if "I" in text and _COMPLEX.fullmatch(text):
         text = _IMAGINARY.sub("i", text).replace("*i", "i")
     pieces, start = [], 0
-    for match in re.finditer(r"\\sqrt ?\(", text):
+    for match in re.finditer(r"\\(sqrt|abs) ?\(", text):
         end = _closing(text, match.end() - 1)
-        if match.start() >= start and end > 0 and "\\sqrt" not in text[match.end() : end]:  # inner ones first
-            pieces += [text[start : match.start()], "\\sqrt{", text[match.end() : end], "}"]
+        inside = text[match.end() : end]
+        if match.start() >= start and end > 0 and "\\sqrt" not in inside and "\\abs" not in inside:  # inner ones first
+            opening, close = ("\\sqrt{", "}") if match[1] == "sqrt" else ("|", "|")
+            pieces += [text[start : match.start()], opening, inside, close]
             start = end + 1
     return "".join([*pieces, text[start:]])
 
@@ -202,7 +206,7 @@ def _units_and_words(text: str) -> str:
     text = _PLUS_INFINITY.sub(r"\1", _BARE_INFINITY.sub(r"\\infty ", text))
     text = _UNION.sub(r"\\cup ", text)
     text = _OPEN_INTERVAL.sub(_bracketed, text) if text.startswith("]") or text.endswith("[") else text
-    text = _DEGREES.sub(r"^\\circ", text)
+    text = _TEMPERATURE.sub(lambda match: f"^\\circ {match[1].upper()}", _DEGREES.sub(r"^\\circ", text))
     text = _PERCENT.sub("%", text)
     text = in_figures(_ABOUT.sub("", text, count=1) if _ABOUT.match(text) else text)
     return text if _MIXED.match(text) else _AND.sub(", ", text)

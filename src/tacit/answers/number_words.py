@@ -26,7 +26,7 @@ _ODD_ORDINALS = {"first": "one", "second": "two", "third": "three", "fifth": "fi
 _STARTS = frozenset([*_VALUES, *_ODD_ORDINALS, "a", "an", "half", "minus", "negative"])
 
 _WORD = re.compile(r"[a-zA-Z]+")
-_WORDS = re.compile(r"[a-zA-Z]+(?:[ -][a-zA-Z]+){0,11}")
+_WORDS = re.compile(r"[a-zA-Z]+(?:[ -][a-zA-Z]+){0,23}")
 _MULTIPLE = re.compile(
     r"(?<![\w./^,-])(-?[0-9]{1,15}(?:,[0-9]{3}){0,5}(?:\.[0-9]{1,15})?) ?"
     rf"(?:({'|'.join(word for word in _MULTIPLES if word.isascii())})s?(?![a-z])|([万萬만亿億억]))",
@@ -54,21 +54,18 @@ def _multiple(match: re.Match[str]) -> str:
 
 def _beginning(piece: str) -> str:
     found = _WORDS.match(piece)
-    if found is None or piece.count(" ") > 12:
+    if found is None or piece.count(" ") > 24:
         return piece
     spans = [match.span() for match in _WORD.finditer(found[0])]
     words = [piece[start:end].lower() for start, end in spans]
-    if words[0] not in _STARTS and words[0].removesuffix("th") not in _VALUES:
+    if words[0] not in _STARTS and words[0].removesuffix("th").replace("tie", "ty") not in _VALUES:
         return piece
-    if len(words) == len(piece.replace("-", " ").split()):
-        place = _ordinal(words)
-        if place is not None:
-            return ordinal(place)
     for count in range(len(words), 0, -1):
         rest = piece[spans[count - 1][1] :]
         if rest[:1] not in ("", " ", "%", ")", "\\") or len(rest.split()) > 4 or _goes_on(words[count:]):
             continue
-        value = _value(words[:count], alone=not rest)
+        place = _ordinal(words[:count]) if words[count:][:1] != ["of"] else None
+        value = _value(words[:count], alone=not rest) if place is None else ordinal(place)
         if value is not None:
             return f"{value}{rest}"
     return piece

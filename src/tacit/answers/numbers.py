@@ -16,7 +16,7 @@ _FRACTION = re.compile(
     rf"(?:\\frac\{{([+-]?{_DECIMAL})\}}\{{([+-]?{_DECIMAL})\}}|({_DECIMAL})/({_DECIMAL}))"
 )
 _SCIENTIFIC = re.compile(
-    rf"([+-]?)(?:({_DECIMAL})(?:\\times ?|\\cdot ?|\*|x| x ?))?10\^"
+    rf"([+-]?)(?:({_DECIMAL})(?:\\times ?|\\cdot ?|\*| ?x ?))?10\^"
     r"(?:\{([+-]?[0-9]{1,3})\}|\(?([+-]?[0-9]{1,3})\)?)"
 )
 _FIGURES = re.compile(r"(?:[-+*/().:%0-9{} ]|\\times|\\cdot|\\frac|(?<=[0-9]) ?x ?(?=[0-9]))+")

@@ -16,6 +16,7 @@ _NAMED = re.compile(
 )
 _LETTER_RUN = re.compile(r"\\?[a-zA-Z]+")
 _MATRIX = re.compile(r"\\begin\{([pb]?matrix)\}(.*)\\end\{\1\}|[(\[]\\begin\{array\}\{[clr|]*\}(.*)\\end\{array\}[)\]]")
+_CODE = re.compile(r"^[0-9a-zA-Z]*[a-zA-Z][0-9][0-9a-zA-Z]*$|[0-9]['\"]|;")
 _ASSIGNMENT = re.compile(r"([a-zA-Z](?:_[0-9a-zA-Z])?)=([^=<>]+)")
 
 # Words that are mathematics; anything else of two letters or more between spaces is language.
@@ -77,6 +78,9 @@ def take_apart(text: str) -> tuple[str, list[str]]:
         parts = _split(text[1:-1], ",")
         if len(parts) > 1:
             return text[0] + text[-1], parts
+    ratio = _split(text, ":")
+    if len(ratio) > 1:
+        return "ratio", ratio  # math-verify reads what is before the colon alone
     inside = _inside_braces(text)
     if inside != text and re.search(r"\\mid(?![a-zA-Z])|[:|]", inside):
         return "set", [text]  # set-builder notation
@@ -115,7 +119,10 @@ def _both_signs(text: str) -> list[str]:
 
 
 def wordy(text: str) -> bool:
-    """Whether the text is language and not mathematics: letters only, or some word between spaces."""
+    """Whether the text is language and not mathematics: letters only, a code (B12, 6'2, 1;2), or some word between
+    spaces."""
+    if _CODE.search(text):
+        return True
     letters = text.replace(" ", "").replace("'", "").replace("-", "").replace(".", "")
     if letters.isalpha() and len(letters) > 1 and text not in _FUNCTIONS:
         return True

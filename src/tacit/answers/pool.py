@@ -25,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,16 +66,14 @@ class _Dead(Exception):
 class _Worker:
     """One process and its two pipes. Used by one thread at a time."""
 
-    def __init__(self) -> None:
-        # -P: the script's folder must not come first on the path, its file names would shadow other packages'.
-        # A fixed hash seed: SymPy's orderings, and so its verdicts on odd input, then repeat from run to run.
+    def __init__(self, command: list[str], **how: Any) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(answer_worker.__file__).resolve()), str(os.getpid())],
+            [*command, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            env={**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+            **how,
         )
         self._buffer = b""
         self._selector = selectors.DefaultSelector()
@@ -146,9 +145,16 @@ class _Worker:
 
 
 class Pool:
-    """At most ``MAX_WORKERS`` workers, started on demand, the most recently used one first."""
+    """At most ``MAX_WORKERS`` workers, started on demand, the most recently used one first.
 
-    def __init__(self) -> None:
+    Args:
+        command: starts a worker, which is told this process's id last.
+        env: gives a worker's environment when it starts.
+        how: arguments of ``subprocess.Popen``.
+    """
+
+    def __init__(self, command: list[str], env: Callable[[], dict[str, str]], **how: Any) -> None:
+        self._command, self._env, self._how = command, env, how
         self._idle: list[_Worker] = []
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(MAX_WORKERS)
@@ -187,7 +193,7 @@ class Pool:
             with self._lock:
                 worker = self._idle.pop() if self._idle else None
             if worker is None:
-                return _Worker()
+                return _Worker(self._command, env=self._env(), **self._how)
             if worker.alive():
                 return worker
             worker.kill()
@@ -203,10 +209,15 @@ class Pool:
         """In a forked child: leave the workers, and locks that a lost thread may hold, to the parent."""
         for worker in self._idle:
             worker.drop()
-        self.__init__()  # type: ignore[misc]
+        self.__init__(self._command, self._env, **self._how)  # type: ignore[misc]
 
 
-pool = Pool()
+# -P: the script's folder must not come first on the path, its file names would shadow other packages'.
+# A fixed hash seed: SymPy's orderings, and so its verdicts on odd input, then repeat from run to run.
+pool = Pool(
+    [sys.executable, "-P", str(Path(answer_worker.__file__).resolve())],
+    lambda: {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+)
 atexit.register(pool.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=pool.forget)

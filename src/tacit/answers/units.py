@@ -50,7 +50,10 @@ _UNITS["kph"] = _UNITS["kmph"] = {"length/time": Fraction(1000, 3600)}
 
 # What is behind a number and is no unit: another number, a function, a word that joins.
 _NO_UNITS = frozenset(
-    "hundred thousand million billion trillion lakh crore dozen half third quarter to of or and if by than more less"
+    "hundred thousand million billion trillion lakh crore dozen to of or and if by than more less at not up"
+    " half halves third quarter fourth fifth sixth seventh eighth ninth tenth twelfth twentieth hundredth thousandth"
+    " thirds quarters fourths fifths sixths sevenths eighths ninths tenths twelfths twentieths hundredths thousandths"
+    " squared cubed factorial plus minus times divided multiplied choose power"
     " sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp sqrt max min gcd lcm mod pi inf det"
     " remainder millionen million milliarden milliard mille mil millones milhões milioni mila mln mrd bn mn"
     " тысяч тысячи тысяча миллион миллиона миллионов миллиард миллиарда миллиардов लाख करोड़"
@@ -65,6 +68,7 @@ _PHRASE = re.compile(r"[^\W\d_].*")
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _PER = re.compile(r" per | ?/ ?| (?:an?|each|every) (?=[a-z]{3})")
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
+_EACH = re.compile(r" (?:each|apiece|altogether|(?:in )?total|in all)$")
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWER = re.compile(r"(.+?)(?:\^\{?([23])\}?|([23])| (squared|cubed))")
 
@@ -102,16 +106,12 @@ def quantity(text: str, letters: bool = False) -> Quantity | None:
     base = _BASE.fullmatch(text)
     if base is not None:
         return Quantity(base[1], ((f"base {base[2] or base[3]}", Fraction(1)),))
-    over = _OVER.fullmatch(text)
-    if over is not None:
-        text = f"\\frac{{{over[1]}}}{{{over[3]}}} {over[2]}"
-    pieces = _pieces(text)
-    if pieces is not None:
-        return pieces
+    text = _OVER.sub(r"\\frac{\1}{\3} \2", text) if _OVER.fullmatch(text) else text
     match = _QUANTITY.fullmatch(text)
-    if match is None:
-        return None
-    value, space, phrase = match[1], match[2], " ".join(match[3].lower().replace(".", " ").split())
+    pieces = _pieces(text)
+    if pieces is not None or match is None or any(quantity(element) for element in match[1].split(", ")[:-1]):
+        return pieces  # 3 apples, 2 oranges have no unit together
+    value, phrase = match[1], " ".join(match[3].lower().replace(".", " ").split())
     if phrase.startswith("%"):
         extra = phrase[1:].strip()
         plain = not extra or _PHRASE.fullmatch(extra)
@@ -119,11 +119,13 @@ def quantity(text: str, letters: bool = False) -> Quantity | None:
     if phrase.startswith("^"):
         known = _UNITS[phrase.replace(" ", "")]
         return None if _TRIGONOMETRY.search(value) else Quantity(value, tuple(known.items()))
-    return _with_phrase(value, bool(space), phrase, letters)
+    return _with_phrase(value, bool(match[2]), phrase, letters)
 
 
 def _with_phrase(value: str, space: bool, phrase: str, letters: bool) -> Quantity | None:
-    above, *below = _PER.split(phrase)
+    above, *below = _PER.split(_EACH.sub("", phrase))
+    if above.startswith("per "):
+        above, below = "unit", [above.removeprefix("per ")]
     letter = re.match(r"[a-z](?![a-z])", above) is not None
     unit = _unit(above) if not letter or letters or phrase in _RATES_OF_LETTERS else None
     if unit is None and not letter:

@@ -63,7 +63,7 @@ class _Comparer:
     def expression(self, text: str) -> _Expression:
         found = self._kept.pop(text, None)
         if found is None:
-            parsed = self._parsed(text)
+            parsed = [self._complex(part) for part in self._parsed(text)]
             found = _Expression(parsed, self._value(parsed[0]) if parsed else None)
         self._kept[text] = found
         if len(self._kept) > KEPT_EXPRESSIONS:
@@ -82,6 +82,12 @@ class _Comparer:
             extraction_mode="first_match",
             parsing_timeout=None,
         )
+
+    def _complex(self, expression: Any) -> Any:
+        """The expression with i as the imaginary unit (an index of a sum is not free, and stays)."""
+        if not isinstance(expression, self._sympy.Expr):
+            return expression
+        return expression.subs({one: self._sympy.I for one in expression.free_symbols if one.name == "i"})
 
     def _value(self, expression: Any) -> Any:
         sympy = self._sympy

@@ -17,7 +17,7 @@ import numpy as np
 
 from tacit import __version__
 from tacit.agent import Agent, Answered, Remembered
-from tacit.assembly import assembled, check_engine, set_threads, task_of
+from tacit.assembly import as_bound, assembled, check_engine, set_threads, task_of
 from tacit.bank import open_bank
 from tacit.config import RunConfig
 from tacit.errors import ConfigError
@@ -52,6 +52,9 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     """
     set_threads(config)
     problems = sources.load(config.data, seed=config.seed, limit=config.limit, fields=config.fields)
+    if config.task is None and config.bank is not None:
+        with open_bank(config.bank) as opened:
+            config = replace(config, task=as_bound(config, opened, [config.namespace]).task)
     config = replace(config, task=config.task or problems.task)
     readable(problems, task_of(config), config.data)
     check_engine(config)

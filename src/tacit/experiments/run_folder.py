@@ -26,7 +26,7 @@ from tacit.experiments.files import completed, write_atomically
 
 Row = dict[str, Any]
 
-FREE = {"limit", "out", "version", "threads", "ray", "learners", "engines", "engine", "plugins"}
+FREE = {"limit", "out", "version", "threads", "ray", "learners", "engines", "engine", "plugins", "allow_code"}
 """Settings that may differ when a run is continued: how much is done, and where."""
 
 LATER: dict[str, Any] = {"task": "maths", "instruction": None, "system": None, "stop": [], "fields": []}

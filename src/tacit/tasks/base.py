@@ -43,6 +43,13 @@ class Task(ABC):
         """The text of a problem as response ``number`` to it is asked for: always the same, unless a task varies it."""
         return problem
 
+    def permit(self, code: bool) -> None:  # noqa: B027 - most tasks run nothing
+        """Let this task be chosen, whether or not the operator allows programs that a model writes to run.
+
+        Raises:
+            ConfigError: it needs that, or something else that is not there.
+        """
+
     @abstractmethod
     def extract(self, text: str) -> str | None:
         """The final answer in a response; None where there is none."""

@@ -1,6 +1,6 @@
 """Which field of a row is what: problems out of rows of data as people have them, whatever the fields are called.
 
-Builds on errors, problem, options and values. Plain rows (``problem``, ``id``, ``answer``, ``family``) are
+Builds on errors, problem, options, values and code. Plain rows (``problem``, ``id``, ``answer``, ``family``) are
 read as they always were; what else is known by itself is listed in ``docs/data.md``. ``--field problem=NAME`` says it
 for the rest.
 """
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tacit.errors import ConfigError, DataError
 from tacit.problem import Problem
+from tacit.tasks.code import from_row
 from tacit.tasks.options import MOST, find, letters
 from tacit.tasks.values import chat, checked, choice, final, letter_of, options_of, short, written
 
@@ -55,7 +56,7 @@ class Row(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A problem, and the task that its row speaks for: "choice", "number", "maths", or "" where it says nothing."""
+    """A problem, and the task its row speaks for: "choice", "number", "python", "maths", or "" where it has none."""
 
     problem: Problem
     task: str
@@ -90,6 +91,10 @@ def read(row: Row, named: Mapping[str, str], seed: int) -> Read:
     if not isinstance(row.value, dict):
         raise DataError(f"{row.where} is not a JSON object; give one with a field problem")
     fields = _Fields(row, named)
+    if not {"problem", "answer"} & {*named} and (program := from_row(row.value, row.where)) is not None:
+        text, gold = program
+        problem = Problem(fields.identifier(), checked(text, row.where), gold, fields.family())
+        return Read(problem, "python")
     text, reference = fields.text()
     identifier, family = fields.identifier(), fields.family()
     options, labels, wrong = fields.options()

@@ -12,11 +12,11 @@ from tacit.errors import ConfigError
 from tacit.tasks.base import Task
 
 
-def task_named(name: str) -> Task:
-    """The task of that name.
+def task_named(name: str, *, code: bool = False) -> Task:
+    """The task of that name; ``code`` says whether the operator allows it to run programs that a model writes.
 
     Raises:
-        ConfigError: there is none, or it cannot be made from what follows the name.
+        ConfigError: there is none, it cannot be made from what follows the name, or it may not do what it does.
     """
     kind, colon, given = name.partition(":")
     part = registry.get("task", kind)
@@ -28,4 +28,5 @@ def task_named(name: str) -> Task:
     task: Task = part if not isinstance(part, type) else part(given) if colon else part()
     if colon:
         task.name = name
+    task.permit(code)
     return task

@@ -71,8 +71,8 @@ def load(source: str, *, seed: int = 0, limit: int | None = None, fields: Sequen
 
 def fitting(problems: Sequence[Problem]) -> str:
     """The task that data speaks for: "choice" where nine in ten problems have options, "number" where every reference
-    answer is a plain number, else "maths". Without reference answers, and of problems that ``load`` did not give, the
-    options alone are looked at."""
+    answer is a plain number, "python" where each is tests of a function, else "maths". Without reference answers, and
+    of problems that ``load`` did not give, the options alone are looked at."""
     if isinstance(problems, Problems):
         return problems.task
     return _task([_by_options(one) for one in problems])

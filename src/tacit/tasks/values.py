@@ -10,7 +10,6 @@ import json
 import re
 from typing import Any
 
-from tacit.answers.vote import extract
 from tacit.errors import DataError
 from tacit.problem import LONGEST
 from tacit.tasks.options import MOST, letters, split, with_options
@@ -132,6 +131,8 @@ def written(gold: Any, where: str) -> str | None:
 def final(text: str) -> str:
     """The answer at the end of a worked solution, boxed or after "#### "; the text itself if it has neither."""
     if "\\boxed" in text or "\\fbox" in text:
+        from tacit.answers.vote import extract  # which commands that read no data do without
+
         return extract(_BARE_BOX.sub(r"\\boxed{\1}", text)) or text
     line = text.rstrip().rpartition("\n")[2]
     return line.rpartition("####")[2].strip() or text if "####" in line else text
