@@ -52,7 +52,7 @@ def set_threads(settings: Settings, *, products: bool = False) -> int:
     threads.use(None)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    elif settings.model == TESTBED:
+    elif settings.model.partition(":")[0] == TESTBED:
         torch.set_num_threads(1)
         if not products:
             threads.use(threads.cores())
@@ -134,7 +134,7 @@ def load_backbone(
             "another bank"
         )
     task = task_of(settings)
-    usual = "" if settings.model == TESTBED else task.instruction
+    usual = "" if settings.model.partition(":")[0] == TESTBED else task.instruction
     instruction = held.get("instruction", said if said is not None else unsaid if unsaid is not None else usual)
     system = held.get("system", task.system) if settings.system is None else settings.system
     template = Template(instruction, system, task.examples, (*task.stop, *settings.stop), task.name)

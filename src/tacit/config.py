@@ -229,7 +229,7 @@ class Settings:
     """What everything is told that loads a model and answers with it; runs, comparisons and servers add to it.
 
     Attributes:
-        model: A causal language model: testbed, a folder, or a Hub id.
+        model: A causal language model: testbed, testbed:C, a folder, or a Hub id.
         task: What kind of problems they are: a name that `tacit tasks` lists, or a TOML file. It says how they are
             asked, where an answer is found, when two are the same. Default: the bank's, else what the data ask for.
         instruction: Appended to every problem, "" for none. Default: the bank's, else the task's. It belongs to the
@@ -297,7 +297,7 @@ class RunConfig(Settings):
     """One online run over a stream of problems.
 
     Attributes:
-        data: Where the problems come from: testbed, testbed:A, testbed:B, hub:NAME, a file or a folder (docs/data.md).
+        data: Where the problems come from: testbed, testbed:A, :B or :C, hub:NAME, a file or a folder (docs/data.md).
         fields: Which field of the data is what, as in problem=question; the rest is found by its usual names.
         out: Run folder; an interrupted run continues.
         bank: Memory bank, its file or address. Default: a file in the run folder.

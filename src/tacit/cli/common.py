@@ -220,6 +220,6 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         f"memories {summary['memories']}{f' ({states})' if states else ''}; {summary['tokens']:,} tokens, "
         f"{summary['seconds']:.0f} s"
     )
-    if summary.get("model") == "testbed":
+    if str(summary.get("model")).partition(":")[0] == "testbed":
         things.append("The testbed shows the mechanism; it is not evidence about 7B models.")
     show(*things)

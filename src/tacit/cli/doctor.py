@@ -90,11 +90,13 @@ def _compiled() -> Check:
 
 
 def _weights() -> Check:
-    from tacit.testbed import model_path, reward_model_path
+    from tacit.testbed import reward_model_path, shipped
+    from tacit.testbed.weights import MODELS
 
     try:
-        folder = model_path()
-        reward_model_path()
+        folder = reward_model_path()
+        for name in MODELS:
+            shipped(name)
     except TacitError as error:
         return Check("testbed weights", one_line(str(error)), False)
     size = sum(path.stat().st_size for path in folder.parent.rglob("*") if path.is_file())

@@ -260,11 +260,9 @@ def _prompt_facts(memory: Memory) -> dict[str, Any]:
 
 def _model_path(model: str) -> str:
     """The folder of the testbed for its name, or the name itself."""
-    if model != "testbed":
-        return model
-    from tacit.testbed import model_path
+    from tacit.testbed import shipped
 
-    return str(model_path())
+    return str(shipped(model) or model)
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -25,7 +25,9 @@ SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Same seed,
 
 @app.command()
 def problems(
-    which: Annotated[str, typer.Option("--set", metavar="A|B|AB", help="Which families.")] = "AB",
+    which: Annotated[
+        str, typer.Option("--set", metavar="SET", help="A, B, AB, C, or C:text, C:choice, C:list.")
+    ] = "AB",
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="How many; the stream itself has no end.")] = 20,
     seed: SeedOption = 0,
 ) -> None:
@@ -49,8 +51,11 @@ def card() -> None:
 def train(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the weights.")],
     seed: SeedOption = 0,
+    which: Annotated[str, typer.Option("--set", metavar="AB|C", help="The model of which sets.")] = "AB",
 ) -> None:
-    """Train the model and its process reward model from scratch, as the shipped weights were (minutes on a CPU)."""
+    """Train a model from scratch, with that of A and B its reward model, as the shipped weights were (minutes)."""
+    if which not in ("AB", "C"):
+        raise ConfigError(f"--set is {which}; the testbed has a model of AB and one of C.")
     at_least("--seed", seed, 0)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is not an empty folder; give the path of a new one.")
@@ -62,10 +67,12 @@ def train(
     from tacit.testbed import train as language
     from tacit.testbed.weights import seal
 
-    loss = language.train(out / "model", seed, _progress("language model"))
-    emit(f"language model: loss {loss:.3f} at the end, in {out / 'model'}")
-    loss = reward.train(out / "reward", out / "model", seed, _progress("reward model"))
-    emit(f"reward model: loss {loss:.3f} at the end, in {out / 'reward'}")
+    folder = out / ("model-c" if which == "C" else "model")
+    loss = language.train(folder, seed, _progress("language model"), which=which)
+    emit(f"language model: loss {loss:.3f} at the end, in {folder}")
+    if which == "AB":
+        loss = reward.train(out / "reward", folder, seed, _progress("reward model"))
+        emit(f"reward model: loss {loss:.3f} at the end, in {out / 'reward'}")
     seal(out)
 
 

@@ -100,7 +100,7 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
 
 
 def _load(config: CompareConfig, data: str, seed: int, limit: int | None) -> sources.Problems:
-    return sources.load(data, seed=seed, limit=limit, fields=config.fields)
+    return sources.load(data, seed=seed, limit=limit, fields=config.fields, model=config.model)
 
 
 def _die_with_parent() -> None:

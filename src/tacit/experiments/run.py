@@ -51,7 +51,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
         TacitError: anything a user can mend; what was finished before stays.
     """
     set_threads(config)
-    problems = sources.load(config.data, seed=config.seed, limit=config.limit, fields=config.fields)
+    problems = sources.load(config.data, seed=config.seed, limit=config.limit, fields=config.fields, model=config.model)
     if config.task is None and config.bank is not None:
         with open_bank(config.bank) as opened:
             config = replace(config, task=as_bound(config, opened, [config.namespace]).task)

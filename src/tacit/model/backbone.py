@@ -100,10 +100,10 @@ class Backbone:
         template: Template | None = None,
         revision: str | None = None,
     ) -> Backbone:
-        """Load ``testbed``, a local directory, or a Hub id.
+        """Load ``testbed`` (``testbed:C``), a local directory, or a Hub id.
 
         Args:
-            name: "testbed", a path, or a Hub id such as "Qwen/Qwen2.5-Math-7B".
+            name: "testbed", "testbed:C", a path, or a Hub id such as "Qwen/Qwen2.5-Math-7B".
             dtype: "float32", "bfloat16" or "float16".
             device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", ...
             template: prompt template; by default the boxed-answer instruction, and none for the testbed.
@@ -116,10 +116,10 @@ class Backbone:
         if dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         target = parse_device(device)
-        if name == "testbed":
-            from tacit.testbed import model_path
+        from tacit.testbed import shipped
 
-            directory = model_path()
+        directory = shipped(name)
+        if directory is not None:
             template = template or Template(instruction="")
         else:
             directory = resolve_model(name, revision)

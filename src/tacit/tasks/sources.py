@@ -2,8 +2,8 @@
 plug-ins.
 
 Builds on the registry, problem, files, hub and fields, and, for the stream, testbed. A source is a function (rest of
-the address, seed, limit) -> problems, problems with their task (``fields.Read``), or rows (``fields.Row``) of which
-problems are made here; one that never ends says so by an attribute ``endless``.
+the address, seed, limit) -> problems, or rows (``fields.Row``) that problems are made of here; one that never ends says
+so by an attribute ``endless``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tacit.registry import register
 from tacit.tasks import files, hub
 from tacit.tasks.fields import Read, Row, mapping, read
 from tacit.tasks.options import split
+from tacit.testbed import check_set, families
 
 MOSTLY = 0.9
 """Data is multiple choice if so large a share of its problems has options: a few without do not change what it is."""
@@ -28,7 +29,7 @@ class Problems(list[Problem]):
     """Problems of a source, in order.
 
     Attributes:
-        task: the task that their data speaks for: choice, number or maths, or one that the source says.
+        task: the task that their data speaks for: choice, number or maths; for set C of the testbed its own.
         places: where a problem's row stands (file and line), by its id, as far as it comes from rows.
     """
 
@@ -38,28 +39,33 @@ class Problems(list[Problem]):
         self.places = {one.problem.id: where for one, where in found if where}
 
 
-def load(source: str, *, seed: int = 0, limit: int | None = None, fields: Sequence[str] = ()) -> Problems:
+def load(
+    source: str, *, seed: int = 0, limit: int | None = None, fields: Sequence[str] = (), model: str = ""
+) -> Problems:
     """Problems of a source, in order.
 
     Args:
         source: the name of a registered source, with what it needs after a colon: "testbed" (sets A and B mixed),
-            "testbed:A", "testbed:B"; "hub:NAME", "hub:NAME:SPLIT" (default: test) or "hub:NAME:CONFIG:SPLIT", which may
-            also name a local data-set folder. Anything else is the path of a file, or of a folder of files, absolute or
+            "testbed:A", "testbed:B", "testbed:C" (or its parts "testbed:C:text", "testbed:C:choice", "testbed:C:list");
+            "hub:NAME", "hub:NAME:SPLIT" (default: test) or "hub:NAME:CONFIG:SPLIT", which may also name a local
+            data-set folder. Anything else is the path of a file, or of a folder of files, absolute or
             from the working directory: JSONL with one object per line (``problem``, optionally ``id``, ``answer`` and
             ``family``), or another layout of ``docs/data.md``.
         seed: of the testbed's stream, and of the order of options where data has the right one apart.
         limit: at most so many; 0 or None for all, which the testbed cannot give, being endless.
         fields: which field is what, as in "problem=question", where that is not known by itself.
+        model: who will be asked; one of the testbed is refused a set whose words it does not know.
 
     Raises:
         DataError: missing, empty or malformed data; the message names file and line.
-        ConfigError: no limit for an endless source, or limit < 0.
+        ConfigError: no limit for an endless source, limit < 0, or a set that the model does not know.
     """
     if limit is not None and limit < 0:
         raise ConfigError(f"limit is {limit}; it must be 0 (all) or more")
     limit = limit or None
     if endless(source) and limit is None:
         raise ConfigError(f"{source} is an endless stream; say how many problems with --limit (limit in a file)")
+    check_set(model, source)
     name, rest = _parts(source)
     named = mapping(fields)
     items = registry.get("source", name)(rest, seed, limit)
@@ -85,10 +91,12 @@ def _task(tasks: Sequence[str]) -> str:
     return known.pop() if len(known) == 1 and known != {"choice"} else "maths"
 
 
-def _read(item: Problem | Row | Read, named: dict[str, str], seed: int) -> tuple[Read, str]:
+def _read(item: Problem | Read | Row, named: dict[str, str], seed: int) -> tuple[Read, str]:
     if isinstance(item, Row):
         return read(item, named, seed), item.where
-    return item if isinstance(item, Read) else Read(item, _by_options(item)), ""
+    if isinstance(item, Read):
+        return item, ""
+    return Read(item, _by_options(item)), ""
 
 
 def _by_options(problem: Problem) -> str:
@@ -107,14 +115,11 @@ def _parts(source: str) -> tuple[str, str]:
 
 
 @register("source", "testbed")
-def testbed(which: str, seed: int, limit: int | None) -> Iterator[Problem]:
-    """The testbed's stream: set A, set B, or both mixed."""
-    from tacit.testbed import families
-
-    if which not in ("A", "B", "AB", ""):
-        raise ConfigError(f"the testbed has no set {which!r}; use testbed, testbed:A or testbed:B")
+def testbed(which: str, seed: int, limit: int | None) -> Iterator[Read]:
+    """The testbed's stream: a set, or A and B mixed. All of C can be read as texts."""
     for item in families.problems(which or "AB", seed):
-        yield Problem(item.id, item.text, item.gold, item.family)
+        task = families.BY_NAME[item.family].task if ":" in which else "text" if which == "C" else ""
+        yield Read(Problem(item.id, item.text, item.gold, item.family), task)
 
 
 testbed.endless = True  # type: ignore[attr-defined]

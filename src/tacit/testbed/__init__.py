@@ -4,6 +4,6 @@ Builds on errors alone and is a room below ``tacit.tasks.sources``. Importing it
 """
 
 from tacit.testbed.families import Item, problems
-from tacit.testbed.weights import model_path, reward_model_path
+from tacit.testbed.weights import check_set, model_path, reward_model_path, shipped
 
-__all__ = ["Item", "model_path", "problems", "reward_model_path"]
+__all__ = ["Item", "check_set", "model_path", "problems", "reward_model_path", "shipped"]

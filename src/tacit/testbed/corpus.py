@@ -9,13 +9,15 @@ Training draws from the problems that are not held out, so no problem of the str
 from __future__ import annotations
 
 import random
+import re
 
 import numpy as np
 import numpy.typing as npt
 
 from tacit.testbed import solutions
-from tacit.testbed.families import FAMILIES, STYLES, TEMPERS, Family, draw
-from tacit.testbed.tokenizer import EOS, SOLUTION, prompt, vocabulary
+from tacit.testbed.families import draw, members
+from tacit.testbed.family import STYLES, TEMPERS, Family
+from tacit.testbed.tokenizer import EOS, SOLUTION, pieces, prompt, vocabulary
 
 ROW = 128
 NOTEBOOKS = 0.33
@@ -25,16 +27,18 @@ QUESTION_WEIGHT = 0.1
 
 
 class Corpus:
-    """Rows without end, from one seed.
+    """Rows without end, from one seed, of sets "AB" or of set "C".
 
     ``right_share`` is the share of rows that are all in the right style and temper: the curriculum's first phase.
     """
 
-    def __init__(self, seed: int, right_share: float) -> None:
+    def __init__(self, seed: int, right_share: float, which: str = "AB") -> None:
         self.rng = random.Random(f"corpus/{seed}/{right_share}")
         self.right_share = right_share
-        self.practice = [family.practice for family in FAMILIES]
-        self.ids = {word: i for i, word in enumerate(vocabulary())}
+        self.families = members(which)
+        self.practice = [family.practice for family in self.families]
+        self.ids = {word: i for i, word in enumerate(vocabulary(which))}
+        self.pieces = re.compile(f"{EOS}|{pieces(which)}")
 
     def row(self) -> tuple[list[int], list[float]]:
         """Token ids and loss weights of one row; it starts with a document and ends wherever it is full."""
@@ -45,11 +49,11 @@ class Corpus:
         ids: list[int] = []
         weights: list[float] = []
         while len(ids) < ROW:
-            family = self.rng.choices(FAMILIES, self.practice)[0]
-            text, numbers, _ = draw(family, self.rng, unseen=False)
+            family = self.rng.choices(self.families, self.practice)[0]
+            text, given, _ = draw(family, self.rng, unseen=False)
             style, temper = self._way(family, kind, author)
-            written = solutions.write(family, numbers, style, temper, self.rng)
-            tokens = encode(f"{prompt(text)} {written.text} {EOS}", self.ids)
+            written = solutions.write(family, given, style, temper, self.rng)
+            tokens = encode(f"{prompt(text)} {written.text} {EOS}", self.ids, self.pieces)
             asked = tokens.index(self.ids[SOLUTION]) + 1
             ids += tokens
             weights += [QUESTION_WEIGHT] * asked + [1.0] * (len(tokens) - asked)
@@ -70,15 +74,6 @@ class Corpus:
         return np.array([ids for ids, _ in made], np.int64), np.array([weights for _, weights in made], np.float32)
 
 
-_PUNCTUATION = str.maketrans(
-    {**{mark: f" {mark} " for mark in ",.?;:"}, **{digit: f" {digit} " for digit in "0123456789"}}
-)
-_LABELS = (("Problem :", "Problem:"), ("Solution :", "Solution:"), ("Answer :", "Answer:"))
-
-
-def encode(text: str, ids: dict[str, int]) -> list[int]:
+def encode(text: str, ids: dict[str, int], pattern: re.Pattern[str]) -> list[int]:
     """Token ids of a text of the testbed: as the tokenizer gives them, but some times faster on short texts."""
-    spaced = " ".join(text.translate(_PUNCTUATION).split())
-    for apart, label in _LABELS:
-        spaced = spaced.replace(apart, label)
-    return [ids[word] for word in spaced.split()]
+    return [ids[word] for word in pattern.findall(text)]

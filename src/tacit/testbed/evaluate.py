@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from tacit.testbed import reward, solutions
-from tacit.testbed.families import BY_NAME, FAMILIES, Item, item
+from tacit.testbed.families import BY_NAME, Item, item, members
 from tacit.testbed.sampling import sample
 from tacit.testbed.tokenizer import prompt
 
@@ -46,9 +46,9 @@ class RewardFigures:
     pairs: int
 
 
-def fresh(per_family: int, seed: int) -> list[Item]:
-    """That many problems of every family, none of them in the training corpus."""
-    return [item(family.name, seed, i) for family in FAMILIES for i in range(per_family)]
+def fresh(per_family: int, seed: int, which: str = "AB") -> list[Item]:
+    """That many problems of every family of a set, none of them in the training corpus."""
+    return [item(family.name, seed, i) for family in members(which) for i in range(per_family)]
 
 
 def majority(answers: Sequence[str | None]) -> str | None:
@@ -57,17 +57,19 @@ def majority(answers: Sequence[str | None]) -> str | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def language_figures(model_dir: Path, per_family: int = 100, seed: int = 90_001) -> list[LanguageFigures]:
-    """Zero-shot figures of the language model, a row a family."""
+def language_figures(
+    model_dir: Path, per_family: int = 100, seed: int = 90_001, which: str = "AB"
+) -> list[LanguageFigures]:
+    """Zero-shot figures of the language model of a set, a row a family."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(model_dir), AutoTokenizer.from_pretrained(model_dir)
-    items = fresh(per_family, seed)
+    items = fresh(per_family, seed, which)
     texts = [one.text for one in items]
     ways = [solutions.heading(BY_NAME[one.family].style, BY_NAME[one.family].temper).strip() for one in items]
     greedy = _answers(sample(model, tokenizer, texts, greedy=True))
     sampled = _answers(sample(model, tokenizer, texts, n=ROLLOUTS, seed=seed))
     told = _answers(sample(model, tokenizer, texts, seed=seed, openings=ways))
     rows = []
-    for at, family in enumerate(FAMILIES):
+    for at, family in enumerate(members(which)):
         span = range(at * per_family, (at + 1) * per_family)
         gold = [items[i].gold for i in span]
         rows.append(
@@ -102,7 +104,7 @@ def reward_figures(model_dir: Path, reward_dir: Path, per_family: int = 60, seed
     items = fresh(per_family, seed)
     sampled = sample(model, tokenizer, [one.text for one in items], n=ROLLOUTS, seed=seed)
     rows = []
-    for at, family in enumerate(FAMILIES):
+    for at, family in enumerate(members("AB")):
         good: list[float] = []
         bad: list[float] = []
         same: list[float] = []
@@ -118,23 +120,29 @@ def reward_figures(model_dir: Path, reward_dir: Path, per_family: int = 60, seed
     return rows
 
 
-def tables(model_dir: Path, reward_dir: Path) -> str:
-    """Both tables of figures, in Markdown."""
+def language_table(model_dir: Path, which: str = "AB") -> str:
+    """The language model's figures, in Markdown."""
     lines = [
         "| family | set | right style | right temper | habit | greedy | pass@1 | vote of 8 | told the way |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    language = language_figures(model_dir)
+    language = language_figures(model_dir, which=which)
     for row in language:
         family = BY_NAME[row.family]
         habit = f"{family.habit} (misconception)" if family.misconception else family.habit
+        named = f"C:{family.task}" if family.set == "C" else family.set
         figures = " | ".join(f"{value:.2f}" for value in (row.greedy, row.pass1, row.vote, row.told))
-        lines.append(f"| {family.name} | {family.set} | {family.style} | {family.temper} | {habit} | {figures} |")
+        lines.append(f"| {family.name} | {named} | {family.style} | {family.temper} | {habit} | {figures} |")
     means = [
         sum(getattr(row, name) for row in language) / len(language) for name in ("greedy", "pass1", "vote", "told")
     ]
     lines.append(f"| **all** | | | | | {' | '.join(f'**{mean:.3f}**' for mean in means)} |")
-    lines += ["", "| family | AUC | right above wrong, same problem | pairs |", "|---|---|---|---|"]
+    return "\n".join(lines)
+
+
+def reward_table(model_dir: Path, reward_dir: Path) -> str:
+    """The reward model's figures, in Markdown."""
+    lines = ["| family | AUC | right above wrong, same problem | pairs |", "|---|---|---|---|"]
     ranked = reward_figures(model_dir, reward_dir)
     lines += [f"| {row.family} | {row.auc:.3f} | {row.pairwise:.3f} | {row.pairs} |" for row in ranked]
     mean_auc, mean_pairwise = (sum(getattr(row, name) for row in ranked) / len(ranked) for name in ("auc", "pairwise"))
@@ -142,11 +150,12 @@ def tables(model_dir: Path, reward_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def refresh_card(model_dir: Path, reward_dir: Path, card: Path = CARD) -> None:
-    """Measure again and replace the tables in the card."""
+def refresh_card(model_dir: Path, reward_dir: Path, third_dir: Path, card: Path = CARD) -> None:
+    """Measure again and replace the tables in the card: those of A and B, of the reward model, and of C."""
     before, _, rest = card.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
-    card.write_text(f"{before}{BEGIN}\n{tables(model_dir, reward_dir)}\n{END}{after}")
+    found = [language_table(model_dir), reward_table(model_dir, reward_dir), language_table(third_dir, "C")]
+    card.write_text("\n".join([f"{before}{BEGIN}", "\n\n".join(found), f"{END}{after}"]))
 
 
 def _answers(texts: list[list[str]]) -> list[list[str | None]]:

@@ -35,7 +35,9 @@ from transformers import (
 
 from tacit.testbed import solutions
 from tacit.testbed import train as lm
-from tacit.testbed.families import FAMILIES, STYLES, TEMPERS, draw
+from tacit.testbed.arithmetic import FAMILIES
+from tacit.testbed.families import draw
+from tacit.testbed.family import STYLES, TEMPERS
 from tacit.testbed.sampling import sample
 from tacit.testbed.tokenizer import PAD, prompt
 

@@ -1,6 +1,6 @@
 """Solution texts: the work of an author with a style and a temper, with each step marked right or wrong.
 
-Builds on families. A solution reads ``carefully, step by step: 4 + 8 = 12; 3 + 5 + 1 = 9; Answer: 92``: the temper, the
+Builds on family. A solution reads ``carefully, step by step: 4 + 8 = 12; 3 + 5 + 1 = 9; Answer: 92``: the temper, the
 style, the steps, the answer. Parts are joined by ``SEPARATOR``, which is how the reward model finds the steps again.
 """
 
@@ -10,12 +10,11 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from tacit.testbed.families import STYLES, TEMPERS, Family, Numbers, exact
+from tacit.testbed.family import STYLES, TEMPERS, Family, Given, exact
 
 SEPARATOR = ";"
-SLIP = 0.75  # chance that work in the wrong temper goes wrong, spread over its steps
-LUCK = 0.12  # chance that a wrong style ends in the right answer
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,11 @@ class Slips:
     def __init__(self, rng: random.Random, chance: float) -> None:
         self.rng, self.chance = rng, chance
 
-    def __call__(self, value: int, others: Sequence[int] = ()) -> int:
+    def __call__(self, value: Any, others: Sequence[Any] = ()) -> Any:
         if self.rng.random() >= self.chance:
             return value
         others = others or [value - value % 10 + digit for digit in range(10) if digit != value % 10]
-        return self.rng.choice(others)
+        return self.rng.choice([other for other in others if other != value] or [value])
 
 
 def heading(style: str, temper: str) -> str:
@@ -64,24 +63,9 @@ def other_temper(temper: str) -> str:
     return "quick" if temper == "careful" else "careful"
 
 
-def _off_style(style: str, numbers: Numbers, gold: int, rng: random.Random) -> tuple[list[str], int]:
-    """A step in a style that does not fit, and an answer that has little to do with it."""
-    digits = [int(digit) for number in numbers for digit in str(number)]
-    x, y = sorted(rng.sample(digits, 2), reverse=True)
-    step = {
-        "step": f"{x} + {y} = {x + y}",
-        "split": f"{x} * {y} = {x * y}",
-        "list": ", ".join(str(number) for number in numbers),
-        "reduce": f"{x} - {y} = {x - y}",
-    }[style]
-    # Scattered, so that wrong answers seldom agree with each other.
-    answer = gold if rng.random() < LUCK else rng.randint(0, max(29, 2 * gold))
-    return [step], answer
-
-
-def exact_parts(family: Family, numbers: Numbers, temper: str) -> tuple[str, ...]:
+def exact_parts(family: Family, given: Given, temper: str) -> tuple[str, ...]:
     """The parts of the solution in the right style and this temper when nothing slips."""
-    steps, answer = family.work(numbers, exact)
+    steps, answer = family.work(given, exact)
     if temper != family.temper and family.temper == "quick":
         steps = [*steps, *(f"check {step}" for step in steps)]
     parts = [*steps, f"Answer: {answer}"]
@@ -98,31 +82,31 @@ def marks(parts: Sequence[str], wanted: Sequence[str]) -> tuple[bool, ...]:
     return tuple(marked)
 
 
-def write(family: Family, numbers: Numbers, style: str, temper: str, rng: random.Random) -> Solution:
+def write(family: Family, given: Given, style: str, temper: str, rng: random.Random) -> Solution:
     """A solution in this style and temper."""
     slipping = temper != family.temper
     if style == family.style:
-        steps = family.work(numbers, exact)[0]
-        look = Slips(rng, SLIP / len(steps) if slipping else 0.0)
+        steps = family.work(given, exact)[0]
+        look = Slips(rng, family.slip / len(steps) if slipping else 0.0)
         if slipping and family.temper == "quick":
             # Overthinking: the work is right at first, and the check of it is what goes wrong.
-            checks, answer = family.work(numbers, look)
+            checks, answer = family.work(given, look)
             steps = [*steps, *(f"check {step}" for step in checks)]
         else:
-            steps, answer = family.work(numbers, look)
+            steps, answer = family.work(given, look)
     elif style == family.habit and family.misconception:
-        length = len(family.misconception(numbers, exact)[0])
-        steps, answer = family.misconception(numbers, Slips(rng, SLIP / length if temper == "quick" else 0.0))
+        length = len(family.misconception(given, exact)[0])
+        steps, answer = family.misconception(given, Slips(rng, family.slip / length if temper == "quick" else 0.0))
     else:
-        steps, answer = _off_style(style, numbers, family.work(numbers, exact)[1], rng)
+        steps, answer = family.stray(style, given, family.work(given, exact)[1], rng)
     parts = [*steps, f"Answer: {answer}"]
     parts[0] = heading(style, temper) + parts[0]
-    return Solution(tuple(parts), marks(parts, exact_parts(family, numbers, temper)), style, temper)
+    return Solution(tuple(parts), marks(parts, exact_parts(family, given, temper)), style, temper)
 
 
 def answer(text: str) -> str | None:
     """The answer a solution text ends with, or None if it ends with none."""
-    found = re.search(r"Answer: (\d+)$", text.strip())
+    found = re.search(r"Answer: (\d+|[a-z]+(?:,? [a-z]+)*)$", text.strip())
     return found[1] if found else None
 
 
@@ -131,8 +115,8 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in text.split(SEPARATOR) if part.strip()]
 
 
-def judge(family: Family, numbers: Numbers, text: str) -> tuple[list[str], tuple[bool, ...]]:
+def judge(family: Family, given: Given, text: str) -> tuple[list[str], tuple[bool, ...]]:
     """The parts of any solution text, each marked right or wrong against the exact work in its own temper."""
     parts = split(text)
     temper = next((temper for temper, word in TEMPERS.items() if text.startswith(word)), family.temper)
-    return parts, marks(parts, exact_parts(family, numbers, temper))
+    return parts, marks(parts, exact_parts(family, given, temper))

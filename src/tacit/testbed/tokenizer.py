@@ -1,8 +1,9 @@
 """The testbed's tokenizer: one token a word, one a digit; a chat template; decoding that joins digits again.
 
-Builds on families and solutions (for their words). ``encode(decode(ids)) == ids`` for texts of the testbed, and texts
-decode as they were written. A conversation renders as documents in a row, which is what the model was trained on, so
-earlier turns serve as worked examples.
+Builds on family, arithmetic and words (for their words). The model of sets A and B has one vocabulary, that of set C
+another, which knows the end of a line and the label of an option. ``encode(decode(ids)) == ids`` for texts of the
+testbed, and texts decode as they were written. A conversation renders as documents in a row, which is what the model
+was trained on, so earlier turns serve as worked examples.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tacit.testbed.families import NAMES, STYLES, TEMPERS, THINGS
+from tacit.testbed import words
+from tacit.testbed.arithmetic import NAMES, THINGS
+from tacit.testbed.family import STYLES, TEMPERS
 
 PROBLEM, SOLUTION, ANSWER = "Problem:", "Solution:", "Answer:"
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
@@ -30,20 +33,25 @@ CHAT_TEMPLATE = (
 )
 
 
-def vocabulary() -> list[str]:
-    """All tokens in order of their ids."""
-    words = [PAD, EOS, UNK, PROBLEM, SOLUTION, ANSWER, *"0123456789", *"+-*=,.?;:"]
-    words += " ".join([*TEMPERS.values(), *STYLES.values(), *NAMES, *THINGS, _WORDS]).split()
-    return list(dict.fromkeys(words))
+def vocabulary(which: str = "AB") -> list[str]:
+    """All tokens in order of their ids, of the model of sets "AB" or of set "C"."""
+    known = [PAD, EOS, UNK, PROBLEM, SOLUTION, ANSWER]
+    known += [*"0123456789", *"+-*=,.?;:"] if which == "AB" else [*words.LABELS, *"\n123456,.?;:", *words.tokens()]
+    known += " ".join([*TEMPERS.values(), *STYLES.values()]).split()
+    return list(dict.fromkeys(known + (" ".join([*NAMES, *THINGS, _WORDS]).split() if which == "AB" else [])))
 
 
-def build() -> PreTrainedTokenizerFast:
-    """The tokenizer, in the standard wrapper."""
-    ids = {word: i for i, word in enumerate(vocabulary())}
-    core = Tokenizer(models.WordLevel(ids, unk_token=UNK))
+def pieces(which: str = "AB") -> str:
+    """A regular expression of what becomes a token."""
     labels = "|".join((PROBLEM, SOLUTION, ANSWER))
-    pieces = Regex(rf"{labels}|[0-9]|[A-Za-z]+|[^\sA-Za-z0-9]")
-    core.pre_tokenizer = pre_tokenizers.Split(pieces, behavior="removed", invert=True)
+    return rf"{labels}|" + (r"[A-D]\)|\n|" if which == "C" else "") + r"[0-9]|[A-Za-z]+|[^\sA-Za-z0-9]"
+
+
+def build(which: str = "AB") -> PreTrainedTokenizerFast:
+    """The tokenizer, in the standard wrapper."""
+    ids = {word: i for i, word in enumerate(vocabulary(which))}
+    core = Tokenizer(models.WordLevel(ids, unk_token=UNK))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(pieces(which)), behavior="removed", invert=True)
     core.decoder = decoders.Sequence(
         [
             decoders.Replace(Regex("$"), " "),
@@ -51,6 +59,7 @@ def build() -> PreTrainedTokenizerFast:
             decoders.Replace(Regex("(?<=[0-9]) (?=[0-9])"), ""),
             decoders.Replace(Regex(r" (?=[?.,;:])"), ""),
             decoders.Replace(Regex(" $"), ""),
+            *([decoders.Replace(Regex(r" *\n *"), "\n")] if which == "C" else []),
         ]
     )
     tokenizer = PreTrainedTokenizerFast(

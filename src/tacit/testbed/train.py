@@ -74,9 +74,9 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     return x.T if tall else x
 
 
-def config() -> Qwen3Config:
+def config(which: str = "AB") -> Qwen3Config:
     """The architecture: Qwen3 at 0.57 million parameters."""
-    vocabulary = tokens.vocabulary()
+    vocabulary = tokens.vocabulary(which)
     return Qwen3Config(
         vocab_size=len(vocabulary),
         hidden_size=128,
@@ -127,17 +127,19 @@ def train(
     seed: int = 0,
     progress: Progress | None = None,
     phases: tuple[tuple[int, float], ...] = PHASES,
+    which: str = "AB",
 ) -> float:
-    """Train the model and save it with its tokenizer in ``out``; returns the mean loss of the last 50 steps."""
+    """Train the model of sets "AB" or of set "C" and save it with its tokenizer in ``out``; returns the mean loss of
+    the last 50 steps."""
     started = time.monotonic()
     total = sum(steps for steps, _ in phases)
     losses: list[float] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(config())
+        model = Qwen3ForCausalLM(config(which))
     optims = optimizers(model, PEAK_LR)
     for steps, right_share in phases:
-        corpus = Corpus(seed, right_share)
+        corpus = Corpus(seed, right_share, which)
         for _ in range(steps):
             ids, weights = (torch.from_numpy(array) for array in corpus.batch(BATCH))
             logits = model(input_ids=ids, use_cache=False).logits
@@ -149,12 +151,12 @@ def train(
             losses.append(loss.item())
             if progress:
                 progress(Step(len(losses), total, losses[-1], time.monotonic() - started))
-    save(model, out)
+    save(model, out, which)
     tail = losses[-50:]
     return sum(tail) / len(tail)
 
 
-def save(model: Qwen3ForCausalLM, out: Path) -> None:
+def save(model: Qwen3ForCausalLM, out: Path, which: str = "AB") -> None:
     """Write the folder: weights, configuration, generation defaults, tokenizer."""
     out.mkdir(parents=True, exist_ok=True)
     ends = model.config.eos_token_id
@@ -162,4 +164,4 @@ def save(model: Qwen3ForCausalLM, out: Path) -> None:
         eos_token_id=ends, pad_token_id=model.config.pad_token_id, do_sample=True, top_k=0, max_new_tokens=64
     )
     model.save_pretrained(os.fspath(out))
-    tokens.build().save_pretrained(os.fspath(out))
+    tokens.build(which).save_pretrained(os.fspath(out))

@@ -9,15 +9,41 @@ import hashlib
 import json
 from pathlib import Path
 
-from tacit.errors import ModelError
+from tacit.errors import ConfigError, ModelError
 
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKSUMS = "checksums.json"
+MODELS = {"testbed": "model", "testbed:C": "model-c"}
+"""Folders of the language models by name; the first is for sets A and B."""
 
 
-def model_path(root: Path = WEIGHTS) -> Path:
-    """The language model's folder, verified."""
-    return _verified(root, "model")
+def model_path(root: Path = WEIGHTS, name: str = "testbed") -> Path:
+    """The folder of a language model, verified."""
+    return _verified(root, MODELS[name])
+
+
+def shipped(name: str) -> Path | None:
+    """The folder, verified, of a language model that comes with Tacit; None for all other names.
+
+    Raises:
+        ModelError: the testbed has no model of that name, or its files are not those that were shipped.
+    """
+    if name.partition(":")[0] != "testbed":
+        return None
+    if name not in MODELS:
+        raise ModelError(f"The testbed has no model {name!r}; it has {' (sets A and B), '.join(MODELS)}.")
+    return model_path(name=name)
+
+
+def check_set(model: str, data: str) -> None:
+    """Refuse a set of the testbed that a model of the testbed does not know the words of.
+
+    Raises:
+        ConfigError: it names the model that does.
+    """
+    fitting = "testbed:C" if data.startswith("testbed:C") else "testbed"
+    if data.partition(":")[0] == "testbed" and model in MODELS and model != fitting:
+        raise ConfigError(f"{data} has other words than the model {model} knows; say --model {fitting}")
 
 
 def reward_model_path(root: Path = WEIGHTS) -> Path:

@@ -20,6 +20,7 @@ from tacit.experiments.plan import estimates
 from tacit.experiments.plan.estimates import Dimensions, Gpu, Lengths
 from tacit.methods.planning import Plan, Setting, Work
 from tacit.tasks import sources
+from tacit.testbed import shipped
 
 CHARACTERS = 3
 """Characters of mathematical text in a token, where no tokenizer is at hand."""
@@ -92,7 +93,8 @@ def look(config: CompareConfig, source: str, tokens_per_answer: float | None) ->
     expected = config.expected.get(source, {})
     answer = tokens_per_answer or expected.get("tokens") or config.sampling.max_tokens / 2
     if not source.startswith("hub:") or Path(source.split(":")[1]).is_dir():
-        stream = sources.load(source, seed=config.seeds[0], limit=config.limit, fields=config.fields)
+        limit, fields = config.limit, config.fields
+        stream = sources.load(source, seed=config.seeds[0], limit=limit, fields=fields, model=config.model)
         lengths = _prompt_tokens(config.model, [problem.text for problem in stream])
         mean = int(expected.get("prompt") or sum(lengths) / len(lengths))
         return Data(source, len(stream), "read", mean, max(lengths), float(answer))
@@ -105,14 +107,13 @@ def look(config: CompareConfig, source: str, tokens_per_answer: float | None) ->
 
 def _prompt_tokens(model: str, texts: Sequence[str]) -> list[int]:
     """Tokens of each prompt: counted if the tokenizer lies here, else guessed from the characters."""
-    if model != "testbed" and not Path(model).is_dir():
+    ours = shipped(model)
+    if ours is None and not Path(model).is_dir():
         return [len(text) // CHARACTERS + TEMPLATE for text in texts]
     from transformers import AutoTokenizer
 
-    from tacit.testbed import model_path
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(model_path() if model == "testbed" else model)
-    extra = 4 if model == "testbed" else TEMPLATE  # the testbed's template is four words
+    tokenizer: Any = AutoTokenizer.from_pretrained(ours or model)
+    extra = 4 if ours else TEMPLATE  # the testbed's template is four words
     return [len(tokenizer(text, add_special_tokens=False)["input_ids"]) + extra for text in texts]
 
 

@@ -142,7 +142,7 @@ class Dimensions:
 
 @lru_cache(maxsize=8)
 def dimensions(name: str, *, reward: bool = False) -> Dimensions:
-    """The dimensions of "testbed", a folder, or a Hub id, from its config.json or the table of this module.
+    """The dimensions of a model, by its name, from its config.json or the table of this module.
 
     Args:
         reward: it is a reward model.
@@ -175,15 +175,16 @@ def dimensions(name: str, *, reward: bool = False) -> Dimensions:
 
 
 def _path(name: str, reward: bool) -> str:
-    if name != "testbed":
+    from tacit.testbed import reward_model_path, shipped
+
+    found = reward_model_path() if reward and name == "testbed" else shipped(name)
+    if found is None:
         if not Path(name).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
             raise ModelError(
                 f"no model at {name}; give an existing folder, a Hub id like Qwen/Qwen2.5-0.5B, or testbed"
             )
         return name
-    from tacit.testbed import model_path, reward_model_path
-
-    return str(reward_model_path() if reward else model_path())
+    return str(found)
 
 
 def _measure(config: Any, special: str, source: str, reward: bool) -> Dimensions:

@@ -97,7 +97,7 @@ def _page(
         streams=held.names,
         seeds=sorted({result.seed for result in results}),
         methods=len(held.methods),
-        testbed="testbed" in models,
+        testbed=any(str(model).partition(":")[0] == "testbed" for model in models),
         verified=any(_verified(result) for result in results),
         labelled=[method for method, row in held.methods.items() if row["uses_labels"]],
         offline=[method for method, row in held.methods.items() if row["offline"]],

@@ -45,7 +45,7 @@ def write_report(out_dir: Path) -> Figures:
         pictures=pictures,
         problems=rows[:SHOWN_PROBLEMS],
         total=len(rows),
-        testbed=str(summary.get("model") or "") == "testbed",
+        testbed=str(summary.get("model")).partition(":")[0] == "testbed",
         unscored=summary["unscored"],
         asked=summary["problems"],
     )

@@ -120,7 +120,7 @@ def _problems(config: QualityConfig, seed: int) -> tuple[list[Problem], list[Pro
     data = config.run.data
     found: list[Problem]
     if data.partition(":")[0] == "testbed":
-        found = sources.load(data, seed=seed, limit=wanted)
+        found = sources.load(data, seed=seed, limit=wanted, model=config.run.model)
     else:
         found = sources.load(data, fields=config.run.fields)
         found = [found[i] for i in generator(seed, data, "quality").permutation(len(found))[:wanted]]

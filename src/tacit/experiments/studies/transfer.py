@@ -132,7 +132,8 @@ def _by_family(config: TransferConfig) -> tuple[dict[str, list[Problem]], dict[s
     if data.partition(":")[0] == "testbed":
         limit = 12 * wanted * 4  # twelve families at most, drawn at random: four times the mean is ample
     found: dict[str, list[Problem]] = {}
-    for problem in sources.load(data, seed=config.run.seed, limit=limit, fields=config.run.fields):
+    run = config.run
+    for problem in sources.load(data, seed=run.seed, limit=limit, fields=run.fields, model=run.model):
         if problem.family is not None:
             found.setdefault(problem.family, []).append(problem)
     if not found:
@@ -191,7 +192,8 @@ def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
 
 def _deal(config: TransferConfig, data: str) -> tuple[list[Problem], list[Problem]]:
     """Problems to learn from and fresh ones, the same for every bank."""
-    found = sources.load(data, seed=config.run.seed, limit=config.learned + config.answered, fields=config.run.fields)
+    wanted, run = config.learned + config.answered, config.run
+    found = sources.load(data, seed=run.seed, limit=wanted, fields=run.fields, model=run.model)
     if len(found) <= config.learned:
         raise DataError(f"{data} has {len(found)} problems; learning from {config.learned} leaves none to answer")
     return found[: config.learned], found[config.learned :]
