@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tacit import registry
 from tacit.answers import vote
-from tacit.errors import ConfigError, DataError
+from tacit.errors import DataError
 from tacit.tasks.choice import Choice
-from tacit.tasks.options import split, with_options
+from tacit.tasks.options import with_options
 
 CAPITALS = ["London", "Paris", "New York", "York"]
 PROBLEM = with_options("What is the capital of France?", CAPITALS)
@@ -84,27 +81,6 @@ def test_a_reference_answer_is_a_letter_or_an_option() -> None:
     assert LETTERS.gold("C") == "C"
     with pytest.raises(DataError, match="'Rome' is none of the options, which are: London, Paris"):
         CAPITAL.gold("Rome")
-
-
-def test_each_response_may_see_another_order() -> None:
-    task = registry.get("task", "choice")("shuffled")
-    assert task.shown(PROBLEM, 0) == LETTERS.shown(PROBLEM, 5) == PROBLEM
-    shown = [task.shown(PROBLEM, number) for number in range(1, 401)]
-    assert shown == [Choice("shuffled").shown(PROBLEM, number) for number in range(1, 401)]
-    assert all(sorted(split(text)[1]) == sorted(CAPITALS) for text in shown)
-    firsts = Counter(split(text)[1][0] for text in shown)
-    assert min(firsts.values()) > 60  # 100 each, were it exact
-    # A model that always says A gives every option alike; one that knows gives one option whatever its letter.
-    blind = [task.on(text).extract("Answer: A") for text in shown]
-    assert Counter(blind) == firsts
-    knowing = {task.on(text).extract(f"Answer: {'ABCD'[split(text)[1].index('Paris')]}") for text in shown}
-    assert knowing == {"Paris"}
-    assert task.shown("What is the capital of France?", 3) == "What is the capital of France?"
-
-
-def test_another_form_is_refused() -> None:
-    with pytest.raises(ConfigError, match="use choice, or choice:shuffled"):
-        Choice("mixed")
 
 
 WORDS = st.text(st.sampled_from("AaBbCc().:, 12\n\\{}"), max_size=20)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Tacit
 from tacit import registry
 from tacit.answers import pool, vote
 from tacit.errors import ConfigError, DataError
@@ -55,8 +56,25 @@ def test_questions_are_asked_read_and_scored(name: str) -> None:
 
 
 @here
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_whole_run_with_learning_on(name: str, cli: Tacit) -> None:
+    small = ["--samples", "4", "--rollouts", "4", "--steps", "1", "--tokens", "4", "--max-tokens", "24"]
+    code, _, err = cli(
+        *("run", "--data", f"reasoning-gym:{name}", "--limit", "3", *small),
+        *("--min-votes", "1", "--min-lead", "0", "--baselines", "none", "--out", "out"),
+    )
+    assert code == 0, err
+    rows = [json.loads(line) for line in Path("out/results.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [f"{name}/0/{number}" for number in range(3)]
+    assert all(row["zero_shot"]["correct"] is not None for row in rows)
+    assert json.loads(Path("out/run.json").read_text())["task"] == f"reasoning-gym:{name}"
+
+
+@here
 def test_a_question_is_known_by_name_seed_and_number() -> None:
     first = load("reasoning-gym:word_sorting", seed=1, limit=4)
+    assert first.task == "reasoning-gym:word_sorting"
     pool.pool.close()  # another process makes them again
     again = load("reasoning-gym:word_sorting", seed=1, limit=2)
     assert again == first[:2] and [one.gold for one in again] == [one.gold for one in first[:2]]
@@ -149,7 +167,7 @@ def test_without_the_library_one_sentence_says_what_to_install(monkeypatch: pyte
     monkeypatch.setitem(__import__("sys").modules, "reasoning_gym", None)
     reasoning_gym.names.cache_clear()
     try:
-        with pytest.raises(ConfigError, match=r"pip install 'tacit-memory\[gym\]'"):
+        with pytest.raises(ConfigError, match=r"'tacit-memory\[gym\]'"):
             ReasoningGym("chain_sum")
     finally:
         reasoning_gym.names.cache_clear()

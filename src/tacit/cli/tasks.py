@@ -65,7 +65,7 @@ def attempt(
     from tacit.tasks.sources import load
 
     config = given.settings(RunConfig(limit=LIMIT), task=task)
-    problems = load(config.data, seed=config.seed, limit=config.limit)
+    problems = load(config.data, seed=config.seed, limit=config.limit, fields=config.fields)
     assembly.set_threads(config)
     backbone = assembly.load_backbone(config)
     found, right = [], []

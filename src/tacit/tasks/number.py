@@ -17,7 +17,7 @@ from tacit.answers.number_words import in_figures
 from tacit.answers.numbers import number as known
 from tacit.errors import DataError
 from tacit.registry import register
-from tacit.tasks.stated import Stated, statement
+from tacit.tasks.stated import Stated, ending, statement
 
 LONGEST = 1000
 """Most characters of a number as it is written; what is longer is none."""
@@ -131,9 +131,10 @@ class Number(Stated):
 
     def extract(self, text: str) -> str | None:
         phrase = statement(text)
-        if phrase is not None and any(char.isdecimal() for char in phrase):
-            return self.read(phrase)  # what is stated and is no single number is looked for nowhere else
-        return super().extract(text)
+        found = None if phrase is None else self.read(phrase)
+        if found is not None or any(map(str.isdecimal, phrase or "")):
+            return found  # what is stated and is no single number is looked for nowhere else
+        return self.unstated(ending(text))
 
     def read(self, phrase: str) -> str | None:
         whole = value(phrase)

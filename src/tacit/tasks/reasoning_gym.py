@@ -24,6 +24,7 @@ from tacit.errors import ConfigError, DataError, needed
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.tasks import text as words
+from tacit.tasks.fields import Read
 from tacit.tasks.stated import ending, sentence, statement
 
 NAME = "reasoning-gym"
@@ -64,7 +65,7 @@ def known(name: str) -> str:
 
 
 @register("source", "reasoning-gym")
-def questions(rest: str, seed: int, limit: int | None) -> Iterator[Problem]:
+def questions(rest: str, seed: int, limit: int | None) -> Iterator[Read]:
     """Questions of a name, with settings of the library's after a colon: ``chain_sum:min_terms=2,max_terms=3``."""
     name, _, given = rest.partition(":")
     config = dict(map(_setting, filter(None, given.split(","))))
@@ -78,7 +79,7 @@ def questions(rest: str, seed: int, limit: int | None) -> Iterator[Problem]:
             why = "it took too long" if entry is None else " ".join(entry["error"].split())[:200]
             raise ConfigError(f"{NAME}:{rest} gives no question {number}: {why}")
         gold = json.dumps({"answer": entry["answer"], **spec}, ensure_ascii=False)
-        yield Problem(f"{rest}/{seed}/{number}", entry["question"].strip(), gold, name)
+        yield Read(Problem(f"{rest}/{seed}/{number}", entry["question"].strip(), gold, name), f"{NAME}:{name}")
 
 
 questions.endless = True  # type: ignore[attr-defined]
@@ -115,7 +116,7 @@ class ReasoningGym(words.Text):
         if tagged := _TAG.findall(said):
             return tagged[-1].strip() or None
         phrase = statement(text)
-        return super().extract(text) if phrase is None else self.read(sentence(said, phrase))
+        return self.unstated(said) if phrase is None else self.read(sentence(said, phrase))
 
     def same(self, one: str, other: str) -> bool:
         return one == other or _key(one) == _key(other)

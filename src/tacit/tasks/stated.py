@@ -13,14 +13,15 @@ from tacit.answers.cleaning import RUN_ON, cleaned, parts
 from tacit.tasks.base import Task
 
 TAIL = 20_000
-"""Where nothing is stated, so many last characters of a response are looked at."""
+"""So many last characters of a response are looked at where nothing is stated; a longer statement is none."""
 
 _GOES_ON = re.compile(r"[ ]?[,;](?:[^.\n]|\.(?!\s|$))*")
 
 
 def statement(text: str) -> str | None:
     """The answer as a response states it, None where it states none."""
-    return extraction.stated(text)
+    found = extraction.stated(text)
+    return None if found is None or len(found) > TAIL else found
 
 
 def ending(text: str) -> str:
