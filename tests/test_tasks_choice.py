@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tacit import Agent, Backbone, open_bank, registry
 from tacit.answers import vote
-from tacit.errors import DataError
+from tacit.config import LearnConfig, RecallConfig, Sampling
+from tacit.engines.local import LocalEngine
+from tacit.errors import ConfigError, DataError
+from tacit.tasks import sources
 from tacit.tasks.choice import Choice
-from tacit.tasks.options import with_options
+from tacit.tasks.options import split, with_options
 
 CAPITALS = ["London", "Paris", "New York", "York"]
 PROBLEM = with_options("What is the capital of France?", CAPITALS)
@@ -81,6 +88,57 @@ def test_a_reference_answer_is_a_letter_or_an_option() -> None:
     assert LETTERS.gold("C") == "C"
     with pytest.raises(DataError, match="'Rome' is none of the options, which are: London, Paris"):
         CAPITAL.gold("Rome")
+
+
+def test_each_response_may_see_another_order() -> None:
+    task = registry.get("task", "choice")("shuffled")
+    assert task.shown(PROBLEM, 0) == LETTERS.shown(PROBLEM, 5) == PROBLEM
+    shown = [task.shown(PROBLEM, number) for number in range(1, 401)]
+    assert shown == [Choice("shuffled").shown(PROBLEM, number) for number in range(1, 401)]
+    assert all(sorted(split(text)[1]) == sorted(CAPITALS) for text in shown)
+    firsts = Counter(split(text)[1][0] for text in shown)
+    assert min(firsts.values()) > 60  # 100 each, were it exact
+    # A model that always says A gives every option alike; one that knows gives one option whatever its letter.
+    blind = [task.on(text).extract("Answer: A") for text in shown]
+    assert Counter(blind) == firsts
+    knowing = {task.on(text).extract(f"Answer: {'ABCD'[split(text)[1].index('Paris')]}") for text in shown}
+    assert knowing == {"Paris"}
+    assert task.shown("What is the capital of France?", 3) == "What is the capital of France?"
+
+
+def test_an_agent_reads_each_response_by_the_order_that_it_saw(tmp_path: Path) -> None:
+    words = Backbone.load("testbed:C", device="cpu")
+    task = Choice("shuffled")
+    made = Agent(
+        words,
+        LocalEngine(words),
+        open_bank(str(tmp_path / "bank.sqlite")),
+        sampling=Sampling(samples=4),
+        learning=LearnConfig(steps=2, rollouts=4, min_votes=0, min_lead=0, admit=0.0, enough=2.0),
+        recalling=RecallConfig(floor=-1.0),
+        task=task,
+    )
+    problems = sources.load("testbed:C:choice", seed=1, limit=6, model="testbed:C")
+    answered = made.answer(problems)
+    for one in answered:
+        texts = [task.shown(one.problem.text, number) for number in range(4)]
+        plain = made.engine.generate(
+            [made.responder.sampled(one.problem, words.encode(text), "zero-shot", range(4)) for text in texts]
+        )
+        seen = [group[number].text for number, group in enumerate(plain)]
+        assert [sample.text for sample in one.zero_shot.samples] == seen
+        assert list(one.zero_shot.answers) == [task.on(text).extract(s) for text, s in zip(texts, seen, strict=True)]
+        assert set(filter(None, one.zero_shot.answers)) <= set(split(one.problem.text)[1])
+    learned = made.learn(answered)
+    assert any(step["reward"] > 0 for one in learned for step in one.learned.steps)
+    made.remember(answered, learned)
+    again = made.answer(problems)
+    assert any(one.memory is not None for one in again)
+
+
+def test_another_form_is_refused() -> None:
+    with pytest.raises(ConfigError, match="use choice, or choice:shuffled"):
+        Choice("mixed")
 
 
 WORDS = st.text(st.sampled_from("AaBbCc().:, 12\n\\{}"), max_size=20)

@@ -6,14 +6,17 @@ Builds on stated, options (how the options stand in a problem's text) and text (
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 
-from tacit.errors import DataError
+from tacit.errors import ConfigError, DataError
 from tacit.registry import register
 from tacit.tasks import options
 from tacit.tasks.number import value
 from tacit.tasks.stated import Stated, statement
 from tacit.tasks.text import fold, key
+
+SHUFFLED = "shuffled"
 
 _LATEX = re.compile(r"\\(?:text|textbf|mathbf|mathrm|bf)\b|[{}$*_`\"“”]|\\[ ,;()\[\]]?")
 # "B", "(B)", "B) Paris", "B. Paris", "B: Paris", "B, because", "option B is"; a small letter only in brackets or alone.
@@ -31,17 +34,35 @@ class Choice(Stated):
     """One of several options, by its letter or its text.
 
     The options are those of the problem's text; votes go by option, whatever letter it had.
+
+    Args:
+        how: "shuffled" for other orders of the options, one for each response, so that a liking for a letter helps
+            no option; "" for the order of the data.
     """
 
+    form = f"choice[:{SHUFFLED}]"
     instruction = 'Please reason step by step, and end with "The answer is" and the letter of the right option.'
 
-    def __init__(self) -> None:
+    def __init__(self, how: str = "") -> None:
+        if how not in ("", SHUFFLED):
+            raise ConfigError(f"the task choice has no form {how!r}; use choice, or choice:{SHUFFLED}")
+        self.how = how
         self.options: list[str] = []
 
     def on(self, problem: str) -> Choice:
         bound = copy.copy(self)
         bound.options = options.split(problem)[1]
         return bound
+
+    def shown(self, problem: str, number: int) -> str:
+        question, given = options.split(problem)
+        if not (self.how and number and given):
+            return problem
+
+        def drawn(option: str) -> bytes:
+            return hashlib.sha256(f"{problem}\0{number}\0{option}".encode()).digest()
+
+        return options.with_options(question, sorted(given, key=drawn))
 
     def read(self, phrase: str) -> str | None:
         said = " ".join(_LATEX.sub(" ", phrase).split())

@@ -41,6 +41,9 @@ class Around(Task):
         bound.inner = self.inner.on(problem)
         return bound
 
+    def shown(self, problem: str, number: int) -> str:
+        return self.inner.shown(problem, number)
+
     def extract(self, text: str) -> str | None:
         if self.pattern is None:
             return self.inner.extract(text)
