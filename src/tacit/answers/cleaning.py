@@ -43,7 +43,7 @@ _QUESTION = re.compile(
     rf"|instruction|{QUESTIONS}) ?(?:#? ?\d{{1,3}} ?)?[*_\]]{{0,3}}"
     r" ?[:：]|(?:problem|question|exercise) \d{1,3}[*_]{0,3}[.\n]"
     r"|#{2,4} ?(?:instruction|question|problem|input|user|human)s?[:\n])"
-    r"|(?<=[.!?] )(?:Question|Problem) ?\d{0,3}:",
+    r"|^\{\s?[\"']question[\"']|(?<=[.!?] )(?:Question|Problem) ?\d{0,3}:",
     re.IGNORECASE | re.MULTILINE,
 )
 _PARTS = 50
@@ -75,18 +75,25 @@ def cleaned(text: str) -> str:
     """A response without thoughts, from the first word of the model's turn to the token that ends it; "" if it ended
     while it was thinking."""
     text = unthought(text) or ""
-    start = 0
+    start = end = 0
     for token in _TURN.finditer(text):
-        if _ROLE.fullmatch(text, start, token.start()) is None:
-            return text[start : token.start()]
-        start = token.end()
-    role = _ROLE.match(text, start) if start else None
-    return text[role.end() if role else start :]
+        end = token.start()
+        if _ROLE.fullmatch(text, start, end) is None:
+            break
+        start = end = token.end()
+    else:
+        end = len(text)
+    role = _ROLE.match(text, start, end) if start else None
+    return text[role.end() if role else start : end]
 
 
 def parts(text: str) -> list[str]:
-    """A cleaned response, cut where a base model runs on into a next question; most responses are one part."""
+    """A cleaned response, cut where a base model runs on into a next question; most responses are one part. One that
+    opens with a first question takes its problem apart, and is one part."""
     starts = [0]
+    first = _QUESTION.match(text, len(text) - len(text.lstrip()))
+    if first is not None and re.search(r"1\D*$", first[0]):
+        return [text]
     for question in _QUESTION.finditer(text):
         if question.start():
             starts.append(question.start())

@@ -82,11 +82,12 @@ def _cue(names: tuple[str, ...]) -> re.Pattern[str]:
         spaced = not _UNSPACED.search(NOUNS[name][0])
         before, after = ("(?<![^\\W_])", "(?![^\\W\\d_])") if spaced else ("", "")
         joined = f"|{before}(?:{'|'.join(map(re.escape, joins))}){after}" if joins else ""
+        adjective = r"(?:\s[^\W\d]{2,12})?" if name in ("Arabic", "Persian", "Urdu") else ""
         # Between the noun and what joins it: "La respuesta correcta es", "Câu trả lời cuối cùng là".
-        between = r"[^\n.:：,;!?。，\d$\\]{0,40}?"
+        between = rf"[^\n.:：,;!?。，\d$\\]{{0,{40 if spaced else 12}}}?"
         rows.append(
             f"{before if spaced and name not in ('Arabic', 'Hebrew') else ''}(?:{'|'.join(NOUNS[name])})"
-            rf"(?:{between}(?:[:：=]|[-–—→](?=\s){joined})|(?=[\s*_]{{0,4}}[-−+]?[\d$\\]))"
+            rf"(?:{between}(?:[:：=]|[-–—→](?=\s){joined})|{adjective}(?=[\s*_]{{0,4}}[-−+]?[\d$\\]))"
         )
     return re.compile(r"(?:{})[*_]{{0,3}}[ \t]{{0,8}}[:：]?".format("|".join(rows)), re.IGNORECASE)
 
@@ -104,14 +105,14 @@ _IS = (
     r"(?:is|are|was|were|equals?|becomes"
     r"|(?:should|would|must|will|has to|ought to|(?P<hedge>could|may|might|can))"
     r"(?: (?:therefore|then|thus|simply|just|only))? (?:be|equal)"
-    r"|comes? (?:out )?to(?: be)?|(?:turns|works) out to be|={1,2})"
+    r"|comes? (?:out )?to(?: be)?|(?:turns|works) out to be)"
 )
 _NOUN = (
     r"(?<![A-Za-z])(?P<noun>(?:answers?|answer\(s\)|(?:correct|best|right) (?:option|choice))"
     r"(?: (?:choice|option|key|letter))?(?![A-Za-z])|ans(?=[.:= *]))"
     # "Answer 1:", "Answer (in dollars):", "the answer to the question is", "the answer, in dollars, is"
     r"[\"'`)\]}]{0,2}[*_]{0,3}[ \t]{0,3}(?:#?\d{1,2}(?=[ ]?[:：]))?(?:\([^()\n]{1,40}\)[*_ ]{0,3})?"
-    r"(?:(?:to|for|of|in|as|from)\b[^.:=?!\n]{1,80}?(?=[ :=])|,[^.:=?!\n,]{1,60},)?[*_ ]{0,4}"
+    r"(?:(?:to|for|of|in|as|from|that|which|we|i|you)\b[^.:=?!\n]{1,80}?(?=[ :=])|,[^.:=?!\n,]{1,60},)?[*_ ]{0,4}"
 )
 ENGLISH = re.compile(
     r"(?:(?=[\"'\#])|(?<![A-Za-z])(?=[abcfirs])|^)"  # where a cue can begin: most places of a text are passed at once
@@ -119,8 +120,9 @@ ENGLISH = re.compile(
     r"|(?P<hash>(?<!\#)\#{4}(?!\#))"
     r"|(?P<reverse>\b(?:is|are) (?:(?:therefore|thus|indeed|hence) )?(?:the|our|my) (?:(?:final|correct|right|best) )*"
     r"(?:answer|option|choice)\b(?! is\b|[*_ ]{0,3}[:：=]))"
-    rf"|{_NOUN}(?:(?P<is>{_IS}(?![A-Za-z])(?! not\b))|(?P<label>[:：=]|(?<=ans)\.(?= )|[-–—](?=[ ])|[-=]>|[→⇒|])"
-    r"|(?P<head>[*_\#: \t]{0,8}(?=\n)))"
+    rf"|{_NOUN}(?:(?P<is>{_IS}(?![A-Za-z])(?! not\b))|(?P<label>[:：]|={{1,2}}(?![=>])|(?<=ans)\.(?= )"
+    r"|[-–—](?=[ ])|[-=]{1,2}>|[→⇒|])"
+    r"|(?P<head>[*_\#=: \t]{0,8}(?=\n)))"
     r"|(?P<weak>^[^\w\n]{0,8}(?P<option>A|Solution|(?:Final )?Result|Output|Conclusion|Final)[*_ ]{0,3}[:：=]"
     r"|\b(?:result|solution|final (?:value|result))[*_ ]{0,3} (?:is|are|:)(?![A-Za-z])))",
     re.IGNORECASE | re.MULTILINE,
@@ -136,7 +138,7 @@ LINE_OPENS = re.compile(
 _ADJECTIVES = r"(?:(?:the|this|that|my|our|your|an?|final|correct|right|above|whole)\s+){0,3}$"
 DOUBTED = re.compile(
     r"\b(?:if|whether|hop(?:e|ing)|unless|assum(?:e|ing)|suppose|verif\w+|(?:double-?)?check\w*|confirm\w*|make sure"
-    r"|ensure|why|what|how|n['’]t think|n['’]t believe|in case|like|wrong|incorrect|previous|initial|other|not|no"
+    r"|ensure|why|what|how|n['’]t think|n['’]t believe|in case|like|see|wrong|incorrect|previous|initial|other|not|no"
     rf"|neither|expected|(?:format|form|template)[:,]?)\s+(?:that\s+)?[\"'“*]{{0,2}}{_ADJECTIVES}",
     re.IGNORECASE,
 )

@@ -124,8 +124,8 @@ def _in(text: str) -> tuple[str | None, bool]:
 # ---------------------------------------------------------------- tags and boxes
 
 _TAG = re.compile(
-    r"(?P<open><(?:final[_ -]?)?(?:answer|ans|output|result)>|\[answer\]|<\|begin_of_box\|>)"
-    r"|</(?:final[_ -]?)?(?:answer|ans|output|result)>|\[/answer\]|<\|end_of_box\|>",
+    r"(?P<open><(?:final[_ -]?)?(?:answer|ans|output|result)>|(?-i:\[ANSWER\])|<\|begin_of_box\|>)"
+    r"|</(?:final[_ -]?)?(?:answer|ans|output|result)>|(?-i:\[/ANSWER\])|<\|end_of_box\|>",
     re.IGNORECASE,
 )
 # A double backslash is a line break, unless a box follows: some models escape twice; "\b" may have become a character.

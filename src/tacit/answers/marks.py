@@ -46,17 +46,24 @@ _MONEY = re.compile(rf"(?:US|CA|AU|NZ|HK|C|A|R)?\\?[{_CURRENCY}]\s?(?=[-−]?[\d
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?=$|[.]\d| [^\W\d]|[%°])")
 _COMMA_SPACED = re.compile(r"\d{1,3}(?:, ?\d{3})*, 0\d\d(?:, ?\d{3})*(?![\d,])")
 _HALF_DAY = re.compile(r"(?<=\d)\s?([ap])\. ?m\b\.?", re.IGNORECASE)
-_GLOSS = re.compile(r"(?<=[\d}%\]$]) \((?!mod\b|base\b)[^()]*[^\W\d_]{2,}[^()]*\)(?=\s|$)")
-_CLOSING_TAGS = re.compile(r"(?:\s*</[A-Za-z_]{1,20}>){1,9}\s*$")
+_GLOSS = re.compile(
+    r"(?:(?<=[\d}%\]$]) \((?!mod\b|base\b)[^()]*[^\W\d_]{2,}|(?<=\w) \((?:it|because|since|which|this|the|not|or)\b)"
+    r"[^()]*\)(?=\s|$)"
+)
+_BRACKETS = re.compile(r"[\[\](){}<>\s]+")
+_TRAIL = re.compile(r"(?:\s*</[A-Za-z_]{1,20}>|\s+[-=]{2,20}){1,9}\s*$")
 _FENCE = re.compile(r"```\w*\n?([\s\S]*?)\n?```")
-_ENVIRONMENT = re.compile(r"\\begin\{(equation|align|gather|math|displaymath|center)(\*?)\}([\s\S]*)\\end\{\1\2\}")
+_ENVIRONMENT = re.compile(
+    r"\\begin\{(equation|aligned|align|gather|math|displaymath|center)(\*?)\}([\s\S]*)\\end\{\1\2\}"
+)
 
 _FILLER = re.compile(
     r"(?:(?:therefore|thus|then|simply|just|hence|equal to|given by|indeed|definitely|clearly|obviously|probably|likely"
     r"|certainly|actually|really|still|now|also|only|about|around|approximately|approx|roughly|nearly|almost|exactly"
     r"|precisely|close to|to be|(?:found|determined|calculated|estimated|going) to be|as follows|the following"
-    r"|the (?:number|value|amount|option|choice)|a total of|of course|in fact|again)\b\.?(?! of\b)"
-    r"|(?:\\approx|\\colon)(?![a-zA-Z])|[:：,= \t≈~≃→⇒>|]|[*_]{1,3}(?=\s)){1,12}",
+    r"|the (?:number|value|amount|option|choice)|a total of|of course|in fact|again"
+    r"|donc|daher|somit|entonces|quindi|dunque|portanto|dus|więc|следовательно)\b\.?(?! of\b)"
+    r"|(?:\\approx|\\colon)(?![a-zA-Z])|\.{2,3}|[:：,= \t…≈~≃→⇒|]|[*_]{1,3}(?=\s)){1,12}",
     re.IGNORECASE,
 )
 _NOTHING = re.compile(
@@ -70,7 +77,8 @@ _REFUSAL = re.compile(
     r"(?:i(?: am|['’]m)?|we|(?:it|this|that)(?: is|['’]s)?|the (?:answer|question|problem))?\s*"
     r"(?:sorry\b|unable to|can ?not\b|can['’]t|could ?n['’o]t|do(?:es)? ?n['’o]t (?:know|have)|don['’]t|apologi[sz]e|"
     r"unknown$|undetermined|not (?:sure|known|provided|given|available|enough|specified|able|possible to)|insufficient|"
-    r"impossible to (?:determine|say|know|tell|answer)|no (?:answer|idea|clue)|as an ai\b)",
+    r"impossible to (?:determine|say|know|tell|answer)|(?:there is )?no (?:answer|idea|clue)|as an ai\b"
+    r"|see (?:above|below)|(?:same )?as above)",
     re.IGNORECASE,
 )
 _WRAPPER = re.compile(
@@ -78,14 +86,14 @@ _WRAPPER = re.compile(
 )
 _CHOICE = re.compile(
     r"(?:(?:option|choice) )?(?:\(([A-Ja-j])\)[.:]?\s*|([A-Ja-j])\)[.:]?\s*|([A-J])[.:]\s+(?!\w\.)"
-    r"|([A-J])\s+[-–—]\s+(?=\w\w)|\[([A-J])\]\s+|([A-J]) (?=\())(?=\S)",
+    r"|([A-J])\s+[-–—]\s+(?=\w\w)|\[([A-J])\]\s+|([A-J]) (?=\())(?![,;&]|(?:and|or)\b)(?=\S)",
     re.IGNORECASE,
 )
-_OTHER_CHOICE = re.compile(r"(?<!\w)(?:\([a-j]\)|[a-j]\))(?=\s)", re.IGNORECASE)
+_OTHER_CHOICE = re.compile(r"(?<!\w)(?:\([a-j]\)|[a-j]\))(?=[\s,;.]|$)", re.IGNORECASE)
 _SUM = r"(?:[\d\s.,$€£%(){}+\-−–*/×÷·^]|\\(?:times|cdot|div|[dt]?frac|sqrt)\b)*"
 _WORKED = re.compile(rf"(?=[-−]?[$€£(\d\\]){_SUM}(?:={_SUM})*= *([-−]?[$€£]?\d.*)", re.DOTALL)
 _SENTENCE = re.compile(
-    r"[^\W\d_][^\\=]{2,120}?\s(?:is|are|was|were|equals|will be|would be|should be|has|have|had|costs?|gets?|makes?"
+    r"[^\W\d_][^\\=]{1,120}?\s(?:is|are|was|were|equals|will be|would be|should be|has|have|had|costs?|gets?|makes?"
     r"|needs?|takes?|earns?|spent|sold|paid|left with)\s+"
     r"((?:(?:now|only|about|approximately|exactly|a total of|equal to)\s+)*)"
     r"([-−]?\\?[$€£]?\d[\d.,/]*(?:\.\d+)?%?|\$[^$]+\$)((?:\s+[^\W\d_]+)*)",
@@ -113,12 +121,12 @@ def tidy(answer: str) -> str:
     if answer.isascii() and answer.isalnum():  # by far the commonest
         return answer
     answer = _HALF_DAY.sub(lambda half: f" {half[1].lower()}m", answer.strip())
-    answer = _CLOSING_TAGS.sub("", answer)
+    answer = _TRAIL.sub("", answer)
     fence = _FENCE.fullmatch(answer)
     answer = fence[1] if fence else answer
     pictured = answer
     answer = _PICTURES.sub("", answer)
-    if not answer.strip(" .!*"):
+    if not answer.strip(" .!*") or _BRACKETS.fullmatch(answer):
         return pictured.strip()
     for _ in range(6):
         before = answer
@@ -170,7 +178,7 @@ def _undelimited(answer: str) -> str:
         answer = _STRAY_BOLD.sub("", answer)
     environment = _ENVIRONMENT.fullmatch(answer)
     if environment:
-        answer = environment[3].strip()
+        answer = environment[3].replace("&", "").strip()
     pieces, last = [], 0
     for start, end in spans(answer):
         width = _DELIMITERS.get(answer[start : start + 2], 1)
@@ -187,7 +195,7 @@ def plain(answer: str) -> str:
 def is_nothing(answer: str) -> bool:
     """Whether it is a placeholder ("[your answer]", "...", "N/A") or a refusal ("I cannot determine it")."""
     bare = plain(answer[:200]).strip("$*` \"'")
-    if bare in ("[]", "{}", "<", ">", "/", "-", "*", "**"):  # an empty list, a sign
+    if bare in ("/", "-", "*", "**") or _BRACKETS.fullmatch(bare):  # a sign, brackets of a puzzle
         return False
     return _NOTHING.fullmatch(bare) is not None or _REFUSAL.match(bare) is not None
 

@@ -33,34 +33,40 @@ SURE = 2.0
 _VALUE = re.compile(r"[\d\\=^√π∞½⅓¼¾%$]|\A\(?[A-Za-z]\)?\.?\Z|\A(?:yes|no|true|false|none)\b", re.IGNORECASE)
 _STARTS_VALUE = re.compile(r"[-−+(\[{$\\]*(?:[\d√π∞]|[a-zA-Z]\b)|\\")
 _REVERSED = re.compile(
-    r"(?:^|[\s(,:])(\$[^$\n]{1,80}\$|\*\*[^*\n]{1,40}\*\*|\\\([^\n]{1,60}?\\\)|[-−]?[$€£]?\d[\d,./]*%?"
+    r"(?:^|[\s(,:])(\$[^$\n]{1,80}\$|\*\*[^*\n]{1,40}\*\*|\\\([^\n]{1,60}?\\\)|[-−]?[$€£]?\d(?:[\d,./]*\d)?%?"
     r"|(?:option |choice )?\(?\b[A-J]\)?)[*_ ]{0,3}$",
     re.IGNORECASE,
 )
 _ASKED = re.compile(r"\b(?:if|whether|what|which)\W+$", re.IGNORECASE)
 _AGAIN = re.compile(r"(?:the |my )?(?:final |correct )?answer\b", re.IGNORECASE)
 _TALKED = r"(?:confidence|explanation|reasoning)\b"
+_GOES_ON = (
+    r"|(?<=\byes),|(?<=\bno),|(?<=\btrue),|(?<=\bfalse),|,? and (?:we|so|this|that|it|hence|thus|therefore)\b"
+    r"|, or (?:about|approximately|roughly|equivalently|simply)\b"
+)
 _SENTENCE_END = re.compile(
     rf"(?<!\\)[.!?](?=\s|$|\*|[\"'”’)])|[。！？।॥۔؟]|;|\s+\|\s|[,;(]?\s*\b(?:{_TALKED}|(?:because|since)\b)"
     r"|,? (?:so|which|as|where)\b"
     r"|, (?:the|an?|who|not|but|then|thus|therefore|hence|when|while|after|given|assuming|making|meaning)\b"
-    r"|，(?!\d)|(?<=\d), (?!(?:and|or)\b)(?=[a-z]{3})",
+    r"|，(?!\d)|(?<=\d), (?!(?:and|or)\b)(?=[a-z]{3})" + _GOES_ON,
     re.IGNORECASE,
 )
 _LABEL_END = re.compile(
     rf"(?<!\\)[.!?](?=\s|$|\*|[\"'”’)])|[。！？।॥۔؟]|\s+\|\s|[,;(]?\s*\b{_TALKED}\s*[:=(\d]|,? because\b"
-    r"|(?<=\d), (?:since|so|which|as|not|but|then|thus|therefore|hence|making)\b",
+    r"|(?<=\d), (?:since|so|which|as|not|but|then|thus|therefore|hence|making)\b" + _GOES_ON,
     re.IGNORECASE,
 )
 _ABBREVIATION = re.compile(
     r"(?:\b(?:mr|mrs|ms|dr|st|prof|jr|sr|inc|co|vs|etc|approx|ft|sq|e\.g|i\.e|mt|rs|capt|gen|rev)"
-    r"|\b[ap]\.\s?m|\.\s?[A-Za-z]|\b[A-Z](?=\.\s?[A-Z]\.))$",
+    r"|\b[ap]\.\s?m|\.\s?[A-Za-z])$",
     re.IGNORECASE,
 )
+_INITIALS = re.compile(r"[A-Z]{2}\.")  # the first stop of "J. K. Rowling" is left out
 _HALF_DAY = re.compile(r"[ap]\.m\.$", re.IGNORECASE)
 _HTML = re.compile(r"</?(?:b|strong|i|em|u|p|br|span|div|code|center|h[1-6])(?: [^<>]{0,80})?/?>", re.IGNORECASE)
 # A line break that was escaped twice; \neq and \nu are mathematics.
 _ESCAPED_LINE = re.compile(r"(?<!\\)\\n(?![a-z]|Rightarrow|Leftarrow|Leftrightarrow|V[Dd]ash)")
+_MORE = re.compile(r"[^\n]*\n\s{0,99}\S")
 _JSON_VALUE = re.compile(
     r"\s{0,8}(\"(?:[^\"\\]|\\.){0,2000}\"|'[^'\n]{0,500}'|[-\d.eE+]{1,100}|true|false|\[[^\[\]]{0,2000}\])"
 )
@@ -81,7 +87,8 @@ def phrase(text: str) -> tuple[str | None, bool]:
             break
     if best[1] is None and len(text) < 200:
         whole = text.strip("*`. \t\r\n")
-        return (tidy(whole) if _WHOLE.fullmatch(whole) else None), False
+        alone = tidy(whole) if _WHOLE.fullmatch(whole) else ""
+        return (None if is_nothing(alone) else alone), False
     return best[1], best[0] >= SURE
 
 
@@ -129,8 +136,9 @@ class _Cue:
         """How good a statement of an answer it is, and which."""
         if self.named.get("reverse"):
             value = _REVERSED.search(self.before)
-            asked = value is None or _ASKED.search(self.before[: value.start(1)])
-            return None if value is None or asked else (3.0, tidy(value[1]))
+            if value is None or _ASKED.search(self.before[: value.start(1)]) or is_nothing(tidy(value[1])):
+                return None
+            return 3.0, tidy(value[1])
         if self._is_none():
             return None
         in_json = self.named.get("json") is not None
@@ -152,9 +160,9 @@ class _Cue:
 
     def _rank(self, answer: str) -> float:
         rank = 3.0 if self.quoted and len(answer.split()) <= _PROSE else _rank(answer, self.label)
-        if self.named.get("hash") and rank < 3 and self.text.find("\n", self.match.end()) >= 0:
-            return 0.0
-        if self.in_code and self.named.get("label") == "=" and not answer[:1].isdigit():
+        if self.named.get("hash") and not _VALUE.search(answer) and _MORE.match(self.text, self.match.end()):
+            return 0.0  # a heading
+        if self.in_code and (self.named.get("label") or "").startswith("=") and not answer[:1].isdigit():
             return 1.0
         sought = self.named.get("noun") and not self.label_of_a_line and SOUGHT.search(self.before)
         if not (self.named.get("weak") or self.named.get("hedge") or sought):
@@ -198,7 +206,7 @@ def _after(text: str, match: re.Match[str], label: bool) -> str | None:
     line = rest.split("\n", 1)[0]
     if match[0][-1:] == "|":
         return _cell(text, match, rest)
-    head = line.strip(" \t*_:：=|>#.-")
+    head = line.strip(" \t*_:：=|#.-")
     if head in ("", "\\[", "$$", "\\(") or head.startswith("```"):
         return _below(rest[len(line) - len(line.lstrip()) :] if head else rest[len(line) :])
     line = line[filler(line) :]
@@ -271,4 +279,7 @@ def _sentence(line: str, label: bool) -> str:
 def _is_short(line: str, stop: re.Match[str]) -> bool:
     """Whether a full stop ends an abbreviation, with more to follow."""
     head, tail = line[max(0, stop.start() - 8) : stop.start()], line[stop.end() :].strip(" *\"'")
-    return bool(tail) and (_ABBREVIATION.search(head) is not None or (head.lower() == "no" and tail[0].isdigit()))
+    numbered = head.lower() == "no" and tail[:1].isdigit()
+    return bool(tail) and (
+        bool(_ABBREVIATION.search(head)) or numbered or _INITIALS.match(head[-1:] + tail) is not None
+    )
