@@ -88,7 +88,7 @@ def test_a_vote_counts_words() -> None:
 
 def test_a_reference_answer_as_data_write_it() -> None:
     assert TEXT.right(["nile", "Rhine", None], TEXT.gold("The Nile")) == [True, False, False]
-    with pytest.raises(DataError, match="no answer in words"):
+    with pytest.raises(DataError, match="not read as an answer in words"):
         TEXT.gold(" ")
 
 

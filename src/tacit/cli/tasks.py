@@ -93,10 +93,9 @@ def attempt(
 
 def _responses(responses: Responses) -> list[bool]:
     """Shows them; whether each has an answer."""
-    several = len(responses.samples)
     for number, (sample, answer) in enumerate(zip(responses.samples, responses.answers, strict=True), 1):
         cut = ", cut by --max-tokens" if sample.finish == "length" else ""
-        _show(f"response {number} of {several}{cut}", sample.text)
+        _show(f"response {number} of {len(responses.samples)}{cut}", sample.text)
         emit(f"   answer: {'none' if answer is None else one_line(answer)}")
     return [answer is not None for answer in responses.answers]
 

@@ -27,7 +27,7 @@ SHOWN, OWN = 12, 8
 
 @register("task", "python")
 class Python(Task):
-    """A Python function, compared by what it does; needs --allow-code."""
+    """A Python function, compared by what it does (--allow-code)."""
 
     instruction = "Write the function in Python. Give the function alone, in one ```python block."
 

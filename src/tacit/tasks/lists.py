@@ -146,6 +146,7 @@ class Ordered(Stated):
     """
 
     instruction = 'End with "The answer is" and the list alone, its elements separated by commas.'
+    wanted = "a list such as [a, b]"
 
     def extract(self, text: str) -> str | None:
         phrase = statement(text)
@@ -172,13 +173,6 @@ class Ordered(Stated):
 
     def _whole(self, keys: Sequence[Hashable]) -> Hashable:
         return tuple(keys)
-
-    def gold(self, written: str) -> str:
-        phrase = statement(written)
-        found = self.read(written if phrase is None else phrase)
-        if found is None:
-            raise DataError(f"{written[:80]!r} is not read as a list; write it as [a, b, c]")
-        return found
 
 
 @register("task", "set")

@@ -10,6 +10,7 @@ from abc import abstractmethod
 
 from tacit.answers import extraction
 from tacit.answers.cleaning import RUN_ON, cleaned, parts
+from tacit.errors import DataError
 from tacit.tasks.base import Task
 
 TAIL = 20_000
@@ -46,6 +47,7 @@ class Stated(Task):
     """A task that reads statements, and what nobody called an answer only where it says so."""
 
     stop = RUN_ON
+    wanted = "an answer"  # what a reference answer has to be, in words
 
     def extract(self, text: str) -> str | None:
         phrase = statement(text)
@@ -59,3 +61,10 @@ class Stated(Task):
     def unstated(self, text: str) -> str | None:
         """The answer in the end of a response that states none that can be read."""
         return None
+
+    def gold(self, written: str) -> str:
+        phrase = statement(written)
+        found = self.read(written if phrase is None else phrase)
+        if found is None:
+            raise DataError(f"{written[:80]!r} is not read as {self.wanted}")
+        return found
