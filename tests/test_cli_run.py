@@ -24,7 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """The settings that commands hand to the runner, which here only pretends to run."""
     seen: list[RunConfig] = []
 
-    def pretend(config: RunConfig, progress: Callable[..., None]) -> dict[str, Any]:
+    def pretend(config: RunConfig, progress: Callable[..., None], tell: Callable[[str], None]) -> dict[str, Any]:
         seen.append(config)
         rows = synthetic_rows(6)
         for done, row in enumerate(rows, start=1):
@@ -103,7 +103,7 @@ def test_no_baselines_and_the_demo(cli: Tacit, asked: list[RunConfig]) -> None:
 
 
 def test_ctrl_c_says_that_the_run_continues(cli: Tacit, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(config: RunConfig, progress: Callable[..., None]) -> dict[str, Any]:
+    def interrupted(config: RunConfig, progress: Callable[..., None], tell: Callable[[str], None]) -> dict[str, Any]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "run", interrupted)

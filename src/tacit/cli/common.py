@@ -170,6 +170,7 @@ def points(value: Mapping[str, Any] | None) -> str:
 def show_summary(summary: Mapping[str, Any]) -> None:
     """The figures of a run as a table on stdout."""
     from tacit.experiments.report.run_figures import LABELS
+    from tacit.experiments.unanswered import HELP, MOST
 
     things: list[Any] = []
     if not summary["scored"]:
@@ -210,6 +211,10 @@ def show_summary(summary: Mapping[str, Any]) -> None:
             f"problems learned {changes['learned']}, sharpened {changes['sharpened']}, "
             f"corrupted {changes['corrupted']} of {changes['n']}"
         )
+    unanswered = summary["unanswered"]
+    if unanswered["responses"]:
+        helps = f"; try {HELP}" if unanswered["share"] > MOST else ""
+        things.append(f"zero-shot responses without an answer {percent(unanswered['share'])}{helps}")
     not_asked = summary["not_learned"].get("not asked")
     if not_asked:
         things.append(

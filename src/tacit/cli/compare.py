@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from tacit import registry
-from tacit.cli.common import console, emit, emit_json
+from tacit.cli.common import console, emit, emit_json, percent
 from tacit.cli.options import Given, taking
 from tacit.errors import ConfigError
 from tacit.experiments.compare_config import CompareConfig, read
@@ -59,11 +59,12 @@ def compare(
     from tacit.experiments.compare import compare as run
     from tacit.experiments.report import comparison as comparison_report
     from tacit.experiments.report.cells import Cell
+    from tacit.experiments.unanswered import HELP, MOST
 
-    began, screen, earlier = time.monotonic(), console(), 0
+    began, screen, earlier, told = time.monotonic(), console(), 0, False
 
     def show(cell: Cell, record: dict[str, Any], done: int, total: int, kept: bool) -> None:
-        nonlocal earlier
+        nonlocal earlier, told
         earlier += kept
         left = ""
         if done < total and not kept:
@@ -71,6 +72,9 @@ def compare(
             left = f", about {rate * (total - done) / 60:.0f} min left"
         state = f"{record['seconds']:.0f} s" if record["status"] == "done" else f"FAILED: {record['error']}"
         state += ", kept" if kept else ""
+        if (share := (record.get("unanswered") or {}).get("share")) and share > MOST:
+            state += f", {percent(share)} of the responses without an answer" + (f" (try {HELP})" if not told else "")
+            told = True
         name = f"{cell.label} on {cell.data}, {cell.order}, seed {cell.seed}"
         screen.print(f"{done} of {total}: {name}: {state}{left}", soft_wrap=True, highlight=False, markup=False)
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -33,6 +34,7 @@ from tacit.cli.common import (
 from tacit.cli.options import Given, taking
 from tacit.config import RunConfig
 from tacit.errors import ConfigError
+from tacit.experiments.unanswered import MOST, advice, asked, silent
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -90,8 +92,11 @@ def ask(
     config = given.settings(RunConfig(), bank=bank)
     with opened_bank(bank, create=learn) as opened:
         from tacit.assembly import as_bound
+        from tacit.problem import Problem
+        from tacit.tasks.sources import fitting
 
         config = given.settings(as_bound(config, opened, [config.namespace]))
+        config = replace(config, task=config.task or fitting([Problem("ask", text)]))
         facts = _ask(config, opened, text, use_memory=memory, learn=learn)
     if json:
         emit_json(facts)
@@ -131,7 +136,8 @@ def _ask(config: RunConfig, bank: Bank, text: str, *, use_memory: bool, learn: b
             "text": responses.greedy.text,
         }
 
-    hit = answered.hit
+    hit, none, every = answered.hit, silent([answered.zero_shot]), len(answered.zero_shot.samples)
+    hint = f"{len(none)} of {every} responses have no answer, {advice(none)}" if len(none) > MOST * every else None
     return {
         "answer": answered.greedy_answer,
         "route": answered.greedy_route.name,
@@ -142,6 +148,7 @@ def _ask(config: RunConfig, bank: Bank, text: str, *, use_memory: bool, learn: b
         "memory": answered.memory and arm(answered.memory),
         "learned": learned,
         "tokens": answered.tokens,
+        "hint": hint,
     }
 
 
@@ -151,14 +158,16 @@ def _show_answer(facts: dict[str, Any]) -> None:
         recalled = facts["recalled"]
         source = f"similarity {recalled['similarity']:.3f}, learned on {recalled['problem_id']}"
         lines.append(("memory", f"{recalled['id']}, {source}"))
-    lines.append(("zero-shot", "{greedy_answer} greedy; {why}".format(**facts["zero_shot"])))
-    if facts["memory"]:
-        lines.append(("with memory", "{greedy_answer} greedy; {why}".format(**facts["memory"])))
+    for name, arm in (("zero-shot", facts["zero_shot"]), ("with memory", facts["memory"])):
+        if arm:
+            lines.append((name, f"{arm['greedy_answer'] or 'none'} greedy; {arm['why']}"))
     lines.append(("response", facts["text"]))
     if facts["learned"]:
         learned = facts["learned"]
         what = f"{learned['memory_id']} ({learned['state']})" if learned["memory_id"] else "nothing"
         lines.append(("learned", f"{what}: {learned['reason']}"))
+    if facts["hint"]:
+        lines.append(("hint", facts["hint"]))
     for name, value in lines:
         emit(f"{name:<12} {one_line(str(value))}")
 
@@ -175,7 +184,7 @@ def _run(config: RunConfig, title: str) -> None:
         earlier = 0  # the run will say what is wrong with its folder
     try:
         with Progress(title, config.limit or 0, earlier=earlier, window=config.window) as progress:
-            summary = runner.run(config, progress)
+            summary = runner.run(config, progress, progress.tell)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command continues the run") from None
     show_summary(summary)
@@ -213,6 +222,7 @@ class Tally:
         self._recent: dict[str, deque[float]] = {arm: deque(maxlen=RECENT) for arm in ARMS}
         self.states: Counter[str] = Counter()
         self.tokens = 0
+        self._found: Counter[bool] = Counter()
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one row; where no memory was recalled, the memory arm has zero-shot's marks."""
@@ -228,6 +238,7 @@ class Tally:
         if learned and learned.get("memory_id"):
             self.states[str(learned.get("state"))] += 1
         self.tokens += int(row.get("tokens") or 0)
+        self._found.update(answer is not None for answer in asked(row))
 
     def mean(self, arm: str, key: str = "correct") -> float | None:
         """Share of right answers so far, None before the first mark."""
@@ -238,6 +249,11 @@ class Tally:
         """Share of right samples among the last ``RECENT`` problems."""
         values = self._recent[arm]
         return sum(values) / len(values) if values else None
+
+    def unanswered(self) -> str:
+        """The share of zero-shot responses without an answer, in words."""
+        total = self._found.total()
+        return f"{percent(self._found[False] / total if total else None)} without an answer"
 
     def memories(self) -> str:
         """How many memories in which states, in words."""
@@ -298,12 +314,16 @@ class Progress:
             self._last_line, self._told = now, done
             self._console.print(self.line(), soft_wrap=True)
 
+    def tell(self, text: str) -> None:
+        """A line that stays, above what is redrawn; it may hold anything that a model wrote."""
+        self._console.print(one_line(text), soft_wrap=True)
+
     def line(self) -> str:
         """Everything in one plain line."""
         figures = ", ".join(f"{name} {percent(self._tally.mean(arm))}" for arm, name in ARMS.items())
         return (
-            f"{self._done} of {self._total} problems; {figures}; {self._tally.memories()}; "
-            f"{self._tally.tokens:,} tokens; {self._time()}"
+            f"{self._done} of {self._total} problems; {figures}; {self._tally.unanswered()}; "
+            f"{self._tally.memories()}; {self._tally.tokens:,} tokens; {self._time()}"
         )
 
     def render(self) -> Group:
@@ -328,7 +348,8 @@ class Progress:
         table.add_row("sampled at T = 1", *(percent(tally.mean(arm)) for arm in ARMS))
         table.add_row(f"the last {RECENT} problems", *(percent(tally.recent(arm)) for arm in ARMS))
         table.add_row("greedy", *(percent(tally.mean(arm, "greedy_correct")) for arm in ARMS))
-        return Group(head, table, Text(f"{tally.memories()}; {tally.tokens:,} tokens", style="dim"))
+        below = f"{tally.memories()}; {tally.tokens:,} tokens; {tally.unanswered()}"
+        return Group(head, table, Text(below, style="dim"))
 
     def _time(self) -> str:
         elapsed = time.monotonic() - self._start

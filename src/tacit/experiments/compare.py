@@ -37,6 +37,7 @@ from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.files import completed, write_atomically
 from tacit.experiments.report.cells import Cell
 from tacit.experiments.scoring import Grader, Truths, readable
+from tacit.experiments.unanswered import asked, counted
 from tacit.judges.verifiers import Verifier
 from tacit.methods.base import Method, Reply, World
 from tacit.problem import Problem
@@ -252,6 +253,7 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
         "n": len(rows),
         "status": "failed" if error else "done",
         "error": error,
+        "unanswered": counted(map(asked, rows)),
         "tokens": METER.tokens - tokens,
         "seconds": time.perf_counter() - began,
         "peak_memory": marks.read(),

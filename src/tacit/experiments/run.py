@@ -24,6 +24,7 @@ from tacit.errors import ConfigError
 from tacit.experiments.report.run import write_report
 from tacit.experiments.run_folder import Row, RunFolder
 from tacit.experiments.scoring import Grader, readable
+from tacit.experiments.unanswered import Watch
 from tacit.learning import Learned
 from tacit.problem import Problem
 from tacit.responses import Responses
@@ -40,12 +41,16 @@ Progress = Callable[[Row, int, int], None]
 """(row, problems done, problems in all), called as each problem's row becomes final."""
 
 
-def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    config: RunConfig, progress: Progress | None = None, tell: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """Run, or continue, an online stream; returns the summary that is also in ``out/summary.json``.
 
     Args:
         config: all settings.
         progress: called once per problem, for problems of an earlier, interrupted part too.
+        tell: called with a line, once, after the window from which on most responses have no answer; the line holds
+            what a model wrote, as it is.
 
     Raises:
         TacitError: anything a user can mend; what was finished before stays.
@@ -62,7 +67,8 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:
         with assembled(config, bank) as agent:
             folder.settle("draws", agent.engine.draws)
-            stream = _Stream(config, agent, folder, problems)
+            watch = Watch(tell or (lambda line: None), agent.task.name)
+            stream = _Stream(config, agent, folder, problems, watch)
             stream.run(progress or (lambda row, done, total: None))
         return write_report(Path(config.out))
 
@@ -79,8 +85,10 @@ class _Outcome:
 class _Stream:
     """The windows of one run."""
 
-    def __init__(self, config: RunConfig, agent: Agent, folder: RunFolder, problems: Sequence[Problem]) -> None:
-        self.config, self.agent, self.folder, self.problems = config, agent, folder, problems
+    def __init__(
+        self, config: RunConfig, agent: Agent, folder: RunFolder, problems: Sequence[Problem], watch: Watch
+    ) -> None:
+        self.config, self.agent, self.folder, self.problems, self.watch = config, agent, folder, problems, watch
         self.beside = None
         if config.baselines:
             from tacit.methods.controls import Beside
@@ -100,6 +108,7 @@ class _Stream:
         done = self.folder.resume(self.agent.bank, self.config.namespace)
         if self.beside:
             self.beside.resume(done)
+        self.watch.rows(done)
         for row in done:
             progress(row, row["position"] + 1, total)
         for start in range(len(done), total, self.config.window):
@@ -127,6 +136,7 @@ class _Stream:
             self.agent.remember(answered, remembered)
         if self.beside:
             self.beside.learn(answered)
+        self.watch.rows(rows, [one.zero_shot for one in answered])
         return rows
 
     def _tried(self, problems: Sequence[Problem]) -> list[_Outcome]:

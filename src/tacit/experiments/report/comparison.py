@@ -18,7 +18,7 @@ from tacit.experiments.report.comparison_figures import table_row
 from tacit.experiments.report.comparison_maps import draw_all
 from tacit.experiments.report.comparison_tables import Rows, tables
 from tacit.experiments.report.figures import Figures
-from tacit.experiments.report.page import MISSING, Picture, markdown_rows, publish, render
+from tacit.experiments.report.page import MISSING, Picture, markdown_rows, percent, publish, render
 from tacit.experiments.report.study_tables import studies
 
 
@@ -32,6 +32,7 @@ def write_comparison(out: Path, records: Sequence[dict[str, Any]]) -> dict[str, 
       distinct ones, ``seeds``, ``failed`` (counted as wrong), ``uses_labels``, ``offline``;
     - ``accuracy, low, high``: of one sampled answer (pass@1, estimated as avg@k with k = ``samples``); ``greedy``;
       ``majority`` (maj@k); ``pass_at_k``; ``by_seed``; ``online``: prefix and windowed accuracy by fifths;
+    - ``unanswered``: responses in all, how many have no answer, and their share;
     - ``gain``, ``greedy_gain`` over zero-shot; ``against``: of ELM's rows over each rival;
     - ``learned, sharpened, corrupted`` by the vote, ``greedy_learned, greedy_corrupted``; ``harm`` is corrupted per
       learned, None if nothing was learned;
@@ -153,13 +154,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def as_text(table: Mapping[str, Any]) -> str:
     """The table for a terminal or a Markdown page; accuracies in percent, sampled / greedy."""
-    heads = ["method", "data", "sampled", "greedy", "gain sampled", "gain greedy"]
+    heads = ["method", "data", "sampled", "greedy", "no answer", "gain sampled", "gain greedy"]
     heads += ["learned / sharpened / corrupted", "replay", "trained", "tokens", "seconds"]
     lines = []
     for row in table["rows"]:
         cells = [row["method"] + (" (labels)" if row["uses_labels"] else ""), where(row["data"], row["order"])]
+        silent = percent(row["unanswered"]["share"])
         if "accuracy" not in row:
-            lines.append([*cells, "no gold answers", *[""] * (len(heads) - 3)])
+            lines.append([*cells, "no gold answers", "", silent, *[""] * (len(heads) - 5)])
             continue
         failed = f", {row['failed']} failed" if row["failed"] else ""
         gains = [
@@ -168,7 +170,7 @@ def as_text(table: Mapping[str, Any]) -> str:
             else ""
             for key in ("gain", "greedy_gain")
         ]
-        cells += [f"{100 * row['accuracy']:.1f} of {row['n']}{failed}", f"{100 * row['greedy']:.1f}", *gains]
+        cells += [f"{100 * row['accuracy']:.1f} of {row['n']}{failed}", f"{100 * row['greedy']:.1f}", silent, *gains]
         cells.append(f"{row['learned']} / {row['sharpened']} / {row['corrupted']}" if "learned" in row else "")
         cells.append("" if row["replay"] is None else f"{100 * row['replay']:+.1f}")
         lines.append([*cells, f"{row['trainable']:,}", f"{row['tokens']:,}", f"{row['seconds']:.0f}"])

@@ -15,6 +15,7 @@ from tacit.answers.vote import vote_answers
 from tacit.experiments.report import figures
 from tacit.experiments.report.cells import Result, Stream, kind
 from tacit.experiments.report.figures import Figures, Floats, Interval, Row
+from tacit.experiments.unanswered import asked, counted
 
 PARTS = 5
 """Parts of the stream whose accuracy is told."""
@@ -54,6 +55,7 @@ def table_row(key: Stream, streams: Mapping[Stream, Sequence[Result]]) -> Figure
         "problems": len({one["id"] for one in found}),
         "seeds": len(results),
         "failed": sum(one["failed"] is not None for one in found),
+        "unanswered": counted(map(asked, found)),
         "samples": max((len(one["answers"]) for one in found), default=0),
         **_accuracy(results, base),
         "against": _against(results, rivals),

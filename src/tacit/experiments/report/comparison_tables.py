@@ -44,7 +44,7 @@ class Rows:
     ) -> Table | None:
         """Methods down, by kind; per stream the columns' cells of a row; None if no row is kept."""
         parts = []
-        tops = self._tops(best) if best else {}
+        tops = self._tops(best, len(columns)) if best else {}
         for kind, heading in KINDS.items():
             lines = []
             for method, first in self.methods.items():
@@ -70,8 +70,8 @@ class Rows:
         groups = [(name, len(heads)) for name in self.names]
         return Table(title, note, [head, *[*heads] * len(groups)], parts, groups, folded)
 
-    def _tops(self, best: Callable[[Figures], Sequence[float]]) -> dict[str, frozenset[int]]:
-        """Per method the columns in which it is highest of those that use no labels."""
+    def _tops(self, best: Callable[[Figures], Sequence[float]], width: int) -> dict[str, frozenset[int]]:
+        """Per method those of the first columns in which it is highest of those that use no labels."""
         found: dict[str, set[int]] = {}
         for at in range(len(self.streams)):
             held = {method: self.of(method)[at] for method, row in self.methods.items() if not row["uses_labels"]}
@@ -79,7 +79,7 @@ class Rows:
             for column, several in enumerate(zip(*values.values(), strict=True)):
                 for method, own in values.items():
                     if own[column] == max(several):
-                        found.setdefault(method, set()).add(at * len(own) + column)
+                        found.setdefault(method, set()).add(at * width + column)
         return {method: frozenset(columns) for method, columns in found.items()}
 
 
@@ -237,11 +237,13 @@ def _accuracy(rows: Rows) -> Table | None:
     return rows.table(
         "Accuracy",
         f"Percent right, with 95 % bootstrap intervals over problems. Sampled: one answer at the sampling temperature; "
-        f"greedy: the answer at temperature 0. {counts}. A problem on which a method failed is wrong. Highest of the "
+        f"greedy: the answer at temperature 0. {counts}. A problem on which a method failed is wrong. "
+        "No answer: percent of the sampled responses in which none was found. Highest of the "
         "methods without labels in bold.",
         {
             "sampled": lambda row: bounded(row, "accuracy", percent, bare=True),
             "greedy": lambda row: bounded(row, "greedy", percent),
+            "no answer": lambda row: percent(row["unanswered"]["share"]),
         },
         lambda row: "accuracy" in row,
         best=lambda row: [row["accuracy"], row["greedy"]],

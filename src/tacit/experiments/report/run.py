@@ -16,6 +16,7 @@ from tacit.experiments.report.figures import Figures
 from tacit.experiments.report.page import publish, render
 from tacit.experiments.report.run_figures import LABELS, summarise
 from tacit.experiments.report.run_plots import draw_all
+from tacit.experiments.unanswered import HELP, MOST
 
 SHOWN_PROBLEMS = 300
 """Most problems listed on the page; results.jsonl has all."""
@@ -48,6 +49,7 @@ def write_report(out_dir: Path) -> Figures:
         testbed=str(summary.get("model")).partition(":")[0] == "testbed",
         unscored=summary["unscored"],
         asked=summary["problems"],
+        help=HELP if (summary["unanswered"]["share"] or 0) > MOST else "",
     )
     publish(out_dir, ("summary.json", summary, 2), pictures, page)
     return summary

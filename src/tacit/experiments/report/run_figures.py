@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from tacit.experiments.report import figures
 from tacit.experiments.report.figures import Figures, Floats, Row
+from tacit.experiments.unanswered import asked, counted
 
 RESAMPLES = 10_000
 TACIT = ("memory", "routed")
@@ -136,6 +137,7 @@ def summarise(
         "problems": len(rows),
         "scored": len(marked),
         "unscored": len(rows) - len(marked),
+        "unanswered": counted(map(asked, rows)),
         "arms": arms,
         "gain": gains["routed"]["sampled"],
         "gain_greedy": gains["routed"]["greedy"],
