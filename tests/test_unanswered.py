@@ -154,3 +154,26 @@ def task_of_bank(file: str) -> str:
 
     with open_bank(file, create=False) as bank:
         return binding(bank, ["default"])["task"]
+
+
+@pytest.mark.parametrize(
+    ("task", "problem", "gold", "why"),
+    [
+        ("number", "compute 1 + 2", "a red house", "'a red house' is not read as a number"),
+        ("choice", "which is more?\nA) 41\nB) 18", "D", "'D' is none of the options, which are: 41, 18"),
+        ("choice", "compute 1 + 2", "3", "'3' is no letter, and the problem shows no options"),
+        ("maths", "compute 1 + 2", " ", "it is empty; where there is none, leave the field out"),
+    ],
+)
+def test_a_reference_answer_that_cannot_be_read_is_named_with_its_line(
+    cli: Tacit, tmp_path: Path, task: str, problem: str, gold: str, why: str
+) -> None:
+    good = {"problem": "which is more?\nA) 8\nB) 9", "answer": {"choice": "B"}.get(task, "9")}
+    lines = [json.dumps(good), "", json.dumps({"problem": problem, "answer": gold})]
+    (tmp_path / "some.jsonl").write_text("\n".join(lines) + "\n")
+    code, out, err = cli("run", "--task", task, "--data", "some.jsonl", "--out", "out")
+    assert (code, out) == (2, "") and not (tmp_path / "out").exists()
+    assert err == (
+        f"error: some.jsonl line 3: the task {task} cannot read the reference answer: {why}; choose another --task, "
+        "say which field has it (--field answer=NAME), or mend the data\n"
+    )

@@ -148,7 +148,7 @@ def _ask(config: RunConfig, bank: Bank, text: str, *, use_memory: bool, learn: b
         "memory": answered.memory and arm(answered.memory),
         "learned": learned,
         "tokens": answered.tokens,
-        "hint": hint,
+        **({"hint": hint} if hint else {}),
     }
 
 
@@ -166,7 +166,7 @@ def _show_answer(facts: dict[str, Any]) -> None:
         learned = facts["learned"]
         what = f"{learned['memory_id']} ({learned['state']})" if learned["memory_id"] else "nothing"
         lines.append(("learned", f"{what}: {learned['reason']}"))
-    if facts["hint"]:
+    if "hint" in facts:
         lines.append(("hint", facts["hint"]))
     for name, value in lines:
         emit(f"{name:<12} {one_line(str(value))}")

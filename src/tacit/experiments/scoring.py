@@ -37,12 +37,14 @@ def readable(problems: Sequence[Problem], task: Task, source: str) -> list[Probl
     for problem in problems:
         if problem.gold is not None:
             try:
+                if not problem.gold.strip():
+                    raise DataError("it is empty; where there is none, leave the field out")
                 task.on(problem.text).gold(problem.gold)
             except DataError as error:
                 where = places.get(problem.id) or f"{source}: problem {problem.id}"
                 raise DataError(
-                    f"{where}: the reference answer is none of the task {task.name}: {error}; choose another --task, "
-                    "or mend the data"
+                    f"{where}: the task {task.name} cannot read the reference answer: {error}; choose another --task, "
+                    "say which field has it (--field answer=NAME), or mend the data"
                 ) from None
     return list(problems)
 

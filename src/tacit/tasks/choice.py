@@ -109,6 +109,7 @@ class Choice(Stated):
     def gold(self, written: str) -> str:
         found = self.read(written) or self.read(statement(written) or "")
         if found is None:
-            there = ", ".join(self.options) or "none, so that a letter is wanted"
-            raise DataError(f"{written[:80]!r} is none of the options, which are: {there[:300]}")
+            there = f"none of the options, which are: {', '.join(self.options)[:300]}"
+            there = there if self.options else "no letter, and the problem shows no options"
+            raise DataError(f"{written[:80]!r} is {there}")
         return found
