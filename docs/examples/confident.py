@@ -23,7 +23,7 @@ class Confident(Method):
             for request in world.responder.requests(problem, world.backbone.encode(problem.text), "zero-shot")
         ]
         replies = []
-        for responses in world.responder.generate(requests):
+        for responses in world.responder.generate(requests, problems):
             sure = [sum(rollout.logprobs) / len(rollout.logprobs) for rollout in responses.samples]
             best = max(range(len(sure)), key=sure.__getitem__)
             answer = responses.answers[best] if sure[best] >= self.options["least"] else None
