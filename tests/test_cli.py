@@ -307,15 +307,20 @@ def test_a_full_disk_behind_stdout_is_said() -> None:
     assert done.returncode == 2 and done.stderr == "error: The output cannot be written: No space left on device.\n"
 
 
-def test_ctrl_c_ends_with_130_and_no_traceback() -> None:
-    with subprocess.Popen(
-        [*COMMAND, "testbed", "problems", "--limit", "100000000"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        # A shell starts background jobs with SIGINT ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
-    ) as process:
-        time.sleep(1.5)
+def test_ctrl_c_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
+    written = tmp_path / "problems"
+    with (
+        written.open("w") as out,
+        subprocess.Popen(
+            [*COMMAND, "testbed", "problems", "--limit", "100000000"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            # A shell starts background jobs with SIGINT ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+        ) as process,
+    ):
+        while not written.stat().st_size and process.poll() is None:
+            time.sleep(0.1)
         os.kill(process.pid, signal.SIGINT)
         try:
             assert process.wait(30) == 130
