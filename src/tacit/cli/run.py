@@ -151,9 +151,9 @@ def _show_answer(facts: dict[str, Any]) -> None:
         recalled = facts["recalled"]
         source = f"similarity {recalled['similarity']:.3f}, learned on {recalled['problem_id']}"
         lines.append(("memory", f"{recalled['id']}, {source}"))
-    lines.append(("zero-shot", "{greedy_answer} greedy; {why}".format(**facts["zero_shot"])))
-    if facts["memory"]:
-        lines.append(("with memory", "{greedy_answer} greedy; {why}".format(**facts["memory"])))
+    for name, title in (("zero_shot", "zero-shot"), ("memory", "with memory")):
+        if arm := facts[name]:
+            lines.append((title, f"{arm['greedy_answer'] or 'no answer'} greedy; {arm['why']}"))
     lines.append(("response", facts["text"]))
     if facts["learned"]:
         learned = facts["learned"]

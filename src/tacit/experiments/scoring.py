@@ -20,6 +20,7 @@ from tacit.errors import DataError
 from tacit.problem import Problem
 from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
+from tacit.tasks.named import called
 
 
 def score(answers: Sequence[str | None], gold: str, task: Task = MATHS) -> list[bool]:
@@ -41,8 +42,8 @@ def readable(problems: Sequence[Problem], task: Task, source: str) -> list[Probl
             except DataError as error:
                 where = places.get(problem.id) or f"{source}: problem {problem.id}"
                 raise DataError(
-                    f"{where}: the reference answer is none of the task {task.name}: {error}; choose another --task, "
-                    "or mend the data"
+                    f"{where}: the reference answer is none of the task {called(task.name)}: {error}; choose another "
+                    "--task, or mend the data"
                 ) from None
     return list(problems)
 
