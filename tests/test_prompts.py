@@ -15,9 +15,15 @@ from torch import Tensor
 
 from conftest import save_tiny_qwen2
 from frozen import same
+from tacit.answers.vote import vote_answers
+from tacit.config import LearnConfig, Sampling
+from tacit.engines.local import LocalEngine
 from tacit.errors import ModelError
+from tacit.learning import Learner, Target
 from tacit.model.backbone import Backbone
 from tacit.model.prompts import Template, token_ids
+from tacit.problem import Problem
+from tacit.responses import Responder
 from tacit.server.api.errors import Refused
 from tacit.server.api.prompts import chat_ids
 from tacit.server.api.schemas import Message
@@ -139,3 +145,20 @@ def test_a_conversation_without_tokens_is_refused_by_both(models: dict[str, Back
         model.encode("x")
     with pytest.raises(Refused, match="the prompt has no tokens"):
         asked(model, [("user", "x")])
+
+
+def test_only_a_plain_model_is_stopped_where_it_would_go_on_with_a_problem(
+    models: dict[str, Backbone],
+) -> None:
+    for name, backbone in models.items():
+        plain = name.startswith("bare")
+        assert (backbone.stop == ("\nProblem:",)) == plain and bool(backbone.stop) == plain
+        stopped = backbone.asked(replace(backbone.template, stop=("\n\n",)))
+        assert stopped.stop == ("\n\n", *backbone.stop) and stopped.fingerprint == backbone.fingerprint
+        engine, problem = LocalEngine(stopped), Problem("p", "1 + 1 = ?")
+        sampling = Sampling(samples=1, max_tokens=2)
+        asked = Responder(engine, sampling, 0).requests(problem, backbone.encode(problem.text), "zero-shot")
+        assert {one.stop for one in asked} == {stopped.stop}
+        learner = Learner(stopped, engine, LearnConfig(rollouts=2, tokens=2), sampling, seed=0)
+        [request] = learner._requests(learner._begin(Target(problem, vote_answers(["2"]))))
+        assert request.stop == stopped.stop

@@ -310,9 +310,8 @@ class Backbone:
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Strings that end a response. The testbed's model ends by itself."""
-        plain = not getattr(self.tokenizer, "chat_template", None) and not self.name.startswith("testbed")
-        return (*self.template.stop, *(RUN_ON if plain else ()))
+        """Strings that end a response."""
+        return (*self.template.stop, *(() if getattr(self.tokenizer, "chat_template", None) else RUN_ON))
 
     def asked(self, template: Template) -> Backbone:
         """The same model, asked in another way: a backbone with another fingerprint that shares everything else."""

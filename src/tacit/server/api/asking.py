@@ -187,13 +187,18 @@ class Exchange(ABC):
             1.0 if body.top_p is None else body.top_p,
             prompts.new_tokens(context, len(ids), wanted, config.sampling.max_tokens, config.learn.tokens),
             tuple(derive(seed, "serve", index) for index in range(self.n)) if temperature > 0 else (),
-            body.stops,
+            self.stops,
             top=top,
         )
         choice = options.memory if memory and problem.strip() else "off"
         room = context - len(ids) - asked.max_tokens
         verify = options.route == "verify"
         self.answerings.append(Answering(service, Plan(asked, self.caller.namespace, problem, room, choice, verify)))
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings that end the text."""
+        return self.body.stops
 
     def _usage(self) -> dict[str, int]:
         """Prompt tokens once, and the tokens of every rollout, whichever was returned."""
@@ -203,7 +208,7 @@ class Exchange(ABC):
 
     def text(self) -> Detokeniser:
         """The text of a rollout, from its tokens."""
-        return Detokeniser(self.service.backbone.tokenizer, self.body.stops)
+        return Detokeniser(self.service.backbone.tokenizer, self.stops)
 
     def text_of(self, token_id: int) -> str:
         """A token, as it is listed."""

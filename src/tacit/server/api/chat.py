@@ -41,6 +41,11 @@ class Conversation(Exchange):
         )  # fmt: skip
         await self.answerings[0].recall()
 
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Also where a model without a chat template would go on with a problem of its own making."""
+        return (*self.body.stops, *self.service.backbone.stop)
+
     async def choices(self) -> list[dict[str, Any]]:
         """See ``Exchange.choices``."""
         found = await self.rollouts()
