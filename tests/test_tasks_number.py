@@ -57,6 +57,7 @@ NUMBER = registry.get("task", "number")()
         ("In step 3 we find twelve", None),
         ("So he has a total of 3 ×", None),
         ("The cups sold are 12 -", None),
+        ("Mia pays $1,200 x", None),
         ("so $12 + 5 =", None),
         ("We get 3 \\times", None),
         ("1. Begin with 3.\n2. 4 apples and more are 10 apples.\n3.", "10"),

@@ -57,7 +57,7 @@ _CHARACTERS = str.maketrans(
     {"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "，": ",", "．": ".", "⁄": "/", "＋": "+"}
 )
 # An expression that the token limit cut: "a total of 3 ×". A remark after the result: "24 (6 rows of 4)".
-_UNFINISHED = re.compile(r"(?:[-+*/×÷=^(−–]|\\(?:times|div|cdot)) *\Z")
+_UNFINISHED = re.compile(r"(?:[-+*/×÷=^(−–]|\\(?:times|div|cdot)|(?<=\d) ?[xX]) *\Z")
 _REMARK = re.compile(r"(?<=\d) *(?:[^\W\d]{1,20} *){0,2}(\((?=[^()]*[^\W\d_]{2})[^()]{1,200}\))[\s.!]*\Z")
 _ALONE = re.compile(r"^ *[-] (?=[\d.])")
 _OPEN_BOX = re.compile(r"boxed[ ]?\{[^{}]*\Z")
