@@ -248,6 +248,10 @@ def sentence(result: tuple[int, str, str]) -> str:
     return err
 
 
+def test_an_unknown_name_that_is_near_to_none_has_all(cli: Tacit) -> None:
+    assert "there is no task 'nonsense'; there are: maths, number" in sentence(cli("tasks", "try", "nonsense"))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

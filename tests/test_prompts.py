@@ -112,6 +112,17 @@ def test_a_conversation_of_one_question_is_the_prompt_of_that_problem(models: di
             assert asked(model, [("user", text)]).tolist() == model.encode(text).tolist()
 
 
+def test_the_worked_examples_of_a_task_are_shown_to_a_servers_client_too(models: dict[str, Backbone]) -> None:
+    for name in ("chat, system", "chatml, system", "bare, boxed"):
+        model = models[name].asked(replace(models[name].template, examples=(("1 + 1 = ?", "2"), ("2 + 3", "5"))))
+        assert asked(model, [("user", "3 + 4")]).tolist() == model.encode("3 + 4").tolist()
+        assert model.encode("3 + 4").tolist() == models[name].encode("3 + 4", model.template.examples).tolist()
+        talk = [("system", "Be kind."), ("user", "8 + 8"), ("assistant", "16"), ("user", "9 + 9")]
+        said = model.tokenizer.decode(asked(model, talk))
+        places = [said.index(part) for part in ("Be kind.", "1 + 1", "2 + 3", "8 + 8", "16", "9 + 9")]
+        assert places == sorted(places) and said.count("1 + 1") == 1
+
+
 def test_what_a_chat_template_refuses_is_told_in_its_words(models: dict[str, Backbone]) -> None:
     strict = copy.deepcopy(models["chatml, plain"].tokenizer)
     strict.chat_template = "{% if messages[0].role != 'user' %}{{ raise_exception('no system here') }}{% endif %}x"

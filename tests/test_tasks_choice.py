@@ -61,6 +61,44 @@ def test_what_is_found(response: str, found: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("response", "found"),
+    [
+        ("A) London\nB) Paris\nC) New York\nD) York", None),
+        ("A) London\nB) Paris\nC) New York\nD) York\nB) Paris", "Paris"),
+        ("What is the capital?\nA) London\nB) Paris\nC) New York\nD) York\n\nB", "Paris"),
+        ("A) London\nB) Paris", None),  # cut
+        ("A) London B) Paris C) New York D) York", None),
+        ("London\nParis\nNew York\nYork", None),
+        ("1. London\n2. Paris", None),
+        ("A: London is large (she)\nB: Pears (he)\nC: Coins are lies", None),
+        ("A) London - no\nB) Paris - yes\nC) New York - no\nD) York - no\n\nSo B.", "Paris"),
+        ("A) London is incorrect, of course.\nB) Paris is correct.", "Paris"),
+        ("We go on in steps.\n\n1. How to impress.\n\n2. Altering", None),
+        ("1. The answer discusses shapes.\n2. It is an example of a", None),
+        ("Step 1: Find the range\nStep 3: Determine what the", None),
+        ("2", "Paris"),
+        ("2. Paris", "Paris"),
+        ("Option C is wrong. It is a hard question.", None),
+        ("A) London is not the capital.", None),
+        ("The answer is A and B", None),
+        ("The answer is A, B", None),
+        ("B) London", None),
+        ("B) Paris, since it is in France", "Paris"),
+        ("I would choose B.", "Paris"),
+        ("Therefore, (B)", "Paris"),
+    ],
+)
+def test_going_through_the_options_and_counting_steps_chooses_none(response: str, found: str | None) -> None:
+    assert CAPITAL.extract(response) == found
+
+
+def test_where_the_options_have_numbers_a_number_is_one() -> None:
+    numbered = LETTERS.on("Which?\n1) red\n2) blue\n3) green")
+    assert numbered.extract("2) It has the colour of the sky.") == "blue"
+    assert numbered.extract("1) red\n2) blue\n3) green") is None
+
+
+@pytest.mark.parametrize(
     ("response", "found"), [("Answer: (b)", "B"), ("**Answer:** B) Paris", "B"), ("It is so", None)]
 )
 def test_where_no_options_are_known_the_letter_is_the_answer(response: str, found: str | None) -> None:
@@ -74,6 +112,8 @@ def test_options_that_look_like_labels() -> None:
     germs = LETTERS.on(with_options("Which?", ["S. aureus", "E. coli", "A. baumannii"]))
     assert germs.extract("The answer is E. coli") == germs.extract("E. coli") == "E. coli"
     assert germs.extract("Answer: A") == "S. aureus"
+    both = LETTERS.on(with_options("Which?", ["red", "blue", "A and B"]))
+    assert both.extract("C) A and B") == both.extract("Answer: C") == "A and B"
     assert LETTERS.on("Which?\n1) red\n2) blue").extract("Answer: 2") == "blue"
 
 
@@ -88,6 +128,16 @@ def test_a_reference_answer_is_a_letter_or_an_option() -> None:
     assert LETTERS.gold("C") == "C"
     with pytest.raises(DataError, match="'Rome' is none of the options, which are: London, Paris"):
         CAPITAL.gold("Rome")
+
+
+def test_a_stated_number_that_is_no_option_chooses_none() -> None:
+    counts = LETTERS.on(with_options("How many?", ["5", "6"]))
+    assert counts.extract("5 + 3 = 8; Answer: 10") is None
+    assert [counts.extract(one) for one in ("5 + 1 = 6; Answer: 6", "Answer: B", "10 - 5\nAnswer: 5")] == [
+        "6",
+        "6",
+        "5",
+    ]
 
 
 def test_each_response_may_see_another_order() -> None:

@@ -9,6 +9,7 @@ import pytest
 from tacit import registry
 from tacit.errors import ConfigError
 from tacit.tasks.base import Task
+from tacit.tasks.named import called
 from tacit.tasks.options import with_options
 from tacit.tasks.regex import Regex
 
@@ -125,6 +126,14 @@ def test_what_is_wrong_in_a_file_is_one_sentence(tmp_path: Path, text: str, mess
     with pytest.raises(ConfigError, match=message) as caught:
         load(written(tmp_path, text))
     assert "mine.toml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_messages_call_it_a_file_with_its_instruction(tmp_path: Path) -> None:
+    inline = registry.get("task", "toml").inline
+    long = inline(str(written(tmp_path, f'instruction = "Name the {"capital " * 20}."')))
+    assert called(long) == "FILE.toml ('Name the capital capital capital capital...')"
+    assert called(inline(str(written(tmp_path, 'pattern = "(x)"')))) == "FILE.toml"
+    assert [called(name) for name in ("maths", "regex:a:b", "toml:x")] == ["maths", "regex:a:b", "toml:x"]
 
 
 def test_it_is_made_from_a_file_alone() -> None:

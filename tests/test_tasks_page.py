@@ -11,6 +11,7 @@ import pytest
 
 from conftest import Tacit
 from tacit import registry
+from tacit.cli import tasks
 
 PAGE = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text(encoding="utf-8")
 [CLOCK] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -48,7 +49,7 @@ def test_tasks_are_listed_a_line_each(cli: Tacit, tmp_path: Path) -> None:
     lines = out.splitlines()
     assert code == 0 and len(lines) == len(registry.BUILT_IN["task"]) + 1
     assert all(len(line) <= 80 and line.endswith(".") for line in lines)
-    assert [line.split()[0] for line in lines][:3] == ["maths", "number", "choice"]
+    assert [line.split()[0] for line in lines][:3] == ["maths", "number", "choice[:shuffled]"]
     assert lines[-1].split(maxsplit=1) == ["clock", "A time of day; 3:30 pm is 15:30."]
 
 
@@ -81,7 +82,7 @@ def test_trying_shows_prompt_responses_answers_and_vote(cli: Tacit, data: Path) 
     [said] = re.findall(r"^answers found in (\d) of 3 responses$", out, re.MULTILINE)
     assert int(said) == sum(answer != "none" for answer in answers)
     [vote] = re.findall(r"^vote: (.+)$", out, re.MULTILINE)
-    [right] = re.findall(r"^by the reference answer that is (right|wrong)$", out, re.MULTILINE)
+    [right] = re.findall(r"^reference answer: 396; the vote is (right|wrong)$", out, re.MULTILINE)
     assert (right == "right") is bool(re.search(r"say(?:s)? 396", vote.partition(";")[0]))
     assert [file.name for file in data.parent.iterdir()] == [data.name]  # nothing was made
 
@@ -91,7 +92,17 @@ def test_a_file_is_tried(cli: Tacit, data: Path, tmp_path: Path) -> None:
     code, out, err = cli("tasks", "try", str(tmp_path / "capitals.toml"), "--data", str(data), "--max-tokens", "8")
     assert code == 0, err
     assert "answers found in 0 of 16 responses" in out
-    assert "Most responses have no answer: try another --instruction" in out
+    assert re.search(
+        r"^Most responses have no answer \(\d+ of the 16 were cut by --max-tokens\):\s+try\s+another --instruction",
+        out,
+        re.MULTILINE,
+    )
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_code_is_shown_with_its_indentation(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks._show("response", "def f(x):\n\tif x:\n\t\treturn 1\x1b[2J\n")
+    assert capsys.readouterr().out == "-- response\n   def f(x):\n       if x:\n           return 1\ufffd[2J\n"
 
 
 def test_what_is_not_there_is_one_sentence(cli: Tacit, data: Path) -> None:

@@ -49,6 +49,52 @@ def test_what_is_found(response: str, found: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("response", "found"),
+    [
+        ("The capital of France is London.", "London"),
+        ("The capital city is **Paris**.", "Paris"),
+        ("France's capital: Paris", "Paris"),
+        ("It's Paris.", "Paris"),
+        ("It is Paris.", "Paris"),
+        ("Paris is the answer.", "Paris"),
+        ("The answer is: the capital of France is Paris.", "Paris"),
+        ("The capital of France is a city.\nIt is called so since 987.", "called so since 987"),
+        ("The capital of Spain is Madrid.", "The capital of Spain is Madrid"),
+        ("France is in Europe.", "France is in Europe"),
+        ("The capital of France is the capital of France.", "The capital of France is the capital of France"),
+    ],
+)
+def test_a_sentence_that_says_the_question_again_says_the_rest(response: str, found: str) -> None:
+    assert TEXT.on("Think well. What is the capital city of France?").extract(response) == found
+
+
+@pytest.mark.parametrize("question", ["The capital of France.", "Is Paris the capital of France?", ""])
+def test_without_a_question_for_a_thing_a_sentence_stays_whole(question: str) -> None:
+    said = "The capital of France is an old city"
+    assert TEXT.on(question).extract(said) == said
+
+
+def test_names_of_a_question_are_no_repetition_of_it() -> None:
+    puzzle = TEXT.on("Zoey says that Riley is a knave. Who is a knight and who is a knave?")
+    for said in ("Zoey is a knight, and Riley is a knave", "Zoey and Riley are liars", "Zoey: knight, Riley: knave"):
+        assert puzzle.extract(said) == said
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "We find it step by step.\nFirst, let us look at the map of",
+        "It has been so for long.\n\nNow",
+        "The capital is,",
+        "As an AI language model, I cannot answer.",
+        "I'm sorry, but I can't help with that.",
+    ],
+)
+def test_what_was_cut_or_refused_is_no_answer(response: str) -> None:
+    assert TEXT.extract(response) is None
+
+
+@pytest.mark.parametrize(
     ("one", "other", "same"),
     [
         ("The Nile", "nile.", True),

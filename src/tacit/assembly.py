@@ -29,7 +29,7 @@ from tacit.model.backbone import Backbone
 from tacit.model.prompts import Template
 from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
-from tacit.tasks.named import task_named
+from tacit.tasks.named import called, task_named
 
 BINDING = "binding"
 """Name of the mark under which a namespace keeps how its memories are asked for, as JSON."""
@@ -130,8 +130,8 @@ def load_backbone(
         )
     if held and settings.task not in (None, kept := held.get("task", MATHS.name)):
         raise FingerprintError(
-            f"the memories of this bank are for the task {kept}, not for {settings.task}; leave --task out, or use "
-            "another bank"
+            f"the memories of this bank are for the task {called(kept)}, not for {called(settings.task)}; leave "
+            "--task out, or use another bank"
         )
     task = task_of(settings)
     usual = "" if settings.model.partition(":")[0] == TESTBED else task.instruction

@@ -152,8 +152,8 @@ def known(kind: str, name: str, what: str | None = None) -> str:
     if name in there:
         return name
     near = difflib.get_close_matches(name, there, n=3, cutoff=0.5)
-    meant = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ConfigError(f"there is no {what or kind} {name!r}; {meant}There are: {', '.join(there)}")
+    meant = f"did you mean {' or '.join(near)}? There" if near else "there"
+    raise ConfigError(f"there is no {what or kind} {name!r}; {meant} are: {', '.join(there)}")
 
 
 def load(files: Sequence[str | Path] = ()) -> None:

@@ -124,7 +124,8 @@ ENGLISH = re.compile(
     r"|[-–—](?=[ ])|[-=]{1,2}>|[→⇒|])"
     r"|(?P<head>[*_\#=: \t]{0,8}(?=\n)))"
     r"|(?P<weak>^[^\w\n]{0,8}(?P<option>A|Solution|(?:Final )?Result|Output|Conclusion|Final)[*_ ]{0,3}[:：=]"
-    r"|\b(?:result|solution|final (?:value|result))[*_ ]{0,3} (?:is|are|:)(?![A-Za-z])))",
+    r"|\b(?:result|solution(?: (?:to|of|for) [^.:=?!\n]{1,60}?)?|final (?:value|result))"
+    r"[*_ ]{0,3} (?:is|are|:)(?![A-Za-z])))",
     re.IGNORECASE | re.MULTILINE,
 )
 """What may announce an answer. ``label`` and ``head`` are "Answer:" and a heading, ``is`` is a sentence, ``reverse``

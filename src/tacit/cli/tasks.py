@@ -27,6 +27,8 @@ app = typer.Typer(invoke_without_command=True, help="Kinds of problems: list the
 
 COLUMNS = 80
 LIMIT = 5
+REFERENCE = 50
+"""Of a reference answer, so many characters are shown."""
 LINES = 12
 """Of a prompt or a response, so many first and last lines are shown."""
 
@@ -68,7 +70,7 @@ def attempt(
     problems = load(config.data, seed=config.seed, limit=config.limit, fields=config.fields)
     assembly.set_threads(config)
     backbone = assembly.load_backbone(config)
-    found, right = [], []
+    found, right, cut = [], [], 0
     with closing(assembly.open_engine(config, backbone)) as engine:
         responder = Responder(engine, config.sampling, config.seed, assembly.task_of(config))
         for place, problem in enumerate(problems, 1):
@@ -80,7 +82,10 @@ def attempt(
                 continue
             blind = problem.blind()
             [responses] = responder.generate(responder.requests(blind, ids, "zero-shot"), [blind])
-            found += _responses(responses)
+            answered = _responses(responses)
+            found += answered
+            ends = (sample.finish == "length" for sample in responses.samples)
+            cut += sum(end and not one for end, one in zip(ends, answered, strict=True))
             right += _vote(problem, responses)
     none = found.count(False)
     emit("=" * COLUMNS)
@@ -88,7 +93,8 @@ def attempt(
     if right:
         emit(f"votes that are right: {sum(right)} of {len(right)} ({percent(sum(right) / len(right))})")
     if 2 * none > len(found):
-        emit("Most responses have no answer: try another --instruction, more --max-tokens, or another task.")
+        why = f" ({cut} of the {none} were cut by --max-tokens)" if cut else ""
+        _wrapped(f"Most responses have no answer{why}: try another --instruction, more --max-tokens, or another task.")
 
 
 def _responses(responses: Responses) -> list[bool]:
@@ -104,23 +110,31 @@ def _vote(problem: Problem, responses: Responses) -> list[bool]:
     """Shows the vote; whether it is right, where the problem has a reference answer."""
     from tacit.experiments.scoring import Grader
 
-    emit(textwrap.fill(f"vote: {one_line(responses.vote.why)}", COLUMNS, subsequent_indent="   "))
+    _wrapped(f"vote: {one_line(responses.vote.why)}")
+    grader = Grader(problem, responses.task)
     try:
-        marks = Grader(problem, responses.task).rights([responses.vote.answer])
+        marks = grader.rights([responses.vote.answer])
     except DataError as error:
-        emit(textwrap.fill(f"the reference answer cannot be read: {one_line(str(error))}", COLUMNS))
+        _wrapped(f"the reference answer cannot be read: {one_line(str(error))}")
         return []
     if marks is not None:
-        emit(f"by the reference answer that is {'right' if marks[0] else 'wrong'}")
+        said = textwrap.shorten(one_line(grader.head(0)["gold"]), REFERENCE, placeholder="...")
+        verdict = "" if responses.vote.answer is None else f"; the vote is {'right' if marks[0] else 'wrong'}"
+        _wrapped(f"reference answer: {said}{verdict}")
     return marks or []
+
+
+def _wrapped(text: str) -> None:
+    emit(textwrap.fill(text, COLUMNS, subsequent_indent="   "))
 
 
 def _show(title: str, text: str) -> None:
     """A text of several lines, wrapped and indented; of a long one, both ends."""
     emit(f"-- {title}")
-    wrapped = [
-        part for line in text.strip("\n").split("\n") for part in textwrap.wrap(one_line(line), COLUMNS - 3) or [""]
-    ]
+    wrapped: list[str] = []
+    for line in text.expandtabs(4).strip("\n").split("\n"):
+        indent = " " * min(len(line) - len(line.lstrip(" ")), COLUMNS // 2)
+        wrapped += textwrap.wrap(indent + one_line(line), COLUMNS - 3, subsequent_indent=indent) or [""]
     left = len(wrapped) - 2 * LINES
     if left > 1:
         wrapped[LINES:-LINES] = [f"[{left} more lines]"]

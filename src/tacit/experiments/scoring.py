@@ -20,6 +20,7 @@ from tacit.errors import DataError
 from tacit.problem import Problem
 from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
+from tacit.tasks.named import called
 
 
 def score(answers: Sequence[str | None], gold: str, task: Task = MATHS) -> list[bool]:
@@ -43,8 +44,8 @@ def readable(problems: Sequence[Problem], task: Task, source: str) -> list[Probl
             except DataError as error:
                 where = places.get(problem.id) or f"{source}: problem {problem.id}"
                 raise DataError(
-                    f"{where}: the task {task.name} cannot read the reference answer: {error}; choose another --task, "
-                    "say which field has it (--field answer=NAME), or mend the data"
+                    f"{where}: the task {called(task.name)} cannot read the reference answer: {error}; choose another "
+                    "--task, say which field has it (--field answer=NAME), or mend the data"
                 ) from None
     return list(problems)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
+from itertools import pairwise
 
 from tacit.errors import ConfigError, DataError
 from tacit.registry import register
@@ -17,6 +18,8 @@ from tacit.tasks.stated import Stated, statement
 from tacit.tasks.text import fold, key
 
 SHUFFLED = "shuffled"
+LINES = 40
+"""Where no option is stated, so many last lines are looked at, and the first."""
 
 _LATEX = re.compile(r"\\(?:text|textbf|mathbf|mathrm|bf)\b|[{}$*_`\"“”]|\\[ ,;()\[\]]?")
 # "B", "(B)", "B) Paris", "B. Paris", "B: Paris", "B, because", "option B is"; a small letter only in brackets or alone.
@@ -26,7 +29,18 @@ _LABEL = re.compile(
     r"|(?P<small>[a-z])(?=\)|\.?$)|(?P<bare>[A-Z])(?= (?:is|because|since|as)\b| [-–—]))"
 )
 _DENIED = re.compile(r"\b(?:not|never|neither|cannot|except)\b|n['’]t\b", re.IGNORECASE)
-_NAMED = re.compile(r"\b(?i:option|choice|answer)(?: is)?:? \(?([A-Z])\b(?!['’]|\.\w)")
+_JUDGED = re.compile(r"\b(?:is|as|the) (?:the )?(?:correct|right|best|true)\b|✓|✅|✔", re.IGNORECASE)
+_WRONG = re.compile(
+    r"\b(?:is|are|be) (?:not|wrong|incorrect|false)\b|\b(?:is|are)n['’]t\b|[-:] no\b|✗|❌", re.IGNORECASE
+)
+_SEVERAL = re.compile(r"[(\[]?[A-H][)\]]?(?: ?, ?| ?[/&] ?| (?:and|or) )[(\[]?[A-H](?![\w'’]|\.\w| is\b)")
+# What opens a line of a list, or a sentence that concludes.
+_MARKER = re.compile(r"(?:(?i:step )?\d{1,2}[.):] (?=.)|[-•] )+")
+_SO = re.compile(r"(?i:so|thus|hence|therefore|it is|it's|i (?:would )?(?:choose|pick|select|say)),? (?=[(\[]?[A-Z]\b)")
+_NAMED = re.compile(
+    r"\b(?i:option|choice|answer)(?: is)?:? \(?([A-Z])\b(?!['’]|\.\w)"
+    r"(?! ?(?:,|/|&|and|or) ?\(?[A-H]\b| is (?:not|wrong|incorrect|false)\b)"
+)
 
 
 @register("task", "choice")
@@ -48,10 +62,12 @@ class Choice(Stated):
             raise ConfigError(f"the task choice has no form {how!r}; use choice, or choice:{SHUFFLED}")
         self.how = how
         self.options: list[str] = []
+        self.numbered = False  # whether the problem's own labels are numbers
 
     def on(self, problem: str) -> Choice:
         bound = copy.copy(self)
-        bound.options = options.split(problem)[1]
+        _, bound.options, labels = options.find(problem)
+        bound.numbered = bool(labels) and labels[0].isdigit()
         return bound
 
     def shown(self, problem: str, number: int) -> str:
@@ -64,20 +80,47 @@ class Choice(Stated):
 
         return options.with_options(question, sorted(given, key=drawn))
 
+    def extract(self, text: str) -> str | None:
+        phrase = statement(text)
+        if self.options and phrase is not None and value(phrase) is not None and self.read(phrase) is None:
+            return None  # a number that is no option: whoever states it chose none
+        return super().extract(text)
+
     def read(self, phrase: str) -> str | None:
         said = " ".join(_LATEX.sub(" ", phrase).split())
         whole = self._whole(said) if len(said) > 1 else None  # "E. coli" is an option, "E" the letter of one
-        return whole or self._labelled(said) or self._whole(said) or self._within(said)
+        found = whole or self._labelled(said) or self._whole(said)
+        return found or (self._within(said) if self._label(said)[0] is None else None)
 
     def unstated(self, text: str) -> str | None:
-        lines = [" ".join(_LATEX.sub(" ", line).split()) for line in text.splitlines() if line.strip()]
+        lines = self._said(text)
         for line in (*lines[-1:], *lines[:1]):
-            if found := self._whole(line) or self._labelled(line):
+            found = self._whole(line) or self._labelled(_SO.sub("", line, count=1))
+            if found and not _WRONG.search(line[:60]):
                 return found
-        if lines and not _DENIED.search(lines[-1]) and (found := self._within(lines[-1])):
+        last = lines[-1] if lines else ""
+        if not _DENIED.search(last) and self._label(last)[0] is None and (found := self._within(last)):
             return found
         named = {self._at(label) for label in _NAMED.findall(text)} - {None}
         return named.pop() if len(named) == 1 else None
+
+    def _said(self, text: str) -> list[str]:
+        """The lines of a response, but for those that go through the options: labels or options in the problem's order,
+        one a line, or several in one line. A line that calls its option the right one stays."""
+        lines = [" ".join(_LATEX.sub(" ", line).split()) for line in text.splitlines() if line.strip()]
+        if not self.numbered:
+            lines = [_MARKER.sub("", line) for line in lines]
+        lines = [*lines[:1], *lines[1:][-LINES:]]
+        places = [(number, place) for number, line in enumerate(lines) if (place := self._place(line)) is not None]
+        listed: set[int] = set()
+        for (one, before), (other, after) in pairwise(places):
+            listed |= {one, other} if before < after else set()
+        return [line for number, line in enumerate(lines) if number not in listed and len(options.options(line)) < 2]
+
+    def _place(self, line: str) -> int | None:
+        """Which option a line gives; None if it gives none, is but a letter, or calls its option the right one."""
+        option = None if len(line) < 3 or _JUDGED.search(line) else self._whole(line) or self._labelled(line)
+        return self.options.index(option) if option in self.options else None
 
     def _at(self, label: str) -> str | None:
         """The option of a label; the label itself, a letter, where no options are known."""
@@ -88,10 +131,20 @@ class Choice(Stated):
         place = int(label) - 1 if label.isdigit() else ord(label.upper()) - ord("A")
         return self.options[place] if 0 <= place < len(self.options) else None
 
-    def _labelled(self, said: str) -> str | None:
+    def _label(self, said: str) -> tuple[str | None, str]:
+        """The option of the label that a text begins with, and what follows it."""
         match = _LABEL.match(said)
-        label = match and next(filter(None, (match[name] for name in ("enclosed", "marked", "small", "bare"))))
-        return self._at(label) if label else None
+        if match is None:
+            return None, said
+        label = next(filter(None, (match[name] for name in ("enclosed", "marked", "small", "bare"))))
+        return self._at(label), said[match.end() :].lstrip(").]:,; ")
+
+    def _labelled(self, said: str) -> str | None:
+        option, rest = self._label(said)
+        match = _LABEL.match(said)
+        if match is None or _SEVERAL.match(said, len(match["said"] or "")):
+            return None
+        return option if self._whole(rest) in (None, option) else None  # "B) Dog", where Dog is A
 
     def _whole(self, said: str) -> str | None:
         return next((option for option in self.options if key(option) == key(said)), None)

@@ -6,6 +6,8 @@ Builds on the registry and base.
 from __future__ import annotations
 
 import inspect
+import json
+import textwrap
 
 from tacit import registry
 from tacit.errors import ConfigError
@@ -30,3 +32,12 @@ def task_named(name: str, *, code: bool = False) -> Task:
         task.name = name
     task.permit(code)
     return task
+
+
+def called(name: str) -> str:
+    """A task's name as people read it: of a TOML file, which is kept as what it says, no more than its instruction."""
+    kind, _, given = name.partition(":")
+    if kind != "toml" or not given.startswith("{"):
+        return name
+    said = textwrap.shorten(str(json.loads(given).get("instruction", "")), 50, placeholder="...")
+    return f"FILE.toml ({said!r})" if said else "FILE.toml"

@@ -56,6 +56,9 @@ _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
 _CHARACTERS = str.maketrans(
     {"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "，": ",", "．": ".", "⁄": "/", "＋": "+"}
 )
+# An expression that the token limit cut: "a total of 3 ×". A remark after the result: "24 (6 rows of 4)".
+_UNFINISHED = re.compile(r"(?:[-+*/×÷=^(−–]|\\(?:times|div|cdot)|(?<=\d) ?[xX]) *\Z")
+_REMARK = re.compile(r"(?<=\d) *(?:[^\W\d]{1,20} *){0,2}(\((?=[^()]*[^\W\d_]{2})[^()]{1,200}\))[\s.!]*\Z")
 _ALONE = re.compile(r"^ *[-] (?=[\d.])")
 _OPEN_BOX = re.compile(r"boxed[ ]?\{[^{}]*\Z")
 
@@ -153,8 +156,10 @@ class Number(Stated):
 
     def unstated(self, text: str) -> str | None:
         said = plain(text)
-        if _OPEN_BOX.search(said):
+        if _OPEN_BOX.search(said) or _UNFINISHED.search(said):
             return None  # cut by the token limit: who knows how the number goes on
+        if remark := _REMARK.search(said, max(len(said) - 300, 0)):
+            said = said[: remark.start(1)]
         if len(_ITEM.findall(said)) > 1:
             said = _ITEM.sub("", said)
         last = deque(numbers(said), maxlen=1)

@@ -16,6 +16,11 @@ from tacit.tasks.base import Task
 TAIL = 20_000
 """So many last characters of a response are looked at where nothing is stated; a longer statement is none."""
 
+# A list's marker with nothing after it, where a response was cut; it follows an item, or a line that opens a list.
+_MARKER = re.compile(r"\n[ \t]*(?:(?P<one>1[.)]|[-*•])|\d{1,2}[.)])\Z")
+_OPENED = re.compile(r":[*_]{0,3}\Z")
+_ITEM = re.compile(r"(?:^|\n)[ \t]*(?:\d{1,2}[.)]|[-*•])[ \t]+\S[^\n]*\Z")
+
 _GOES_ON = re.compile(r"[ ]?[,;](?:[^.\n]|\.(?!\s|$))*")
 
 
@@ -28,7 +33,12 @@ def statement(text: str) -> str | None:
 def ending(text: str) -> str:
     """The end of what a response says: without thoughts, and without what a base model runs on into."""
     said = next((part for part in parts(cleaned(text)) if part.strip()), "")
-    return said[-TAIL:].strip()
+    said = said[-TAIL:].strip()
+    if marker := _MARKER.search(said):
+        before = said[: marker.start()].rstrip()
+        if _ITEM.search(before) or (marker["one"] and _OPENED.search(before)):
+            return before
+    return said
 
 
 def sentence(said: str, phrase: str) -> str:

@@ -5,15 +5,19 @@ Builds on stated, and on number, since "5" and "5.0" are the same short answer t
 
 from __future__ import annotations
 
+import copy
 import re
 import unicodedata
 
+from tacit.answers.marks import is_nothing
 from tacit.registry import register
 from tacit.tasks import number
-from tacit.tasks.stated import Stated
+from tacit.tasks.stated import TAIL, Stated
 
 WORDS = 12
 """Where no answer is stated, a last line or sentence of at most so many words is taken for one."""
+LONGEST = 20 * WORDS
+"""Most characters of such a sentence."""
 
 _QUOTES = re.compile(r"[\"'`´‘’‚“”„«»*]|\.(?!\d)")
 _MARKS = re.compile(r"[,;:!?…。、，；：！？]|(?<=[^\W\d])[-‐‑–—](?=[^\W\d])")
@@ -24,6 +28,19 @@ _CHATTER = re.compile(
     r"\b(?:hope|let me know|feel free|happy to|questions?|helpful|thank|please|you're welcome)\b|boxed", re.I
 )
 _YES_OR_NO = re.compile(r"[\s>#*_]*(yes|no|true|false)\b(?=[*_\s]*(?:[,;:!—–]|\.(?!\s*(?:of\b|\d))|$))", re.IGNORECASE)
+# "The capital of France is Paris", "Capital of France: Paris", "It's Paris", "Paris is the answer".
+_SAYS = re.compile(r"(?:['’]s| (?:is|are|was|were)|:) +", re.IGNORECASE)
+_REVERSED = re.compile(r" (?:is|are) (?:the|my) (?:(?:final|correct|right) )?answer\W*\Z", re.IGNORECASE)
+_POSSESSIVE = re.compile(r"['’]s\b")
+_WHICH = frozenset("what which who whom whose where when how".split())
+_WANTS = _WHICH | frozenset("many much is are was were do does did".split())
+_IT = frozenset(("it", "this", "that"))
+# A sentence that was cut: its end calls for more.
+_UNFINISHED = re.compile(
+    r"(?:[,:;(=+×*/]|(?:^|\s)(?:and|or|but|an|the|of|to|is|are|was|were|with|that|which|from|because|if|so|now|then|next"
+    r"|thus|therefore|however|first))\s*\Z",
+    re.IGNORECASE,
+)
 _EDGES = ' \t\r\n>#*_`"“”'
 _SILENT = frozenset(("", "no answer", "i dont know", "i do not know", "dont know", "unknown"))
 
@@ -70,17 +87,42 @@ class Text(Stated):
     instruction = 'End with "The answer is" and the answer alone, in as few words as possible.'
     wanted = "an answer in words"
 
+    asked: frozenset[str] = frozenset()
+    """The words of the question that is answered."""
+
+    def on(self, problem: str) -> Text:
+        bound = copy.copy(self)
+        question = _SENTENCES.split(problem[-TAIL:].rpartition("?")[0] or problem)[-1]
+        words = frozenset(fold(_POSSESSIVE.sub("", question)).split())
+        bound.asked = words if words & _WHICH else frozenset()
+        return bound
+
     def read(self, phrase: str) -> str | None:
         said = _YES_OR_NO.match(phrase)
-        answer = said[1] if said else phrase.strip(_EDGES).rstrip(".。").strip(_EDGES)
+        answer = said[1] if said else self._told(phrase.strip(_EDGES).rstrip(".。").strip(_EDGES))
         return answer if fold(answer) not in _SILENT else None
+
+    def _told(self, said: str) -> str:
+        """What a sentence says that the question does not: Paris, if it is that the capital of France is Paris."""
+        wanted = self.asked - _WANTS
+        for match in _SAYS.finditer(said) if self.asked and len(said) <= LONGEST else ():
+            about = {*fold(_POSSESSIVE.sub("", said[: match.start()])).split()}
+            rest = said[match.end() :].strip(_EDGES)
+            again = about <= self.asked and 2 * len(about & wanted) >= len(wanted)
+            if (again or about <= _IT) and not {*fold(rest).split()} <= self.asked:
+                return rest
+        return said
 
     def unstated(self, text: str) -> str | None:
         if said := _YES_OR_NO.match(text):
             return said[1]
         sentences = [part.strip() for part in _SENTENCES.split(text) if part.strip() and not _CHATTER.search(part)]
-        last = sentences[-1] if sentences else ""
-        return self.read(last) if len(last.split()) <= WORDS and len(last) <= 20 * WORDS else None
+        last = _REVERSED.sub("", sentences[-1]) if sentences else ""
+        if len(last.split()) > WORDS or len(last) > LONGEST or _UNFINISHED.search(last):
+            return None
+        if len(last.split()) > 2 and is_nothing(last):
+            return None  # "I cannot answer this."
+        return self.read(last)
 
     def same(self, one: str, other: str) -> bool:
         return key(one) == key(other)

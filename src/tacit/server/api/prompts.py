@@ -1,8 +1,9 @@
 """From a request to token ids, and to the problem that memories are found by.
 
 Builds on backbone and its prompts. ``M`` and ``M:tacit`` get the same prompt for the same request, so that switching
-memory off changes nothing: the messages, with the template's instruction (none unless the operator gave one) after the
-last user message. A ``context`` is that of the engine that serves the request.
+memory off changes nothing: the messages, after the worked examples of the task if it has any, with the template's
+instruction (none unless the operator gave one) after the last user message. A ``context`` is that of the engine that
+serves the request.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def chat_ids(backbone: Backbone, messages: Sequence[Message], context: int) -> T
     if turns[-1]["role"] != "user":
         raise invalid("the last message must be the user's; end messages with one of role 'user'", "messages")
     turns[-1]["content"] = backbone.template.asked(turns[-1]["content"])
+    opening = next(place for place, turn in enumerate(turns) if turn["role"] != "system")
+    turns[opening:opening] = backbone.template.turns("")[:-1]  # the worked examples that memories were learned after
     _refuse_long(backbone, context, sum(len(turn["content"]) for turn in turns), "messages")
     try:
         ids = token_ids(backbone.tokenizer, turns, backbone.template.system)
