@@ -57,6 +57,7 @@ def test_what_is_found(response: str, found: str | None) -> None:
         ("It's Paris.", "Paris"),
         ("It is Paris.", "Paris"),
         ("Paris is the answer.", "Paris"),
+        ("The capital of France is Paris, where I live.", "Paris"),
         ("The answer is: the capital of France is Paris.", "Paris"),
         ("The capital of France is a city.\nIt is called so since 987.", "called so since 987"),
         ("The capital of Spain is Madrid.", "The capital of Spain is Madrid"),

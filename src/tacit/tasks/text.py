@@ -30,6 +30,7 @@ _CHATTER = re.compile(
 _YES_OR_NO = re.compile(r"[\s>#*_]*(yes|no|true|false)\b(?=[*_\s]*(?:[,;:!—–]|\.(?!\s*(?:of\b|\d))|$))", re.IGNORECASE)
 # "The capital of France is Paris", "Capital of France: Paris", "It's Paris", "Paris is the answer".
 _SAYS = re.compile(r"(?:['’]s| (?:is|are|was|were)|:) +", re.IGNORECASE)
+_BESIDES = re.compile(r", (?:where|which|who|because|since|although|but)\b", re.IGNORECASE)
 _REVERSED = re.compile(r" (?:is|are) (?:the|my) (?:(?:final|correct|right) )?answer\W*\Z", re.IGNORECASE)
 _POSSESSIVE = re.compile(r"['’]s\b")
 _WHICH = frozenset("what which who whom whose where when how".split())
@@ -107,7 +108,7 @@ class Text(Stated):
         wanted = self.asked - _WANTS
         for match in _SAYS.finditer(said) if self.asked and len(said) <= LONGEST else ():
             about = {*fold(_POSSESSIVE.sub("", said[: match.start()])).split()}
-            rest = said[match.end() :].strip(_EDGES)
+            rest = _BESIDES.split(said[match.end() :])[0].strip(_EDGES)
             again = about <= self.asked and 2 * len(about & wanted) >= len(wanted)
             if (again or about <= _IT) and not {*fold(rest).split()} <= self.asked:
                 return rest
