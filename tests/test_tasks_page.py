@@ -12,6 +12,10 @@ import pytest
 from conftest import Tacit
 from tacit import registry
 from tacit.cli import tasks
+from tacit.engines.base import Rollout
+from tacit.problem import Problem
+from tacit.responses import Responses
+from tacit.tasks.number import Number
 
 PAGE = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text(encoding="utf-8")
 [CLOCK] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -98,6 +102,19 @@ def test_a_file_is_tried(cli: Tacit, data: Path, tmp_path: Path) -> None:
         re.MULTILINE,
     )
     assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_a_vote_is_shown_with_how_many_answers_tie(capsys: pytest.CaptureFixture[str]) -> None:
+    for said, many in (
+        (["3", "4", "5", "?"], "a tie of 3"),
+        (["3", "4", "4", "3"], "a tie of 2"),
+        (["?"] * 4, "none of 4"),
+    ):
+        samples = [Rollout((), (), f"The answer is {one}.", "stop") for one in said]
+        tasks._vote(Problem("sum", "2 + 2", "4"), Responses.of(samples, samples[0], Number()))
+        out = capsys.readouterr().out
+        assert f"vote: {many}" in out and "reference answer: 4" in out
+        assert ("the vote is wrong" in out) is (many != "none of 4")
 
 
 def test_code_is_shown_with_its_indentation(capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,7 +117,7 @@ def vote_answers(
         lead=votes - second,
         agrees=tuple(index in winners for index in range(total)),
         answers=tuple(answers),
-        why=_why(names, votes, second, total, total - sum(map(len, groups)), sum(len(one) == votes for one in groups)),
+        why=_why(names, votes, second, total, total - sum(map(len, groups))),
         tied=votes == second,
     )
 
@@ -141,11 +141,11 @@ def _name(written: list[str]) -> str:
     return min(counts, key=lambda answer: (-counts[answer], len(answer), answer))
 
 
-def _why(names: list[str], votes: int, second: int, total: int, silent: int, tied: int) -> str:
+def _why(names: list[str], votes: int, second: int, total: int, silent: int) -> str:
     short = [name if len(name) <= 40 else name[:37] + "..." for name in names]
     parts = [f"{votes} of {total} {_say(votes)} {short[0]}"]
     if second == votes:
-        parts[0] = f"a tie{f' of {tied}' if tied > 2 else ''}: {parts[0]} and {second} {_say(second)} {short[1]}"
+        parts[0] = f"a tie: {parts[0]} and {second} {_say(second)} {short[1]}"
     elif second:
         parts.append(f"next: {second} {_say(second)} {short[1]}")
     if silent:

@@ -110,7 +110,9 @@ def _vote(problem: Problem, responses: Responses) -> list[bool]:
     """Shows the vote; whether it is right, where the problem has a reference answer."""
     from tacit.experiments.scoring import Grader
 
-    _wrapped(f"vote: {one_line(responses.vote.why)}")
+    sizes = [len(group) for group in responses.task.group(responses.answers)]
+    many = f"a tie of {sizes.count(sizes[0])}:" if sizes else ""  # a vote names two of those that tie
+    _wrapped(f"vote: {one_line(responses.vote.why.replace('a tie:', many, 1))}")
     grader = Grader(problem, responses.task)
     try:
         marks = grader.rights([responses.vote.answer])
