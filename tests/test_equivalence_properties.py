@@ -6,7 +6,7 @@ import unicodedata
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tacit.answers import pool as answer_pool
@@ -85,6 +85,7 @@ def test_ordinals(value: int) -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 99), st.text("0123456789", max_size=4), st.text("0123456789", min_size=1, max_size=6))
+@example(0, "", "0111")
 def test_repeating_decimals_are_fractions(whole: int, fixed: str, period: str) -> None:
     value = Fraction(f"{whole}.{fixed}0") + Fraction(int(period), 10 ** len(fixed) * (10 ** len(period) - 1))
     for way in (

@@ -79,8 +79,10 @@ def _repeating(match: re.Match[str]) -> str:
 
 
 def _trailing(match: re.Match[str]) -> str:
-    """0.1666... as a fraction: one figure at least three times at the end, or more of them at least twice."""
-    found = re.search(r"([0-9])\1\1+$", match[2]) or re.search(r"([0-9]{2,6})\1+$", match[2])
+    """0.1666... as a fraction: one figure at least three times at the end, or more of them at least twice. What goes
+    back farther is what repeats: 0.01110111... is no run of ones."""
+    ways = (re.search(r"([0-9])\1\1+$", match[2]), re.search(r"([0-9]{2,6})\1+$", match[2]))
+    found = min((way for way in ways if way), key=lambda way: way.start(), default=None)
     return _fraction(match[1], match[2][: found.start()], found[1]) if found else match[0]
 
 
