@@ -198,10 +198,12 @@ def unit_costs(config: RunConfig, texts: Sequence[str], barrier: Any, answers: A
     with TemporaryDirectory() as folder, open_bank(str(Path(folder) / "bank.sqlite")) as bank:  # type: ignore[attr-defined]
         agent = agent_for(config, bank)
         asked = [agent.backbone.encode(text) for text in texts]
-        votes = [response.vote for response in agent.responder.generate(_requests(agent, texts, asked, len(texts)))]
+        problems = [Problem(f"cost-{number}", text) for number, text in enumerate(texts)]
+        drawn = agent.responder.generate(_requests(agent, texts, asked, len(texts)), problems)
+        votes = [response.vote for response in drawn]
         tasks = [
-            Target(Problem(f"cost-{number}", text), vote_answers([vote.answer] * 8), label=vote.answer)
-            for number, (text, vote) in enumerate(zip(texts, votes, strict=True))
+            Target(problem, vote_answers([vote.answer] * 8), label=vote.answer)
+            for problem, vote in zip(problems, votes, strict=True)
             if vote.answer is not None
         ]
         measured: dict[str, list[tuple[int, float]]] = {"generate": [], "learn": []}
