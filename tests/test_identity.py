@@ -51,7 +51,11 @@ from yesterday import FIRST
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
 PROBLEMS = [Problem("B/more/0/0", "tom has 45 eggs and sam has 34 eggs. how many more?"), Problem("é 1", "2 + 2 = ?\n")]
 
-register("admission", "of-a-plug-in")(by_reward)
+
+@pytest.fixture(autouse=True)
+def rule_of_a_plug_in() -> None:
+    register("admission", "of-a-plug-in")(by_reward)
+
 
 LEARNING: dict[str, dict[str, Any]] = {
     "default": {},

@@ -8,8 +8,7 @@ import pytest
 
 from tacit import registry
 from tacit.errors import ConfigError
-from tacit.tasks.base import Task
-from tacit.tasks.named import called
+from tacit.tasks.base import Task, called
 from tacit.tasks.options import with_options
 from tacit.tasks.regex import Regex
 

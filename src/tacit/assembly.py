@@ -27,9 +27,8 @@ from tacit.judges.verifiers import Verifier
 from tacit.model import threads
 from tacit.model.backbone import Backbone
 from tacit.model.prompts import Template
-from tacit.tasks.base import Task
+from tacit.tasks.base import Task, called, task_named
 from tacit.tasks.maths import MATHS
-from tacit.tasks.named import called, task_named
 
 BINDING = "binding"
 """Name of the mark under which a namespace keeps how its memories are asked for, as JSON."""

@@ -18,9 +18,8 @@ from typing import Any
 from tacit.answers.vote import vote_by
 from tacit.errors import DataError
 from tacit.problem import Problem
-from tacit.tasks.base import Task
+from tacit.tasks.base import Task, called
 from tacit.tasks.maths import MATHS
-from tacit.tasks.named import called
 
 
 def score(answers: Sequence[str | None], gold: str, task: Task = MATHS) -> list[bool]:

@@ -1,7 +1,8 @@
 """The task protocol: what a kind of problem means for whoever asks, reads, votes and learns.
 
-Builds on nothing. Nothing else in the house knows how a problem is asked, where an answer is found in a response,
-when two answers are the same, or how a reference answer is read. A task of your own is a subclass in one file:
+Builds on the registry, which has tasks by name. Nothing else in the house knows how a problem is asked, where an answer
+is found in a response, when two answers are the same, or how a reference answer is read. A task of your own is a
+subclass in one file:
 
     @register("task", "yes-no")
     class YesNo(Task):
@@ -14,8 +15,14 @@ when two answers are the same, or how a reference answer is read. A task of your
 
 from __future__ import annotations
 
+import inspect
+import json
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+
+from tacit import registry
+from tacit.errors import ConfigError
 
 
 class Task(ABC):
@@ -94,3 +101,35 @@ class Task(ABC):
     def right(self, answers: Sequence[str | None], gold: str) -> list[bool]:
         """Per answer, whether it is the same as a reference answer. For the scorer alone."""
         return self.giving(answers, gold)
+
+
+# -- by name ----------------------------------------------------------------------------------------------------------
+
+
+def task_named(name: str, *, code: bool = False) -> Task:
+    """The task of that name; ``code`` says whether the operator allows it to run programs that a model writes.
+
+    Raises:
+        ConfigError: there is none, it cannot be made from what follows the name, or it may not do what it does.
+    """
+    kind, colon, given = name.partition(":")
+    part = registry.get("task", kind)
+    wants = list(inspect.signature(part).parameters.values()) if isinstance(part, type) else []
+    if colon and not wants:
+        raise ConfigError(f"the task {kind} takes nothing after its name, and {given!r} is given")
+    if not colon and any(one.default is one.empty for one in wants):
+        raise ConfigError(f"the task {kind} needs more; give {kind}:{wants[0].name.upper()}")
+    task: Task = part if not isinstance(part, type) else part(given) if colon else part()
+    if colon:
+        task.name = name
+    task.permit(code)
+    return task
+
+
+def called(name: str) -> str:
+    """A task's name as people read it: of a TOML file, which is kept as what it says, no more than its instruction."""
+    kind, _, given = name.partition(":")
+    if kind != "toml" or not given.startswith("{"):
+        return name
+    said = textwrap.shorten(str(json.loads(given).get("instruction", "")), 50, placeholder="...")
+    return f"FILE.toml ({said!r})" if said else "FILE.toml"

@@ -91,7 +91,8 @@ def read(row: Row, named: Mapping[str, str], seed: int) -> Read:
     if not isinstance(row.value, dict):
         raise DataError(f"{row.where} is not a JSON object; give one with a field problem")
     fields = _Fields(row, named)
-    if not {"problem", "answer"} & {*named} and (program := from_row(row.value, row.where)) is not None:
+    tested = {"test", "test_list"} & row.value.keys() and not {"problem", "answer"} & {*named}
+    if tested and (program := from_row(row.value, row.where)) is not None:
         text, gold = program
         problem = Problem(fields.identifier(), checked(text, row.where), gold, fields.family())
         return Read(problem, "python")

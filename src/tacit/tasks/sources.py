@@ -139,7 +139,7 @@ def _unique(found: Iterable[tuple[Read, str]], source: str) -> Iterator[tuple[Re
 def file(name: str, seed: int, limit: int | None) -> Iterator[Row]:
     """A file, or a folder of files."""
     path = Path(name).expanduser()
-    if hub.saved(path):
+    if path.is_dir() and hub.saved(path):
         return hub.rows(name)
     if not path.exists():
         others = ", ".join(one for one in registry.names("source") if one != "file")
