@@ -34,7 +34,6 @@ from tacit.cli.common import (
 from tacit.cli.options import Given, taking
 from tacit.config import RunConfig
 from tacit.errors import ConfigError
-from tacit.experiments.unanswered import MOST, advice, asked, silent
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -107,6 +106,7 @@ def ask(
 def _ask(config: RunConfig, bank: Bank, text: str, *, use_memory: bool, learn: bool) -> dict[str, Any]:
     """What ``tacit ask --json`` prints: the greedy answer that was returned, why, and both ways of answering."""
     from tacit.assembly import assembled
+    from tacit.experiments.scoring import MOST, advice, silent
     from tacit.memory import State
     from tacit.problem import Problem
 
@@ -226,6 +226,8 @@ class Tally:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one row; where no memory was recalled, the memory arm has zero-shot's marks."""
+        from tacit.experiments.scoring import asked
+
         for arm in ARMS:
             cell = row.get(arm) or row["zero_shot"]
             for key in ("correct", "greedy_correct"):
