@@ -65,8 +65,9 @@ def load(
     limit = limit or None
     if endless(source) and limit is None:
         raise ConfigError(f"{source} is an endless stream; say how many problems with --limit (limit in a file)")
-    check_set(model, source)
     name, rest = _parts(source)
+    if name == "testbed":
+        check_set(model, source)
     named = mapping(fields)
     items = registry.get("source", name)(rest, seed, limit)
     chosen = list(islice(_unique((_read(item, named, seed) for item in items), source), limit))
