@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -36,7 +37,7 @@ from tacit.config import RunConfig
 from tacit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.live import Live
 
     from tacit.bank import Bank
@@ -284,11 +285,14 @@ class Progress:
         self._work_start = self._start
         self._last_line = self._start
         self._told = 0  # problems done when the last line was written
-        self._console = console()
         self._live: Live | None = None
 
+    @cached_property
+    def _console(self) -> Console:
+        return console()
+
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if sys.stderr.isatty():
             from rich.live import Live
 
             # A refresh thread of its own: time goes on while a problem takes long.

@@ -16,13 +16,14 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tacit.bank import shown_address
-from tacit.bank.base import Bank
 from tacit.config import RunConfig, changed
 from tacit.errors import ConfigError, DataError
 from tacit.experiments.files import completed
+
+if TYPE_CHECKING:
+    from tacit.bank.base import Bank
 
 Row = dict[str, Any]
 
@@ -147,6 +148,8 @@ class RunFolder:
         if len(rows) < committed and pending and pending[-1]["position"] == committed - 1:
             rows = [row for row in rows if row["position"] < pending[0]["position"]] + pending
         if len(rows) != committed:
+            from tacit.bank import shown_address  # which reports do without
+
             raise ConfigError(
                 f"{self.path} has {len(rows)} finished problems but the bank {shown_address(bank.url)} knows of "
                 f"{committed}; continue with the bank that this run wrote to, or choose another --out"

@@ -139,7 +139,9 @@ class Matrices:
                 found = nearest(view, queries, k=k, floor=floor, codes=codes, helpers=self._helpers)
         return [[Hit(view.ids[row], view.problem_ids[row], cosine) for row, cosine in rows] for rows in found]
 
-    def _current(self, connection: Connection, namespace: str, fingerprint: str, key_kind: str, dim: int) -> View | None:
+    def _current(
+        self, connection: Connection, namespace: str, fingerprint: str, key_kind: str, dim: int
+    ) -> View | None:
         """The view as of ``connection``'s transaction, None where no key of the kind is stored; the caller holds the
         lock."""
         epoch, revision = connection.execute(_NOW).one()
