@@ -19,8 +19,7 @@ from random_models import model_of
 from server import serving
 from tacit.answers.vote import vote_answers
 from tacit.config import LearnConfig, Sampling
-from tacit.engines.base import Meter, Request, Rollout
-from tacit.engines.draw import _drawn, draw
+from tacit.engines.base import Meter, Request, Rollout, _drawn, draw
 from tacit.engines.local import LocalEngine
 from tacit.gradients import Group, policy_loss, prompt_gradients
 from tacit.judges.reward_models import RewardModel

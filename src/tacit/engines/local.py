@@ -2,7 +2,7 @@
 
 Builds on backbone, batches and the engine protocol. Ragged prompts share one batch, with one prefill per request;
 finished rows leave it and waiting requests take their place. A row's arithmetic and its random numbers depend on
-nothing but itself (model/cache.py, model/fused, draw.py), so batching changes no result.
+nothing but itself (model/cache.py, model/fused, base.py), so batching changes no result.
 """
 
 from __future__ import annotations
@@ -15,9 +15,21 @@ import torch
 from torch import Tensor
 
 from tacit.config import Settings
-from tacit.engines.base import METER, Alternatives, Engine, Progress, Request, Rollout, Session, check, ended, length_of
-from tacit.engines.batches import Row, batch_for
-from tacit.engines.draw import draw, scores, uniforms
+from tacit.engines.base import (
+    METER,
+    Alternatives,
+    Engine,
+    Progress,
+    Request,
+    Rollout,
+    Session,
+    check,
+    draw,
+    ended,
+    length_of,
+    uniforms,
+)
+from tacit.engines.batches import Row, batch_for, scores
 from tacit.model.backbone import Backbone, prompt_embeddings
 from tacit.model.threads import available, run
 from tacit.registry import register
