@@ -1,4 +1,4 @@
-"""Files: settings as a user or an earlier version wrote them, and files that appear whole or not at all.
+"""Files of settings, as a user or an earlier version wrote them.
 
 Builds on config.
 """
@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
-import os
-import secrets
 import tomllib
 import typing
 from pathlib import Path
@@ -22,26 +19,6 @@ from tacit.errors import ConfigError
 
 PARTS: dict[str, Any] = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
 """The tables of settings."""
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Replace ``path`` by ``data``: a reader, or a crash, sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            # Text from models may hold half a surrogate pair.
-            file.write(data if isinstance(data, bytes) else data.encode("utf-8", errors="replace"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Any, indent: int = 1) -> None:
-    """Replace ``path`` by ``value`` as JSON; a value that is no number is an error."""
-    write_atomically(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
