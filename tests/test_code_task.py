@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.answers import sandbox
-from tacit.answers.vote import vote_by
 from tacit.assembly import task_of
 from tacit.config import Settings
 from tacit.errors import ConfigError, DataError
@@ -200,7 +199,7 @@ def test_the_vote_goes_by_behaviour() -> None:
     task = Python().on(COUNT)
     answers = [task.extract(text) for text in (ODD, LOOP, SUM, BROKEN, "nothing")]
     assert task.group(answers) == [[1, 2]]
-    assert vote_by(task, answers).why.startswith("2 of 5 say def evens")
+    assert task.vote(answers).why.startswith("2 of 5 say def evens")
     assert task.same(str(answers[1]), str(answers[2])) and not task.same(str(answers[0]), str(answers[1]))
     assert not task.same(str(answers[3]), str(answers[0])) and task.same(str(answers[3]), str(answers[3]))
 
