@@ -14,6 +14,7 @@ from tacit.answers.cues import LANGUAGES
 from tacit.answers.equivalence import equivalent
 from tacit.answers.extraction import RUN_ON, by_pattern, cleaned, extract, stated, unthought
 from tacit.answers.normalisation import normalise
+from tacit.tasks.maths import MATHS
 
 HANDED = Path(__file__).resolve().parents[2] / "shared" / "cases" / "answers.jsonl"
 

@@ -33,9 +33,8 @@ def tasks(backbone: Backbone, count: int, seed: int = 5) -> list[Target]:
         for p in problems
     ]
     groups = LocalEngine(backbone).generate(asked)
-    return [
-        Target(p, MATHS.vote([MATHS.extract(r.text) for r in group])) for p, group in zip(problems, groups, strict=True)
-    ]
+    votes = [MATHS.vote([MATHS.extract(rollout.text) for rollout in group]) for group in groups]
+    return [Target(problem, vote) for problem, vote in zip(problems, votes, strict=True)]
 
 
 def learner(backbone: Backbone, **changes: object) -> Learner:
