@@ -19,7 +19,7 @@ from tacit.config import Settings
 from tacit.errors import ConfigError, DataError
 from tacit.tasks import code_inputs, code_text
 from tacit.tasks.code import Python, from_row
-from tacit.tasks.sources import fitting, load
+from tacit.tasks.sources import load
 
 runs = pytest.mark.skipif(sys.platform != "linux", reason="candidates run on Linux alone")
 
@@ -327,7 +327,7 @@ def test_files_of_such_rows_speak_for_the_task(tmp_path: Path) -> None:
     file = tmp_path / "functions.jsonl"
     file.write_text("\n".join(map(json.dumps, (HUMANEVAL, MBPP))))
     problems = load(str(file))
-    assert fitting(problems) == "python" and [one.text for one in problems] == [
+    assert problems.task == "python" and [one.text for one in problems] == [
         (from_row(row) or ("",))[0] for row in (HUMANEVAL, MBPP)
     ]
     assert Python().on(problems[0].text).gold(str(problems[0].gold)) == problems[0].gold

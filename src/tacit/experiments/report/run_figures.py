@@ -37,7 +37,7 @@ LABELS = {
     "verified": "verifier alone (control)",
     "routed": "routed (Tacit)",
     "zero_shot_majority": "vote of zero-shot samples",
-    "majority": "majority vote, equal compute",
+    "majority": "vote at equal compute",
     "routed_majority": "vote of routed samples",
 }
 """What arms are called, in the order of the table: answers first, then votes."""
