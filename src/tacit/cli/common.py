@@ -176,7 +176,8 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     if not summary["scored"]:
         things.append(f"{summary['problems']} problems, none with a reference answer: no accuracy to report.")
     else:
-        measured = ("sampled, T = 1", "95 % interval", "greedy", "problems", "tokens")
+        sampled = f"sampled, T = {summary['settings'].get('sampling', {}).get('temperature', 1):g}"
+        measured = (sampled, "95 % interval", "greedy", "problems", "tokens")
         answers = table(("answers", *measured), measured)
         for arm, label in LABELS.items():
             figures = summary["arms"].get(arm)
@@ -198,6 +199,8 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         if summary["gain_over_verified"]["n"]:
             over = summary["gain_over_verified"], summary["gain_over_verified_greedy"]
             gains.add_row("routed over the verifier alone", *map(points, over))
+        if "gain_over_vote" in summary:
+            gains.add_row("routed over the vote of as many samples", points(summary["gain_over_vote"]), "-")
         if summary["gain_over_majority"]["n"]:
             gains.add_row("vote, at equal compute", points(summary["gain_over_majority"]), "-")
         if "random" in summary["gains"]:
