@@ -185,7 +185,8 @@ def passed() -> set[str]:
             if counting:
                 seen.add(name.removeprefix(prefix))
 
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())  # and no terminal
+    with tempfile.TemporaryDirectory() as folder, quiet[0], quiet[1]:
         data = Path(folder, "problem.jsonl")
         data.write_text('{"id": "1", "problem": "compute 99 * 4"}\n')
         arguments = ["run", "--model", str(model_path()), "--data", str(data), "--instruction", ""]

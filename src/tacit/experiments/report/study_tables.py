@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tacit.errors import DataError
-from tacit.experiments.files import write_atomically, write_json
 from tacit.experiments.report.page import Line, Table, measured, of, percent, points, signed
+from tacit.experiments.run_folder import write_atomically, write_json
 
 HARMFUL = -0.1
 """Benefit below which a memory counts as harmful."""
