@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Tacit
@@ -57,6 +57,7 @@ RIGHT: dict[str, Callable[[list[int]], int]] = {
 
 
 @every
+@settings(deadline=None)
 @given(level=st.sampled_from(LEVELS), seed=st.integers(0, 10**6), index=st.integers(0, 500))
 def test_a_problem_hangs_on_its_name_alone_and_its_answer_is_one(kind: Kind, level: int, seed: int, index: int) -> None:
     problem, about = item(kind, level, seed, index)
