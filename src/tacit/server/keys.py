@@ -12,7 +12,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import exists, insert, select, update
@@ -31,6 +31,9 @@ PREFIX = "tacit-"
 
 _t = schema.api_keys.c
 
+
+OPEN_KEY = "open"
+"""Id of what an open server takes every caller for; no key in a bank has it."""
 
 OPEN_NAMESPACE = "default"
 """Whose memories an open server (loopback, no keys) uses and makes."""
@@ -99,6 +102,13 @@ class KeyStore:
         if row is None or row["revoked"] is not None or not hmac.compare_digest(row["digest"], presented):
             return None
         return _key(row)
+
+    def current(self, key: ApiKey) -> ApiKey:
+        """A key that was looked up before, as it is now; revoked where there is none any more."""
+        if key.id == OPEN_KEY:
+            return replace(key, revoked=time.time()) if self.ever() else key
+        row = self._row(_t.id == key.id)
+        return replace(key, revoked=time.time()) if row is None else _key(row)
 
     def get(self, id: str) -> ApiKey:
         """The key of this id, revoked or not; KeyNotFound if there is none."""

@@ -64,11 +64,15 @@ def not_found(message: str, code: str = "not_found", param: str | None = None) -
     return Refused(404, message, code=code, param=param)
 
 
-def forbidden(right: str) -> Refused:
-    """403: the key lacks a right."""
-    return Refused(
-        403, f"this key has no right to {right}; ask for a key with it", type="permission_error", code="forbidden"
-    )
+def forbidden(right: str, said: str = "") -> Refused:
+    """403: the key lacks a right; ``said`` tells it better."""
+    said = said or f"this key has no right to {right}; ask for a key with it"
+    return Refused(403, said, type="permission_error", code="forbidden")
+
+
+def revoked() -> Refused:
+    """401: the key was revoked while its request was under way."""
+    return Refused(401, "this API key is unknown or revoked", code="invalid_api_key")
 
 
 def busy(message: str) -> Refused:

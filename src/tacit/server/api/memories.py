@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -194,7 +194,10 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
         if not (caller.key.may("ask") or caller.key.may("admin")):
             raise forbidden("ask")
         check_name("the id", id)
-        return _found(await service.storing(lambda: service.jobs.get(id, caller.namespace)), id, caller.namespace)
+        row = _found(await service.storing(lambda: service.jobs.get(id, caller.namespace)), id, caller.namespace)
+        if caller.key.may("admin"):
+            return row
+        return replace(row, memory_id=None, key_id=row.key_id if row.key_id == caller.key.id else "")
 
     @api.post("/tacit/v1/jobs/{id}/retry")
     async def retry(id: str, caller: Admin) -> JobRow:
