@@ -24,7 +24,8 @@ from torch import Tensor
 from tacit.engines.base import Progress, Request, Rollout
 from tacit.seeds import derive
 from tacit.server.api import prompts
-from tacit.server.api.errors import forbidden, invalid, not_found, revoked
+from tacit.server.api.errors import forbidden, invalid, not_found
+from tacit.server.api.rights import present
 from tacit.server.api.schemas import MOST_CHOICES, ChatRequest, CompletionRequest
 from tacit.server.api.streaming import DONE, event, merged, sent, unless_gone
 from tacit.server.api.text import Detokeniser
@@ -261,9 +262,7 @@ class Exchange(ABC):
         verifier = service.verifier
         # One transaction, because each waits for the disk; none where there is nothing to write.
         with service.bank.transaction() if judged or learn else nullcontext():
-            key = service.keys.current(self.caller.key)  # what it may is what it may now
-            if key.revoked is not None:
-                raise revoked()
+            key = present(service, self.caller.key)
             if judged is not None and first is not None:
                 calibrated = verifier is not None and verifier.calibrated
                 problem = one.plan.problem
