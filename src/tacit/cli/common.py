@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import sys
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -41,7 +42,13 @@ BankOption = Annotated[
     ),
 ]
 NamespaceOption = Annotated[
-    str, typer.Option("--namespace", metavar="NAME", help="Whose memories; nothing crosses namespaces.")
+    str,
+    typer.Option(
+        "--namespace",
+        metavar="NAME",
+        help="Whose memories; nothing crosses namespaces.",
+        callback=lambda name: unicodedata.normalize("NFC", name),  # as keys.py keeps it, whatever a keyboard makes
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
