@@ -34,6 +34,9 @@ class Request:
             shares the batch changes nothing.
         stop: strings that end a rollout; the text is cut before the first of them.
         top: most likely tokens to report beside each drawn one; 0 for none.
+        top_k: how many of the most likely tokens may be drawn; 0 for all.
+        min_p: how likely, as a share of the most likely token, one must be to be drawn, in [0, 1]. What is left of both
+            is what ``top_p`` chooses from.
     """
 
     ids: torch.Tensor
@@ -45,6 +48,13 @@ class Request:
     seeds: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
     top: int = 0
+    top_k: int = 0
+    min_p: float = 0.0
+
+    @property
+    def narrow(self) -> bool:
+        """Whether some tokens are not drawn because they are unlikely."""
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
 
 
 Alternatives = tuple[tuple[int, float], ...]
@@ -184,6 +194,8 @@ def check(backbone: Backbone, context: int, what: str, request: Request, *, leas
         (request.max_tokens < least, f"asks for max_tokens = {request.max_tokens}; it must be at least 1"),
         (not request.temperature >= 0, f"has temperature {request.temperature}; it must be 0 or more"),
         (not 0 < request.top_p <= 1, f"has top_p {request.top_p}; it must be in (0, 1]"),
+        (request.top_k < 0, f"has top_k {request.top_k}; it must be 0 (for all tokens) or more"),
+        (not 0 <= request.min_p <= 1, f"has min_p {request.min_p}; it must be in [0, 1]"),
         (
             request.temperature > 0 and len(request.seeds) != request.n,
             f"brings {len(request.seeds)} seeds for {request.n} rollouts; give one seed per rollout",

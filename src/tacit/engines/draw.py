@@ -41,7 +41,7 @@ def draw(
 
     Args:
         logits: float32 [R, V].
-        specs: each row's request (temperature, top_p).
+        specs: each row's request (temperature, top_p, top_k, min_p).
         draws: each row's uniform number in [0, 1).
 
     Returns:
@@ -51,7 +51,7 @@ def draw(
     if logits.device.type != "cpu" or not fused.available():
         return _drawn(logits, specs, draws)
     # A row is drawn in the same way whatever else is asked for beside it.
-    whole = [spec.top_p == 1 or spec.temperature == 0 for spec in specs]
+    whole = [not spec.narrow for spec in specs]
     if all(whole):
         return _compiled(logits, specs, draws)
     tokens, logprobs = [0] * len(specs), [0.0] * len(specs)
@@ -85,7 +85,7 @@ def _drawn(
 def _compiled(
     logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
 ) -> tuple[list[int], list[float], list[Alternatives]]:
-    """``draw`` in one loop, for rows without top_p."""
+    """``draw`` in one loop, for rows of which every token may be drawn."""
     from tacit.model.fused.forward import draw_rows
 
     rows, vocabulary = logits.shape
@@ -111,10 +111,16 @@ def distribution(logits: Tensor, specs: Sequence[Request]) -> Tensor:
 
     Args:
         logits: float32 [R, V].
-        specs: each row's request (temperature, top_p).
+        specs: each row's request (temperature, top_p, top_k, min_p).
     """
     temperature = torch.tensor([spec.temperature or 1.0 for spec in specs], device=logits.device)
     logprobs = torch.log_softmax(logits / temperature[:, None], dim=-1)
+    few = [spec.narrow and (spec.top_k > 0 or spec.min_p > 0) for spec in specs]
+    if any(few):
+        top_k = torch.tensor([spec.top_k or logits.shape[1] for spec in specs], device=logits.device)
+        min_p = torch.tensor([spec.min_p for spec in specs], device=logits.device)
+        chosen = torch.tensor(few, device=logits.device)
+        logprobs = torch.where(chosen[:, None], _likeliest(logprobs, top_k, min_p), logprobs)
     narrow = [spec.temperature > 0 and spec.top_p < 1 for spec in specs]
     if any(narrow):
         top_p = torch.tensor([spec.top_p for spec in specs], device=logits.device)
@@ -157,6 +163,15 @@ def most_likely(logprobs: Tensor, top: int) -> list[Alternatives]:
         tuple(sorted(((i, p) for i, p in zip(*pair, strict=True) if p > -torch.inf), key=lambda one: (-one[1], one[0])))
         for pair in zip(ids.tolist(), best.tolist(), strict=True)
     ]
+
+
+def _likeliest(logprobs: Tensor, top_k: Tensor, min_p: Tensor) -> Tensor:
+    """Log-probs renormalised over the ``top_k`` most likely tokens (of equal ones those of lower id) that are at least
+    ``min_p`` times as likely as the first."""
+    ordered, order = logprobs.sort(dim=-1, descending=True, stable=True)
+    first = torch.arange(logprobs.shape[1], device=logprobs.device) < top_k[:, None]
+    kept = first & (ordered >= ordered[:, :1] + min_p.log()[:, None])
+    return torch.log_softmax(logprobs.masked_fill(~torch.empty_like(kept).scatter(1, order, kept), -torch.inf), dim=-1)
 
 
 def _nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:

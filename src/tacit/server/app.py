@@ -61,8 +61,12 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-ALTERNATIVES = ("str", "constrained-str", "list[", "function-")
+ALTERNATIVES = ("constrained-str", "list[", "function-")
 """How pydantic names the alternatives of a union in the path to a fault; no part of what a client sent."""
+
+
+_SAID = {"extra_forbidden": "this server does not know this field; leave it out"}
+"""What is said of a kind of fault, where pydantic's own words do not say what to do."""
 
 
 def create_app(service: Service) -> App:
@@ -180,8 +184,10 @@ def _explained(error: RequestValidationError) -> Refused:
     """The first fault, by the path to it: ``messages.0.role: Input should be ...``."""
     faults = error.errors()
     first = faults[0]
-    path = [str(part) for part in first["loc"] if part != "body" and not str(part).startswith(ALTERNATIVES)]
+    loc = [str(part) for part in first["loc"] if part not in ("body", "str")]  # which no field is called
+    path = [part for part in loc if not part.startswith(ALTERNATIVES)]
     param = ".".join(path)
-    message = f"{param}: {first['msg']}" if param else str(first["msg"])
+    said = _SAID.get(first["type"], first["msg"])
+    message = f"{param}: {said}" if param else str(said)
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return invalid(message[:500] + more, param[:200] or None)

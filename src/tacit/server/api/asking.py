@@ -154,7 +154,7 @@ class Exchange(ABC):
         yield DONE
 
     async def plan(
-        self, ids: Tensor, implied: str, *, context: int, top: int, wanted: int | None, memory: bool
+        self, ids: Tensor, implied: str, *, context: int, top: int, wanted: int | None, memory: bool, begun: str = ""
     ) -> None:
         """Add the answering of one prompt.
 
@@ -165,6 +165,7 @@ class Exchange(ABC):
             top: alternatives beside each token.
             wanted: most new tokens, None for the default.
             memory: False for the plain model.
+            begun: what the answer has already: answers are found in all of it.
 
         Raises:
             Refused: the key may not ask, the named problem cannot be read, or prompt and answer do not fit.
@@ -189,11 +190,15 @@ class Exchange(ABC):
             tuple(derive(seed, "serve", index) for index in range(self.n)) if temperature > 0 else (),
             self.stops,
             top=top,
+            top_k=max(0, body.top_k or 0),  # -1 for all tokens is vLLM's way to say it
+            min_p=body.min_p or 0.0,
         )
         choice = options.memory if memory and problem.strip() else "off"
         room = context - len(ids) - asked.max_tokens
         verify = options.route == "verify"
-        self.answerings.append(Answering(service, Plan(asked, self.caller.namespace, problem, room, choice, verify)))
+        read = (lambda one: begun + self.text().whole(one.token_ids)) if begun else None
+        plan = Plan(asked, self.caller.namespace, problem, room, choice, verify, read)
+        self.answerings.append(Answering(service, plan))
 
     @property
     def stops(self) -> tuple[str, ...]:
