@@ -1,9 +1,9 @@
 """From a request to token ids, and to the problem that memories are found by.
 
 Builds on backbone, its prompts and turns. ``M`` and ``M:tacit`` get the same prompt for the same request, so that
-switching memory off changes nothing: the messages, after the worked examples of the task if it has any, with the template's
-instruction (none unless the operator gave one) after the last user message. A ``context`` is that of the engine that
-serves the request.
+switching memory off changes nothing: the messages, after the worked examples of the task if it has any, with the
+template's instruction (none unless the operator gave one) after the last user message. A ``context`` is that of the
+engine that serves the request.
 """
 
 from __future__ import annotations
