@@ -257,3 +257,22 @@ def test_with_memory_off_unlikely_tokens_are_left_out_as_by_the_plain_engine(
     raw_text = {"prompt": "2 3 +", "temperature": 1.0, "seed": 3, "max_tokens": 12, **how}
     response = raw.post(COMPLETIONS, json={"model": "tiny", **raw_text})
     assert response.status_code == 200
+
+
+# -- parts of characters ----------------------------------------------------------------------------------------------
+
+
+def test_a_token_that_is_part_of_a_character_is_told_by_its_bytes(server: InProcess, raw: TestClient) -> None:
+    tokenizer = server.service.backbone.tokenizer
+    ids = tokenizer("é数", add_special_tokens=False)["input_ids"]
+    asked = {"model": "tiny", "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 20}
+    listed = raw.post(COMPLETIONS, json=asked).json()["choices"][0]["logprobs"]
+    assert listed["tokens"] == [f"bytes:\\x{byte:02x}" for byte in "é数".encode()]
+    assert all(len(top) == 20 for top in listed["top_logprobs"][1:])  # none hides another
+    hot = {"temperature": 2, "seed": 4, "max_tokens": 24, "logprobs": True, "top_logprobs": 20}
+    choice = answered(raw, **hot)["choices"][0]
+    content = choice["logprobs"]["content"]
+    assert "\N{REPLACEMENT CHARACTER}" in "".join(token["token"] for token in content)
+    for token in (one for listed in content for one in (listed, *listed["top_logprobs"])):
+        if token["token"] == "\N{REPLACEMENT CHARACTER}":
+            assert len(token["bytes"]) == 1 and token["bytes"][0] >= 128

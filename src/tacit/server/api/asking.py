@@ -27,7 +27,7 @@ from tacit.server.api import prompts
 from tacit.server.api.errors import forbidden, invalid, not_found
 from tacit.server.api.schemas import MOST_CHOICES, ChatRequest, CompletionRequest
 from tacit.server.api.streaming import DONE, event, merged, sent, unless_gone
-from tacit.server.api.text import Detokeniser
+from tacit.server.api.text import Detokeniser, bytes_of
 from tacit.server.keys import ApiKey
 from tacit.server.live.answering import Answering, Plan
 from tacit.server.live.service import Service
@@ -218,6 +218,10 @@ class Exchange(ABC):
     def text_of(self, token_id: int) -> str:
         """A token, as it is listed."""
         return str(self.service.backbone.tokenizer.decode([token_id]))
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes of a token, which may be a part of a character."""
+        return bytes_of(self.service.backbone.tokenizer, token_id, self.text_of(token_id))
 
     async def _settle(self) -> dict[str, Any]:
         """Count what routing made of the memories, submit what may be learned, tell the feed, and report.

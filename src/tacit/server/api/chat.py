@@ -95,5 +95,5 @@ class Conversation(Exchange):
         return {"content": content, "refusal": None}
 
     def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
-        text = self.text_of(token_id)
-        return {"token": text, "logprob": finite(logprob), "bytes": list(text.encode())}
+        told = {"token": self.text_of(token_id), "logprob": finite(logprob)}
+        return {**told, "bytes": list(self.bytes_of(token_id))}
