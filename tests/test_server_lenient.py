@@ -146,7 +146,9 @@ WRONG: list[tuple[bytes, str, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize("body, kind, said", WRONG, ids=[f"{kind or 'nothing'} {body[-4:]!r}" for body, kind, _ in WRONG])
+@pytest.mark.parametrize(
+    "body, kind, said", WRONG, ids=[f"{kind or 'nothing'} {body[-4:]!r}" for body, kind, _ in WRONG]
+)
 def test_what_is_wrong_with_a_body_is_said_with_what_to_send(
     client: TestClient, body: bytes, kind: str, said: list[str]
 ) -> None:

@@ -1,6 +1,6 @@
 """What is wrong with a body, in a sentence that says what to send instead.
 
-Builds on FastAPI's errors. Of many faults the first is told, by the path to it: ``messages.0.role: Input should be ...``.
+Builds on FastAPI's errors. Of many faults the first is told, by the path to it: ``messages.0.role: Input should ...``.
 """
 
 from __future__ import annotations
