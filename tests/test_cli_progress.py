@@ -88,6 +88,8 @@ def test_the_terminal_block_renders_and_an_error_leaves_the_cursor(monkeypatch: 
     from rich.console import Console
 
     screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setattr(
         cli_progress, "console", lambda: Console(file=screen, force_terminal=True, width=100, color_system=None)
     )

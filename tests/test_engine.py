@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import stream
-from tacit.engines.base import Request
-from tacit.engines.draw import draw
+from tacit.engines.base import Request, draw
 from tacit.engines.local import LocalEngine
 from tacit.errors import EngineError
 from tacit.model.backbone import Backbone

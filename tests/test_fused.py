@@ -19,14 +19,13 @@ from random_models import model_of
 from server import serving
 from tacit.answers.vote import vote_answers
 from tacit.config import LearnConfig, Sampling
-from tacit.engines.base import Meter, Request, Rollout
-from tacit.engines.draw import _drawn, draw
+from tacit.engines import local
+from tacit.engines.base import Meter, Request, Rollout, _drawn, draw
 from tacit.engines.local import LocalEngine
 from tacit.gradients import Group, policy_loss, prompt_gradients
 from tacit.judges.reward_models import RewardModel
 from tacit.judges.verifiers import Candidate
 from tacit.learning import Learner, Target
-from tacit.model import threads
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.testbed import reward_model_path
@@ -88,7 +87,7 @@ def same(ours: list[list[Rollout]], theirs: list[list[Rollout]]) -> None:
 def thread_count(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
-    threads.use(None)
+    local.use_threads(None)
     try:
         yield
     finally:
@@ -304,16 +303,16 @@ def test_work_is_divided_over_threads_and_errors_are_told() -> None:
         return value
 
     with thread_count(2):
-        assert threads.run([lambda: named(1), lambda: named(2)]) == [1, 2]
-        assert threads.run([torch.get_num_threads] * 2) == threads.run([threads.available] * 2) == [1, 1]
+        assert local.side_by_side([lambda: named(1), lambda: named(2)]) == [1, 2]
+        assert local.side_by_side([torch.get_num_threads] * 2) == local.side_by_side([local.threads] * 2) == [1, 1]
         assert torch.get_num_threads() == 2
         with pytest.raises(ValueError, match="three"):
-            threads.run([lambda: 1, lambda: int("three")])
+            local.side_by_side([lambda: 1, lambda: int("three")])
     with thread_count(1):
-        assert threads.run([threading.get_ident] * 2) == [threading.get_ident()] * 2
-        threads.use(2)
-        assert threads.run([lambda: named(3), lambda: named(4)]) == [3, 4]
-        threads.use(None)
+        assert local.side_by_side([threading.get_ident] * 2) == [threading.get_ident()] * 2
+        local.use_threads(2)
+        assert local.side_by_side([lambda: named(3), lambda: named(4)]) == [3, 4]
+        local.use_threads(None)
 
 
 @pytest.mark.slow

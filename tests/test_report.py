@@ -15,7 +15,7 @@ import pytest
 
 from browser import look
 from tacit.errors import DataError
-from tacit.experiments import files
+from tacit.experiments import run_folder
 from tacit.experiments.report import page
 from tacit.experiments.report import run as report
 from test_comparison_report import ZERO, write
@@ -196,7 +196,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, mo
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(run_folder.os, "fsync", full)
     with pytest.raises(DataError, match="No space left on device"):
         report.write_report(run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

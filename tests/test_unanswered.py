@@ -12,7 +12,7 @@ from commands import ran
 from conftest import Tacit
 from tacit.answers.vote import vote_answers
 from tacit.engines.base import Rollout
-from tacit.experiments.unanswered import HELP, Watch
+from tacit.experiments.scoring import HELP, Watch
 from tacit.responses import Responses
 
 NEVER = r"regex:zzz(\d+)"

@@ -22,9 +22,9 @@ from tacit.agent import Agent
 from tacit.bank.base import Bank
 from tacit.config import RunConfig, Settings
 from tacit.engines.base import Engine
+from tacit.engines.local import cores, use_threads
 from tacit.errors import FingerprintError
 from tacit.judges.verifiers import Verifier
-from tacit.model import threads
 from tacit.model.backbone import Backbone
 from tacit.model.prompts import Template
 from tacit.tasks.base import Task, called, task_named
@@ -48,13 +48,13 @@ def set_threads(settings: Settings, *, products: bool = False) -> int:
         settings: see ``Settings.threads``.
         products: whether all work is in products, so that none is for problems side by side (a server's engine).
     """
-    threads.use(None)
+    use_threads(None)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     elif settings.model.partition(":")[0] == TESTBED:
         torch.set_num_threads(1)
         if not products:
-            threads.use(threads.cores())
+            use_threads(cores())
     return torch.get_num_threads()
 
 

@@ -50,7 +50,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("list", "set", "json"), "tasks.lists"),
         **{"reasoning-gym": "tasks.reasoning_gym", "python": "tasks.code"},
     },
-    "source": {**dict.fromkeys(("testbed", "file", "hub"), "tasks.sources"), "reasoning-gym": "tasks.reasoning_gym"},
+    "source": dict.fromkeys(("testbed", "file", "hub"), "tasks.sources")
+    | {"reasoning-gym": "tasks.reasoning_gym", "families": "tasks.families.source"},
     "reward": dict.fromkeys(("majority", "random", "format"), "rewards"),
     "verifier": {
         "reward-model": "judges.reward_models",
@@ -62,8 +63,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "engine": {"local": "engines.local", "vllm": "engines.vllm.engine", "ray": "cluster.remote"},
     "bank": dict.fromkeys(("sqlite", "postgresql"), "bank"),
     "method": {
-        "zero-shot": "methods.zero_shot",
-        "majority": "methods.majority",
+        **{name: f"methods.{name.replace('-', '_')}" for name in ("zero-shot", "majority")},
         **dict.fromkeys(("best-of-2", "best-of-8"), "methods.best_of"),
         "icl": "methods.icl",
         "icl-reflect": "methods.reflection",

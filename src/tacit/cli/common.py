@@ -170,7 +170,7 @@ def points(value: Mapping[str, Any] | None) -> str:
 def show_summary(summary: Mapping[str, Any]) -> None:
     """The figures of a run as a table on stdout."""
     from tacit.experiments.report.run_figures import LABELS
-    from tacit.experiments.unanswered import HELP, MOST
+    from tacit.experiments.scoring import HELP, MOST
 
     things: list[Any] = []
     if not summary["scored"]:

@@ -59,7 +59,7 @@ def compare(
     from tacit.experiments.compare import compare as run
     from tacit.experiments.report import comparison as comparison_report
     from tacit.experiments.report.cells import Cell
-    from tacit.experiments.unanswered import HELP, MOST
+    from tacit.experiments.scoring import HELP, MOST
 
     began, screen, earlier, told = time.monotonic(), console(), 0, False
 

@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -34,10 +35,9 @@ from tacit.cli.common import (
 from tacit.cli.options import Given, taking
 from tacit.config import RunConfig
 from tacit.errors import ConfigError
-from tacit.experiments.unanswered import MOST, advice, asked, silent
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.live import Live
 
     from tacit.bank import Bank
@@ -107,6 +107,7 @@ def ask(
 def _ask(config: RunConfig, bank: Bank, text: str, *, use_memory: bool, learn: bool) -> dict[str, Any]:
     """What ``tacit ask --json`` prints: the greedy answer that was returned, why, and both ways of answering."""
     from tacit.assembly import assembled
+    from tacit.experiments.scoring import MOST, advice, silent
     from tacit.memory import State
     from tacit.problem import Problem
 
@@ -226,6 +227,8 @@ class Tally:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one row; where no memory was recalled, the memory arm has zero-shot's marks."""
+        from tacit.experiments.scoring import asked
+
         for arm in ARMS:
             cell = row.get(arm) or row["zero_shot"]
             for key in ("correct", "greedy_correct"):
@@ -282,11 +285,14 @@ class Progress:
         self._work_start = self._start
         self._last_line = self._start
         self._told = 0  # problems done when the last line was written
-        self._console = console()
         self._live: Live | None = None
 
+    @cached_property
+    def _console(self) -> Console:
+        return console()
+
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if sys.stderr.isatty():
             from rich.live import Live
 
             # A refresh thread of its own: time goes on while a problem takes long.

@@ -34,10 +34,10 @@ from tacit.config import PARTS, Settings
 from tacit.engines.base import METER, Engine
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.files import completed, write_atomically
+from tacit.experiments.files import completed
 from tacit.experiments.report.cells import Cell
-from tacit.experiments.scoring import Grader, Truths, readable
-from tacit.experiments.unanswered import asked, counted
+from tacit.experiments.run_folder import write_atomically
+from tacit.experiments.scoring import Grader, Truths, asked, counted, readable
 from tacit.judges.verifiers import Verifier
 from tacit.methods.base import Method, Reply, World
 from tacit.problem import Problem

@@ -1,4 +1,4 @@
-"""Files: settings as a user or an earlier version wrote them, and files that appear whole or not at all.
+"""Files of settings, as a user or an earlier version wrote them.
 
 Builds on config.
 """
@@ -6,35 +6,12 @@ Builds on config.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import secrets
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from tacit.config import GONE, LATER, PARTS, require
 from tacit.errors import ConfigError
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Replace ``path`` by ``data``: a reader, or a crash, sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            # Text from models may hold half a surrogate pair.
-            file.write(data if isinstance(data, bytes) else data.encode("utf-8", errors="replace"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Any, indent: int = 1) -> None:
-    """Replace ``path`` by ``value`` as JSON; a value that is no number is an error."""
-    write_atomically(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from tacit.config import RunConfig
 from tacit.errors import ConfigError
 from tacit.experiments.report.run import write_report
 from tacit.experiments.run_folder import Row, RunFolder
-from tacit.experiments.scoring import Grader, readable
-from tacit.experiments.unanswered import Watch
+from tacit.experiments.scoring import Grader, Watch, readable
 from tacit.learning import Learned
 from tacit.problem import Problem
 from tacit.responses import Responses

@@ -16,13 +16,14 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tacit.bank import shown_address
-from tacit.bank.base import Bank
 from tacit.config import RunConfig, changed
 from tacit.errors import ConfigError, DataError
-from tacit.experiments.files import completed, write_atomically
+from tacit.experiments.files import completed
+
+if TYPE_CHECKING:
+    from tacit.bank.base import Bank
 
 Row = dict[str, Any]
 
@@ -147,6 +148,8 @@ class RunFolder:
         if len(rows) < committed and pending and pending[-1]["position"] == committed - 1:
             rows = [row for row in rows if row["position"] < pending[0]["position"]] + pending
         if len(rows) != committed:
+            from tacit.bank import shown_address  # which reports do without
+
             raise ConfigError(
                 f"{self.path} has {len(rows)} finished problems but the bank {shown_address(bank.url)} knows of "
                 f"{committed}; continue with the bank that this run wrote to, or choose another --out"
@@ -205,3 +208,26 @@ def _complete_lines(path: Path) -> Iterator[Row]:
             if not isinstance(row, dict) or not isinstance(row.get("position"), int):
                 raise ConfigError(f"{path} holds a line that is no result of a run; choose another --out")
             yield row
+
+
+# -- files that appear whole or not at all ---------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Replace ``path`` by ``data``: a reader, or a crash, sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            # Text from models may hold half a surrogate pair.
+            file.write(data if isinstance(data, bytes) else data.encode("utf-8", errors="replace"))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any, indent: int = 1) -> None:
+    """Replace ``path`` by ``value`` as JSON; a value that is no number is an error."""
+    write_atomically(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")

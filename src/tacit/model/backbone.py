@@ -116,9 +116,11 @@ class Backbone:
         if dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         target = parse_device(device)
-        from tacit.testbed import shipped
+        directory = None
+        if name.partition(":")[0] == "testbed":
+            from tacit.testbed import shipped
 
-        directory = shipped(name)
+            directory = shipped(name)
         if directory is not None:
             template = template or Template(instruction="")
         else:

@@ -1,6 +1,6 @@
 """An engine on other machines: vLLM servers that are sent prompt embeddings.
 
-Builds on backbone, the engine protocol, draw, rules, wire and pool. The model is also here, for embeddings, learning
+Builds on backbone, the engine protocol, wire and pool. The model is also here, for embeddings, learning
 and keys; the servers do the sampling. A memory is only another prompt, so nothing has to be synchronised: a server is
 started once and never told of what is learned.
 
@@ -24,8 +24,7 @@ from typing import Any, TypeVar
 import torch
 
 from tacit.config import Settings
-from tacit.engines.base import METER, Engine, Request, Rollout, check
-from tacit.engines.draw import greeting
+from tacit.engines.base import METER, Engine, Request, Rollout, check, greeting
 from tacit.engines.vllm.pool import Pool, Server, address
 from tacit.engines.vllm.session import VLLMSession
 from tacit.engines.vllm.wire import ARGUMENTS, MOST_ALTERNATIVES, Growing, body, pieces, prompt, rescored, whole

@@ -1,6 +1,6 @@
 """What goes to a vLLM server and what comes back: requests as JSON, choices as tokens, and log-probs made right.
 
-Builds on backbone, draw, rules and the engine protocol. Prompts with a soft prompt travel as embeddings, others as
+Builds on backbone, batches and the engine protocol. Prompts with a soft prompt travel as embeddings, others as
 token ids. Where a rollout ends, and what its text is, is decided here and not by the server: it is told which tokens
 end a rollout, and nothing of stop strings.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from tacit.engines.base import Alternatives, Request, Rollout, ended, length_of
-from tacit.engines.draw import scores
+from tacit.engines.batches import scores
 from tacit.errors import EngineError
 from tacit.model.backbone import Backbone, prefill, prompt_embeddings
 

@@ -15,7 +15,7 @@ from tacit.answers.vote import vote_answers
 from tacit.experiments.report import figures
 from tacit.experiments.report.cells import Result, Stream, kind
 from tacit.experiments.report.figures import Figures, Floats, Interval, Row
-from tacit.experiments.unanswered import asked, counted
+from tacit.experiments.scoring import asked, counted
 
 PARTS = 5
 """Parts of the stream whose accuracy is told."""

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from tacit.errors import DataError
-from tacit.experiments.files import write_atomically, write_json
+from tacit.experiments.run_folder import write_atomically, write_json
 
 MISSING = "–"
 SHOWN_TEXT = 1200

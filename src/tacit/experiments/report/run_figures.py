@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from tacit.experiments.report import figures
 from tacit.experiments.report.figures import Figures, Floats, Row
-from tacit.experiments.unanswered import asked, counted
+from tacit.experiments.scoring import asked, counted
 
 RESAMPLES = 10_000
 TACIT = ("memory", "routed")
