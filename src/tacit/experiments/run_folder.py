@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tacit.config import RunConfig, changed
+from tacit.config import RunConfig, filled
 from tacit.errors import ConfigError, DataError
-from tacit.experiments.files import completed
+from tacit.experiments.files import changed, completed
 
 if TYPE_CHECKING:
     from tacit.bank.base import Bank
@@ -49,6 +49,16 @@ def begun(config: RunConfig) -> RunConfig:
     known = {part.name for part in dataclasses.fields(config)} - FREE | ({"plugins"} if not config.plugins else set())
     taken = {name: value for name, value in held.items() if name in known and "***" not in str(value)}
     return changed(config, taken, str(Path(config.out) / "run.json"))
+
+
+def as_begun(config: RunConfig) -> RunConfig:
+    """A run's settings; what nobody says and the model decides is what it was begun with, if its folder is there."""
+    try:
+        held = json.loads((Path(config.out) / "run.json").read_text())
+        sampling, learn = filled(config.sampling, held["sampling"]), filled(config.learn, held["learn"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return config  # there is none, or opening the folder will say what is wrong with it
+    return dataclasses.replace(config, sampling=sampling, learn=learn)
 
 
 class RunFolder:
@@ -133,6 +143,10 @@ class RunFolder:
                 "engine of its kind (docs/scale.md) or choose another --out"
             )
         self.settings = {**self.settings, name: value}
+
+    def fit(self, settings: dict[str, Any]) -> None:
+        """Record what nobody had said and the model decides, before ``resume``."""
+        self.settings = {**self.settings, **settings}
 
     # -- windows ------------------------------------------------------------------------------------------------
 

@@ -20,9 +20,9 @@ from tacit.agent import Agent
 from tacit.assembly import set_threads
 from tacit.config import RunConfig
 from tacit.errors import ConfigError, DataError
-from tacit.experiments.files import write_json
 from tacit.experiments.report.figures import Figures, mean_interval
 from tacit.experiments.report.study_tables import publish_study
+from tacit.experiments.run_folder import write_json
 from tacit.experiments.scoring import Grader, readable
 from tacit.experiments.studies.trials import Tell, scratch_agent
 from tacit.problem import Problem
