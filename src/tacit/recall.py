@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
+
 from tacit import registry
 from tacit.bank.base import Bank, Hit
 from tacit.config import RecallConfig
