@@ -328,7 +328,7 @@ class RunConfig(Settings):
         window: Problems answered before their memories are learned together and become available. 1 is the strict
             protocol of the paper.
         namespace: Whose memories; nothing crosses namespaces.
-        baselines: Controls run beside: icl, majority, random, verified; or none.
+        baselines: Controls run beside: icl, majority, random, verified, vote; or none.
     """
 
     data: str = "testbed"
@@ -347,7 +347,7 @@ class RunConfig(Settings):
         require(self.window >= 1, f"window is {self.window}; it must be at least 1")
         require(self.seed >= 0, f"seed is {self.seed}; it must be 0 or more")
         for name in self.baselines:
-            _one_of("baseline", name, ("icl", "random", "majority", "verified"))
+            _one_of("baseline", name, ("icl", "random", "majority", "verified", "vote"))
 
     def settings(self) -> dict[str, Any]:
         """As JSON-ready values, for run.json, which people pass on: without a password in the bank's address."""

@@ -151,7 +151,7 @@ def finished(cell: Cell, config: CompareConfig, out: Path) -> dict[str, Any] | N
     try:
         record: dict[str, Any] = json.loads(file.read_text())
         held = completed(record["settings"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigError(f"{file} is damaged; delete its folder and run again") from None
     wanted = config.settings(cell.label)
     changed = sorted(name for name in {*held, *wanted} if held.get(name) != wanted.get(name))

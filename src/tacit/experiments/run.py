@@ -172,7 +172,7 @@ def _row(position: int, grader: Grader, outcome: _Outcome, seconds: float) -> Ro
         said = outcome.beside.get(name)
         if said is None:
             return None
-        if name == "majority":
+        if name in ("majority", "vote"):
             return grader.majority(said.answers, tokens=said.tokens)
         return grader.arm(said.answers, said.greedy_answer, tokens=said.tokens, **said.notes)
 
@@ -194,7 +194,7 @@ def _row(position: int, grader: Grader, outcome: _Outcome, seconds: float) -> Ro
         if one.hit is None or one.memory is None
         else arm(one.memory, memory_id=one.hit.memory_id, similarity=one.hit.similarity, source=one.hit.problem_id),
         "routed": routed,
-        **{name: beside(name) for name in BESIDE},
+        **{name: beside(name) for name in (*BESIDE, *({"vote"} & outcome.beside.keys()))},
         "learned": None
         if result.memory is None
         else {
