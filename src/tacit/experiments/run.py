@@ -68,7 +68,8 @@ def run(
     with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:
         with assembled(config, bank) as agent:
             folder.settle("draws", agent.engine.draws)
-            if config != (config := replace(config, sampling=agent.sampling, learn=agent.learning)):
+            parts = {"sampling": agent.sampling, "learn": agent.learning, "recall": agent.recalling}
+            if config != (config := replace(config, **parts)):
                 folder.fit(config.settings())
                 if tell:
                     tell(said(agent.backbone, agent.sampling, agent.learning))
