@@ -9,7 +9,7 @@ from __future__ import annotations
 from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.testbed.real import smollm2
 
-DATA = "families:capitals@2,opposites@1,past@2,plurals@2"
+DATA = "families:capitals@3,opposites@1,past@1,plurals@2"
 """Kinds in which a vote of the model's samples is ahead of a sample."""
 
 
