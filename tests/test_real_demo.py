@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tacit.answers.vote import vote_answers
 
 from conftest import Tacit
-from tacit.answers.vote import vote_answers
 from tacit.config import LearnConfig, RunConfig, Sampling
 from tacit.experiments import real
 from tacit.experiments import run as runner

@@ -12,7 +12,6 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ from tacit.cli.common import (
     Interrupted,
     JsonOption,
     console,
+    counted,
     emit,
     emit_json,
     one_line,
@@ -102,11 +102,8 @@ def ask(
     config = given.settings(RunConfig(), bank=bank)
     with opened_bank(bank, create=learn) as opened:
         from tacit.assembly import as_bound
-        from tacit.problem import Problem
-        from tacit.tasks.sources import fitting
 
         config = given.settings(as_bound(config, opened, [config.namespace]))
-        config = replace(config, task=config.task or fitting([Problem("ask", text)]))
         facts = _ask(config, opened, text, use_memory=memory, learn=learn)
     if json:
         emit_json(facts)
@@ -271,7 +268,7 @@ class Tally:
     def memories(self) -> str:
         """How many memories in which states, in words."""
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
-        return f"{self.states.total()} memories{f' ({states})' if states else ''}"
+        return f"{counted(self.states.total(), 'memory', 'memories')}{f' ({states})' if states else ''}"
 
 
 class Progress:

@@ -39,8 +39,8 @@ LABELS = {
     "verified": "verifier alone (control)",
     "routed": "routed (Tacit)",
     "zero_shot_majority": "vote of zero-shot samples",
-    "vote": "vote of as many samples as routing sees",
-    "majority": "majority vote, equal compute",
+    "vote": "vote of as many as routing sees",
+    "majority": "vote at equal compute",
     "routed_majority": "vote of routed samples",
 }
 """What arms are called, in the order of the table: answers first, then votes."""
