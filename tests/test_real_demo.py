@@ -67,7 +67,7 @@ def test_the_command_takes_the_real_weights(cli: Tacit, monkeypatch: pytest.Monk
 def test_the_stream_is_long_enough_and_of_enough_kinds() -> None:
     config = real.demonstration("any")
     found = load(config.data, limit=config.limit)
-    assert len(found) >= 40 and found.task == config.task == "number"
+    assert len(found) >= 40 and found.task == config.task == "text"
     assert len({problem.family for problem in found}) >= 4
     assert config.verifier == "vote" and config.reward_model is None and config.learn.label != "verified"
     assert {*config.baselines} == {"icl", "random", "vote"}
