@@ -37,7 +37,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 UNSAID: Any = None
 """Of a setting whose value hangs on the model: nobody has said it (model/presets.py says what fits)."""
 
-TESTBED: dict[str, Any] = {"lr": 0.02, "init": "gaussian", "temperature": 1.0, "max_tokens": 64}
+TESTBED: dict[str, Any] = {"lr": 0.02, "init": "gaussian", "temperature": 1.0, "max_tokens": 64, "key": "last"}
 """What holds for the testbed where nobody says it: the defaults of all models before they had their own."""
 
 S = TypeVar("S")
@@ -222,21 +222,26 @@ class RecallConfig:
     """How memories are found.
 
     Attributes:
-        key: What similarity is measured on. "last" (hidden state of the middle layer where the answer begins; "last:L"
-            of layer L), "input" (mean input embedding), "hidden" or "hidden:L" (mean hidden state over the problem) or
-            "kv" (key and value activations of every layer). The paper has "input" and "kv".
+        key: What similarity is measured on; unsaid, what fits the model. "relative" or "relative:L" (mean hidden state
+            over the problem, relative to questions about everything), "last" or "last:L" (hidden state of a middle
+            layer where the answer begins), "hidden" or "hidden:L" (mean hidden state), "input" (mean input embedding)
+            or "kv" (key and value activations of every layer). The paper has "input" and "kv".
         floor: Least similarity of a recall. The cosine; below it the problem is answered without a memory.
     """
 
-    key: str = _of("key", "last")
+    key: str = _of("key", UNSAID)
     floor: float = 0.5
 
     def __post_init__(self) -> None:
-        kind, _, layer = self.key.partition(":")
+        kind, _, layer = (self.key or TESTBED["key"]).partition(":")
         registry.known("key", kind)
         require(
-            not layer or (kind not in ("input", "kv") and (kind not in ("hidden", "last") or layer.isdigit())),
-            f"key is {self.key!r}; only hidden and last take a layer, as in last:12",
+            not layer or layer.isdigit() or kind not in ("relative", "hidden", "last", "input", "kv"),
+            f"key is {self.key!r}; a layer is a number, as in {kind}:12",
+        )
+        require(
+            not layer or kind not in ("input", "kv"),
+            f"key is {self.key!r}; only relative, hidden and last take a layer, as in last:12",
         )
         require(-1 <= self.floor <= 1, f"floor is {self.floor}; a cosine similarity lies between -1 and 1")
 
@@ -324,7 +329,7 @@ class RunConfig(Settings):
         window: Problems answered before their memories are learned together and become available. 1 is the strict
             protocol of the paper.
         namespace: Whose memories; nothing crosses namespaces.
-        baselines: Controls run beside: icl, majority, random, verified; or none.
+        baselines: Controls run beside: icl, majority, random, verified, vote; or none.
     """
 
     data: str = "testbed"
@@ -344,7 +349,7 @@ class RunConfig(Settings):
         require(self.window >= 1, f"window is {self.window}; it must be at least 1")
         require(self.seed >= 0, f"seed is {self.seed}; it must be 0 or more")
         for name in self.baselines:
-            _one_of("baseline", name, ("icl", "random", "majority", "verified"))
+            _one_of("baseline", name, ("icl", "random", "majority", "verified", "vote"))
 
     def settings(self) -> dict[str, Any]:
         """As JSON-ready values, for run.json, which people pass on: without a password in the bank's address."""

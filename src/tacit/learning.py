@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from tacit import registry
-from tacit.answers.vote import Vote, vote_by
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.gradients import Group, advantages, cap, descend, prompt_gradients
@@ -33,7 +32,7 @@ from tacit.problem import Problem
 from tacit.registry import register
 from tacit.rewards import Attempts
 from tacit.seeds import derive, generator
-from tacit.tasks.base import Task
+from tacit.tasks.base import Task, Vote
 from tacit.tasks.maths import MATHS
 
 
@@ -226,7 +225,7 @@ class Learner:
         [rollouts] = drawn
         task = self.task.on(self.task.shown(memory.target.problem.text, len(memory.steps)))
         answers = [task.extract(rollout.text) for rollout in rollouts]
-        vote = vote_by(task, answers)
+        vote = task.vote(answers)
         weak = None
         if self.config.label == "renewed":
             weak = self.gate(vote)

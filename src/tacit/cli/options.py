@@ -43,6 +43,7 @@ NAMED = {
     "plugins": "FILE.py",
     "fields": "ROLE=NAME",
     "host": "ADDRESS",
+    "allow_origin": "ORIGIN",
     "seeds": "0,1,2",
 }
 """What a value looks like, by type, and by name where that says more."""

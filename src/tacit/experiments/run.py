@@ -68,7 +68,8 @@ def run(
     with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:
         with assembled(config, bank) as agent:
             folder.settle("draws", agent.engine.draws)
-            if config != (config := replace(config, sampling=agent.sampling, learn=agent.learning)):
+            parts = {"sampling": agent.sampling, "learn": agent.learning, "recall": agent.recalling}
+            if config != (config := replace(config, **parts)):
                 folder.fit(config.settings())
                 if tell:
                     tell(said(agent.backbone, agent.sampling, agent.learning))
@@ -181,7 +182,7 @@ def _row(position: int, grader: Grader, outcome: _Outcome, seconds: float) -> Ro
         said = outcome.beside.get(name)
         if said is None:
             return None
-        if name == "majority":
+        if name in ("majority", "vote"):
             return grader.majority(said.answers, tokens=said.tokens)
         return grader.arm(said.answers, said.greedy_answer, tokens=said.tokens, **said.notes)
 
@@ -203,7 +204,7 @@ def _row(position: int, grader: Grader, outcome: _Outcome, seconds: float) -> Ro
         if one.hit is None or one.memory is None
         else arm(one.memory, memory_id=one.hit.memory_id, similarity=one.hit.similarity, source=one.hit.problem_id),
         "routed": routed,
-        **{name: beside(name) for name in BESIDE},
+        **{name: beside(name) for name in (*BESIDE, *({"vote"} & outcome.beside.keys()))},
         "learned": None
         if result.memory is None
         else {

@@ -23,7 +23,7 @@ from tacit.engines.shared import SharedEngine
 from tacit.judges.verifiers import Verifier
 from tacit.model import presets
 from tacit.recall import Recall
-from tacit.server.keys import OPEN_NAMESPACE, ApiKey, KeyStore, served
+from tacit.server.keys import OPEN_KEY, OPEN_NAMESPACE, ApiKey, KeyStore, served
 from tacit.server.learner.jobs import JobQueue
 from tacit.server.learner.process import PATIENCE, LearnerProcess
 from tacit.server.live.feed import Feed
@@ -105,4 +105,4 @@ class Service:
 
 def open_key() -> ApiKey:
     """What a server without keys takes every caller for: it listens on loopback only, and its user owns all of it."""
-    return ApiKey("open", "open", OPEN_NAMESPACE, frozenset({"ask", "learn", "admin"}), 2**31 - 1, 0.0, None)
+    return ApiKey(OPEN_KEY, "open", OPEN_NAMESPACE, frozenset({"ask", "learn", "admin"}), 2**31 - 1, 0.0, None)
