@@ -104,3 +104,21 @@ def test_several_samples_are_routed_one_by_one_and_streamed_alike(service: Servi
             for choice in json.loads(line[6:])["choices"]:
                 pieces[choice["index"]] += choice["delta"].get("content") or ""
     assert pieces == contents(whole)
+
+
+def test_an_answer_is_looked_for_in_all_of_the_turn_also_in_what_the_client_began(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    kind = type(service.task.on(PROBLEM.text))
+    extract = kind.extract
+
+    def watched(self: Any, response: str) -> str | None:
+        seen.append(response)
+        return extract(self, response)
+
+    monkeypatch.setattr(kind, "extract", watched)
+    user = {"role": "user", "content": PROBLEM.text}
+    answer = ask(service, messages=[user, {"role": "assistant", "content": "Answer: 4"}])
+    assert answer["tacit"]["memory"] and seen and all(text.startswith("Answer: 4") for text in seen)
+    assert not contents(answer)[0].startswith("Answer")

@@ -117,7 +117,7 @@ class SQLBank(Listing):
             self._raise_revision(connection)
             connection.execute(insert(table).values(namespace=namespace, fingerprint=fingerprint, model=model or ""))
             return
-        refuse_other(namespace, row.fingerprint, fingerprint, self._where)
+        refuse_other(namespace, row.fingerprint, fingerprint, self._where, row.model)
         if model is not None and model != row.model:
             self._raise_revision(connection)
             connection.execute(update(table).where(table.c.namespace == namespace).values(model=model))

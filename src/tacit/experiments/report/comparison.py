@@ -95,6 +95,7 @@ def _page(
     return render(
         "comparison.html.jinja",
         models=", ".join(map(str, models)),
+        tasks=list(dict.fromkeys(task for one in results if (task := one.record["settings"].get("task")))),
         streams=held.names,
         seeds=sorted({result.seed for result in results}),
         methods=len(held.methods),

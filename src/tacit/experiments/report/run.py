@@ -16,7 +16,7 @@ from tacit.experiments.report.figures import Figures
 from tacit.experiments.report.page import publish, render
 from tacit.experiments.report.run_figures import LABELS, summarise
 from tacit.experiments.report.run_plots import draw_all
-from tacit.experiments.unanswered import HELP, MOST
+from tacit.experiments.scoring import HELP, MOST
 
 SHOWN_PROBLEMS = 300
 """Most problems listed on the page; results.jsonl has all."""

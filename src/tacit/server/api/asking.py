@@ -28,7 +28,7 @@ from tacit.server.api.errors import forbidden, invalid, not_found
 from tacit.server.api.rights import present
 from tacit.server.api.schemas import MOST_CHOICES, ChatRequest, CompletionRequest
 from tacit.server.api.streaming import DONE, event, merged, sent, unless_gone
-from tacit.server.api.text import Detokeniser
+from tacit.server.api.text import Detokeniser, bytes_of
 from tacit.server.keys import ApiKey
 from tacit.server.live import evidence
 from tacit.server.live.answering import Answering, Plan
@@ -159,7 +159,7 @@ class Exchange(ABC):
         yield DONE
 
     async def plan(
-        self, ids: Tensor, implied: str, *, context: int, top: int, wanted: int | None, memory: bool
+        self, ids: Tensor, implied: str, *, context: int, top: int, wanted: int | None, memory: bool, begun: str = ""
     ) -> None:
         """Add the answering of one prompt.
 
@@ -170,6 +170,7 @@ class Exchange(ABC):
             top: alternatives beside each token.
             wanted: most new tokens, None for the default.
             memory: False for the plain model.
+            begun: what the answer has already: answers are found in all of it.
 
         Raises:
             Refused: the key may not ask, the named problem cannot be read, or prompt and answer do not fit.
@@ -195,13 +196,16 @@ class Exchange(ABC):
             tuple(derive(seed, "serve", index) for index in range(self.n)) if temperature > 0 else (),
             self.stops,
             top=top,
+            top_k=max(0, body.top_k or 0),  # -1 for all tokens is vLLM's way to say it
+            min_p=body.min_p or 0.0,
         )
         choice = options.memory if memory and problem.strip() else "off"
         room = context - len(ids) - asked.max_tokens
         verify = options.route == "verify"
+        read = (lambda one: begun + self.text().whole(one.token_ids)) if begun else None
         stops, most, seeded = service.backbone.stop, self._room(context, ids, None), body.seed is not None
         own_way = own is not None and asked_own_way(asked, own, stops, most, config.sampling, seeded=seeded)
-        plan = Plan(asked, self.caller.namespace, problem, room, choice, verify, own_way)
+        plan = Plan(asked, self.caller.namespace, problem, room, choice, verify, own_way and not begun, read)
         self.answerings.append(Answering(service, plan))
 
     def _room(self, context: int, ids: Tensor, wanted: int | None) -> int:
@@ -226,6 +230,10 @@ class Exchange(ABC):
     def text_of(self, token_id: int) -> str:
         """A token, as it is listed."""
         return str(self.service.backbone.tokenizer.decode([token_id]))
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes of a token, which may be a part of a character."""
+        return bytes_of(self.service.backbone.tokenizer, token_id, self.text_of(token_id))
 
     async def _settle(self) -> dict[str, Any]:
         """Count what routing made of the memories, submit what may be learned, tell the feed, and report.

@@ -8,7 +8,7 @@ chosen is passed on when both are there. Either way the caller sees one stream o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -40,6 +40,7 @@ class Plan:
         memory: "auto", "off" or an id.
         verify: compare with the plain answer.
         own_way: it is asked as the server itself would ask, so that what comes of it is evidence.
+        read: the text that a rollout is a part of, where the request began it; None where it is the rollout's own.
     """
 
     asked: Request
@@ -49,6 +50,7 @@ class Plan:
     memory: str
     verify: bool
     own_way: bool = False
+    read: Callable[[Rollout], str] | None = None
 
 
 @dataclass
@@ -115,6 +117,8 @@ class Answering:
         rollouts = await asyncio.gather(*[self._whole(request) for request in asked])
         zero, memory = rollouts[:2]
         task = self.service.task.on(self.plan.problem)
+        if (read := self.plan.read) is not None:
+            rollouts = [[replace(one, text=read(one)) for one in arm] for arm in rollouts]
         answers = [[task.extract(rollout.text) for rollout in arm] for arm in rollouts]
         voters = answers[2:] or answers[:2]
         arms = [candidates(*arm, task) for arm in zip(rollouts[:2], answers[:2], voters, strict=True)]
@@ -139,8 +143,9 @@ class Answering:
         seeds = tuple(derive(config.seed, self.plan.problem, "votes", number) for number in range(config.votes))
         sampling = config.sampling
         return replace(
-            asked, n=config.votes, temperature=sampling.temperature, top_p=sampling.top_p, seeds=seeds, top=0
-        )
+            asked, n=config.votes, temperature=sampling.temperature, top_p=sampling.top_p, seeds=seeds, top=0,
+            top_k=0, min_p=0.0,
+        )  # fmt: skip
 
     async def _whole(self, request: Request) -> list[Rollout]:
         found: dict[int, Rollout] = {}
