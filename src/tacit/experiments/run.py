@@ -68,7 +68,7 @@ def run(
     with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:
         with assembled(config, bank) as agent:
             folder.settle("draws", agent.engine.draws)
-            parts = {"sampling": agent.sampling, "learn": agent.learning, "recall": agent.recalling}
+            parts: dict[str, Any] = {"sampling": agent.sampling, "learn": agent.learning, "recall": agent.recalling}
             if config != (config := replace(config, **parts)):
                 folder.fit(config.settings())
                 if tell:
