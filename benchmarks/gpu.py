@@ -29,7 +29,6 @@ import torch
 from common import machine, parser, table, write
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tacit.answers.vote import vote_answers
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
@@ -37,6 +36,7 @@ from tacit.gradients import Group, passes, policy_loss
 from tacit.learning import Learner, Target
 from tacit.model.backbone import Backbone, Template
 from tacit.problem import Problem
+from tacit.tasks.maths import MATHS
 from tacit.testbed.tokenizer import build
 
 TOKENS, STEPS, ROLLOUTS, RATE = 20, 10, 8, 0.02
@@ -183,7 +183,7 @@ def learn(backbone: Backbone, problems: list[str], new: int, steps: int, meter: 
     config = LearnConfig(tokens=TOKENS, steps=steps, rollouts=ROLLOUTS, lr=RATE, batch=len(problems), reward="random")
     learner = Learner(backbone, LocalEngine(backbone), config, Sampling(max_tokens=new), seed=0)
     tasks = [
-        Target(Problem(id=str(number), text=text), vote_answers(["1"] * 8), label="1")
+        Target(Problem(id=str(number), text=text), MATHS.vote(["1"] * 8), label="1")
         for number, text in enumerate(problems)
     ]
     seconds, peak = meter.time(lambda: learner.learn(tasks))

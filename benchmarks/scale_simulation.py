@@ -31,7 +31,6 @@ import torch
 from common import machine, parser, table, write
 
 from tacit.agent import Agent
-from tacit.answers.vote import vote_answers
 from tacit.assembly import agent_for
 from tacit.bank import open_bank
 from tacit.cluster.connection import Cluster
@@ -42,6 +41,7 @@ from tacit.engines.base import Request, Rollout
 from tacit.learning import Learned, Target
 from tacit.problem import Problem
 from tacit.tasks import sources
+from tacit.tasks.maths import MATHS
 
 ROLLOUTS, TASKS = (9, 18, 36, 72, 144), (1, 2, 4, 8, 16)
 """Sizes of batches whose seconds are measured."""
@@ -202,7 +202,7 @@ def unit_costs(config: RunConfig, texts: Sequence[str], barrier: Any, answers: A
         drawn = agent.responder.generate(_requests(agent, texts, asked, len(texts)), problems)
         votes = [response.vote for response in drawn]
         tasks = [
-            Target(problem, vote_answers([vote.answer] * 8), label=vote.answer)
+            Target(problem, MATHS.vote([vote.answer] * 8), label=vote.answer)
             for problem, vote in zip(problems, votes, strict=True)
             if vote.answer is not None
         ]

@@ -31,7 +31,8 @@ from typing import Any
 import httpx
 from common import machine, parser, pyplot, table, write
 
-from tacit.answers.vote import equivalent, extract
+from tacit.answers.equivalence import equivalent
+from tacit.answers.extraction import extract
 from tacit.problem import Problem
 from tacit.tasks import sources as problems
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tacit.answers.equivalence import decide, equivalent
+from tacit.answers.equivalence import decide, equivalent, group
 from tacit.answers.normalisation import normalise
-from tacit.answers.vote import group, vote_answers
+from tacit.tasks.maths import MATHS
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "answers.jsonl"
 
@@ -189,7 +189,7 @@ def test_joined_figures_cost_no_worker() -> None:
 
 
 def test_ranges_do_not_vote_for_each_other() -> None:
-    result = vote_answers(["10-20", "30-40", "-10", "10 to 20", "50-60", None])
+    result = MATHS.vote(["10-20", "30-40", "-10", "10 to 20", "50-60", None])
     assert (result.votes, result.lead) == (2, 1)
     assert result.agrees == (True, False, False, True, False, False)
 
@@ -207,5 +207,5 @@ def test_a_choice_with_its_text_joins_its_letter_or_its_text() -> None:
 
 
 def test_words_and_figures_vote_together() -> None:
-    result = vote_answers(["forty-two", "42", "٤٢", "４２", "42.0", "24"])
+    result = MATHS.vote(["forty-two", "42", "٤٢", "４２", "42.0", "24"])
     assert (result.votes, result.lead) == (5, 4)

@@ -46,7 +46,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture(params=["reward-model", "vote", "logprob", "none"])
 def service(request: pytest.FixtureRequest, learned: tuple[Path, str]) -> Iterator[Service]:
-    made = Service(ServeConfig(bank=str(learned[0]), learner=False, verifier=request.param, votes=VOTES))
+    own = Sampling(max_tokens=NEW)
+    made = Service(ServeConfig(bank=str(learned[0]), learner=False, verifier=request.param, votes=VOTES, sampling=own))
     yield made
     made.close()
 
@@ -67,6 +68,7 @@ def contents(answer: Any) -> list[str]:
 
 
 def test_the_answer_is_one_of_the_two_and_all_rollouts_are_counted(service: Service, learned: tuple[Path, str]) -> None:
+    service.bank.mark(OPEN_NAMESPACE, f"evidence:{learned[1]}", "{}")  # of another verifier's turn
     before = service.bank.info(learned[1], OPEN_NAMESPACE)
     routed = ask(service)
     after = service.bank.info(learned[1], OPEN_NAMESPACE)

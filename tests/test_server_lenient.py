@@ -1,4 +1,4 @@
-"""Requests that are a little off: HEAD, slashes, pages of other origins, bodies of another kind; all told what to do."""
+"""Requests that are a little off: HEAD, slashes, pages of other origins, bodies of another kind; told what to do."""
 
 from __future__ import annotations
 

@@ -23,9 +23,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from tacit import registry
-from tacit.config import PARTS, changed
 from tacit.errors import ConfigError
-from tacit.experiments.files import read_toml
+from tacit.experiments.files import PARTS, changed, read_toml
 
 S = TypeVar("S")
 

@@ -100,9 +100,12 @@ def prompt_ids(backbone: Backbone, prompt: str | list[int], context: int) -> Ten
     return torch.tensor(prompt, dtype=torch.int64)
 
 
-def searchable(backbone: Backbone, problem: str, context: int) -> bool:
-    """Whether a problem can be read as a whole, which is how memories are found and learned."""
-    return len(problem) <= _most_characters(backbone, context) and len(backbone.encode(problem)) <= context
+def searchable(backbone: Backbone, problem: str, context: int) -> Tensor | None:
+    """The prompt of a problem, if it can be read as a whole, which is how memories are found and learned."""
+    if len(problem) > _most_characters(backbone, context):
+        return None
+    ids = backbone.encode(problem)
+    return ids if len(ids) <= context else None
 
 
 def new_tokens(context: int, length: int, wanted: int | None, default: int, kept_free: int) -> int:

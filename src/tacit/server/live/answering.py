@@ -39,6 +39,7 @@ class Plan:
         room: positions that a soft prompt may take beside prompt and answer.
         memory: "auto", "off" or an id.
         verify: compare with the plain answer.
+        own_way: it is asked as the server itself would ask, so that what comes of it is evidence.
         read: the text that a rollout is a part of, where the request began it; None where it is the rollout's own.
     """
 
@@ -48,6 +49,7 @@ class Plan:
     room: int
     memory: str
     verify: bool
+    own_way: bool = False
     read: Callable[[Rollout], str] | None = None
 
 
@@ -60,6 +62,8 @@ class Answering:
         routes: per choice, known when its first token is passed on.
         generated: tokens of every rollout made for this request, whichever was returned.
         soft_prompt: of the recalled memory, float32 [K, d].
+        origin: id of the key that the memory came from, as its provenance has it.
+        telling: whether the first choice's route is evidence of the memory.
     """
 
     service: Service
@@ -68,6 +72,8 @@ class Answering:
     routes: dict[int, Route] = field(default_factory=dict)
     generated: int = 0
     soft_prompt: Tensor | None = None
+    origin: object = None
+    telling: bool = False
     _why: Route = OFF
 
     async def recall(self) -> None:
@@ -78,6 +84,7 @@ class Answering:
         self._why = NO_MEMORY if found is None else NO_ROOM
         if found is not None and len(found[1].prompt) <= self.plan.room:
             self.hit, self.soft_prompt, self._why = found[0], torch.tensor(found[1].prompt), ALONE
+            self.origin = found[1].provenance.get("key")
 
     def _found(self) -> tuple[Hit, Memory] | None:
         plan = self.plan
@@ -118,6 +125,8 @@ class Answering:
         pairs = list(zip(*arms, strict=True))
         verifier = self.service.verifier
         routes = await self.service.computing(lambda: route(self.plan.problem, pairs, verifier, task))
+        spoke = any(one.answer is not None for one in pairs[0])
+        self.telling = self.plan.own_way and self.plan.memory == "auto" and spoke
         for index, decided in enumerate(routes):
             self.routes[index] = decided
             chosen = (memory if decided.takes_memory else zero)[index]
