@@ -128,12 +128,12 @@ class ResponsesRequest(Strict):
         for place, item in enumerate(given if isinstance(given, list) else ()):
             kind = item.get("type", "message") if isinstance(item, dict) else None
             if isinstance(kind, str) and kind != "message":
-                raise fault(f"item {place} is of type {ascii(kind[:40])}; this server takes messages of text alone")
+                raise fault(f"item {place} is of type {kind[:40]!a}; this server takes messages of text alone")
             content = item.get("content") if isinstance(item, dict) else None
             for part in content if isinstance(content, list) else ():
                 kind = part.get("type") if isinstance(part, dict) else None
                 if isinstance(kind, str) and kind not in ("input_text", "output_text", "text"):
-                    raise fault(f"item {place} has a part of type {ascii(kind[:40])}; this model reads text alone")
+                    raise fault(f"item {place} has a part of type {kind[:40]!a}; this model reads text alone")
         return given
 
     def as_chat(self) -> ChatRequest:
