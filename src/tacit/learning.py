@@ -27,6 +27,7 @@ from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.gradients import Group, advantages, cap, descend, prompt_gradients
 from tacit.model.backbone import Backbone
+from tacit.model.presets import fitted
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.rewards import Attempts
@@ -114,6 +115,7 @@ class Learner:
         seed: int,
         task: Task = MATHS,
     ) -> None:
+        config, sampling = fitted(config, backbone), fitted(sampling, backbone)
         self.backbone, self.engine, self.config, self.sampling = backbone, engine, config, sampling
         self.seed, self.task = seed, task
         self.reward, self.start = registry.get("reward", config.reward), registry.get("start", config.init)

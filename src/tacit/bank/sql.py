@@ -25,7 +25,7 @@ import safetensors.numpy
 from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, insert, select, update
 
 from tacit.bank import schema
-from tacit.bank.base import Hit, Query, StateChange
+from tacit.bank.base import MARKS_OF_MEMORIES, Hit, Query, StateChange
 from tacit.bank.listing import COUNTERS, Listing
 from tacit.bank.portable import read_tensors
 from tacit.bank.search.matrices import Matrices, dimension, refuse_other
@@ -202,6 +202,9 @@ class SQLBank(Listing):
             connection.execute(
                 insert(schema.deletions).values(revision=revision, namespace=namespace, position=position)
             )
+            names = [f"{kind}:{id}" for kind in MARKS_OF_MEMORIES]  # one that is learned again begins anew
+            marks = schema.marks.c
+            connection.execute(delete(schema.marks).where(marks.namespace == namespace, marks.name.in_(names)))
 
     def mark(self, namespace: str, name: str, value: str) -> None:
         """See ``Bank.mark``."""

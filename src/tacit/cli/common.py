@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import sys
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -41,7 +42,13 @@ BankOption = Annotated[
     ),
 ]
 NamespaceOption = Annotated[
-    str, typer.Option("--namespace", metavar="NAME", help="Whose memories; nothing crosses namespaces.")
+    str,
+    typer.Option(
+        "--namespace",
+        metavar="NAME",
+        help="Whose memories; nothing crosses namespaces.",
+        callback=lambda name: unicodedata.normalize("NFC", name),  # as keys.py keeps it, whatever a keyboard makes
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -183,8 +190,9 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         things.append(f"{problems}, none with a reference answer: no accuracy to report.")
     else:
         # With nine digits of tokens it is 80 columns wide.
+        heat = summary["settings"].get("sampling", {}).get("temperature", 1)
         measured = ("sampled", "95 % interval", "greedy", "problems", "tokens")
-        answers = table(("answers, percent right", *measured), measured)
+        answers = table((f"% right, T = {heat:g}", *measured), measured)
         for arm, label in LABELS.items():
             figures = summary["arms"].get(arm)
             if figures and figures["n"]:
@@ -205,6 +213,8 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         if summary["gain_over_verified"]["n"]:
             over = summary["gain_over_verified"], summary["gain_over_verified_greedy"]
             gains.add_row("routed over the verifier alone", *map(points, over))
+        if "gain_over_vote" in summary:
+            gains.add_row("routed over the vote of as many samples", points(summary["gain_over_vote"]), "-")
         if summary["gain_over_majority"]["n"]:
             gains.add_row("vote, at equal compute", points(summary["gain_over_majority"]), "-")
         if "random" in summary["gains"]:

@@ -68,12 +68,22 @@ def run(given: Given) -> None:
 
 
 @taking(RunConfig, only=("out", "seed", "limit", "window"))
-def demo(given: Given) -> None:
+def demo(
+    given: Given,
+    real: Annotated[
+        bool, typer.Option("--real", help="With real weights, SmolLM2-135M-Instruct, which are downloaded once.")
+    ] = False,
+) -> None:
     """See it work: the testbed model on fresh problems, beside in-context learning and controls."""
     from tacit.experiments.run_folder import begun
 
-    config = given.settings(begun(given.settings(RunConfig(**DEMO))))
-    _run(config, f"demo, seed {config.seed}")
+    if real:
+        from tacit.experiments.real import demonstration
+
+        config = given.settings(begun(given.settings(demonstration())))
+    else:
+        config = given.settings(begun(given.settings(RunConfig(**DEMO))))
+    _run(config, f"demo{' on real weights' * real}, seed {config.seed}")
 
 
 @taking(RunConfig, leave_out=(*OF_A_STREAM, "bank"))
@@ -348,7 +358,7 @@ class Progress:
         for arm, name in ARMS.items():
             table.add_column(name, justify="right", style="bold cyan" if arm == "routed" else None)
         tally = self._tally
-        table.add_row("sampled at T = 1", *(percent(tally.mean(arm)) for arm in ARMS))
+        table.add_row("sampled", *(percent(tally.mean(arm)) for arm in ARMS))
         table.add_row(f"the last {RECENT} problems", *(percent(tally.recent(arm)) for arm in ARMS))
         table.add_row("greedy", *(percent(tally.mean(arm, "greedy_correct")) for arm in ARMS))
         below = f"{tally.memories()}; {tally.tokens:,} tokens; {tally.unanswered()}"

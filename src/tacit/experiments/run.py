@@ -22,9 +22,10 @@ from tacit.bank import open_bank
 from tacit.config import RunConfig
 from tacit.errors import ConfigError
 from tacit.experiments.report.run import write_report
-from tacit.experiments.run_folder import Row, RunFolder
+from tacit.experiments.run_folder import Row, RunFolder, as_begun
 from tacit.experiments.scoring import Grader, Watch, readable
 from tacit.learning import Learned
+from tacit.model.presets import known, said
 from tacit.problem import Problem
 from tacit.responses import Responses
 from tacit.routing import Route
@@ -48,8 +49,8 @@ def run(
     Args:
         config: all settings.
         progress: called once per problem, for problems of an earlier, interrupted part too.
-        tell: called with a line, once, after the window from which on most responses have no answer; the line holds
-            what a model wrote, as it is.
+        tell: called with a line: what was chosen for the model because nobody said it; and once, after the window from
+            which on most responses have no answer, with what a model wrote, as it is.
 
     Raises:
         TacitError: anything a user can mend; what was finished before stays.
@@ -62,10 +63,16 @@ def run(
     config = replace(config, task=config.task or problems.task)
     readable(problems, task_of(config), config.data)
     check_engine(config)
+    config = as_begun(known(config))
     folder = RunFolder(config.out, {**config.settings(), "version": __version__})
     with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:
         with assembled(config, bank) as agent:
             folder.settle("draws", agent.engine.draws)
+            parts: dict[str, Any] = {"sampling": agent.sampling, "learn": agent.learning, "recall": agent.recalling}
+            if config != (config := replace(config, **parts)):
+                folder.fit(config.settings())
+                if tell:
+                    tell(said(agent.backbone, agent.sampling, agent.learning))
             watch = Watch(tell or (lambda line: None), agent.task.name)
             stream = _Stream(config, agent, folder, problems, watch)
             stream.run(progress or (lambda row, done, total: None))
@@ -165,7 +172,7 @@ def _row(position: int, grader: Grader, outcome: _Outcome, seconds: float) -> Ro
         said = outcome.beside.get(name)
         if said is None:
             return None
-        if name == "majority":
+        if name in ("majority", "vote"):
             return grader.majority(said.answers, tokens=said.tokens)
         return grader.arm(said.answers, said.greedy_answer, tokens=said.tokens, **said.notes)
 
@@ -187,7 +194,7 @@ def _row(position: int, grader: Grader, outcome: _Outcome, seconds: float) -> Ro
         if one.hit is None or one.memory is None
         else arm(one.memory, memory_id=one.hit.memory_id, similarity=one.hit.similarity, source=one.hit.problem_id),
         "routed": routed,
-        **{name: beside(name) for name in BESIDE},
+        **{name: beside(name) for name in (*BESIDE, *({"vote"} & outcome.beside.keys()))},
         "learned": None
         if result.memory is None
         else {

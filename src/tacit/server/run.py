@@ -17,6 +17,7 @@ import uvicorn
 from tacit import assembly
 from tacit.bank import open_bank, shown_address
 from tacit.errors import BankError, ConfigError
+from tacit.model import presets
 from tacit.server.api.heads import connection
 from tacit.server.app import create_app
 from tacit.server.keys import served
@@ -118,10 +119,12 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
             )
         service.warm()  # before the learner, which then finds loops that are compiled
         if config.learner:
-            service.learner = LearnerProcess(config.worker())
+            service.learner = LearnerProcess(service.config.worker())
             service.learner.start()
         listener.listen(BACKLOG)  # before it is announced: whoever waits for that line may connect at once
         host, port = listener.getsockname()[:2]
+        if config != service.config:
+            say(presets.said(service.backbone, service.config.sampling, service.config.learn))
         say(f"Tacit serves {config.served_name} and {config.served_name}:tacit at http://{host}:{port}/v1")
         if is_open:
             say("No API key: open to this machine alone. Make a key with `tacit keys create` to close it.")

@@ -7,6 +7,7 @@ gets its part of it (``worker``).
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class ServeConfig(Settings):
         bank: Memory bank, its file or address.
         host: Where to listen. Without an API key only a loopback address is allowed.
         port: Port; 0 for any free one.
+        allow_origin: Origins whose pages may call the server from a browser, as in https://chat.example.
         seed: Of all learning.
         votes: Samples that the verifier "vote" draws for each side of a request that asks for fewer.
         learner: Whether a learner process runs beside the server.
@@ -66,6 +68,7 @@ class ServeConfig(Settings):
     bank: str = "tacit.sqlite"
     host: str = "127.0.0.1"
     port: int = 8000
+    allow_origin: tuple[str, ...] = ()
     seed: int = 0
     votes: int = 4
     learner: bool = True
@@ -76,6 +79,9 @@ class ServeConfig(Settings):
         super().__post_init__()
         require(self.ray is None, "a server samples here or on vLLM servers (--engine); Ray is for runs")
         require(0 <= self.port < 65536, f"port is {self.port}; it must be between 0 (any free one) and 65535")
+        for origin in self.allow_origin:
+            good = re.fullmatch(r"https?://[^/\s*@?#]+", origin) is not None and origin == origin.lower()
+            require(good, f"allow_origin is {origin!r}; name an origin as browsers do, as in https://chat.example:8443")
         require(self.votes >= 2, f"votes is {self.votes}; a vote needs at least 2 samples")
         require(self.learner_threads >= 1, f"learner_threads is {self.learner_threads}; it must be at least 1")
         require(":" not in (self.name or ""), f"name is {self.name!r}; a colon is what separates :tacit from it")

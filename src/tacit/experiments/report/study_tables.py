@@ -37,7 +37,7 @@ def studies(out: Path) -> list[Table]:
         file = out / f"{name}.json"
         try:
             found += make(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DataError(f"{file} is damaged; delete it or run tacit study again") from None
     return found
 

@@ -25,11 +25,14 @@ from tacit.engines.base import Progress, Request, Rollout
 from tacit.seeds import derive
 from tacit.server.api import prompts
 from tacit.server.api.errors import forbidden, invalid, not_found
+from tacit.server.api.rights import present
 from tacit.server.api.schemas import MOST_CHOICES, ChatRequest, CompletionRequest
 from tacit.server.api.streaming import DONE, event, merged, sent, unless_gone
-from tacit.server.api.text import Detokeniser
+from tacit.server.api.text import Detokeniser, bytes_of
 from tacit.server.keys import ApiKey
+from tacit.server.live import evidence
 from tacit.server.live.answering import Answering, Plan
+from tacit.server.live.evidence import DEFAULT_TEMPERATURE, asked_own_way
 from tacit.server.live.service import Service
 
 SUFFIX = ":tacit"
@@ -97,6 +100,8 @@ class Exchange(ABC):
             raise invalid(said, "n")
         if body.stream_options and not body.stream:
             raise invalid("stream_options needs stream to be true", "stream_options")
+        if body.tacit.memory not in ("auto", "off") and not caller.key.may("admin"):
+            raise forbidden("admin", 'only a key with the right "admin" may name a memory; leave tacit.memory out')
         self.memory = body.model != plain
         self.wants_usage = body.stream_options is not None and body.stream_options.include_usage
         self.beside: dict[str, Any] = {}
@@ -154,7 +159,7 @@ class Exchange(ABC):
         yield DONE
 
     async def plan(
-        self, ids: Tensor, implied: str, *, context: int, top: int, wanted: int | None, memory: bool
+        self, ids: Tensor, implied: str, *, context: int, top: int, wanted: int | None, memory: bool, begun: str = ""
     ) -> None:
         """Add the answering of one prompt.
 
@@ -165,19 +170,21 @@ class Exchange(ABC):
             top: alternatives beside each token.
             wanted: most new tokens, None for the default.
             memory: False for the plain model.
+            begun: what the answer has already: answers are found in all of it.
 
         Raises:
             Refused: the key may not ask, the named problem cannot be read, or prompt and answer do not fit.
         """
         service, body, options, config = self.service, self.body, self.body.tacit, self.service.config
         problem = options.problem or implied
-        if not await service.computing(lambda: prompts.searchable(service.backbone, problem, context)):
+        own = await service.computing(lambda: prompts.searchable(service.backbone, problem, context))
+        if own is None:
             if options.problem is not None:
                 raise prompts.too_long(context, f"a problem of {len(problem)} characters is too much", "tacit.problem")
             problem = ""
         if not self.caller.key.may("ask"):
             raise forbidden("ask")
-        temperature = 1.0 if body.temperature is None else body.temperature
+        temperature = DEFAULT_TEMPERATURE if body.temperature is None else body.temperature
         seed = secrets.randbits(62) if body.seed is None else body.seed
         asked = Request(
             ids,
@@ -185,15 +192,25 @@ class Exchange(ABC):
             self.n,
             temperature,
             1.0 if body.top_p is None else body.top_p,
-            prompts.new_tokens(context, len(ids), wanted, config.sampling.max_tokens, config.learn.tokens),
+            self._room(context, ids, wanted),
             tuple(derive(seed, "serve", index) for index in range(self.n)) if temperature > 0 else (),
             self.stops,
             top=top,
+            top_k=max(0, body.top_k or 0),  # -1 for all tokens is vLLM's way to say it
+            min_p=body.min_p or 0.0,
         )
         choice = options.memory if memory and problem.strip() else "off"
         room = context - len(ids) - asked.max_tokens
         verify = options.route == "verify"
-        self.answerings.append(Answering(service, Plan(asked, self.caller.namespace, problem, room, choice, verify)))
+        read = (lambda one: begun + self.text().whole(one.token_ids)) if begun else None
+        stops, most, seeded = service.backbone.stop, self._room(context, ids, None), body.seed is not None
+        own_way = own is not None and asked_own_way(asked, own, stops, most, config.sampling, seeded=seeded)
+        plan = Plan(asked, self.caller.namespace, problem, room, choice, verify, own_way and not begun, read)
+        self.answerings.append(Answering(service, plan))
+
+    def _room(self, context: int, ids: Tensor, wanted: int | None) -> int:
+        config = self.service.config
+        return prompts.new_tokens(context, len(ids), wanted, config.sampling.max_tokens, config.learn.tokens)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -213,6 +230,10 @@ class Exchange(ABC):
     def text_of(self, token_id: int) -> str:
         """A token, as it is listed."""
         return str(self.service.backbone.tokenizer.decode([token_id]))
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes of a token, which may be a part of a character."""
+        return bytes_of(self.service.backbone.tokenizer, token_id, self.text_of(token_id))
 
     async def _settle(self) -> dict[str, Any]:
         """Count what routing made of the memories, submit what may be learned, tell the feed, and report.
@@ -235,21 +256,27 @@ class Exchange(ABC):
             told = {name: report[name] for name in ("route", "why", "memory", "similarity", "learning")}
             told |= {"model": model, "seconds": seconds, "tokens": one.generated, "problem": one.plan.problem}
             service.feed.add(caller.namespace, **told)
+        if not caller.key.may("admin"):
+            reports = [{**report, "memory": None, "memories": [], "similarity": None} for report in reports]
         return {**reports[0], **({"prompts": reports} if len(reports) > 1 else {})}
 
     def _store(self, one: Answering) -> dict[str, Any]:
         service, namespace, first = self.service, self.caller.namespace, one.routes.get(0)
-        judged = one.hit if first is not None and one.plan.verify else None
+        judged = one.hit if first is not None and one.telling else None
         job, outcome, learning = None, "not asked for", self._why_not()
         learn = not learning
         if learn and not self.caller.key.may("learn"):
             learn, learning, outcome = False, "the key has no right to learn", "refused"
+        verifier = service.verifier
         # One transaction, because each waits for the disk; none where there is nothing to write.
         with service.bank.transaction() if judged or learn else nullcontext():
+            key = present(service, self.caller.key)
             if judged is not None and first is not None:
-                service.recall(namespace).count(judged, first)
+                calibrated = verifier is not None and verifier.calibrated
+                problem = one.plan.problem
+                evidence.count(service.bank, key, judged.memory_id, one.origin, problem, first, calibrated=calibrated)
             if learn:
-                submitted = service.jobs.submit(namespace, one.plan.problem, self.caller.key)
+                submitted = service.jobs.submit(namespace, one.plan.problem, key)
                 learning = submitted.why
                 outcome = "refused" if submitted.job is None else "queued" if learning == "queued" else "known"
                 job = None if submitted.job is None else {"id": submitted.job.id, "state": str(submitted.job.state)}

@@ -29,15 +29,20 @@ class Conversation(Exchange):
             raise invalid("top_logprobs needs logprobs to be true", "top_logprobs")
         self.beside = {"usage": None} if self.wants_usage else {}
         self._begun: set[int] = set()
+        self.said = prompts.begun(body)
 
     async def prepare(self) -> None:
         """See ``Exchange.prepare``."""
         body, service = self.body, self.service
-        ids = await service.computing(lambda: prompts.chat_ids(service.backbone, body.messages, service.context))
+        goes_on = self.said is not None
+        ids = await service.computing(
+            lambda: prompts.chat_ids(service.backbone, body.messages, service.context, continued=goes_on)
+        )
         wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
         await self.plan(
             ids, prompts.problem_of(body.messages),
             context=service.context, top=body.top_logprobs or 0, wanted=wanted, memory=self.memory,
+            begun=self.said or "",
         )  # fmt: skip
         await self.answerings[0].recall()
 
@@ -90,5 +95,5 @@ class Conversation(Exchange):
         return {"content": content, "refusal": None}
 
     def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
-        text = self.text_of(token_id)
-        return {"token": text, "logprob": finite(logprob), "bytes": list(text.encode())}
+        told = {"token": self.text_of(token_id), "logprob": finite(logprob)}
+        return {**told, "bytes": list(self.bytes_of(token_id))}

@@ -15,6 +15,7 @@ from tacit.server.api.asking import Caller, Exchange, finite
 from tacit.server.api.errors import invalid
 from tacit.server.api.prompts import prompt_ids
 from tacit.server.api.schemas import CompletionRequest
+from tacit.server.api.text import UNFINISHED
 from tacit.server.live.answering import Answering, listed
 from tacit.server.live.service import Service
 
@@ -75,7 +76,7 @@ class Completion(Exchange):
         offset = self._offsets.get(index, 0)
         logprobs = self._logprobs([(one.token_id, one.logprob, one.alternatives)], offset)
         if logprobs:
-            self._offsets[index] = offset + len(logprobs["tokens"][0])
+            self._offsets[index] = offset + len(self.text_of(one.token_id))
         if shown or one.rollout is not None or logprobs is not None:
             finish = None if one.rollout is None else one.rollout.finish
             yield {"index": index, "text": shown, "logprobs": logprobs, "finish_reason": finish}
@@ -110,7 +111,7 @@ class Completion(Exchange):
             return None
         texts = [self.text_of(token) for token, *_ in tokens]
         return {
-            "tokens": texts,
+            "tokens": [self._name(token) for token, *_ in tokens],
             "token_logprobs": [None if p is None else finite(p) for _, p, _ in tokens],
             "top_logprobs": [self._top(p, top) for _, p, top in tokens],
             "text_offset": list(accumulate(map(len, texts), initial=offset))[:-1],
@@ -121,5 +122,12 @@ class Completion(Exchange):
             return None
         found: dict[str, float] = {}
         for token, likely in top:  # best first: of two tokens with the same text the likelier counts
-            found.setdefault(self.text_of(token), finite(likely))
+            found.setdefault(self._name(token), finite(likely))
         return found
+
+    def _name(self, token_id: int) -> str:
+        """What a token is called in the lists; a part of a character by its bytes, as at OpenAI."""
+        text = self.text_of(token_id)
+        if UNFINISHED not in text:
+            return text
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in self.bytes_of(token_id))

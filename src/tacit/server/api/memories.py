@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from tacit.memory import Memory, State, check_name
 from tacit.server.api.asking import Asking, Caller
 from tacit.server.api.errors import Refused, forbidden, not_found
 from tacit.server.api.portable import MEDIA_TYPE, take_in
+from tacit.server.api.rights import changing
 from tacit.server.api.schemas import Strict
 from tacit.server.api.views import (
     Deleted,
@@ -129,23 +130,23 @@ def _add_changing(api: FastAPI, service: Service) -> None:
     @api.post("/tacit/v1/memories/{id}/quarantine")
     async def quarantine(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
         """Take a memory out of use; ``restore`` undoes it."""
-        return await service.storing(lambda: _move(service.bank, id, caller, body, "quarantined", State.QUARANTINED))
+        return await _moved(service, id, caller, body, "quarantined", State.QUARANTINED)
 
     @api.post("/tacit/v1/memories/{id}/restore")
     async def restore(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
         """Bring a memory back: into use if it ever was in use, else as a candidate."""
-        return await service.storing(lambda: _move(service.bank, id, caller, body, "restored", None))
+        return await _moved(service, id, caller, body, "restored", None)
 
     @api.post("/tacit/v1/memories/{id}/activate")
     async def activate(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
         """Take a memory into use on your own judgement, whatever its state: the way of one that was imported."""
-        return await service.storing(lambda: _move(service.bank, id, caller, body, "activated", State.ACTIVE))
+        return await _moved(service, id, caller, body, "activated", State.ACTIVE)
 
     @api.delete("/tacit/v1/memories/{id}")
     async def delete(id: str, caller: Admin) -> Deleted:
         """Delete a memory for good."""
         check_name("the id", id)
-        await service.storing(lambda: service.bank.delete(id, caller.namespace))
+        await changing(service, caller.key, lambda: service.bank.delete(id, caller.namespace))
         return Deleted(id=id)
 
 
@@ -176,7 +177,7 @@ def _add_files(api: FastAPI, service: Service) -> None:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != MEDIA_TYPE:
             raise Refused(415, f"an import is sent as Content-Type: {MEDIA_TYPE}", code="unsupported_media_type")
-        memory = await take_in(service, await request.body(), caller.namespace)
+        memory = await take_in(service, await request.body(), caller.key)
         return await service.storing(lambda: service.bank.info(memory.id, caller.namespace))
 
 
@@ -194,13 +195,17 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
         if not (caller.key.may("ask") or caller.key.may("admin")):
             raise forbidden("ask")
         check_name("the id", id)
-        return _found(await service.storing(lambda: service.jobs.get(id, caller.namespace)), id, caller.namespace)
+        row = _found(await service.storing(lambda: service.jobs.get(id, caller.namespace)), id, caller.namespace)
+        if caller.key.may("admin"):
+            return row
+        return replace(row, memory_id=None, key_id=row.key_id if row.key_id == caller.key.id else "")
 
     @api.post("/tacit/v1/jobs/{id}/retry")
     async def retry(id: str, caller: Admin) -> JobRow:
         """Queue a failed job once more; one in another state stays as it is."""
         check_name("the id", id)
-        return _found(await service.storing(lambda: service.jobs.retry(id, caller.namespace)), id, caller.namespace)
+        retried = await changing(service, caller.key, lambda: service.jobs.retry(id, caller.namespace))
+        return _found(retried, id, caller.namespace)
 
 
 def by_name(counts: Mapping[State, int]) -> dict[str, int]:
@@ -259,12 +264,16 @@ def _neighbours(bank: Bank, memory: Memory) -> list[Neighbour]:
     return found
 
 
-def _move(bank: Bank, id: str, caller: Caller, body: Why | None, how: str, to: State | None) -> MemoryInfo:
+async def _moved(service: Service, id: str, caller: Caller, body: Why | None, how: str, to: State | None) -> MemoryInfo:
     """Give a memory a state, or bring it back (None); nothing is written where it has the state."""
     check_name("the id", id)
-    with bank.transaction():  # so that the history is still the one that the new state is made of
-        states = [step.new for step in bank.history(id, caller.namespace)]
+    bank, namespace = service.bank, caller.namespace
+
+    def move() -> MemoryInfo:
+        states = [step.new for step in bank.history(id, namespace)]
         new = to or (State.ACTIVE if State.ACTIVE in states else State.CANDIDATE)
         if new is not states[-1]:
-            bank.set_state(id, caller.namespace, new, (body and body.reason) or f"{how} by hand")
-        return bank.info(id, caller.namespace)
+            bank.set_state(id, namespace, new, (body and body.reason) or f"{how} by hand")
+        return bank.info(id, namespace)
+
+    return await changing(service, caller.key, move)

@@ -7,12 +7,34 @@ beginning of a stop string.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 LOOK_BACK = 6
 """Tokens decoded again before each new one, since a token's text depends on those before it (leading blanks)."""
+
+
+def bytes_of(tokenizer: Any, token_id: int, text: str) -> bytes:
+    """The bytes of a token whose text, decoded alone, is ``text``: of one that is a part of a character its own."""
+    if UNFINISHED not in text:
+        return text.encode()
+    token = str(tokenizer.convert_ids_to_tokens(token_id))
+    one = re.fullmatch(r"<0x([0-9A-F]{2})>", token)  # as SentencePiece falls back to bytes
+    if one is not None:
+        return bytes.fromhex(one[1])
+    found = [_byte_level().get(character) for character in token]
+    return text.encode() if None in found else bytes(byte for byte in found if byte is not None)
+
+
+@cache
+def _byte_level() -> dict[str, int]:
+    """What each character of a byte-level vocabulary stands for."""
+    return {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 class Detokeniser:

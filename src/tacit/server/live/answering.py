@@ -8,7 +8,7 @@ chosen is passed on when both are there. Either way the caller sees one stream o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -39,6 +39,8 @@ class Plan:
         room: positions that a soft prompt may take beside prompt and answer.
         memory: "auto", "off" or an id.
         verify: compare with the plain answer.
+        own_way: it is asked as the server itself would ask, so that what comes of it is evidence.
+        read: the text that a rollout is a part of, where the request began it; None where it is the rollout's own.
     """
 
     asked: Request
@@ -47,6 +49,8 @@ class Plan:
     room: int
     memory: str
     verify: bool
+    own_way: bool = False
+    read: Callable[[Rollout], str] | None = None
 
 
 @dataclass
@@ -58,6 +62,8 @@ class Answering:
         routes: per choice, known when its first token is passed on.
         generated: tokens of every rollout made for this request, whichever was returned.
         soft_prompt: of the recalled memory, float32 [K, d].
+        origin: id of the key that the memory came from, as its provenance has it.
+        telling: whether the first choice's route is evidence of the memory.
     """
 
     service: Service
@@ -66,6 +72,8 @@ class Answering:
     routes: dict[int, Route] = field(default_factory=dict)
     generated: int = 0
     soft_prompt: Tensor | None = None
+    origin: object = None
+    telling: bool = False
     _why: Route = OFF
 
     async def recall(self) -> None:
@@ -76,6 +84,7 @@ class Answering:
         self._why = NO_MEMORY if found is None else NO_ROOM
         if found is not None and len(found[1].prompt) <= self.plan.room:
             self.hit, self.soft_prompt, self._why = found[0], torch.tensor(found[1].prompt), ALONE
+            self.origin = found[1].provenance.get("key")
 
     def _found(self) -> tuple[Hit, Memory] | None:
         plan = self.plan
@@ -108,12 +117,16 @@ class Answering:
         rollouts = await asyncio.gather(*[self._whole(request) for request in asked])
         zero, memory = rollouts[:2]
         task = self.service.task.on(self.plan.problem)
+        if (read := self.plan.read) is not None:
+            rollouts = [[replace(one, text=read(one)) for one in arm] for arm in rollouts]
         answers = [[task.extract(rollout.text) for rollout in arm] for arm in rollouts]
         voters = answers[2:] or answers[:2]
         arms = [candidates(*arm, task) for arm in zip(rollouts[:2], answers[:2], voters, strict=True)]
         pairs = list(zip(*arms, strict=True))
         verifier = self.service.verifier
         routes = await self.service.computing(lambda: route(self.plan.problem, pairs, verifier, task))
+        spoke = any(one.answer is not None for one in pairs[0])
+        self.telling = self.plan.own_way and self.plan.memory == "auto" and spoke
         for index, decided in enumerate(routes):
             self.routes[index] = decided
             chosen = (memory if decided.takes_memory else zero)[index]
@@ -130,8 +143,9 @@ class Answering:
         seeds = tuple(derive(config.seed, self.plan.problem, "votes", number) for number in range(config.votes))
         sampling = config.sampling
         return replace(
-            asked, n=config.votes, temperature=sampling.temperature, top_p=sampling.top_p, seeds=seeds, top=0
-        )
+            asked, n=config.votes, temperature=sampling.temperature, top_p=sampling.top_p, seeds=seeds, top=0,
+            top_k=0, min_p=0.0,
+        )  # fmt: skip
 
     async def _whole(self, request: Request) -> list[Rollout]:
         found: dict[int, Rollout] = {}

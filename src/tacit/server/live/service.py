@@ -21,8 +21,9 @@ from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.engines.shared import SharedEngine
 from tacit.judges.verifiers import Verifier
+from tacit.model import presets
 from tacit.recall import Recall
-from tacit.server.keys import OPEN_NAMESPACE, ApiKey, KeyStore, served
+from tacit.server.keys import OPEN_KEY, OPEN_NAMESPACE, ApiKey, KeyStore, served
 from tacit.server.learner.jobs import JobQueue
 from tacit.server.learner.process import PATIENCE, LearnerProcess
 from tacit.server.live.feed import Feed
@@ -43,10 +44,10 @@ class Service:
     """
 
     def __init__(self, config: ServeConfig) -> None:
-        self.config = config
         self.threads = set_threads(config, products=True)
         self.bank: Bank = open_bank(config.bank, busy_timeout=PATIENCE)
         self.backbone = load_backbone(config, self.bank, served(self.bank), unsaid="")
+        self.config = config = presets.fit(config, self.backbone)
         self.task = task_of(config)
         self.verifier: Verifier | None = build_verifier(config)
         self.keys, self.jobs = KeyStore(self.bank), JobQueue(self.bank)
@@ -104,4 +105,4 @@ class Service:
 
 def open_key() -> ApiKey:
     """What a server without keys takes every caller for: it listens on loopback only, and its user owns all of it."""
-    return ApiKey("open", "open", OPEN_NAMESPACE, frozenset({"ask", "learn", "admin"}), 2**31 - 1, 0.0, None)
+    return ApiKey(OPEN_KEY, "open", OPEN_NAMESPACE, frozenset({"ask", "learn", "admin"}), 2**31 - 1, 0.0, None)
