@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from tacit.agent import Agent
-from tacit.answers.vote import Vote, vote_by
 from tacit.assembly import set_threads
 from tacit.config import RunConfig
 from tacit.errors import ConfigError, DataError
@@ -29,6 +28,7 @@ from tacit.problem import Problem
 from tacit.responses import Responder
 from tacit.seeds import derive, generator
 from tacit.tasks import sources
+from tacit.tasks.base import Vote
 
 LEAST, MOST = 4, 16
 """Problems that are sampled: at least so many, and at most."""
@@ -205,7 +205,7 @@ class _Search:
 
     def _vote(self, problem: Problem, way: dict[str, Any]) -> Vote:
         row = self.trials.rows["sample", problem.id, way["temperature"]]
-        return vote_by(self.agent.task.on(problem.text), row["answers"][str(way["max_tokens"])])
+        return self.agent.task.on(problem.text).vote(row["answers"][str(way["max_tokens"])])
 
     def _teaches(self, vote: Vote) -> bool:
         return self.agent.learner.gate(vote) is None and vote.share < 1

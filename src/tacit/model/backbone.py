@@ -21,8 +21,7 @@ from tacit.errors import ConfigError, ModelError
 from tacit.model import fused
 from tacit.model.cache import RaggedCache, round_up
 from tacit.model.decoder import Decoder, token_logprobs
-from tacit.model.inputs import Inputs
-from tacit.model.loading import digest_files, digest_state, load_pretrained, parse_device, resolve_model
+from tacit.model.loading import Inputs, digest_files, digest_state, load_pretrained, parse_device, resolve_model
 from tacit.model.prompts import RUN_ON, Template, token_ids
 from tacit.tasks.maths import MATHS
 
