@@ -165,7 +165,7 @@ def test_folders_that_lack_something(tiny_model: Path, tmp_path: Path, cli: Taci
     folder = Path(shutil.copytree(tiny_model, tmp_path / "cut"))
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(ModelError, match=r"weights that are incomplete or broken \(.*\); download it again"):
+    with pytest.raises(ModelError, match=r"its weights are incomplete or broken \(.*\); download it again"):
         loaded(folder)
     weights.rename(folder / "only.gguf")
     with pytest.raises(ModelError, match=r"no \*\.safetensors weights; give its file only\.gguf as the model"):

@@ -154,7 +154,7 @@ def load_pretrained(directory: Path, name: str, dtype: torch.dtype) -> tuple[Any
         )
     except SafetensorError as error:
         raise ModelError(
-            f"model {name} has weights that are incomplete or broken ({error}); download it again"
+            f"model {name} cannot be loaded: its weights are incomplete or broken ({error}); download it again"
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
