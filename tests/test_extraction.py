@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.answers.cues import LANGUAGES
+from tacit.answers.equivalence import equivalent
 from tacit.answers.extraction import RUN_ON, by_pattern, cleaned, extract, stated, unthought
-from tacit.answers.vote import equivalent, normalise, vote
+from tacit.answers.normalisation import normalise
+from tacit.tasks.maths import MATHS
 
 HANDED = Path(__file__).resolve().parents[2] / "shared" / "cases" / "answers.jsonl"
 
@@ -196,7 +198,8 @@ def test_the_handed_cases() -> None:
 
 
 def test_a_vote_is_not_won_by_chatter() -> None:
-    found = vote([f"The answer is {n}. I hope the answer is useful." for n in (12, 13)] + ["\\boxed{12}", "Is it 13?"])
+    responses = [f"The answer is {n}. I hope the answer is useful." for n in (12, 13)] + ["\\boxed{12}", "Is it 13?"]
+    found = MATHS.vote([extract(response) for response in responses])
     assert found.why == "2 of 4 say 12; next: 1 says 13; 1 gave no answer"
 
 

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 
 from random_models import model_of
 from server import serving
-from tacit.answers.vote import vote_answers
 from tacit.config import LearnConfig, Sampling
 from tacit.engines import local
 from tacit.engines.base import Meter, Request, Rollout, _drawn, draw
@@ -28,6 +27,7 @@ from tacit.judges.verifiers import Candidate
 from tacit.learning import Learner, Target
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
+from tacit.tasks.maths import MATHS
 from tacit.testbed import reward_model_path
 from tacit.testbed.tokenizer import build
 
@@ -166,7 +166,7 @@ def test_groups_too_long_for_a_pass_are_split_or_take_autograds_way(monkeypatch:
 def test_memories_are_the_same_alone_together_and_on_two_threads(testbed: Backbone) -> None:
     assert testbed.fused is not None
     texts = ["12 + 7", "What is 4 times 6?", "Tom has 5 apples and buys 9. How many has he?"]
-    tasks = [Target(Problem(id=text, text=text), vote_answers(["3"] * 8), label="3") for text in texts]
+    tasks = [Target(Problem(id=text, text=text), MATHS.vote(["3"] * 8), label="3") for text in texts]
     config = LearnConfig(steps=3, reward="random", lr=0.02)
     learner = Learner(testbed, LocalEngine(testbed), config, Sampling(max_tokens=24), seed=0)
     together = learner.learn(tasks)

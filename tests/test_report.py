@@ -81,8 +81,19 @@ def test_the_page_shows_the_figures_of_the_summary(tmp_path: Path) -> None:
     assert f"<b>{100 * summary['gain']['mean']:+.1f}</b>" in shown
     arm = summary["arms"]["majority"]
     cells = f"{100 * arm['accuracy']:.1f}</td><td>{100 * arm['low']:.1f} – {100 * arm['high']:.1f}"
-    assert f'<th scope="row">majority vote, equal compute</th><td>{cells}</td>' in shown
+    assert f'<th scope="row">vote at equal compute</th><td>{cells}</td>' in shown
     assert "Testbed." not in shown
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("choice", "choice"), ('toml:{"instruction": "Say yes or no."}', "FILE.toml (&#39;Say yes or no.&#39;)")],
+)
+def test_the_head_of_the_page_names_the_task(tmp_path: Path, task: str, said: str) -> None:
+    report.write_report(write_run(tmp_path, synthetic_rows(3), model="some/model", task=task))
+    page = (tmp_path / "report.html").read_text()
+    assert f"task {said}" in page.partition("<title>")[2].partition("</title>")[0]
+    assert f"task {said}" in page.partition("<h1>")[2].partition("<h2>")[0]
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])

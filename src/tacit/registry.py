@@ -57,7 +57,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "reward-model": "judges.reward_models",
         **dict.fromkeys(("vote", "logprob", "none"), "judges.verifiers"),
     },
-    "key": dict.fromkeys(("last", "input", "hidden", "kv"), "recall"),
+    "key": dict.fromkeys(("last", "input", "hidden", "kv", "relative"), "model.keys"),
     "label": dict.fromkeys(("verified", "confident", "zero-shot", "routed", "renewed"), "labels"),
     "start": dict.fromkeys(("gaussian", "vocabulary", "nearest"), "learning"),
     "engine": {"local": "engines.local", "vllm": "engines.vllm.engine", "ray": "cluster.remote"},

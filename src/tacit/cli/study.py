@@ -6,6 +6,7 @@ all figures as JSON, into the folder of ``--out``.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import typer
 
 from tacit.cli.common import Interrupted, at_least, console, emit
 from tacit.cli.options import Given, taking
-from tacit.config import LearnConfig, RunConfig
+from tacit.config import LearnConfig, RecallConfig, RunConfig
 from tacit.errors import ConfigError
 
 app = typer.Typer(
@@ -21,8 +22,15 @@ app = typer.Typer(
     help="Measure what predicts a good memory, where memories carry over, and where a model has signal to learn from.",
 )
 
-OWN = ("out", "bank", "limit", "window", "namespace", "baselines")
+OWN = ("out", "bank", "limit", "skip", "window", "namespace", "baselines")
 """Settings of a run that a study has of its own, or none of."""
+
+OF_MEMORIES = (
+    "verifier",
+    "reward_model",
+    *(part.name for kind in (LearnConfig, RecallConfig) for part in fields(kind)),
+)
+"""Settings of what makes, finds and judges memories."""
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the figures, made if missing.")]
 
@@ -90,7 +98,7 @@ def transfer(
 
 
 @app.command()
-@taking(RunConfig, leave_out=(*OWN, "data"))
+@taking(RunConfig, leave_out=(*OWN, *OF_MEMORIES, "data"))
 def signal(
     given: Given,
     out: OutOption,

@@ -37,6 +37,8 @@ class Request:
             shares the batch changes nothing.
         stop: strings that end a rollout; the text is cut before the first of them.
         top: most likely tokens to report beside each drawn one; 0 for none.
+        top_k: how many of the most likely tokens may be drawn; 0 for all.
+        min_p: how likely one must be, as a share of the likeliest, in [0, 1]. ``top_p`` chooses from what both leave.
     """
 
     ids: torch.Tensor
@@ -48,6 +50,13 @@ class Request:
     seeds: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
     top: int = 0
+    top_k: int = 0
+    min_p: float = 0.0
+
+    @property
+    def narrow(self) -> bool:
+        """Whether some tokens are not drawn because they are unlikely."""
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
 
 
 Alternatives = tuple[tuple[int, float], ...]
@@ -187,6 +196,8 @@ def check(backbone: Backbone, context: int, what: str, request: Request, *, leas
         (request.max_tokens < least, f"asks for max_tokens = {request.max_tokens}; it must be at least 1"),
         (not request.temperature >= 0, f"has temperature {request.temperature}; it must be 0 or more"),
         (not 0 < request.top_p <= 1, f"has top_p {request.top_p}; it must be in (0, 1]"),
+        (request.top_k < 0, f"has top_k {request.top_k}; it must be 0 (for all tokens) or more"),
+        (not 0 <= request.min_p <= 1, f"has min_p {request.min_p}; it must be in [0, 1]"),
         (
             request.temperature > 0 and len(request.seeds) != request.n,
             f"brings {len(request.seeds)} seeds for {request.n} rollouts; give one seed per rollout",
@@ -274,7 +285,7 @@ def draw(
 
     Args:
         logits: float32 [R, V].
-        specs: each row's request (temperature, top_p).
+        specs: each row's request (temperature, top_p, top_k, min_p).
         draws: each row's uniform number in [0, 1).
 
     Returns:
@@ -284,7 +295,7 @@ def draw(
     if logits.device.type != "cpu" or not fused.available():
         return _drawn(logits, specs, draws)
     # A row is drawn in the same way whatever else is asked for beside it.
-    whole = [spec.top_p == 1 or spec.temperature == 0 for spec in specs]
+    whole = [not spec.narrow for spec in specs]
     if all(whole):
         return _compiled(logits, specs, draws)
     tokens, logprobs = [0] * len(specs), [0.0] * len(specs)
@@ -318,7 +329,7 @@ def _drawn(
 def _compiled(
     logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
 ) -> tuple[list[int], list[float], list[Alternatives]]:
-    """``draw`` in one loop, for rows without top_p."""
+    """``draw`` in one loop, for rows of which every token may be drawn."""
     from tacit.model.fused.forward import draw_rows
 
     rows, vocabulary = logits.shape
@@ -344,10 +355,13 @@ def distribution(logits: Tensor, specs: Sequence[Request]) -> Tensor:
 
     Args:
         logits: float32 [R, V].
-        specs: each row's request (temperature, top_p).
+        specs: each row's request (temperature, top_p, top_k, min_p).
     """
     temperature = torch.tensor([spec.temperature or 1.0 for spec in specs], device=logits.device)
     logprobs = torch.log_softmax(logits / temperature[:, None], dim=-1)
+    for row, spec in enumerate(specs):
+        if spec.narrow and (spec.top_k or spec.min_p):
+            logprobs[row] = _likeliest(logprobs[row], spec)
     narrow = [spec.temperature > 0 and spec.top_p < 1 for spec in specs]
     if any(narrow):
         top_p = torch.tensor([spec.top_p for spec in specs], device=logits.device)
@@ -366,6 +380,16 @@ def most_likely(logprobs: Tensor, top: int) -> list[Alternatives]:
         tuple(sorted(((i, p) for i, p in zip(*pair, strict=True) if p > -torch.inf), key=lambda one: (-one[1], one[0])))
         for pair in zip(ids.tolist(), best.tolist(), strict=True)
     ]
+
+
+def _likeliest(logprobs: Tensor, spec: Request) -> Tensor:
+    """Log-probs [V] renormalised over what ``min_p`` and ``top_k`` leave; of equal tokens those of lower id."""
+    kept = logprobs >= logprobs.max() + torch.tensor(spec.min_p).log()
+    if 0 < spec.top_k < len(logprobs):
+        last = logprobs.topk(spec.top_k).values[-1]
+        above, equal = logprobs > last, logprobs == last
+        kept &= above | (equal & (equal.cumsum(0) <= spec.top_k - above.sum()))
+    return torch.log_softmax(logprobs.masked_fill(~kept, -torch.inf), dim=-1)
 
 
 def _nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:

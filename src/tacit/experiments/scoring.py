@@ -1,6 +1,6 @@
 """Marking: the one module that reads a problem's gold answer, and the builder of the result rows that hold the marks.
 
-Builds on answers (equivalence, votes) and problem. Everything that learns, recalls or routes works on
+Builds on the task and problem. Everything that learns, recalls or routes works on
 ``Problem.blind()``; the runner hands the full problem to a ``Grader`` after the fact and writes down what comes back.
 A test walks the syntax trees of all other modules and fails if one of them touches ``.gold``.
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tacit.answers.vote import vote_by
 from tacit.errors import DataError
 from tacit.problem import Problem
 from tacit.tasks.base import Task, called
@@ -89,7 +88,7 @@ class Grader:
         }
 
     def arm(self, answers: Sequence[str | None], greedy: str | None, *, tokens: int, **extra: Any) -> dict[str, Any]:
-        """One way of answering: ``answers`` sampled at T = 1, ``greedy`` the answer at T = 0.
+        """One way of answering: ``answers`` sampled, ``greedy`` the answer at T = 0.
 
         Args:
             answers: extracted answers, one per sample, None where none was found.
@@ -98,7 +97,7 @@ class Grader:
             extra: further fields of the arm (``memory_id``, ``similarity``, ``route``, ...), stored as they are.
         """
         marks = self.rights(answers)
-        answer = vote_by(self._task, answers).answer if answers else None
+        answer = self._task.vote(answers).answer if answers else None
         return {
             "answer": answer,
             "correct": sum(marks) / len(marks) if marks else None,
@@ -113,7 +112,7 @@ class Grader:
 
     def majority(self, answers: Sequence[str | None], *, tokens: int) -> dict[str, Any]:
         """The equal-compute baseline: one vote over as many zero-shot rollouts as Tacit spent on the problem."""
-        answer = vote_by(self._task, answers).answer if answers else None
+        answer = self._task.vote(answers).answer if answers else None
         mark = self.right(answer)
         return {
             "answer": answer,

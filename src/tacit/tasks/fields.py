@@ -329,7 +329,7 @@ def _written(gold: Any, where: str) -> str | None:
 def _final(text: str) -> str:
     """The answer at the end of a worked solution, boxed or after "#### "; the text itself if it has neither."""
     if "\\boxed" in text or "\\fbox" in text:
-        from tacit.answers.vote import extract  # which commands that read no data do without
+        from tacit.answers.extraction import extract  # which commands that read no data do without
 
         return extract(_BARE_BOX.sub(r"\\boxed{\1}", text)) or text
     line = text.rstrip().rpartition("\n")[2]

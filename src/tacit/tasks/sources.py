@@ -104,16 +104,9 @@ def load(
     return Problems(chosen)
 
 
-def fitting(problems: Sequence[Problem]) -> str:
-    """The task that data speaks for: "choice" where nine in ten problems have options, "number" where every reference
-    answer is a plain number, "python" where each is tests of a function, else "maths". Without reference answers, and
-    of problems that ``load`` did not give, the options alone are looked at."""
-    if isinstance(problems, Problems):
-        return problems.task
-    return _task([_by_options(one) for one in problems])
-
-
 def _task(tasks: Sequence[str]) -> str:
+    """The task that data speaks for: "choice" where nine in ten problems have options, "number" where every reference
+    answer is a plain number, "python" where each is tests of a function, else "maths"."""
     if tasks and tasks.count("choice") >= MOSTLY * len(tasks):
         return "choice"
     known = {task for task in tasks if task}
@@ -125,11 +118,7 @@ def _read(item: Problem | Read | Row, named: dict[str, str], seed: int) -> tuple
         return read(item, named, seed), item.where
     if isinstance(item, Read):
         return item, ""
-    return Read(item, _by_options(item)), ""
-
-
-def _by_options(problem: Problem) -> str:
-    return "choice" if split(problem.text)[1] else ""
+    return Read(item, "choice" if split(item.text)[1] else ""), ""
 
 
 def endless(source: str) -> bool:

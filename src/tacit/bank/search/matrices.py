@@ -285,10 +285,12 @@ def dimension(connection: Connection, namespace: str, key_kind: str) -> int | No
     return found
 
 
-def refuse_other(namespace: str, bound: str, fingerprint: str, where: str) -> None:
-    """FingerprintError unless the backbone ``fingerprint`` is the one that ``namespace`` is bound to."""
+def refuse_other(namespace: str, bound: str, fingerprint: str, where: str, model: str = "") -> None:
+    """FingerprintError unless the backbone ``fingerprint`` is the one that ``namespace`` is bound to, and ``model`` its
+    model's name."""
     if bound != fingerprint:
+        named = f"{bound} (model {model})" if model else bound
         raise FingerprintError(
-            f"namespace {namespace!r} of {where} belongs to the backbone {bound}, not to {fingerprint}; "
+            f"namespace {namespace!r} of {where} belongs to the backbone {named}, not to {fingerprint}; "
             "use the model it was learned with, or another namespace or bank for this one"
         )

@@ -9,7 +9,7 @@ it is done; the same command goes on where it stopped.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from tacit.agent import Agent
 from tacit.assembly import set_threads
 from tacit.config import RunConfig
 from tacit.errors import ConfigError, DataError
-from tacit.experiments.files import write_json
 from tacit.experiments.report.figures import Figures, mean_interval
 from tacit.experiments.report.study_tables import publish_study
+from tacit.experiments.run_folder import write_json
 from tacit.experiments.scoring import Grader, readable
 from tacit.experiments.studies.trials import Tell, scratch_agent
 from tacit.problem import Problem
@@ -69,12 +69,11 @@ def study(config: SignalConfig, out: str | Path, tell: Tell = lambda line: None)
         ConfigError: the folder holds a search with other settings.
         TacitError: anything else a user can mend.
     """
-    out = Path(out)
-    held = _begun(out, config)
-    found = {row["data"]: row for row in held}
+    out, asked = Path(out), _by_task(config)
+    found = {row["data"]: row for row in _begun(out, config)}
     set_threads(config.run)
     with (out / ROWS).open("a", encoding="utf-8") as file:
-        for row in _measured(config, found):
+        for row in _measured(config, asked, found):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
             tell(_line(row, len(found)))
@@ -90,10 +89,10 @@ def study(config: SignalConfig, out: str | Path, tell: Tell = lambda line: None)
 def signal(row: Figures, config: SignalConfig) -> bool:
     """Whether a cell has signal: by its means."""
     rate, lead = row["pass"]["mean"], row["lead"]["mean"]
-    return rate is not None and config.low <= rate <= config.high and lead >= config.lead
+    return rate is not None and config.low <= rate <= config.high and lead >= config.lead - 1e-9
 
 
-def streams(rows: Iterator[Figures] | Sequence[Figures] | Any, config: SignalConfig) -> dict[str, str]:
+def streams(rows: Iterable[Figures], config: SignalConfig) -> dict[str, str]:
     """By task, the source that makes a stream of all families with signal, each at the level where the vote leads most;
     other sources with signal stand for themselves."""
     best: dict[tuple[str, str], Figures] = {}
@@ -101,17 +100,11 @@ def streams(rows: Iterator[Figures] | Sequence[Figures] | Any, config: SignalCon
         name = row["data"].partition("@")[0]
         if signal(row, config) and row["lead"]["mean"] > best.get((row["task"], name), _NOTHING)["lead"]["mean"]:
             best[row["task"], name] = row
-    found: dict[str, list[str]] = {}
-    for task, _ in best:
-        found.setdefault(task, [])
-    for (task, _), row in best.items():
-        found[task].append(row["data"])
-    prefix = f"{families.NAME}:"
-    named = {}
-    for task, addresses in found.items():
-        made = [address.removeprefix(prefix) for address in addresses if address.startswith(prefix)]
-        others = [address for address in addresses if not address.startswith(prefix)]
-        named[task] = " ".join([*([prefix + ",".join(made)] if made else []), *others])
+    prefix, named = f"{families.NAME}:", dict[str, str]()
+    for task in dict.fromkeys(task for task, _ in best):
+        addresses = [row["data"] for (of, _), row in best.items() if of == task]
+        made = ",".join(one.removeprefix(prefix) for one in addresses if one.startswith(prefix))
+        named[task] = " ".join([*filter(None, [made and prefix + made]), *(o for o in addresses if prefix not in o)])
     return named
 
 
@@ -134,18 +127,20 @@ def ladders(data: Sequence[str]) -> list[list[str]]:
     return found
 
 
-def _measured(config: SignalConfig, found: dict[str, Figures]) -> Iterator[Figures]:
-    """Rows of the cells that are not among those found, which they join: the easiest of all ladders first."""
-    run = config.run
-    by_task: dict[str, list[list[str]]] = {}
+def _by_task(config: SignalConfig) -> dict[str, list[list[str]]]:
+    run, asked = config.run, dict[str, list[list[str]]]()
     for ladder in ladders(config.data):
         task = run.task or sources.load(ladder[0], seed=run.seed, limit=1, fields=run.fields, model=run.model).task
-        by_task.setdefault(task, []).append(ladder)
-    for task, several in by_task.items():
-        wanted = [address for ladder in several for address in ladder if address not in found]
-        if not wanted:
+        asked.setdefault(task, []).append(ladder)
+    return asked
+
+
+def _measured(config: SignalConfig, asked: dict[str, list[list[str]]], found: dict[str, Figures]) -> Iterator[Figures]:
+    """Rows of the cells that are not among those found, which they join: the easiest of all ladders first."""
+    for task, several in asked.items():
+        if all(address in found for ladder in several for address in ladder):
             continue
-        with scratch_agent(replace(run, task=task)) as agent:
+        with scratch_agent(replace(config.run, task=task)) as agent:
             for step in range(max(map(len, several))):
                 for ladder in several:
                     if step >= len(ladder) or ladder[step] in found or _too_hard(ladder[:step], found, config):
@@ -188,7 +183,8 @@ def _cell(agent: Agent, config: SignalConfig, address: str, task: str) -> Figure
 
     figures = {name: mean_interval(column(name)) for name in ("pass", "answered", "vote", "greedy")}
     lead = mean_interval(column("vote") - column("pass"))
-    return {"data": address, "task": task, "n": len(marks), **figures, "lead": lead, "marks": marks}
+    asked_with = {name: getattr(agent.sampling, name) for name in ("samples", "temperature", "max_tokens")}
+    return {"data": address, "task": task, "n": len(marks), **figures, "lead": lead, **asked_with, "marks": marks}
 
 
 def _line(row: Figures, number: int) -> str:

@@ -23,6 +23,7 @@ from tacit.bank.base import Bank
 from tacit.errors import ConfigError
 from tacit.server.api.errors import Refused, not_found
 from tacit.server.api.memories import Admin
+from tacit.server.api.rights import changing
 from tacit.server.api.schemas import Strict
 from tacit.server.live.service import Service
 
@@ -72,7 +73,7 @@ def add_snapshots(api: FastAPI, service: Service) -> None:
             service.bank.snapshot(folder.path / name)
             return SnapshotName(name=name)
 
-        return await service.storing(work)
+        return await changing(service, caller.key, work, alone=False)
 
     @api.get("/tacit/v1/snapshots")
     async def snapshots(caller: Admin) -> SnapshotNames:
@@ -90,7 +91,7 @@ def add_snapshots(api: FastAPI, service: Service) -> None:
             kept = restore(folder.path / body.name, service.bank.url, force=True)
             return Restored(name=body.name, kept=None if kept is None else kept.name)
 
-        return await service.storing(work)
+        return await changing(service, caller.key, work, alone=False)
 
 
 class _Folder:

@@ -1,6 +1,7 @@
 """Families whose answer is a word, or one of a few options.
 
-Builds on kind. A level sets how long the words are, how far to count, or how many options there are.
+Builds on kind. A level sets how long the words are, how far to count, or how many options there are. All ask what or
+which: the task finds an answer in a sentence by what the question does not say.
 """
 
 from __future__ import annotations
@@ -22,18 +23,57 @@ BY_LENGTH = (
 )
 """Words by level."""
 PLURALS = (
-    "cat:cats dog:dogs book:books tree:trees car:cars hat:hats pen:pens cup:cups",
-    "box:boxes bus:buses dish:dishes fox:foxes church:churches glass:glasses brush:brushes",
-    "city:cities baby:babies story:stories lady:ladies berry:berries party:parties",
-    "leaf:leaves wolf:wolves knife:knives wife:wives shelf:shelves loaf:loaves",
-    "child:children mouse:mice foot:feet tooth:teeth goose:geese man:men woman:women ox:oxen",
+    "cat:cats dog:dogs book:books tree:trees car:cars hat:hats pen:pens cup:cups bird:birds lamp:lamps ring:rings "
+    "door:doors river:rivers plant:plants house:houses tiger:tigers train:trains garden:gardens",
+    "box:boxes bus:buses dish:dishes fox:foxes church:churches glass:glasses brush:brushes class:classes peach:peaches "
+    "watch:watches dress:dresses bench:benches tax:taxes wish:wishes beach:beaches kiss:kisses",
+    "city:cities baby:babies story:stories lady:ladies berry:berries party:parties family:families country:countries "
+    "army:armies body:bodies copy:copies duty:duties puppy:puppies spy:spies enemy:enemies fly:flies",
+    "leaf:leaves wolf:wolves knife:knives wife:wives shelf:shelves loaf:loaves half:halves calf:calves thief:thieves "
+    "life:lives scarf:scarves elf:elves hero:heroes potato:potatoes tomato:tomatoes echo:echoes",
+    "child:children mouse:mice foot:feet tooth:teeth goose:geese man:men woman:women ox:oxen person:people louse:lice "
+    "cactus:cacti crisis:crises analysis:analyses datum:data fungus:fungi nucleus:nuclei",
 )
 OPPOSITES = (
-    "hot:cold big:small up:down yes:no day:night in:out",
-    "fast:slow old:young happy:sad open:closed early:late light:dark",
-    "rich:poor strong:weak full:empty wet:dry near:far high:low",
-    "deep:shallow thick:thin brave:cowardly noisy:quiet sweet:sour rough:smooth",
-    "ancient:modern expand:contract permanent:temporary victory:defeat arrive:depart increase:decrease",
+    "hot:cold big:small up:down yes:no day:night in:out black:white good:bad left:right happy:sad fast:slow old:young "
+    "on:off first:last true:false over:under",
+    "open:closed early:late light:dark hard:soft long:short rich:poor strong:weak full:empty wet:dry near:far high:low "
+    "love:hate win:lose start:finish north:south above:below",
+    "push:pull thick:thin clean:dirty cheap:expensive safe:dangerous easy:difficult loud:quiet buy:sell give:take "
+    "sink:float arrive:depart smooth:rough sweet:sour friend:enemy war:peace question:answer",
+    "brave:cowardly deep:shallow tight:loose guilty:innocent polite:rude generous:selfish public:private "
+    "simple:complex success:failure accept:refuse increase:decrease attack:defend import:export sharp:blunt",
+    "ancient:modern expand:contract permanent:temporary victory:defeat transparent:opaque humble:arrogant "
+    "artificial:natural horizontal:vertical optimist:pessimist scarce:abundant majority:minority rigid:flexible "
+    "voluntary:compulsory urban:rural stale:fresh exterior:interior",
+)
+CAPITALS = (
+    "France:Paris Spain:Madrid Italy:Rome Germany:Berlin Japan:Tokyo England:London Russia:Moscow Egypt:Cairo "
+    "Greece:Athens China:Beijing Ireland:Dublin Portugal:Lisbon Austria:Vienna Cuba:Havana Poland:Warsaw Peru:Lima",
+    "Canada:Ottawa Sweden:Stockholm Norway:Oslo Finland:Helsinki Hungary:Budapest Turkey:Ankara Iran:Tehran "
+    "Thailand:Bangkok Denmark:Copenhagen Belgium:Brussels Australia:Canberra Argentina:Buenos_Aires Chile:Santiago "
+    "Iraq:Baghdad Ukraine:Kyiv Lebanon:Beirut",
+    "Kenya:Nairobi Colombia:Bogota Vietnam:Hanoi Romania:Bucharest Bulgaria:Sofia Croatia:Zagreb Morocco:Rabat "
+    "Indonesia:Jakarta Venezuela:Caracas Ecuador:Quito Syria:Damascus Nepal:Kathmandu Iceland:Reykjavik "
+    "Scotland:Edinburgh Jordan:Amman Serbia:Belgrade",
+    "Ghana:Accra Senegal:Dakar Latvia:Riga Estonia:Tallinn Lithuania:Vilnius Slovakia:Bratislava Slovenia:Ljubljana "
+    "Uruguay:Montevideo Mongolia:Ulaanbaatar Jamaica:Kingston Nigeria:Abuja Ethiopia:Addis_Ababa Angola:Luanda "
+    "Algeria:Algiers Tunisia:Tunis Paraguay:Asuncion",
+    "Kazakhstan:Astana Myanmar:Naypyidaw Bhutan:Thimphu Zambia:Lusaka Botswana:Gaborone Namibia:Windhoek "
+    "Mozambique:Maputo Honduras:Tegucigalpa Suriname:Paramaribo Moldova:Chisinau Gabon:Libreville Chad:N'Djamena "
+    "Mali:Bamako Malawi:Lilongwe Oman:Muscat Togo:Lome",
+)
+PASTS = (
+    "walk:walked play:played jump:jumped look:looked help:helped ask:asked work:worked call:called want:wanted "
+    "talk:talked open:opened clean:cleaned paint:painted start:started cook:cooked wait:waited",
+    "go:went see:saw eat:ate come:came take:took make:made say:said give:gave run:ran have:had find:found know:knew "
+    "get:got do:did write:wrote sit:sat",
+    "buy:bought think:thought teach:taught bring:brought catch:caught drive:drove fly:flew sing:sang swim:swam "
+    "speak:spoke break:broke begin:began feel:felt sleep:slept win:won wear:wore",
+    "freeze:froze choose:chose steal:stole draw:drew grow:grew throw:threw shake:shook hide:hid build:built lend:lent "
+    "bend:bent dig:dug stick:stuck hang:hung shine:shone tear:tore",
+    "seek:sought weave:wove cling:clung flee:fled slay:slew strive:strove tread:trod bind:bound grind:ground "
+    "swear:swore forsake:forsook forbid:forbade spring:sprang sling:slung stride:strode arise:arose",
 )
 SORTS = {
     "animal": "cow goat horse tiger bear rabbit".split(),
@@ -64,7 +104,7 @@ def _reverse(rng: random.Random, level: int) -> Made:
 
 def _paired(table: tuple[str, ...], rng: random.Random, level: int) -> Made:
     word, _, other = rng.choice(table[level - 1].split()).partition(":")
-    return {"word": word}, other
+    return {"word": word}, other.replace("_", " ")
 
 
 def _later(names: list[str], unit: str, rng: random.Random, level: int) -> Made:
@@ -144,13 +184,35 @@ KINDS: tuple[Kind, ...] = tuple(
             partial(_end, -1),
             ('What is the last letter of "{word}"?', 'Which letter does the word "{word}" end with?'),
         ),
-        ("reverse", "text", _reverse, ('What is "{word}" spelled backwards?', 'Write the word "{word}" backwards.')),
-        ("plurals", "text", partial(_paired, PLURALS), ('What is the plural of "{word}"?', "One {word}, two what?")),
+        (
+            "reverse",
+            "text",
+            _reverse,
+            ('What is "{word}" spelled backwards?', 'What is the word "{word}" written backwards?'),
+        ),
+        (
+            "plurals",
+            "text",
+            partial(_paired, PLURALS),
+            ('What is the plural of "{word}"?', 'What do you call more than one "{word}"?'),
+        ),
         (
             "opposites",
             "text",
             partial(_paired, OPPOSITES),
             ('What is the opposite of "{word}"?', 'Which word means the opposite of "{word}"?'),
+        ),
+        (
+            "capitals",
+            "text",
+            partial(_paired, CAPITALS),
+            ("What is the capital of {word}?", "Which city is the capital of {word}?"),
+        ),
+        (
+            "past",
+            "text",
+            partial(_paired, PASTS),
+            ('What is the past tense of "{word}"?', 'What is the past form of "{word}"?'),
         ),
         (
             "weekdays",
@@ -165,8 +227,8 @@ KINDS: tuple[Kind, ...] = tuple(
             ("Which month is {steps} after {name}?", "It is {name}. Which month is it {steps} later?"),
         ),
         ("alphabet", "text", _following, ("Which letter comes {place}after {letter} in the alphabet?",)),
-        ("odd-or-even", "text", _odd, ("Is {a} odd or even?", "Is the number {a} an even or an odd number?")),
-        ("in-words", "text", _spelled, ("Write {a} in words.", "How is the number {a} written in words?")),
+        ("odd-or-even", "text", _odd, ("What is {a}, odd or even?", "Which is the number {a}, even or odd?")),
+        ("in-words", "text", _spelled, ("What is {a} in words?", "How is the number {a} written in words?")),
         (
             "first-word",
             "text",
