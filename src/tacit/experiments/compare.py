@@ -110,7 +110,7 @@ def compare(
 
 def _fit(config: CompareConfig, tasks: set[str], tell: Callable[[str], None] | None) -> CompareConfig:
     """A comparison in which nothing is unsaid: the model is loaded for it, unless it is the testbed or all is said."""
-    if filled(config.sampling, TESTBED) is config.sampling and filled(config.learn, TESTBED) is config.learn:
+    if all(filled(part, TESTBED) is part for part in (config.sampling, config.learn, config.recall)):
         return config
     if (by_name := presets.known(config)) is not config:
         return by_name

@@ -55,10 +55,10 @@ def as_begun(config: RunConfig) -> RunConfig:
     """A run's settings; what nobody says and the model decides is what it was begun with, if its folder is there."""
     try:
         held = json.loads((Path(config.out) / "run.json").read_text())
-        sampling, learn = filled(config.sampling, held["sampling"]), filled(config.learn, held["learn"])
+        parts = {name: filled(getattr(config, name), held[name]) for name in ("sampling", "learn", "recall")}
     except (OSError, ValueError, LookupError, TypeError):
         return config  # there is none, or opening the folder will say what is wrong with it
-    return dataclasses.replace(config, sampling=sampling, learn=learn)
+    return dataclasses.replace(config, **parts)
 
 
 class RunFolder:

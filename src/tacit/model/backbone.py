@@ -280,14 +280,21 @@ class Backbone:
         return tuple(h[0] for h in out.hidden_states)
 
     def layer_states(self, ids: Tensor, layer: int) -> Tensor:
-        """``hidden_states(ids)[layer]``, in a compiled pass where there is one."""
+        """``hidden_states(ids)[layer]``, without the layers above, and in a compiled pass where there is one."""
         if self.fused is not None and 0 <= layer < self.fused.layers and len(ids) > 1:
             from tacit.model.fused.gradient import GroupPass
 
             one = GroupPass(self.fused, len(ids) - 1, [1])
             if one.fits:
                 return one.inputs(self.embed(ids), layer)
-        return self.hidden_states(ids)[layer]
+        whole = self.model.get_decoder()
+        if not 0 < layer < len(getattr(whole, "layers", ())) or not hasattr(whole, "norm"):
+            return self.hidden_states(ids)[layer]
+        part = copy.copy(whole)  # what is above that layer is left out; all weights are shared
+        part._modules = {**whole._modules, "layers": whole.layers[:layer], "norm": torch.nn.Identity()}
+        with torch.no_grad():
+            states: Tensor = part(input_ids=ids[None].to(self.device), use_cache=False).last_hidden_state[0]
+        return states
 
     @torch.no_grad()
     def key_values(self, ids: Tensor) -> tuple[list[Tensor], list[Tensor]]:
