@@ -84,9 +84,10 @@ def main() -> None:
         result: dict[str, Any] = {"seed": args.seed, "verifier": args.verifier, "active": len(active)}
         result["before"] = accuracy(agent, fresh)
         service = Service(ServeConfig(bank=f"{folder}/bank.db", learner=False, verifier=args.verifier))
-        client = TestClient(create_app(service), "http://localhost")  # type: ignore[arg-type]
+        client = TestClient(create_app(service), "http://localhost")
         client.headers["Authorization"] = f"Bearer {secret}"
-        asked, statuses = 0, {}
+        asked = 0
+        statuses: dict[int, int] = {}
         for change in FORGED:
             taken = []
             for info in active:
