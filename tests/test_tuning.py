@@ -14,7 +14,7 @@ from conftest import Tacit
 from tacit.config import LearnConfig, RunConfig, Sampling
 from tacit.errors import ConfigError, DataError
 from tacit.experiments import trials, tuning
-from tacit.experiments.files import read_toml
+from tacit.experiments.run_folder import read_toml
 from tacit.experiments.trials import Budget, trials_file
 from tacit.experiments.tuning import as_toml, tune
 from tacit.tasks import sources
