@@ -173,8 +173,8 @@ def advice(seen: Look, *, measured: bool) -> tuple[str, ...]:
         )
     if seen.confident < CONFIDENT:
         return (
-            f"only {seen.confident:.0%} of the votes are clear enough to learn from: give problems that it can solve now and "
-            f"then; see which those are with: tacit study signal {how} --out runs/signal",
+            f"only {seen.confident:.0%} of the votes are clear enough to learn from: give problems that it can solve "
+            f"sometimes; see which those are with: tacit study signal {how} --out runs/signal",
         )
     begin = f"tacit run {how}{own} --data FILE.jsonl --out runs/mine"
     if not measured:
