@@ -106,7 +106,7 @@ def test_half_precision_runs(tiny_model: Path, dtype: str) -> None:
         GPT2Config(vocab_size=80, n_embd=32, n_layer=3, n_head=2),
         Gemma3TextConfig(
             vocab_size=80, hidden_size=32, intermediate_size=48, num_hidden_layers=7, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=16, sliding_window=4,
+            head_dim=16, num_key_value_heads=1, sliding_window=4,
         ),
     ],
     ids=["llama", "gpt2", "gemma3"],

@@ -251,7 +251,7 @@ class Settings:
     """What everything is told that loads a model and answers with it; runs, comparisons and servers add to it.
 
     Attributes:
-        model: A causal language model: testbed, testbed:C, a folder, or a Hub id.
+        model: A causal language model: testbed, testbed:C, a GGUF file, a folder (also of a LoRA adapter), or a Hub id.
         task: What kind of problems they are: a name that `tacit tasks` lists, or a TOML file. It says how they are
             asked, where an answer is found, when two are the same. Default: the bank's, else what the data ask for.
         instruction: Appended to every problem, "" for none. Default: the bank's, else the task's. It belongs to the
@@ -325,6 +325,7 @@ class RunConfig(Settings):
         bank: Memory bank, its file or address. Default: a file in the run folder.
         seed: Same seed, same run.
         limit: How many problems. Default: all.
+        skip: Ids of problems to leave out, such as those that settings were tuned on.
         window: Problems answered before their memories are learned together and become available. 1 is the strict
             protocol of the paper.
         namespace: Whose memories; nothing crosses namespaces.
@@ -337,6 +338,7 @@ class RunConfig(Settings):
     bank: str | None = None
     seed: int = 0
     limit: int | None = None
+    skip: tuple[str, ...] = ()
     window: int = 1
     namespace: str = "default"
     baselines: tuple[str, ...] = ("icl", "majority")
@@ -352,6 +354,7 @@ class RunConfig(Settings):
     def settings(self) -> dict[str, Any]:
         """As JSON-ready values, for run.json, which people pass on: without a password in the bank's address."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        values |= {} if values.pop("skip") == [] else {"skip": list(self.skip)}  # counts where it is used
         if self.bank is not None and self.bank.startswith("postgres"):
             values["bank"] = re.sub(r"([?&]password=)[^&]*", r"\1***", self.bank)
             values["bank"] = re.sub(r"^([^:]*://[^:/@]*:)[^@]*@", r"\1***@", values["bank"])

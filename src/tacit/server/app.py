@@ -24,6 +24,7 @@ from tacit.server.api.errors import Refused, not_found, refusal_of
 from tacit.server.api.faults import explained
 from tacit.server.api.leniency import Lenient, for_pages
 from tacit.server.api.memories import add_memories, by_name
+from tacit.server.api.responses import Answered, ResponsesRequest, renamed
 from tacit.server.api.schemas import ChatRequest, CompletionRequest
 from tacit.server.api.snapshots import add_snapshots
 from tacit.server.live.service import Service
@@ -109,6 +110,14 @@ def _add_openai(api: FastAPI, service: Service) -> None:
     async def chat_completions(body: ChatRequest, request: Request, caller: Asking) -> Response:
         """Answer a conversation."""
         return await Conversation(service, caller, body).response(request)
+
+    @api.post("/v1/responses")
+    async def responses(body: ResponsesRequest, request: Request, caller: Asking) -> Response:
+        """Answer a conversation in the form of OpenAI's Responses: text alone, and nothing is stored."""
+        try:
+            return await Answered(service, caller, body).response(request)
+        except Refused as refused:
+            raise renamed(refused) from None
 
     @api.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request, caller: Asking) -> Response:

@@ -155,11 +155,15 @@ def _signal(result: Mapping[str, Any]) -> list[Table]:
         for cell in result["cells"]
     ]
     named = [f"--task {task} --data {address}" for task, address in result["streams"].items()]
+    ways = {
+        f"{cell['samples']} samples of up to {cell['max_tokens']} tokens at T = {cell['temperature']:g}"
+        for cell in result["cells"]
+    }
     return [
         Table(
             f"Study: where {run['model']} has signal",
-            f"Per cell {settings['problems']} problems of {run['sampling']['samples']} samples at T = "
-            f"{run['sampling']['temperature']:g}, seed {run['seed']}; in percent, with 95 % intervals over problems. * "
+            f"Per cell {settings['problems']} problems of {' or '.join(sorted(ways))}, seed {run['seed']}; in "
+            "percent, with 95 % intervals over problems. * "
             f"marks pass@1 from {percent(settings['low'])} to {percent(settings['high'])} with a vote at least "
             f"{percent(settings['lead'])} above it. A level is left out where an easier one is surely below. "
             + (f"Streams of these: {'; '.join(named)}" if named else "There is none."),
