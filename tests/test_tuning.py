@@ -14,7 +14,7 @@ from conftest import Tacit
 from tacit.config import LearnConfig, RunConfig, Sampling
 from tacit.errors import ConfigError, DataError
 from tacit.experiments import trials, tuning
-from tacit.experiments.files import read_toml
+from tacit.experiments.run_folder import read_toml
 from tacit.experiments.trials import Budget, trials_file
 from tacit.experiments.tuning import as_toml, tune
 from tacit.tasks import sources
@@ -145,9 +145,10 @@ def test_a_run_that_leaves_everything_out_says_so(data: Path, cli: Tacit) -> Non
 
 def test_texts_of_all_kinds_survive_the_file(tmp_path: Path) -> None:
     said = 'Say "it"\n\\ briefly\x7f\t\u2028é.'
+    asked = {"task": "number", "instruction": said, "system": ""}
     arm = {"lr": 0.01, "init": "vocabulary", "problems": 2, "without": 0.5, "first": 0.5, "last": 0.75, "gained": 0.25}
-    found = tuning.Tuned(0.7, 24, 0.01, "vocabulary", [], [arm], ['a"b', "c,d"], (1, 1.0))
-    (tmp_path / "file.toml").write_text(as_toml(RunConfig(instruction=said), found, BUDGET), encoding="utf-8")
+    found = tuning.Tuned(0.7, 24, 0.01, "vocabulary", [], [arm], ['a"b', "c,d"], asked, (1, 1.0))
+    (tmp_path / "file.toml").write_text(as_toml(RunConfig(), found, BUDGET), encoding="utf-8")
     held = read_toml(tmp_path / "file.toml")
-    assert held["instruction"] == said and held["skip"] == ['a"b', "c,d"]
+    assert held["instruction"] == said and held["task"] == "number" and held["skip"] == ['a"b', "c,d"]
     assert held["learn"] == {"lr": 0.01, "init": "vocabulary"}

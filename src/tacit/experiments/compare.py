@@ -34,9 +34,8 @@ from tacit.config import TESTBED, Settings, filled
 from tacit.engines.base import METER, Engine
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.files import PARTS, completed
 from tacit.experiments.report.cells import Cell
-from tacit.experiments.run_folder import write_atomically
+from tacit.experiments.run_folder import PARTS, completed, write_atomically
 from tacit.experiments.scoring import Grader, Truths, asked, counted, readable
 from tacit.judges.verifiers import Verifier
 from tacit.methods.base import Method, Reply, World

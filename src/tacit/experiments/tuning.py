@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from tacit.agent import Agent
-from tacit.answers.vote import Vote, vote_by
 from tacit.assembly import set_threads
 from tacit.config import RunConfig
 from tacit.errors import ConfigError, DataError
@@ -29,6 +28,7 @@ from tacit.problem import Problem
 from tacit.responses import Responder
 from tacit.seeds import derive, generator
 from tacit.tasks import sources
+from tacit.tasks.base import Vote
 
 LEAST, MOST = 4, 16
 """Problems that are sampled: at least so many, and at most."""
@@ -60,6 +60,7 @@ class Tuned:
         arms: per learning rate and start: how many problems, first and last rewards, gained; the best first.
         problems: ids of all that were looked at, which no figure should be reported on; none where they are of an
             endless source, which has others for every run.
+        asked: how problems were asked: task, instruction, system message.
         spent: tokens and seconds.
     """
 
@@ -70,6 +71,7 @@ class Tuned:
     ways: list[dict[str, Any]]
     arms: list[dict[str, Any]]
     problems: list[str]
+    asked: dict[str, str]
     spent: tuple[int, float]
 
 
@@ -163,6 +165,7 @@ class _Search:
         mine = next((arm for arm in arms if (arm["lr"], arm["init"]) == self.arms[0]), best)
         if best["gained"] < mine["gained"] + CLEARLY:
             best = mine
+        template = self.agent.backbone.template
         return Tuned(
             way["temperature"],
             way["max_tokens"],
@@ -171,6 +174,7 @@ class _Search:
             ways,
             arms,
             [] if self.endless else [one.id for one in tried],
+            {"task": self.agent.task.name, "instruction": template.instruction, "system": template.system},
             (self.trials.tokens, self.trials.seconds),
         )
 
@@ -205,7 +209,7 @@ class _Search:
 
     def _vote(self, problem: Problem, way: dict[str, Any]) -> Vote:
         row = self.trials.rows["sample", problem.id, way["temperature"]]
-        return vote_by(self.agent.task.on(problem.text), row["answers"][str(way["max_tokens"])])
+        return self.agent.task.on(problem.text).vote(row["answers"][str(way["max_tokens"])])
 
     def _teaches(self, vote: Vote) -> bool:
         return self.agent.learner.gate(vote) is None and vote.share < 1
@@ -303,8 +307,7 @@ def _arm_line(figures: dict[str, Any]) -> str:
 
 def as_toml(config: RunConfig, tuned: Tuned, budget: Budget) -> str:
     """The settings found, as a file for ``tacit run --config``; problems that were looked at are left out there."""
-    whole: dict[str, Any] = {"model": config.model, "task": config.task, "data": config.data}
-    whole |= {"instruction": config.instruction, "system": config.system, "fields": list(config.fields)}
+    whole: dict[str, Any] = {"model": config.model, "data": config.data, "fields": list(config.fields), **tuned.asked}
     whole |= {"stop": list(config.stop), "dtype": config.dtype, "skip": tuned.problems}
     tables: dict[str, dict[str, Any]] = {
         "sampling": {"temperature": tuned.temperature, "max_tokens": tuned.max_tokens},
@@ -314,7 +317,7 @@ def as_toml(config: RunConfig, tuned: Tuned, budget: Budget) -> str:
     lines = [
         f"# Found by `tacit tune` without labels, within {budget}.",
         f"# {_arm_line(best)}.",
-        *(f"{name} = {_value(value)}" for name, value in whole.items() if value not in (None, [])),
+        *(f"{name} = {_value(value)}" for name, value in whole.items() if value != []),
     ]
     for table, values in tables.items():
         lines += ["", f"[{table}]", *(f"{name} = {_value(value)}" for name, value in values.items())]

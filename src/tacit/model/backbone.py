@@ -21,8 +21,7 @@ from tacit.errors import ConfigError, ModelError
 from tacit.model import fused
 from tacit.model.cache import RaggedCache, round_up
 from tacit.model.decoder import Decoder, token_logprobs
-from tacit.model.inputs import Inputs
-from tacit.model.loading import digest_files, digest_state, load_pretrained, parse_device, resolve_model
+from tacit.model.loading import Inputs, digest_state, load, parse_device, resolve_model
 from tacit.model.prompts import RUN_ON, Template, token_ids
 from tacit.tasks.maths import MATHS
 
@@ -101,7 +100,7 @@ class Backbone:
         template: Template | None = None,
         revision: str | None = None,
     ) -> Backbone:
-        """Load ``testbed`` (``testbed:C``), a local directory, or a Hub id.
+        """Load ``testbed`` (``testbed:C``), a folder of a model or of a LoRA adapter, a GGUF file, or a Hub id.
 
         Args:
             name: "testbed", "testbed:C", a path, or a Hub id such as "Qwen/Qwen2.5-Math-7B".
@@ -111,23 +110,20 @@ class Backbone:
             revision: Hub revision.
 
         Raises:
-            ModelError: the model is not there or is not a causal LM with safetensors weights and a tokenizer.
-            ConfigError: unknown dtype or device.
+            ModelError: the model is not there or is not a causal LM with weights that can be read and a tokenizer.
+            ConfigError: unknown dtype or device, or what reads GGUF files is not installed.
         """
         if dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         target = parse_device(device)
-        directory = None
+        path = None
         if name.partition(":")[0] == "testbed":
             from tacit.testbed import shipped
 
-            directory = shipped(name)
-        if directory is not None:
+            path = shipped(name)
             template = template or Template(instruction="")
-        else:
-            directory = resolve_model(name, revision)
-        model, tokenizer = load_pretrained(directory, name, DTYPES[dtype])
-        return cls(model.to(target), tokenizer, template, name, digest_files(directory))
+        model, tokenizer, digest = load(path or resolve_model(name, revision), name, DTYPES[dtype])
+        return cls(model.to(target), tokenizer, template, name, digest)
 
     @property
     def device(self) -> torch.device:

@@ -96,7 +96,9 @@ class ServeConfig(Settings):
     @property
     def served_name(self) -> str:
         """What clients call the plain model; with ``:tacit`` after it, the one with memory."""
-        return self.name or Path(self.model).name.replace(":", "-") or "model"
+        own = Path(self.model).name.removesuffix(".gguf").replace(":", "-")
+        own = re.sub(r"^(sha256-[0-9a-f]{12})[0-9a-f]{52}$", r"\1", own)  # one of Ollama's files
+        return self.name or own or "model"
 
     @property
     def loopback(self) -> bool:
