@@ -26,13 +26,14 @@ SRC = Path(__file__).resolve().parent.parent / "src" / "tacit"
 TOP_FILES = 20
 SPINE_LINES = 2700
 MODULE_LINES = 400
-ALL_LINES = 35_400  # 29,400 while there was one task
+ALL_LINES = 36_000  # 29,400 while there was one task; 35,400 before faults, damage and full disks were lived through
 PASSED_FILES = 57  # 45 while mathematics was the only task; layouts of data and ways to state an answer have rooms now
 
 # From the ground up; modules of one room may import each other. A room is a top-level module or a folder; a longer path
 # is a room of its own within its folder.
 ROOMS = [
     ["errors"],
+    ["checks"],
     ["registry", "seeds", "problem"],
     ["config"],
     ["testbed"],

@@ -26,20 +26,12 @@ from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, insert
 
 from tacit.bank import schema
 from tacit.bank.base import Hit, Query, StateChange
-from tacit.bank.listing import COUNTERS, Listing
+from tacit.bank.listing import COUNTERS, Listing, state_of
 from tacit.bank.portable import read_tensors
 from tacit.bank.search.matrices import Matrices, dimension, refuse_other
-from tacit.errors import BankError, MemoryFormatError, MemoryNotFound
-from tacit.memory import (
-    Memory,
-    State,
-    check_name,
-    check_text,
-    from_record,
-    parse_json,
-    prompt_bytes,
-    record,
-)
+from tacit.checks.values import MAX_NAME, check_name, check_text, parse_json
+from tacit.errors import BankError, DamagedMemory, MemoryFormatError, MemoryNotFound
+from tacit.memory import Memory, State, from_record, prompt_bytes, record
 
 _m = schema.memories.c
 
@@ -176,7 +168,7 @@ class SQLBank(Listing):
                 .where(_m.position == position)
                 .values(state=state.value, reason=reason, revision=revision)
             )
-            self._remember(connection, position, StateChange(time.time(), State(old), state, reason))
+            self._remember(connection, position, StateChange(time.time(), state_of(old), state, reason))
 
     def count(self, id: str, namespace: str, *, uses: int = 0, agreed: int = 0, helped: int = 0, hurt: int = 0) -> None:
         """See ``Bank.count``."""
@@ -206,7 +198,7 @@ class SQLBank(Listing):
     def mark(self, namespace: str, name: str, value: str) -> None:
         """See ``Bank.mark``."""
         check_name("namespace", namespace)
-        check_name("mark", name)
+        check_name("mark", name, 2 * MAX_NAME)  # some are made of a memory's id
         check_text("value of a mark", value)
         table = schema.marks
         with self._writing() as connection:
@@ -232,11 +224,11 @@ class SQLBank(Listing):
             row = connection.execute(WHOLE.where(here)).mappings().one_or_none()
             if row is None:
                 self._found(connection, id, namespace)  # raises, unless a part of the memory is missing
-                raise BankError(f"memory {id!r} in {self._where} lacks a part; restore a snapshot")
+                raise DamagedMemory(f"memory {id!r} in {self._where} lacks a part; restore a snapshot")
         try:
             return memory_of(row)
         except MemoryFormatError as error:
-            raise BankError(f"memory {id!r} in {self._where} is damaged ({error}); restore a snapshot") from error
+            raise DamagedMemory(f"memory {id!r} in {self._where} is damaged ({error}); restore a snapshot") from error
 
     def search(self, key: np.ndarray, **query: Unpack[Query]) -> list[Hit]:
         """See ``Bank.search``."""
@@ -253,7 +245,9 @@ class SQLBank(Listing):
         with self._reading() as connection:
             position = self._found(connection, id, namespace)
             rows = connection.execute(select(table).where(table.c.position == position).order_by(table.c.step)).all()
-        return [StateChange(r.time, None if r.old is None else State(r.old), State(r.new), r.reason) for r in rows]
+        return [
+            StateChange(r.time, None if r.old is None else state_of(r.old), state_of(r.new), r.reason) for r in rows
+        ]
 
     def marked(self, namespace: str, name: str) -> str | None:
         """See ``Bank.marked``."""

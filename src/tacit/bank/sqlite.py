@@ -24,7 +24,7 @@ from tacit.bank import schema
 from tacit.bank.schema import MIGRATIONS
 from tacit.bank.search.compressed import EXACT_ROWS
 from tacit.bank.sql import SQLBank
-from tacit.errors import BankError, ConfigError
+from tacit.errors import BankError, BankUnavailable, ConfigError
 
 APPLICATION_ID = 0x54616369
 """Marks an SQLite file as a memory bank ("Taci" in ASCII)."""
@@ -229,7 +229,7 @@ def explain(error: sqlite3.Error, path: Path, busy_timeout: float) -> BankError:
     """An SQLite error as one sentence: what is wrong, where, and what to do."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return BankError(
+        return BankUnavailable(
             f"bank {path} has been locked by another process for more than {busy_timeout:g} s; "
             "wait for that process, end it, or raise the busy timeout"
         )
@@ -242,7 +242,9 @@ def explain(error: sqlite3.Error, path: Path, busy_timeout: float) -> BankError:
         sqlite3.SQLITE_CORRUPT: "is damaged; restore a snapshot",
         sqlite3.SQLITE_NOTADB: "is not a memory bank or its first page is damaged; restore a snapshot",
     }
-    return BankError(f"bank {path} {known.get(code, 'cannot be used')} ({error})")
+    lasting = code not in known or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    kind = BankError if lasting else BankUnavailable
+    return kind(f"bank {path} {known.get(code, 'cannot be used')} ({error})")
 
 
 @contextlib.contextmanager
@@ -253,7 +255,7 @@ def plainly(path: Path, busy_timeout: float) -> Iterator[None]:
     except sqlite3.Error as error:
         raise explain(error, path, busy_timeout) from error
     except OSError as error:
-        raise BankError(
+        raise BankUnavailable(
             f"bank {path} cannot be read or written ({error.strerror or error}); check the path and its permissions"
         ) from error
 

@@ -125,10 +125,10 @@ def _add_health(api: FastAPI, service: Service) -> None:
 
     @api.get("/health/ready")
     async def ready() -> Response:
-        """Whether requests are being taken."""
+        """Whether requests are being taken, and how the learner is, without which they are answered all the same."""
         if service.draining:
             return JSONResponse({"status": "shutting_down"}, 503)
-        return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "ready", "learner": service.learner.state if service.learner else "none"})
 
     @api.get("/metrics")
     async def metrics(caller: Asking) -> Response:
@@ -138,7 +138,11 @@ def _add_health(api: FastAPI, service: Service) -> None:
 
 
 def _gauge(service: Service, namespace: str) -> None:
-    meters = service.metrics.of(namespace)
+    meters, learner = service.metrics.of(namespace), service.learner
+    if learner is not None:
+        meters.learner.labels("alive").set(learner.alive)
+        meters.learner.labels("failing").set(learner.failing)
+        meters.learner.labels("restarts").set(learner.restarts)
     for state, count in by_name(service.bank.counts(namespace)).items():
         meters.memories.labels(state).set(count)
     for name, count in service.jobs.counts(namespace).items():

@@ -19,8 +19,8 @@ from sqlalchemy import exists, insert, select, update
 
 from tacit.bank import schema
 from tacit.bank.base import Bank
+from tacit.checks.values import check_name
 from tacit.errors import ConfigError, KeyNotFound
-from tacit.memory import check_name
 
 RIGHTS = ("ask", "learn", "trust", "admin")
 """What a key may be allowed: asking for answers, having its problems learned, having what it taught come into use where
