@@ -22,7 +22,7 @@ from typing import Any, Self, Unpack
 
 import numpy as np
 import safetensors.numpy
-from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy import Column, Connection, Engine, RowMapping, bindparam, case, delete, insert, select, update
 
 from tacit.bank import schema
 from tacit.bank.base import Hit, Query, StateChange
@@ -150,7 +150,15 @@ class SQLBank(Listing):
         connection.execute(_ADDCOUNTERS, {"position": position, **count})
         step = StateChange(memory.created, None, memory.state, memory.reason)
         self._remember(connection, position, step)
+        self._read_back(connection, position, memory)
         self._stored(connection, position, (memory.namespace, memory.key_kind, len(memory.key)), key)
+
+    def _read_back(self, connection: Connection, position: int, memory: Memory) -> None:
+        """MemoryFormatError, so that nothing is stored, unless what is there now reads as what was given."""
+        found = memory_of(connection.execute(WHOLE.where(_m.position == position)).mappings().one())
+        same_key = prompt_bytes(found.key) == prompt_bytes(memory.key)
+        if record(found) != record(memory) or found.sha256 != memory.sha256 or not same_key:
+            raise MemoryFormatError(f"memory {memory.id!r} does not come back from {self._where} as it was given")
 
     def _stored(self, connection: Connection, position: int, group: tuple[str, str, int], key: bytes) -> None:
         """Called in the transaction of every new memory: its namespace, key kind and dimension, its key as float32."""
@@ -182,7 +190,7 @@ class SQLBank(Listing):
             connection.execute(
                 update(table)
                 .where(table.c.position == position)
-                .values({name: table.c[name] + step for name, step in steps.items()})
+                .values({name: _counted(table.c[name], step) for name, step in steps.items()})
             )
 
     def delete(self, id: str, namespace: str) -> None:
@@ -265,7 +273,14 @@ class SQLBank(Listing):
     def check(self) -> None:
         """See ``Bank.check``."""
         self._check_files()
-        damaged: list[str] = []
+        damaged = [f"memory {id!r}: {why}" for id, why in self.damages().values()]
+        if damaged:
+            more = f" (and {len(damaged) - 3} more)" if len(damaged) > 3 else ""
+            raise BankError(f"{self._where} is damaged: {'; '.join(damaged[:3])}{more}; restore a snapshot")
+
+    def damages(self) -> dict[int, tuple[str, str]]:
+        """The id of every damaged memory, and what is wrong with it, by position."""
+        damaged: dict[int, tuple[str, str]] = {}
         with self._fresh_reading() as connection:
             names = {row.position: row.id for row in connection.execute(select(_m.position, _m.id))}
             rows = connection.execution_options(yield_per=64).execute(WHOLE).mappings()
@@ -274,11 +289,8 @@ class SQLBank(Listing):
                 try:
                     memory_of(row)
                 except MemoryFormatError as error:
-                    damaged.append(f"memory {row['id']!r}: {error}")
-        damaged += [f"memory {id!r}: a part of it is missing" for id in names.values()]
-        if damaged:
-            more = f" (and {len(damaged) - 3} more)" if len(damaged) > 3 else ""
-            raise BankError(f"{self._where} is damaged: {'; '.join(damaged[:3])}{more}; restore a snapshot")
+                    damaged[row["position"]] = row["id"], str(error)
+        return damaged | {position: (id, "a part of it is missing") for position, id in names.items()}
 
     def _position(self, connection: Connection, id: str, namespace: str) -> int | None:
         values = {"namespace": namespace, "id": id}
@@ -328,6 +340,11 @@ def _digest(row: Any, provenance: str, sha256: str, key: bytes) -> str:
     names = ("id", "namespace", "problem_id", "problem", "key_kind", "fingerprint")
     whole = json.dumps([*(row[name] for name in names), repr(float(row["created"])), provenance, sha256, key.hex()])
     return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _counted(counter: Column[Any], step: int) -> Any:
+    """A counter and a step; near its end it stays where it is, since what no database can hold would be damage."""
+    return case((counter >= 2**62, counter), else_=counter + step)
 
 
 def _shown(label: object) -> str:
