@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import time
 import uuid
@@ -30,6 +31,9 @@ from tacit.bank.sqlite import (
 )
 from tacit.errors import BankError
 
+UNFINISHED = 3600.0
+"""Seconds since the last write after which a part of a copy belongs to nobody who still works on it."""
+
 
 def restore_file(
     snapshot: Path, target: Path, *, force: bool, busy_timeout: float, left_out: list[str] | None = None
@@ -42,6 +46,7 @@ def restore_file(
         raise BankError(f"there is a bank at {target} already; restore elsewhere, or force it (the old one is kept)")
     if target.exists() and target.samefile(snapshot):
         raise BankError(f"{target} is the snapshot itself; restore to another path")
+    sweep(target)
     # The snapshot is only ever read: what gets migrated and verified is a private copy, which then takes its place.
     fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.restoring")
     try:
@@ -60,6 +65,15 @@ def restore_file(
     finally:
         for suffix in ("", "-wal", "-shm"):
             fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+
+
+def sweep(bank: Path) -> None:
+    """Remove what a killed restore or snapshot has left unfinished beside a bank."""
+    form = re.compile(re.escape(f".{bank.name}.") + r".*\.(partial|restoring)(-wal|-shm|-journal)?")
+    with contextlib.suppress(OSError):
+        for path in bank.parent.iterdir():
+            if form.fullmatch(path.name) and time.time() - path.stat().st_mtime > UNFINISHED:
+                path.unlink(missing_ok=True)
 
 
 def _salvage(bank: SQLiteBank) -> list[str]:

@@ -87,6 +87,10 @@ class SQLBank(Listing):
     def _check_files(self) -> None:
         """The database's own integrity check; BankError when it finds damage."""
 
+    def fault(self) -> str | None:
+        """Why the whole bank cannot be used, as far as that can be told at once; None where it may be well."""
+        return None
+
     @contextmanager
     def connection(self, *, write: bool = False) -> Iterator[Connection]:
         """See ``Bank.connection``."""

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, RootTransaction, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
@@ -77,6 +77,7 @@ class SQLiteBank(SQLBank):
         self._busy_timeout = busy_timeout
         with plainly(self.path, busy_timeout):
             prepare(self.path, create, busy_timeout)
+            self._place = place_of(self.path)
         engine = create_engine(
             "sqlite://", creator=lambda: connect(self.path, busy_timeout), poolclass=QueuePool, max_overflow=-1
         )
@@ -86,9 +87,37 @@ class SQLiteBank(SQLBank):
     def snapshot(self, path: str | Path) -> None:
         """See ``Bank.snapshot``: one SQLite file, complete in itself."""
         self._check_usable()
+        self._check_place()
         target = Path(path).absolute()
         with plainly(self.path, self._busy_timeout), contextlib.closing(connect(self.path, self._busy_timeout)) as ours:
             copy(ours, target, self._busy_timeout)
+
+    def fault(self) -> str | None:
+        """See ``SQLBank.fault``: the file is no longer the one that was opened.
+
+        SQLite itself would go on with both, the old one where a connection is open and the new one for the next.
+        """
+        try:
+            found = place_of(self.path)
+        except OSError:
+            found = None
+        if found == self._place:
+            return None
+        what = "is gone from its place" if found is None else "is another file than the one that was opened"
+        return f"{self._where} {what}; put that one back, or start again with what is there now"
+
+    def _check_place(self) -> None:
+        fault = self.fault()
+        if fault:
+            raise BankUnavailable(fault)
+
+    def _connect(self, *, write: bool) -> Connection:
+        self._check_place()
+        return super()._connect(write=write)
+
+    def _commit(self, transaction: RootTransaction) -> None:
+        self._check_place()  # what was begun in time must not be acknowledged either
+        super()._commit(transaction)
 
     def _check_files(self) -> None:
         with self._fresh_reading() as connection:
@@ -117,6 +146,12 @@ def _begin(connection: Connection) -> None:
     # another writer, and would have to be thrown away however long it waited.
     immediate = connection.get_execution_options().get("tacit_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def place_of(path: Path) -> tuple[int, int]:
+    """Device and number of the file at ``path``, which no other file has while that one is there."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def url_of(path: Path) -> str:

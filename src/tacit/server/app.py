@@ -128,7 +128,10 @@ def _add_health(api: FastAPI, service: Service) -> None:
         """Whether requests are being taken, and how the learner is, without which they are answered all the same."""
         if service.draining:
             return JSONResponse({"status": "shutting_down"}, 503)
-        return JSONResponse({"status": "ready", "learner": service.learner.state if service.learner else "none"})
+        if await service.storing(service.bank.fault):
+            return JSONResponse({"status": "bank_replaced"}, 503)
+        learner = service.learner.state if service.learner else "none"
+        return JSONResponse({"status": "ready", "learner": learner, "storing": not service.unstored})
 
     @api.get("/metrics")
     async def metrics(caller: Asking) -> Response:

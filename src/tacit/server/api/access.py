@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
+from tacit.errors import TacitError
 from tacit.server.api.asking import Caller
-from tacit.server.api.errors import Refused, busy, shutting_down
+from tacit.server.api.errors import Refused, busy, refusal_of, shutting_down
 from tacit.server.keys import ApiKey
 from tacit.server.live.service import Service, open_key
 
@@ -51,8 +52,8 @@ class Access:
                 raise Refused(403, "another site's page may not change anything here", code="cross_site")
             if costly:
                 self._check_place()
-        except Refused as refused:
-            await _refuse(send, refused)
+        except TacitError as error:  # also of a bank that cannot be read
+            await _refuse(send, refusal_of(error))
             return
         scope.setdefault("state", {})["caller"] = Caller(key, time.perf_counter())
         await (self._counted(scope, receive, send, key) if costly else self.app(scope, receive, send))
