@@ -29,14 +29,15 @@ import torch
 from common import machine, parser, table, write
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tacit.answers.vote import vote_answers
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.gradients import Group, passes, policy_loss
 from tacit.learning import Learner, Target
-from tacit.model.backbone import Backbone, Template
+from tacit.model.backbone import Backbone
+from tacit.model.prompts import Template
 from tacit.problem import Problem
+from tacit.tasks.maths import MATHS
 from tacit.testbed.tokenizer import build
 
 TOKENS, STEPS, ROLLOUTS, RATE = 20, 10, 8, 0.02
@@ -183,7 +184,7 @@ def learn(backbone: Backbone, problems: list[str], new: int, steps: int, meter: 
     config = LearnConfig(tokens=TOKENS, steps=steps, rollouts=ROLLOUTS, lr=RATE, batch=len(problems), reward="random")
     learner = Learner(backbone, LocalEngine(backbone), config, Sampling(max_tokens=new), seed=0)
     tasks = [
-        Target(Problem(id=str(number), text=text), vote_answers(["1"] * 8), label="1")
+        Target(Problem(id=str(number), text=text), MATHS.vote(["1"] * 8), label="1")
         for number, text in enumerate(problems)
     ]
     seconds, peak = meter.time(lambda: learner.learn(tasks))
@@ -198,9 +199,13 @@ def peer(model: Any, problem: str, new: int, steps: int, meter: Meter, folder: s
     from trl import GRPOConfig, GRPOTrainer
 
     rng = np.random.default_rng(0)
+
+    def flips(completions: list[str], **_: Any) -> list[float | None]:
+        return [float(flip) for flip in rng.integers(0, 2, len(completions))]
+
     trainer = GRPOTrainer(
         model=model,
-        reward_funcs=lambda completions, **_: [float(flip) for flip in rng.integers(0, 2, len(completions))],
+        reward_funcs=flips,
         args=GRPOConfig(
             output_dir=folder, max_steps=steps, per_device_train_batch_size=ROLLOUTS, num_generations=ROLLOUTS,
             max_completion_length=new, learning_rate=RATE, lr_scheduler_type="constant", beta=0.0, temperature=1.0,

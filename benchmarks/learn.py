@@ -21,12 +21,12 @@ TOKENS, STEPS, ROLLOUTS, NEW_TOKENS, RATE = 20, 10, 8, 64, 0.02
 
 def ours(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -> Round:
     """A round learns ``at_once`` memories."""
-    from tacit.answers.vote import vote_answers
     from tacit.config import LearnConfig, Sampling
     from tacit.engines.local import LocalEngine
     from tacit.learning import Learner, Target
     from tacit.model.backbone import Backbone
     from tacit.problem import Problem
+    from tacit.tasks.maths import MATHS
 
     backbone = Backbone.load("testbed" if model == "testbed" else saved(model), device="cpu")
     config = LearnConfig(
@@ -41,7 +41,7 @@ def ours(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
         chosen = [problems[(done + i) % len(problems)] for i in range(at_once)]
         done += at_once
         tasks = [
-            Target(Problem(id=f"{done}/{i}", text=text), vote_answers([label] * 8), label=label)
+            Target(Problem(id=f"{done}/{i}", text=text), MATHS.vote([label] * 8), label=label)
             for i, (text, label) in enumerate(chosen)
         ]
         learned = learner.learn(tasks)
@@ -76,9 +76,9 @@ def peer(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
     def train(text: str, label: str, folder: str) -> float:
         reward = registry.get("reward", "majority" if model == "testbed" else "random")
 
-        def scores(completions: list[str], **_: Any) -> list[float]:
+        def scores(completions: list[str], **_: Any) -> list[float | None]:
             answers = [MATHS.extract(completion) for completion in completions]
-            given: list[float] = reward(Attempts(Problem("0", text), (), answers, label, MATHS, rng))
+            given: list[float | None] = reward(Attempts(Problem("0", text), (), answers, label, MATHS, rng))
             return given
 
         trainer = GRPOTrainer(
@@ -111,7 +111,7 @@ def peer(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
 
 def labelled(count: int, seed: int) -> list[tuple[str, str]]:
     """Texts of testbed problems, with the testbed model's greedy answers as labels (unanswered ones left out)."""
-    from tacit.answers.vote import extract
+    from tacit.answers.extraction import extract
     from tacit.engines.base import Request
     from tacit.engines.local import LocalEngine
     from tacit.model.backbone import Backbone

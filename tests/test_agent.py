@@ -11,7 +11,6 @@ import torch
 
 from conftest import save_tiny_qwen2, stream
 from tacit.agent import Agent, Remembered
-from tacit.answers.vote import vote_answers
 from tacit.bank import export_peft, open_bank
 from tacit.bank.base import Bank
 from tacit.config import LearnConfig, RecallConfig, Sampling
@@ -28,6 +27,7 @@ from tacit.model.backbone import Backbone
 from tacit.recall import Recall
 from tacit.responses import Responses
 from tacit.routing import route
+from tacit.tasks.maths import MATHS
 from tacit.testbed import reward_model_path
 
 QUICK = {"sampling": Sampling(samples=8, max_tokens=48), "learning": LearnConfig(steps=4)}
@@ -283,5 +283,5 @@ def test_problems_of_one_id_but_another_text_are_different_problems(testbed: Bac
 def test_equivalent_answers_share_their_votes() -> None:
     answers = ("1/2", "0.5", "0.5", "3", None)
     rollouts = tuple(Rollout((1,), (-1.0,), str(answer), "stop") for answer in answers)
-    responses = Responses(rollouts, rollouts[0], answers, r"\frac12", vote_answers(answers))
+    responses = Responses(rollouts, rollouts[0], answers, r"\frac12", MATHS.vote(answers))
     assert [one.share for one in responses.candidates()] == [0.6, 0.6, 0.6, 0.2, 0.0, 0.6]

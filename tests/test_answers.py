@@ -9,9 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.answers import pool as answer_pool
+from tacit.answers.equivalence import equivalent, group
+from tacit.answers.extraction import extract
 from tacit.answers.marks import is_nothing
-from tacit.answers.vote import correct, equivalent, extract, group, normalise, vote, vote_answers
+from tacit.answers.normalisation import normalise
 from tacit.errors import ConfigError
+from tacit.tasks.base import Vote
+from tacit.tasks.maths import MATHS
 
 EXTRACTED = [
     (r"so \boxed{92}", "92"),
@@ -176,13 +180,17 @@ def test_normalise_is_fast_on_hostile_text(unit: str, length: int) -> None:
 # ---------------------------------------------------------------- votes
 
 
+def read(responses: list[str]) -> Vote:
+    return MATHS.vote([extract(response) for response in responses])
+
+
 def test_a_vote_on_integers_starts_no_worker_and_is_fast() -> None:
     answer_pool.pool.close()
     responses = [f"1 + {n} ; Answer: {answer}" for n, answer in enumerate([92, 92, 14, 92, 15, 92, 14, 0])]
-    vote(responses)
+    read(responses)
     start = time.process_time()
     for _ in range(200):
-        result = vote(responses)
+        result = read(responses)
     assert (time.process_time() - start) / 200 < 1e-3
     assert answer_pool.pool.pids() == []
     assert (result.answer, result.share, result.margin, result.votes, result.lead) == ("92", 0.5, 0.25, 4, 2)
@@ -193,7 +201,7 @@ def test_a_vote_on_integers_starts_no_worker_and_is_fast() -> None:
 
 
 def test_no_answer_cannot_win_but_counts() -> None:
-    result = vote_answers([None, None, None, "", "no answer", "7"])
+    result = MATHS.vote([None, None, None, "", "no answer", "7"])
     assert (result.answer, result.votes, result.lead) == ("7", 1, 1)
     assert result.share == result.margin == pytest.approx(1 / 6)
     assert result.agrees == (False,) * 5 + (True,)
@@ -202,7 +210,7 @@ def test_no_answer_cannot_win_but_counts() -> None:
 
 @pytest.mark.parametrize("responses", [[], ["hm"], ["hm", "", "no idea"]])
 def test_a_vote_without_answers(responses: list[str]) -> None:
-    result = vote(responses)
+    result = read(responses)
     assert result.answer is None
     assert (result.share, result.margin, result.votes, result.lead, result.tied) == (0, 0, 0, 0, False)
     assert result.agrees == (False,) * len(responses)
@@ -211,14 +219,14 @@ def test_a_vote_without_answers(responses: list[str]) -> None:
 
 
 def test_a_tie_has_a_winner_but_no_margin() -> None:
-    result = vote_answers(["14", "7", "14", "7", None])
+    result = MATHS.vote(["14", "7", "14", "7", None])
     assert (result.answer, result.margin, result.lead, result.tied) == ("7", 0, 0, True)
     assert result.agrees == (False, True, False, True, False)
     assert result.why == "a tie: 2 of 5 say 7 and 2 say 14; 1 gave no answer"
 
 
 def test_equal_values_vote_together() -> None:
-    result = vote_answers(["1/2", "0.5", r"\frac12", "3", "3"])
+    result = MATHS.vote(["1/2", "0.5", r"\frac12", "3", "3"])
     assert (result.answer, result.votes, result.lead) == ("0.5", 3, 1)
 
 
@@ -243,7 +251,7 @@ ANSWERS = st.lists(
 def test_a_vote_does_not_depend_on_the_order(answers: list[str | None], random) -> None:  # type: ignore[no-untyped-def]
     order = list(range(len(answers)))
     random.shuffle(order)
-    one, other = vote_answers(answers), vote_answers([answers[i] for i in order])
+    one, other = MATHS.vote(answers), MATHS.vote([answers[i] for i in order])
     for name in ("answer", "share", "margin", "votes", "lead", "why", "tied"):
         assert getattr(one, name) == getattr(other, name)
     assert other.agrees == tuple(one.agrees[i] for i in order)
@@ -265,6 +273,6 @@ def test_groups_are_disjoint_sorted_and_mutually_equivalent(answers: list[str | 
         assert all(equivalent(answers[i], answers[j]) for i in members for j in members)
 
 
-def test_correct() -> None:
-    assert correct(["1/2", None, "0.5", "2", "", "1/2"], r"\frac{1}{2}") == [True, False, True, False, False, True]
-    assert correct([], "1") == []
+def test_right() -> None:
+    assert MATHS.right(["1/2", None, "0.5", "2", "", "1/2"], r"\frac{1}{2}") == [True, False, True, False, False, True]
+    assert MATHS.right([], "1") == []

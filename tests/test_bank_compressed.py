@@ -12,7 +12,8 @@ from banks import make, search
 from tacit.bank import open_bank
 from tacit.bank.search import compressed
 from tacit.bank.search.compressed import CompressedMatrix, CompressedView, nearly_nearest
-from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, nearest, unit_queries
+from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, nearest
+from tacit.bank.search.matrices import unit_queries
 from tacit.errors import BankError, ConfigError, install_hint
 from tacit.memory import State
 from test_bank_processes import start

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.bank.search import index
-from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, nearest, scan_error, unit_queries
+from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, nearest, scan_error
+from tacit.bank.search.matrices import unit_queries
 
 
 def matrix(keys, states=None):

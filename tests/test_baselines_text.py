@@ -14,7 +14,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from conftest import stream
 from tacit import registry
-from tacit.answers.vote import equivalent, extract, vote_answers
+from tacit.answers.equivalence import equivalent
+from tacit.answers.extraction import extract
 from tacit.config import Sampling
 from tacit.engines.base import METER, Request, Rollout
 from tacit.engines.local import LocalEngine
@@ -27,6 +28,7 @@ from tacit.methods.reasoning_bank import ITEMS, Item, ReasoningBank, opening, pa
 from tacit.methods.reflection import Reflected, reworked
 from tacit.model.backbone import Backbone
 from tacit.responses import Responses
+from tacit.tasks.maths import MATHS
 
 METHODS = ("icl", "icl-reflect", "reasoning-bank", "reasoning-bank-obeyed", "lag")
 ASKED = [problem for problem in stream(100) if problem.family in ("last", "max", "loose", "boxes")][:24]
@@ -71,7 +73,7 @@ def responses(*texts: str) -> Responses:
     """As if these had been sampled."""
     rollouts = tuple(Rollout((), (), text, "stop") for text in texts)
     answers = tuple(extract(text) for text in texts)
-    return Responses(rollouts, rollouts[0], answers, answers[0], vote_answers(answers))
+    return Responses(rollouts, rollouts[0], answers, answers[0], MATHS.vote(answers))
 
 
 def test_the_nearest_come_first_and_of_equal_ones_the_first_kept() -> None:

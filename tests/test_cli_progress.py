@@ -7,8 +7,9 @@ import io
 import pytest
 
 from tacit.cli import run as cli_progress
+from tacit.cli.common import show_summary
 from tacit.cli.run import Progress, Tally
-from tacit.experiments.report.run_figures import summarise
+from tacit.experiments.report.run_figures import LABELS, summarise
 from test_metrics_rows import synthetic_rows
 
 
@@ -26,6 +27,26 @@ def test_running_figures_are_those_of_the_summary() -> None:
     assert tally.recent("zero_shot") == pytest.approx(last["arms"]["zero_shot"]["accuracy"])
     assert tally.tokens == summary["tokens"]
     assert dict(tally.states) == summary["memories_by_state"]
+
+
+def test_one_memory_is_one_memory() -> None:
+    tally = Tally()
+    row = {**synthetic_rows(1)[0], "learned": {"memory_id": "m", "state": "active"}}
+    tally.add(row)
+    assert tally.memories() == "1 memory (1 active)"
+    tally.add(row)
+    assert tally.memories() == "2 memories (2 active)"
+
+
+def test_the_table_of_a_run_is_no_wider_than_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = synthetic_rows(60)
+    summary = summarise(rows, resamples=10)
+    for arm in LABELS:
+        summary["arms"][arm] = {**summary["arms"]["routed"], "tokens": 123_456_789, "high": 1.0, "accuracy": 1.0}
+    show_summary(summary)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith(tuple(LABELS.values())) for line in lines) >= len(LABELS)
+    assert max(map(len, lines)) <= 80
 
 
 def test_rows_without_gold_give_no_figures_and_no_error() -> None:
@@ -88,6 +109,8 @@ def test_the_terminal_block_renders_and_an_error_leaves_the_cursor(monkeypatch: 
     from rich.console import Console
 
     screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setattr(
         cli_progress, "console", lambda: Console(file=screen, force_terminal=True, width=100, color_system=None)
     )

@@ -170,6 +170,20 @@ def test_ask_answers_says_why_and_learns_only_when_told(cli: Tacit, tmp_path: Pa
     assert code == 2 and "empty" in err
 
 
+def test_a_question_with_options_makes_no_bank_of_multiple_choice(cli: Tacit) -> None:
+    asked = ("--bank", "new.db", "--samples", 2)
+    assert cli("ask", "which is even?\nA) 3\nB) 4", *asked, "--learn")[0] == 0
+    assert cli("ask", "compute 3 + 4", *asked, "--task", "maths")[0] == 0
+    code, _, err = cli("ask", "which is even?\nA) 3\nB) 4", *asked, "--task", "choice")
+    assert code == 2 and "for the task maths, not for choice" in err
+
+
+def test_a_bank_of_another_model_says_whose_it_is(cli: Tacit) -> None:
+    assert cli("ask", "compute 3 + 4", "--bank", "a.db", "--learn", "--samples", 2)[0] == 0
+    code, _, err = cli("ask", "what comes after monday?", "--model", "testbed:C", "--bank", "a.db", "--samples", 2)
+    assert code == 2 and "(model testbed), not to" in err
+
+
 def test_ask_with_another_kind_of_key_says_which_the_bank_has(cli: Tacit) -> None:
     prompt = np.zeros((2, 4), dtype=np.float32)
     key = np.array([1, 0], dtype=np.float32)

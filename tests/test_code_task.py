@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.answers import sandbox
-from tacit.answers.vote import vote_by
 from tacit.assembly import task_of
 from tacit.config import Settings
 from tacit.errors import ConfigError, DataError
 from tacit.tasks import code_inputs, code_text
 from tacit.tasks.code import Python, from_row
-from tacit.tasks.sources import fitting, load
+from tacit.tasks.sources import load
 
 runs = pytest.mark.skipif(sys.platform != "linux", reason="candidates run on Linux alone")
 
@@ -200,7 +199,7 @@ def test_the_vote_goes_by_behaviour() -> None:
     task = Python().on(COUNT)
     answers = [task.extract(text) for text in (ODD, LOOP, SUM, BROKEN, "nothing")]
     assert task.group(answers) == [[1, 2]]
-    assert vote_by(task, answers).why.startswith("2 of 5 say def evens")
+    assert task.vote(answers).why.startswith("2 of 5 say def evens")
     assert task.same(str(answers[1]), str(answers[2])) and not task.same(str(answers[0]), str(answers[1]))
     assert not task.same(str(answers[3]), str(answers[0])) and task.same(str(answers[3]), str(answers[3]))
 
@@ -328,7 +327,7 @@ def test_files_of_such_rows_speak_for_the_task(tmp_path: Path) -> None:
     file = tmp_path / "functions.jsonl"
     file.write_text("\n".join(map(json.dumps, (HUMANEVAL, MBPP))))
     problems = load(str(file))
-    assert fitting(problems) == "python" and [one.text for one in problems] == [
+    assert problems.task == "python" and [one.text for one in problems] == [
         (from_row(row) or ("",))[0] for row in (HUMANEVAL, MBPP)
     ]
     assert Python().on(problems[0].text).gold(str(problems[0].gold)) == problems[0].gold

@@ -70,7 +70,7 @@ def test_every_format_gives_the_same_problems(name: str, zipped: bool, tmp_path:
     assert [Grader(one).head(0)["gold"] for one in problems] == [row["answer"] for row in ROWS]
     numbers = (0, 2, 4) if name == "lines.json" else (0, 1, 2)  # of lines, where there is an object per line
     assert [one.id for one in problems] == [f"{name.partition('.')[0]}/{number}" for number in numbers]
-    assert sources.fitting(problems) == "number"
+    assert problems.task == "number"
     assert sources.load(str(file), limit=2) == problems[:2]
 
 
@@ -126,7 +126,7 @@ def test_files_without_a_heading(tmp_path: Path) -> None:
     (tmp_path / "birds_test.csv").write_text("Which flies?,wren,stone,brick,pen,A\nWhich swims?,a,b,c,d,D\n")
     (tmp_path / "mgsm.tsv").write_text("Zwei und zwei?\t4\nTausend und eins?\t1,001\n")
     assert sources.load(f"{tmp_path}/birds_test.csv")[1].text == "Which swims?\nA) a\nB) b\nC) c\nD) d"
-    assert sources.fitting(sources.load(f"{tmp_path}/birds_test.csv")) == "choice"
+    assert sources.load(f"{tmp_path}/birds_test.csv").task == "choice"
     found = sources.load(f"{tmp_path}/mgsm.tsv")
     assert [Grader(one).head(0)["gold"] for one in found] == ["4", "1,001"] and found[0].text == "Zwei und zwei?"
 
@@ -206,7 +206,7 @@ def test_a_folder_is_all_of_its_files(tmp_path: Path) -> None:
     (tmp_path / ".hidden.jsonl").write_text("not data")
     found = sources.load(str(tmp_path))
     assert [(one.id, one.text) for one in found] == [("a/0", "one"), ("b/2/0", "two"), ("c/0", "three")]
-    assert sources.fitting(found) == "number" and found.places["b/2/0"] == f"{tmp_path}/b/2.json line 1"
+    assert found.task == "number" and found.places["b/2/0"] == f"{tmp_path}/b/2.json line 1"
 
 
 def test_a_folder_with_splits_asks_which(tmp_path: Path) -> None:

@@ -175,14 +175,14 @@ def test_questions_with_an_answer_of_their_own(name: str, tmp_path: Path) -> Non
     row, text, answer, task = OPEN[name]
     problems = loaded(tmp_path, row)
     assert (problems[0].text, gold(problems[0])) == (text, answer)
-    assert sources.fitting(problems) == task
+    assert problems.task == task
 
 
 @pytest.mark.parametrize("name", CHOICE)
 def test_options_stand_in_the_text_and_the_answer_is_a_letter(name: str, tmp_path: Path) -> None:
     problems = loaded(tmp_path, CHOICE[name])
     assert (problems[0].text, gold(problems[0])) == (SHOWN, "B")
-    assert sources.fitting(problems) == "choice"
+    assert problems.task == "choice"
 
 
 def test_ids_and_families_of_the_layouts(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_the_right_option_of_gpqa_stands_where_seed_and_id_say(tmp_path: Path) -
 @pytest.mark.parametrize("hidden", ["", None, -1])
 def test_answers_that_a_test_set_hides_are_unknown(hidden: Any, tmp_path: Path) -> None:
     problems = loaded(tmp_path, {"question": BIRDS, "choices": KINDS, "label": hidden})
-    assert gold(problems[0]) is None and sources.fitting(problems) == "choice"
+    assert gold(problems[0]) is None and problems.task == "choice"
 
 
 def test_numbers_among_options_are_texts_before_they_are_places(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_the_fitting_task(tmp_path: Path) -> None:
         ([{"question": "clues:\n1. x\n2. y", "answer": "Ann"}], "maths"),
     ):
         problems = loaded(tmp_path, *rows)
-        assert sources.fitting(problems) == task
+        assert problems.task == task
     assert sources.fitting(sources.load("testbed", limit=50)) == "maths"
     assert sources.fitting([one.blind() for one in loaded(tmp_path, choice)]) == "choice"
     assert loaded(tmp_path, unknown, choice).places == {

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import stream
-from tacit.engines.base import Request
-from tacit.engines.draw import draw
+from tacit.engines.base import Request, draw
 from tacit.engines.local import LocalEngine
 from tacit.errors import EngineError
 from tacit.model.backbone import Backbone
@@ -105,6 +104,8 @@ def test_stop_strings_and_length(tiny: Backbone) -> None:
         ({"temperature": -1.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"top_p": 0.0}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"min_p": 1.5}, "min_p"),
         ({"seeds": (1, 2)}, "one seed per rollout"),
         ({"ids": torch.zeros(0, dtype=torch.int64)}, "prompt token ids"),
         ({"soft_prompt": torch.zeros(2, 7)}, "soft prompt"),
@@ -141,3 +142,38 @@ def test_drawing_follows_the_distribution(logits: list[float], temperature: floa
     chosen = torch.tensor(logprobs).exp()
     assert bool((chosen > 0).all())
     assert float(drawn[[i for i in range(len(logits)) if i not in order[before < top_p + 1e-6]]].sum()) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    logits=st.lists(st.integers(-20, 20).map(lambda tenths: tenths / 5), min_size=4, max_size=12),
+    temperature=st.sampled_from([0.5, 1.0, 2.0]),
+    top_k=st.integers(0, 14),
+    min_p=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+)
+def test_unlikely_tokens_are_left_out(logits: list[float], temperature: float, top_k: int, min_p: float) -> None:
+    """top_k and min_p by their definitions; what is left is drawn in proportion."""
+    grid = 2000
+    spec = Request(torch.tensor([0]), temperature=temperature, top_k=top_k, min_p=min_p, seeds=(0,))
+    rows = torch.tensor([logits]).repeat(grid, 1)
+    tokens, logprobs, _ = draw(rows, [spec] * grid, [(k + 0.5) / grid for k in range(grid)])
+    likely = torch.softmax(torch.tensor(logits, dtype=torch.float64) / temperature, -1)
+    order = likely.argsort(descending=True, stable=True)
+    kept = [int(i) for i in order[: top_k or None] if likely[i] >= min_p * likely[order[0]] * (1 - 1e-6)]
+    allowed = torch.zeros_like(likely)
+    allowed[kept] = likely[kept] / likely[kept].sum()
+    drawn = torch.bincount(torch.tensor(tokens), minlength=len(logits)) / grid
+    torch.testing.assert_close(drawn.double(), allowed, atol=2e-3, rtol=0)
+    torch.testing.assert_close(torch.tensor(logprobs).double().exp(), allowed[tokens], atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_is_drawn_alike_whatever_is_left_out_of_others(tiny: Backbone) -> None:
+    ids = tiny.encode("2 3 +")
+    whole = Request(ids, n=2, seeds=(1, 2), max_tokens=12)
+    asked = [whole, replace(whole, top_k=3), replace(whole, min_p=0.4), replace(whole, top_k=5, top_p=0.5, min_p=0.1)]
+    together = LocalEngine(tiny).generate(asked)
+    assert together == [LocalEngine(tiny).generate([one])[0] for one in asked]
+    assert len({one.token_ids for group in together for one in group}) > 4
+    greedy = LocalEngine(tiny).generate([replace(whole, temperature=0.0)])
+    assert LocalEngine(tiny).generate([replace(whole, temperature=0.0, top_k=2, min_p=0.5)]) == greedy
+    assert LocalEngine(tiny).generate([replace(whole, top_k=1)])[0][0].token_ids == greedy[0][0].token_ids

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,11 +111,13 @@ def test_a_seed_decides_a_rollout(testbed: Backbone, served: Engine) -> None:
     assert sum(a != b for a, b in pairs) > len(pairs) / 2
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (0.8, 0.9)])
-def test_log_probs_are_of_what_is_drawn_from(
-    testbed: Backbone, served: Engine, temperature: float, top_p: float
-) -> None:
-    requests = asked(testbed, 8, temperature=temperature, top_p=top_p, top=4)
+NARROW: list[dict[str, Any]] = [{}, {"temperature": 0.7}, {"temperature": 0.8, "top_p": 0.9}]
+NARROW += [{"top_k": 5}, {"min_p": 0.1}, {"temperature": 0.9, "top_k": 20, "min_p": 0.02, "top_p": 0.9}]
+
+
+@pytest.mark.parametrize("how", NARROW, ids=str)
+def test_log_probs_are_of_what_is_drawn_from(testbed: Backbone, served: Engine, how: dict[str, Any]) -> None:
+    requests = asked(testbed, 8, top=4, **how)
     for request, group in zip(requests, served.generate(requests), strict=True):
         for rollout, here in zip(group, rescored(testbed, request, group), strict=True):
             assert min(rollout.logprobs) > -50

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.answers.cues import LANGUAGES
-from tacit.answers.extraction import RUN_ON, by_pattern, cleaned, extract, last_number, letter, stated, unthought
-from tacit.answers.vote import equivalent, normalise, vote
+from tacit.answers.equivalence import equivalent
+from tacit.answers.extraction import RUN_ON, by_pattern, cleaned, extract, stated, unthought
+from tacit.answers.normalisation import normalise
+from tacit.tasks.maths import MATHS
 
 HANDED = Path(__file__).resolve().parents[2] / "shared" / "cases" / "answers.jsonl"
 
@@ -196,7 +198,8 @@ def test_the_handed_cases() -> None:
 
 
 def test_a_vote_is_not_won_by_chatter() -> None:
-    found = vote([f"The answer is {n}. I hope the answer is useful." for n in (12, 13)] + ["\\boxed{12}", "Is it 13?"])
+    responses = [f"The answer is {n}. I hope the answer is useful." for n in (12, 13)] + ["\\boxed{12}", "Is it 13?"]
+    found = MATHS.vote([extract(response) for response in responses])
     assert found.why == "2 of 4 say 12; next: 1 says 13; 1 gave no answer"
 
 
@@ -225,35 +228,6 @@ def test_what_of_a_response_counts() -> None:
 def test_stated_keeps_the_text_of_an_option() -> None:
     assert stated("The answer is (B) Paris.") == "(B) Paris"
     assert stated("Answer: It takes 3 hours") == "It takes 3 hours"
-
-
-@pytest.mark.parametrize(
-    ("text", "chosen"),
-    [
-        ("B", "B"), ("(b)", "B"), ("B. Paris", "B"), ("**B) Paris**", "B"), ("\\boxed{\\text{(C)}}", "C"),
-        ("A is wrong. C is correct.", "C"), ("I would choose D.", "D"), ("Option C is correct.", "C"),
-        ("The correct option is E", "E"), ("The best answer is B.\n\nHuman: A?", "B"), ("<think>A</think>B", "B"),
-        ("<think>A", None), ("I think it is 5", None), ("A cat sat.", None), ("Answer: Paris", None),
-    ],
-)  # fmt: skip
-def test_letter(text: str, chosen: str | None) -> None:
-    assert letter(text) == chosen
-
-
-def test_letter_takes_no_option_that_is_not_there() -> None:
-    assert letter("Answer: E", "ABCD") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("it makes 12.", "12"), ("costs $1,234.50.", "1234.50"), ("from 3 to 5", "5"), ("−5", "-5"), ("3-5", "5"),
-        ("1/2", "1/2"), ("2024-05-01", "01"), ("50%", "50"), ("1e5", "1e5"), ("٤٢", "42"), ("1,2,3", "3"),
-        ("12/25/2024", "2024"), ("x2", None), ("", None),
-    ],
-)  # fmt: skip
-def test_last_number(text: str, number: str | None) -> None:
-    assert last_number(text) == number
 
 
 def test_by_pattern() -> None:
@@ -302,7 +276,7 @@ PIECES = [
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=24).map("".join) | st.text())
 def test_any_text_is_read(text: str) -> None:
-    for read in (extract, stated, letter, last_number):
+    for read in (extract, stated):
         found = read(text)
         assert found is None or found.strip()
     assert isinstance(cleaned(text), str)

@@ -17,18 +17,17 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 
 from random_models import model_of
 from server import serving
-from tacit.answers.vote import vote_answers
 from tacit.config import LearnConfig, Sampling
-from tacit.engines.base import Meter, Request, Rollout
-from tacit.engines.draw import _drawn, draw
+from tacit.engines import local
+from tacit.engines.base import Meter, Request, Rollout, _drawn, draw
 from tacit.engines.local import LocalEngine
 from tacit.gradients import Group, policy_loss, prompt_gradients
 from tacit.judges.reward_models import RewardModel
 from tacit.judges.verifiers import Candidate
 from tacit.learning import Learner, Target
-from tacit.model import threads
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
+from tacit.tasks.maths import MATHS
 from tacit.testbed import reward_model_path
 from tacit.testbed.tokenizer import build
 
@@ -88,7 +87,7 @@ def same(ours: list[list[Rollout]], theirs: list[list[Rollout]]) -> None:
 def thread_count(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
-    threads.use(None)
+    local.use_threads(None)
     try:
         yield
     finally:
@@ -167,7 +166,7 @@ def test_groups_too_long_for_a_pass_are_split_or_take_autograds_way(monkeypatch:
 def test_memories_are_the_same_alone_together_and_on_two_threads(testbed: Backbone) -> None:
     assert testbed.fused is not None
     texts = ["12 + 7", "What is 4 times 6?", "Tom has 5 apples and buys 9. How many has he?"]
-    tasks = [Target(Problem(id=text, text=text), vote_answers(["3"] * 8), label="3") for text in texts]
+    tasks = [Target(Problem(id=text, text=text), MATHS.vote(["3"] * 8), label="3") for text in texts]
     config = LearnConfig(steps=3, reward="random", lr=0.02)
     learner = Learner(testbed, LocalEngine(testbed), config, Sampling(max_tokens=24), seed=0)
     together = learner.learn(tasks)
@@ -304,16 +303,16 @@ def test_work_is_divided_over_threads_and_errors_are_told() -> None:
         return value
 
     with thread_count(2):
-        assert threads.run([lambda: named(1), lambda: named(2)]) == [1, 2]
-        assert threads.run([torch.get_num_threads] * 2) == threads.run([threads.available] * 2) == [1, 1]
+        assert local.side_by_side([lambda: named(1), lambda: named(2)]) == [1, 2]
+        assert local.side_by_side([torch.get_num_threads] * 2) == local.side_by_side([local.threads] * 2) == [1, 1]
         assert torch.get_num_threads() == 2
         with pytest.raises(ValueError, match="three"):
-            threads.run([lambda: 1, lambda: int("three")])
+            local.side_by_side([lambda: 1, lambda: int("three")])
     with thread_count(1):
-        assert threads.run([threading.get_ident] * 2) == [threading.get_ident()] * 2
-        threads.use(2)
-        assert threads.run([lambda: named(3), lambda: named(4)]) == [3, 4]
-        threads.use(None)
+        assert local.side_by_side([threading.get_ident] * 2) == [threading.get_ident()] * 2
+        local.use_threads(2)
+        assert local.side_by_side([lambda: named(3), lambda: named(4)]) == [3, 4]
+        local.use_threads(None)
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ import pytest
 from conftest import Tacit, save_tiny_qwen2, stream
 from tacit import labels
 from tacit.agent import Agent, Answered
-from tacit.answers.vote import vote_answers
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.config import GONE, LearnConfig, RecallConfig, Sampling
@@ -32,6 +31,7 @@ from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.responses import Responses
 from tacit.server.learner.process import WorkerSettings
+from tacit.tasks.maths import MATHS
 from tacit.testbed import reward_model_path
 
 SAMPLING = Sampling(samples=8, max_tokens=48)
@@ -145,7 +145,7 @@ def responses(*given: tuple[str | None, float]) -> Responses:
     """Samples with these answers and mean log-probabilities."""
     rollouts = tuple(Rollout((1, 2), (p - 0.1, p + 0.1), str(answer), "stop") for answer, p in given)
     answers = tuple(answer for answer, _ in given)
-    return Responses(rollouts, rollouts[0], answers, answers[0], vote_answers(answers))
+    return Responses(rollouts, rollouts[0], answers, answers[0], MATHS.vote(answers))
 
 
 def test_a_confident_vote_counts_likelihood() -> None:

@@ -10,7 +10,6 @@ import torch
 
 from conftest import stream
 from tacit import registry
-from tacit.answers.vote import vote, vote_answers
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
@@ -34,7 +33,8 @@ def tasks(backbone: Backbone, count: int, seed: int = 5) -> list[Target]:
         for p in problems
     ]
     groups = LocalEngine(backbone).generate(asked)
-    return [Target(p, vote([r.text for r in group])) for p, group in zip(problems, groups, strict=True)]
+    votes = [MATHS.vote([MATHS.extract(rollout.text) for rollout in group]) for group in groups]
+    return [Target(problem, vote) for problem, vote in zip(problems, votes, strict=True)]
 
 
 def learner(backbone: Backbone, **changes: object) -> Learner:
@@ -49,7 +49,7 @@ def test_the_gradient_is_the_policy_gradient(tiny: Backbone, row_tokens: int) ->
     learning = Learner(tiny, LocalEngine(tiny), LearnConfig(row_tokens=row_tokens), sampling, seed=0)
     prompts, groups = [], []
     for index, texts in enumerate([["short"], ["a rather longer question than that", "and one more"]]):
-        memory = learning._begin(Target(stream(1)[0], vote_answers(["1"])))
+        memory = learning._begin(Target(stream(1)[0], MATHS.vote(["1"])))
         prompts.append(memory.prompt)
         for text in texts:  # the second prompt serves two problems
             rollouts = [
@@ -142,13 +142,13 @@ def test_the_backbone_is_untouched(testbed: Backbone) -> None:
     ],
 )
 def test_the_vote_gate(testbed: Backbone, answers: list[str | None], learns: bool) -> None:
-    assert (learner(testbed).gate(vote_answers(answers)) is None) == learns
+    assert (learner(testbed).gate(MATHS.vote(answers)) is None) == learns
 
 
 def test_groups_without_signal_are_skipped(testbed: Backbone) -> None:
     """A label nobody gives: no reward, no update, not admitted."""
     (task,) = tasks(testbed, 1)
-    hopeless = Target(task.problem, vote_answers(["987654"] * 8))
+    hopeless = Target(task.problem, MATHS.vote(["987654"] * 8))
     (result,) = learner(testbed).learn([hopeless])
     assert not result.admitted
     assert result.reason == "it never saw a reward"

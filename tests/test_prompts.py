@@ -15,7 +15,6 @@ from torch import Tensor
 
 from conftest import save_tiny_qwen2
 from frozen import same
-from tacit.answers.vote import vote_answers
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.errors import ModelError
@@ -27,6 +26,7 @@ from tacit.responses import Responder
 from tacit.server.api.errors import Refused
 from tacit.server.api.prompts import chat_ids
 from tacit.server.api.schemas import Message
+from tacit.tasks.maths import MATHS
 
 CHATML = (
     "{% for m in messages %}{% if m.role not in ['system', 'user', 'assistant'] %}"
@@ -160,5 +160,5 @@ def test_only_a_plain_model_is_stopped_where_it_would_go_on_with_a_problem(
         asked = Responder(engine, sampling, 0).requests(problem, backbone.encode(problem.text), "zero-shot")
         assert {one.stop for one in asked} == {stopped.stop}
         learner = Learner(stopped, engine, LearnConfig(rollouts=2, tokens=2), sampling, seed=0)
-        [request] = learner._requests(learner._begin(Target(problem, vote_answers(["2"]))))
+        [request] = learner._requests(learner._begin(Target(problem, MATHS.vote(["2"]))))
         assert request.stop == stopped.stop

@@ -15,7 +15,7 @@ import pytest
 
 from browser import look
 from tacit.errors import DataError
-from tacit.experiments import files
+from tacit.experiments import run_folder
 from tacit.experiments.report import page
 from tacit.experiments.report import run as report
 from test_comparison_report import ZERO, write
@@ -81,8 +81,19 @@ def test_the_page_shows_the_figures_of_the_summary(tmp_path: Path) -> None:
     assert f"<b>{100 * summary['gain']['mean']:+.1f}</b>" in shown
     arm = summary["arms"]["majority"]
     cells = f"{100 * arm['accuracy']:.1f}</td><td>{100 * arm['low']:.1f} – {100 * arm['high']:.1f}"
-    assert f'<th scope="row">majority vote, equal compute</th><td>{cells}</td>' in shown
+    assert f'<th scope="row">vote at equal compute</th><td>{cells}</td>' in shown
     assert "Testbed." not in shown
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("choice", "choice"), ('toml:{"instruction": "Say yes or no."}', "FILE.toml (&#39;Say yes or no.&#39;)")],
+)
+def test_the_head_of_the_page_names_the_task(tmp_path: Path, task: str, said: str) -> None:
+    report.write_report(write_run(tmp_path, synthetic_rows(3), model="some/model", task=task))
+    page = (tmp_path / "report.html").read_text()
+    assert f"task {said}" in page.partition("<title>")[2].partition("</title>")[0]
+    assert f"task {said}" in page.partition("<h1>")[2].partition("<h2>")[0]
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
@@ -196,7 +207,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, mo
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(run_folder.os, "fsync", full)
     with pytest.raises(DataError, match="No space left on device"):
         report.write_report(run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

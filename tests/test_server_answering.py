@@ -46,7 +46,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture(params=["reward-model", "vote", "logprob", "none"])
 def service(request: pytest.FixtureRequest, learned: tuple[Path, str]) -> Iterator[Service]:
-    made = Service(ServeConfig(bank=str(learned[0]), learner=False, verifier=request.param, votes=VOTES))
+    own = Sampling(max_tokens=NEW)
+    made = Service(ServeConfig(bank=str(learned[0]), learner=False, verifier=request.param, votes=VOTES, sampling=own))
     yield made
     made.close()
 
@@ -67,6 +68,7 @@ def contents(answer: Any) -> list[str]:
 
 
 def test_the_answer_is_one_of_the_two_and_all_rollouts_are_counted(service: Service, learned: tuple[Path, str]) -> None:
+    service.bank.mark(OPEN_NAMESPACE, f"evidence:{learned[1]}", "{}")  # of another verifier's turn
     before = service.bank.info(learned[1], OPEN_NAMESPACE)
     routed = ask(service)
     after = service.bank.info(learned[1], OPEN_NAMESPACE)
@@ -102,3 +104,21 @@ def test_several_samples_are_routed_one_by_one_and_streamed_alike(service: Servi
             for choice in json.loads(line[6:])["choices"]:
                 pieces[choice["index"]] += choice["delta"].get("content") or ""
     assert pieces == contents(whole)
+
+
+def test_an_answer_is_looked_for_in_all_of_the_turn_also_in_what_the_client_began(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    kind = type(service.task.on(PROBLEM.text))
+    extract = kind.extract
+
+    def watched(self: Any, response: str) -> str | None:
+        seen.append(response)
+        return extract(self, response)
+
+    monkeypatch.setattr(kind, "extract", watched)
+    user = {"role": "user", "content": PROBLEM.text}
+    answer = ask(service, messages=[user, {"role": "assistant", "content": "Answer: 4"}])
+    assert answer["tacit"]["memory"] and seen and all(text.startswith("Answer: 4") for text in seen)
+    assert not contents(answer)[0].startswith("Answer")

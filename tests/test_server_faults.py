@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -305,4 +306,24 @@ def test_a_failing_learner_shows_everywhere(tmp_path: Path) -> None:
         assert 'tacit:learner{what="alive"} 0.0' in metrics and 'tacit:learner{what="restarts"} 0.0' in metrics
     finally:
         served.service.learner = None
+        served.service.close()
+
+
+def test_an_engine_that_has_failed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread ends for good: whoever asks is told to come back, and a supervisor to start the server anew."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    served = InProcess(tmp_path / "bank.db")
+    try:
+        asked = {"model": "testbed", "messages": [{"role": "user", "content": "3 + 4"}], "max_tokens": 4}
+
+        def out_of_memory() -> Any:
+            raise MemoryError
+
+        monkeypatch.setattr(served.service.engine._session, "step", out_of_memory)
+        for _ in range(2):
+            told = served.anyone().post("/v1/chat/completions", json=asked)
+            assert (told.status_code, told.json()["error"]["code"]) == (503, "engine_lost")
+        ready = served.anyone().get("/health/ready")
+        assert (ready.status_code, ready.json()) == (503, {"status": "engine_failed"})
+    finally:
         served.service.close()

@@ -153,7 +153,15 @@ BAD: dict[str, tuple[tuple[str, bytes], str | None]] = {
     "alternatives without logprobs": (chat(top_logprobs=2), "top_logprobs"),
     "17 stop strings": (chat(stop=["a"] * 17), "stop"),
     "an empty stop string": (chat(stop=""), "stop"),
-    "an unknown field": (chat(tools=[]), "tools"),
+    "an unknown field": (chat(tool=[]), "tool"),
+    "a tool": (chat(tools=[{"type": "function"}]), "tools"),
+    "a tool's call by the user": (
+        chat(messages=[{**user("a")[0], "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]),
+        "messages.0.tool_calls",
+    ),
+    "1,000,000 calls of tools": (
+        chat(messages=[{"role": "assistant", "tool_calls": [{}] * 1_000_000}]), "messages.0.tool_calls.0.function"
+    ),
     "an unknown option": (chat(tacit={"memori": "off"}), "tacit.memori"),
     "an unknown model": (chat(model="gpt-7"), "model"),
     "an unknown memory": (chat(model="testbed:tacit", tacit={"memory": "nope"}), None),
@@ -161,8 +169,9 @@ BAD: dict[str, tuple[tuple[str, bytes], str | None]] = {
     "messages of the wrong type": (chat(messages="hi"), "messages"),
     "an image": (chat(messages=user([{"type": "image_url", "image_url": {}}])), "messages.0.content"),
     "no content": (chat(messages=user(None)), "messages.0.content"),
-    "an unknown role": (chat(messages=[{"role": "tool", "content": "a"}]), "messages.0.role"),
-    "the assistant's turn": (chat(messages=[{"role": "assistant", "content": "a"}]), "messages"),
+    "an unknown role": (chat(messages=[{"role": "robot", "content": "a"}]), "messages.0.role"),
+    "a tool's turn alone": (chat(messages=[{"role": "tool", "content": "a"}]), "messages"),
+    "the assistant's turn alone": (chat(messages=[{"role": "assistant", "content": "a"}]), "messages"),
     "an empty prompt": (raw(prompt=""), "prompt"),
     "no prompts": (raw(prompt=[]), "prompt"),
     "a blank prompt": (raw(prompt=" "), "prompt"),

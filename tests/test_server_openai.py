@@ -174,9 +174,9 @@ def test_learning_from_traffic_and_answering_with_what_was_learned(tmp_path: Pat
     """The whole circle: asked, queued, learned by the other process, made active by the operator, recalled, routed."""
     bank_path = tmp_path / "bank.sqlite"
     with open_bank(str(bank_path)) as bank:  # type: ignore[attr-defined]
-        _, secret = KeyStore(bank).create("app", "apps", ("ask", "learn"))
+        _, secret = KeyStore(bank).create("app", "apps", ("ask", "learn", "admin"))
         _, mute = KeyStore(bank).create("mute", "apps", ("ask",))
-        _, other = KeyStore(bank).create("other", "others", ("ask", "learn"))
+        _, other = KeyStore(bank).create("other", "others", ("ask", "learn", "admin"))
     with serving(bank_path, "--steps", "3") as running, open_bank(str(bank_path)) as bank:  # type: ignore[attr-defined]
         with pytest.raises(openai.AuthenticationError):
             running.client("wrong").models.list()

@@ -7,6 +7,7 @@ from hypothesis import strategies as some
 
 from tacit.model.backbone import Backbone
 from tacit.server.api.text import Detokeniser
+from tacit.server.live.vocabulary import bytes_of
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXTS = some.text(min_size=1, max_size=40) | some.sampled_from(["naïve café", "🙂🙃 ok", "a\nb\n\nc", "数学は楽しい"])
@@ -45,6 +46,28 @@ def test_a_stop_string_cuts_the_text_and_is_never_shown(
     read = text[: min(ends)] if ends else text
     cuts = [at for at in map(read.find, stop) if at >= 0]
     assert "".join(pieces(tiny, ids, tuple(stop))) == (text[: min(cuts)] if cuts else text)
+
+
+@PATIENT
+@given(text=TEXTS)
+def test_the_bytes_of_the_tokens_are_the_bytes_of_the_text(tiny: Backbone, text: str) -> None:
+    """Every token is one byte here, so that all but ASCII comes in parts."""
+    tokenizer = tiny.tokenizer
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = [i for i in ids if i not in tokenizer.all_special_ids]
+    parts = [bytes_of(tokenizer, i, tokenizer.decode([i])) for i in ids]
+    assert b"".join(parts) == tokenizer.decode(ids).encode() and all(len(part) == 1 for part in parts)
+
+
+def test_bytes_that_a_vocabulary_of_words_falls_back_to() -> None:
+    class Words:
+        """As SentencePiece's."""
+
+        def convert_ids_to_tokens(self, number: int) -> str:
+            return ["<0xE6>", "\N{REPLACEMENT CHARACTER}", "ab"][number]
+
+    told = [bytes_of(Words(), number, "\N{REPLACEMENT CHARACTER}") for number in (0, 1)]
+    assert told == [b"\xe6", "\N{REPLACEMENT CHARACTER}".encode()] and bytes_of(Words(), 2, "ab") == b"ab"
 
 
 @PATIENT

@@ -125,7 +125,7 @@ def test_alternatives_are_the_most_likely_tokens(testbed: Backbone) -> None:
 
 
 def test_a_text_is_scored_as_the_model_scores_it(tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tacit.engines.draw.SCORED_AT_ONCE", 7)  # several passes, the last one short
+    monkeypatch.setattr("tacit.engines.batches.SCORED_AT_ONCE", 7)  # several passes, the last one short
     engine, ids = LocalEngine(tiny), tiny.encode("how many apples are left?")
     soft = torch.randn(9, tiny.hidden_size, generator=torch.Generator().manual_seed(0))
     for prompt in (None, soft):

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tacit import Agent, Backbone, open_bank, registry
-from tacit.answers import vote
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, DataError
@@ -119,7 +118,7 @@ def test_options_that_look_like_labels() -> None:
 
 def test_votes_go_by_option() -> None:
     answers = [CAPITAL.extract(one) for one in ("B", "The answer is Paris", "(B) Paris", "A", "who knows")]
-    assert vote.vote_by(CAPITAL, answers).why == "3 of 5 say Paris; next: 1 says London; 1 gave no answer"
+    assert CAPITAL.vote(answers).why == "3 of 5 say Paris; next: 1 says London; 1 gave no answer"
 
 
 def test_a_reference_answer_is_a_letter_or_an_option() -> None:

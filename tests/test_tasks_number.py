@@ -9,7 +9,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tacit import registry
-from tacit.answers import vote
 from tacit.errors import DataError
 from tacit.tasks.number import spelled, value
 from tacit.tasks.stated import TAIL
@@ -108,7 +107,7 @@ def test_what_is_the_same(one: str, other: str, same: bool) -> None:
 def test_a_vote_counts_values() -> None:
     responses = ["It is 0.50.", "The answer is 1/2", "so 50 of them", "no idea"]
     answers = [NUMBER.extract(response) for response in responses]
-    assert vote.vote_by(NUMBER, answers).why == "2 of 4 say 0.5; next: 1 says 50; 1 gave no answer"
+    assert NUMBER.vote(answers).why == "2 of 4 say 0.5; next: 1 says 50; 1 gave no answer"
 
 
 def test_a_reference_answer_as_data_write_it() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import Tacit
 from tacit import registry
-from tacit.answers import pool, vote
+from tacit.answers import pool
 from tacit.errors import ConfigError, DataError
 from tacit.problem import Problem
 from tacit.tasks import reasoning_gym
@@ -107,7 +107,7 @@ def test_votes_take_no_account_of_the_reference() -> None:
         "<think>",
     ]
     answers = [task.extract(response) for response in responses]
-    assert vote.vote_by(task, answers).why.startswith("2 of 4 say Apple, pear; next: 1 says pear, apple")
+    assert task.vote(answers).why.startswith("2 of 4 say Apple, pear; next: 1 says pear, apple")
     boards = ["1 2\n3 4", "1  2 \n3 4", "1 2\n4 3", "1 2 3 4"]
     assert task.group(boards) == [[0, 1], [2], [3]]
 

@@ -7,7 +7,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tacit import registry
-from tacit.answers import vote
 from tacit.errors import DataError
 from tacit.tasks.text import fold
 
@@ -130,7 +129,7 @@ def test_a_vote_counts_words() -> None:
     answers = [
         TEXT.extract(one) for one in ("The answer is the Nile.", "NILE", "The answer is the Rhine", "I don't know")
     ]
-    assert vote.vote_by(TEXT, answers).why == "2 of 4 say NILE; next: 1 says the Rhine; 1 gave no answer"
+    assert TEXT.vote(answers).why == "2 of 4 say NILE; next: 1 says the Rhine; 1 gave no answer"
 
 
 def test_a_reference_answer_as_data_write_it() -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from commands import ran
 from conftest import Tacit
-from tacit.answers.vote import vote_answers
 from tacit.engines.base import Rollout
-from tacit.experiments.unanswered import HELP, Watch
+from tacit.experiments.scoring import HELP, Watch
 from tacit.responses import Responses
+from tacit.tasks.maths import MATHS
 
 NEVER = r"regex:zzz(\d+)"
 SHORT = ["--samples", 3, "--steps", 2, "--rollouts", 3, "--window", 2, "--baselines", "none"]
@@ -83,7 +83,7 @@ def row(*answers: str | None) -> dict[str, Any]:
 def said(text: str, *answers: str | None, finish: str = "stop") -> Responses:
     """Responses of one text, in which these answers were found."""
     rollout = Rollout((1,), (0.0,), text, finish)
-    return Responses((rollout,) * len(answers), rollout, answers, None, vote_answers(answers))
+    return Responses((rollout,) * len(answers), rollout, answers, None, MATHS.vote(answers))
 
 
 def test_more_than_a_half_is_told_and_what_is_shown_is_short() -> None:

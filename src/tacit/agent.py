@@ -32,6 +32,7 @@ from tacit.labels import Evidence, Label
 from tacit.learning import Learned, Target, learner_of
 from tacit.memory import Memory, State, memory_id
 from tacit.model.backbone import Backbone
+from tacit.model.presets import fitted
 from tacit.problem import Problem
 from tacit.recall import Recall
 from tacit.responses import Responder, Responses
@@ -108,6 +109,7 @@ class Agent:
         namespace: whose memories are used and made.
         seed: of all sampling and learning.
         verifier: decides between differing answers; None takes the memory's.
+        sampling, learning, recalling: see there; what is unsaid becomes what fits the model (model/presets.py).
         task: how problems are read: where an answer is found, and when two are the same.
     """
 
@@ -124,6 +126,9 @@ class Agent:
 
     def __post_init__(self) -> None:
         self.bank.bind(self.namespace, self.backbone.fingerprint, self.backbone.name)
+        self.sampling = fitted(self.sampling, self.backbone)
+        self.learning = fitted(self.learning, self.backbone)
+        self.recalling = fitted(self.recalling, self.backbone)
         self.recall = Recall(self.backbone, self.bank, self.recalling, self.namespace)
         self.responder = Responder(self.engine, self.sampling, self.seed, self.task)
         self.learner = learner_of(self.engine, self.learning, self.sampling, seed=self.seed, task=self.task)

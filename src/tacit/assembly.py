@@ -20,11 +20,12 @@ import torch
 from tacit import registry
 from tacit.agent import Agent
 from tacit.bank.base import Bank
-from tacit.config import RunConfig, Settings
+from tacit.config import RunConfig, Settings, filled
 from tacit.engines.base import Engine
+from tacit.engines.local import cores, use_threads
 from tacit.errors import FingerprintError
 from tacit.judges.verifiers import Verifier
-from tacit.model import threads
+from tacit.model import presets
 from tacit.model.backbone import Backbone
 from tacit.model.prompts import Template
 from tacit.tasks.base import Task, called, task_named
@@ -48,13 +49,13 @@ def set_threads(settings: Settings, *, products: bool = False) -> int:
         settings: see ``Settings.threads``.
         products: whether all work is in products, so that none is for problems side by side (a server's engine).
     """
-    threads.use(None)
+    use_threads(None)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     elif settings.model.partition(":")[0] == TESTBED:
         torch.set_num_threads(1)
         if not products:
-            threads.use(threads.cores())
+            use_threads(cores())
     return torch.get_num_threads()
 
 
@@ -109,7 +110,7 @@ def load_backbone(
     settings: Settings, bank: Bank | None = None, namespaces: Sequence[str] = (), *, unsaid: str | None = None
 ) -> Backbone:
     """The model, with the prompt that the settings say; where they do not, that of the bank, else ``unsaid``, else the
-    task's.
+    model's preset or the task's.
 
     Args:
         settings: model, where and how it runs, and the instruction, if it is said.
@@ -138,6 +139,9 @@ def load_backbone(
     system = held.get("system", task.system) if settings.system is None else settings.system
     template = Template(instruction, system, task.examples, (*task.stop, *settings.stop), task.name)
     backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device, template=template)
+    if said is None and unsaid is None and "instruction" not in held and usual:
+        text = presets.preset_of(backbone).instructions.get(task.name, instruction)
+        backbone = backbone if text == instruction else backbone.asked(replace(template, instruction=text))
     if said is not None or held.get("fingerprint", backbone.fingerprint) == backbone.fingerprint:
         return backbone
     # Memories from before the instruction was kept: it was one of these.
@@ -198,7 +202,10 @@ def build_agent(
     seed: int = 0,
     verifier: Verifier | None = None,
 ) -> Agent:
-    """The agent that the settings describe, on an open bank and engine."""
+    """The agent that the settings describe, on an open bank and engine; memories are found by the bank's kind of key,
+    unless another is said."""
+    held = filled(settings.recall, {"key": binding(bank, [namespace]).get("key")})
+    settings = replace(settings, recall=presets.fitted(held, engine.backbone))
     bind(bank, namespace, engine.backbone, settings)
     return Agent(
         engine.backbone,

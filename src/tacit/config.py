@@ -8,14 +8,11 @@ file and an environment variable of the same name are made from the field, its d
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
 import re
-import typing
 from dataclasses import dataclass, field
-from types import UnionType
 from typing import Any, TypeVar
 
 from tacit import registry
@@ -37,36 +34,54 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     require(value in allowed, f"{name} is {value!r}; use one of {', '.join(allowed)}")
 
 
+UNSAID: Any = None
+"""Of a setting whose value hangs on the model: nobody has said it (model/presets.py says what fits)."""
+
+TESTBED: dict[str, Any] = {"lr": 0.02, "init": "gaussian", "temperature": 1.0, "max_tokens": 64, "key": "last"}
+"""What holds for the testbed where nobody says it: the defaults of all models before they had their own."""
+
+S = TypeVar("S")
+
+
+def filled(settings: S, fitting: dict[str, Any]) -> S:
+    """A table of settings, with fitting values for those that nobody has said."""
+    more = {name: value for name, value in fitting.items() if getattr(settings, name, name) is UNSAID is not value}
+    return dataclasses.replace(settings, **more) if more else settings  # type: ignore[type-var]
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How answers are sampled.
 
     Attributes:
         samples: Answers sampled per arm and problem: the vote and the sampled accuracy.
-        temperature: Of those samples. The greedy answer is always drawn as well.
+        temperature: Of those samples; unsaid, what fits the model. The greedy answer is always drawn as well.
         top_p: Nucleus mass of the samples, in (0, 1].
-        max_tokens: Most new tokens per answer.
+        max_tokens: Most new tokens per answer; unsaid, what fits the model and how it is asked.
     """
 
     samples: int = 8
-    temperature: float = 1.0
+    temperature: float = UNSAID
     top_p: float = 1.0
-    max_tokens: int = 64
+    max_tokens: int = UNSAID
 
     def __post_init__(self) -> None:
         require(self.samples >= 1, f"samples is {self.samples}; it must be at least 1")
         require(
-            0 < self.temperature < math.inf,
+            self.temperature is None or 0 < self.temperature < math.inf,
             f"temperature is {self.temperature}; it must be above 0 and finite (greedy comes besides)",
         )
         require(0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be in (0, 1]")
-        require(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; it must be at least 1")
+        require(
+            self.max_tokens is None or self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; it must be at least 1"
+        )
 
     def payload(self) -> str:
         """The settings as they enter a memory's id, written out: a setting may be renamed, its name here may not."""
+        how = filled(self, TESTBED)
         return (
-            f"Sampling(samples={self.samples!r}, temperature={self.temperature!r}, top_p={self.top_p!r}, "
-            f"max_tokens={self.max_tokens!r})"
+            f"Sampling(samples={how.samples!r}, temperature={how.temperature!r}, top_p={how.top_p!r}, "
+            f"max_tokens={how.max_tokens!r})"
         )
 
 
@@ -103,10 +118,10 @@ class LearnConfig:
         tokens: Rows of a soft prompt, K.
         steps: Policy-gradient steps, one group of rollouts each.
         rollouts: Rollouts of a group, G.
-        lr: Learning rate of Adam.
+        lr: Learning rate of Adam; unsaid, what fits the model.
         clip: Largest gradient norm of one memory's soft prompt.
-        init: What a soft prompt starts from. gaussian (at the embedding scale), vocabulary (rows of random tokens), or
-            nearest (the recalled memory, else gaussian).
+        init: What a soft prompt starts from; unsaid, what fits the model. gaussian (at the embedding scale), vocabulary
+            (rows of random tokens), or nearest (the recalled memory, else gaussian).
         label: Whose vote becomes the label. "verified" (all responses, with memory or without, weighted by a verifier
             whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"),
             "confident" (a vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of the rollouts without
@@ -135,9 +150,9 @@ class LearnConfig:
     tokens: int = 20
     steps: int = 10
     rollouts: int = 8
-    lr: float = 0.02
+    lr: float = UNSAID
     clip: float = 1.0
-    init: str = _of("start", "gaussian")
+    init: str = _of("start", UNSAID)
     label: str = _of("label", "verified")
     reward: str = _of("reward", "majority")
     min_votes: int = 2
@@ -156,14 +171,15 @@ class LearnConfig:
         for name in ("tokens", "steps", "rollouts", "admit_steps", "batch", "row_tokens"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
         require(self.rollouts >= 2, "rollouts is 1; a group needs at least 2 to have advantages")
-        require(0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0 and finite")
+        require(self.lr is None or 0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0 and finite")
         require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
         require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
         require(self.settled >= 0, f"settled is {self.settled}; it must be 0 or more")
         require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
         require(0 <= self.admit_belief <= 1, f"admit_belief is {self.admit_belief}; it must be between 0 and 1")
         require(0 < self.enough < math.inf, f"enough is {self.enough}; it must be above 0 (above 1: learn always)")
-        registry.known("start", self.init, "init")
+        if self.init is not None:
+            registry.known("start", self.init, "init")
         for kind in ("label", "reward", "admission"):
             registry.known(kind, getattr(self, kind))
 
@@ -178,25 +194,26 @@ class LearnConfig:
 
     def payload(self) -> dict[str, Any]:
         """What ``digest`` is taken of, written out: a setting may be renamed, its name here may not."""
+        how = filled(self, TESTBED)
         return {
             **GONE["learn"],
-            "tokens": self.tokens,
-            "steps": self.steps,
-            "rollouts": self.rollouts,
-            "lr": self.lr,
-            "clip": self.clip,
-            "init": self.init,
-            "label": self.label,
-            "reward": self.reward,
-            "min_votes": self.min_votes,
-            "min_lead": self.min_lead,
-            "norm_cap": self.norm_cap,
-            "admission": self.admission,
-            "admit": self.admit,
-            "admit_steps": self.admit_steps,
-            "admit_belief": self.admit_belief,
-            "enough": self.enough,
-            "settled": self.settled,
+            "tokens": how.tokens,
+            "steps": how.steps,
+            "rollouts": how.rollouts,
+            "lr": how.lr,
+            "clip": how.clip,
+            "init": how.init,
+            "label": how.label,
+            "reward": how.reward,
+            "min_votes": how.min_votes,
+            "min_lead": how.min_lead,
+            "norm_cap": how.norm_cap,
+            "admission": how.admission,
+            "admit": how.admit,
+            "admit_steps": how.admit_steps,
+            "admit_belief": how.admit_belief,
+            "enough": how.enough,
+            "settled": how.settled,
         }
 
 
@@ -205,21 +222,26 @@ class RecallConfig:
     """How memories are found.
 
     Attributes:
-        key: What similarity is measured on. "last" (hidden state of the middle layer where the answer begins; "last:L"
-            of layer L), "input" (mean input embedding), "hidden" or "hidden:L" (mean hidden state over the problem) or
-            "kv" (key and value activations of every layer). The paper has "input" and "kv".
+        key: What similarity is measured on; unsaid, what fits the model. "relative" or "relative:L" (mean hidden state
+            over the problem, relative to questions about everything), "last" or "last:L" (hidden state of a middle
+            layer where the answer begins), "hidden" or "hidden:L" (mean hidden state), "input" (mean input embedding)
+            or "kv" (key and value activations of every layer). The paper has "input" and "kv".
         floor: Least similarity of a recall. The cosine; below it the problem is answered without a memory.
     """
 
-    key: str = _of("key", "last")
+    key: str = _of("key", UNSAID)
     floor: float = 0.5
 
     def __post_init__(self) -> None:
-        kind, _, layer = self.key.partition(":")
+        kind, _, layer = (self.key or TESTBED["key"]).partition(":")
         registry.known("key", kind)
         require(
-            not layer or (kind not in ("input", "kv") and (kind not in ("hidden", "last") or layer.isdigit())),
-            f"key is {self.key!r}; only hidden and last take a layer, as in last:12",
+            not layer or layer.isdigit() or kind not in ("relative", "hidden", "last", "input", "kv"),
+            f"key is {self.key!r}; a layer is a number, as in {kind}:12",
+        )
+        require(
+            not layer or kind not in ("input", "kv"),
+            f"key is {self.key!r}; only relative, hidden and last take a layer, as in last:12",
         )
         require(-1 <= self.floor <= 1, f"floor is {self.floor}; a cosine similarity lies between -1 and 1")
 
@@ -303,10 +325,11 @@ class RunConfig(Settings):
         bank: Memory bank, its file or address. Default: a file in the run folder.
         seed: Same seed, same run.
         limit: How many problems. Default: all.
+        skip: Ids of problems to leave out, such as those that settings were tuned on.
         window: Problems answered before their memories are learned together and become available. 1 is the strict
             protocol of the paper.
         namespace: Whose memories; nothing crosses namespaces.
-        baselines: Controls run beside: icl, majority, random, verified; or none.
+        baselines: Controls run beside: icl, majority, random, verified, vote; or none.
     """
 
     data: str = "testbed"
@@ -315,6 +338,7 @@ class RunConfig(Settings):
     bank: str | None = None
     seed: int = 0
     limit: int | None = None
+    skip: tuple[str, ...] = ()
     window: int = 1
     namespace: str = "default"
     baselines: tuple[str, ...] = ("icl", "majority")
@@ -325,61 +349,13 @@ class RunConfig(Settings):
         require(self.window >= 1, f"window is {self.window}; it must be at least 1")
         require(self.seed >= 0, f"seed is {self.seed}; it must be 0 or more")
         for name in self.baselines:
-            _one_of("baseline", name, ("icl", "random", "majority", "verified"))
+            _one_of("baseline", name, ("icl", "random", "majority", "verified", "vote"))
 
     def settings(self) -> dict[str, Any]:
         """As JSON-ready values, for run.json, which people pass on: without a password in the bank's address."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        values |= {} if values.pop("skip") == [] else {"skip": list(self.skip)}  # counts where it is used
         if self.bank is not None and self.bank.startswith("postgres"):
             values["bank"] = re.sub(r"([?&]password=)[^&]*", r"\1***", self.bank)
             values["bank"] = re.sub(r"^([^:]*://[^:/@]*:)[^@]*@", r"\1***@", values["bank"])
         return values
-
-
-PARTS: dict[str, Any] = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
-"""The tables of settings."""
-
-S = TypeVar("S")
-
-
-def changed(settings: S, values: Any, where: str) -> S:
-    """``settings`` with other values, as a TOML or JSON file has them: lists for tuples, tables for nested settings.
-
-    Raises:
-        ConfigError: a name or a type that is not there; the message begins with ``where``.
-    """
-    require(isinstance(values, dict), f"{where}: settings are a table, not {type(values).__name__}")
-    hints = typing.get_type_hints(type(settings))
-    if values.get("plugins") and "plugins" in hints:  # they register what other settings name
-        registry.load(_typed(values["plugins"], hints["plugins"], f"{where}: plugins"))
-    gone = next((GONE.get(part, {}) for part, kind in PARTS.items() if isinstance(settings, kind)), {})
-    given: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in gone:
-            raise ConfigError(f"{where}: {name} did not pay and has left (docs/log/); take it out, or use tacit 0.1")
-        if name not in hints:
-            near = difflib.get_close_matches(name, hints, n=1)
-            meant = f" (did you mean {near[0]}?)" if near else ""
-            raise ConfigError(f"{where}: there is no setting {name!r}{meant}; there are: {', '.join(hints)}")
-        if name in PARTS:
-            given[name] = changed(getattr(settings, name), value, f"{where} [{name}]")
-        else:
-            given[name] = _typed(value, hints[name], f"{where}: {name}")
-    return dataclasses.replace(settings, **given)  # type: ignore[type-var]
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """``value`` as a field of that type holds it; ConfigError if it cannot."""
-    if isinstance(hint, UnionType):
-        if value is None:
-            return None
-        [hint] = [kind for kind in typing.get_args(hint) if kind is not type(None)]
-    plain = typing.get_origin(hint) or hint
-    if plain is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(one, typing.get_args(hint)[0], where) for one in value)
-    if plain is float and type(value) is int:
-        return float(value)
-    name = "a list" if plain is tuple else "a table" if plain is dict else f"of type {plain.__name__}"
-    fits = isinstance(value, plain) and isinstance(value, bool) == (plain is bool)
-    require(fits, f"{where} is {value!r}; it must be {name}")
-    return value

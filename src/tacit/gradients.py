@@ -1,6 +1,6 @@
 """The policy gradient of groups of rollouts: one loss for soft prompts, for adapters and for whole models.
 
-Builds on backbone and cache. For a group of N tokens in all, with advantages A_i,
+Builds on backbone, cache and the threads of the in-process engine. For a group of N tokens in all, with advantages A_i,
 
     loss = - 1/N sum_i sum_t A_i log pi(y_it | prompt, y_i<t),
 
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from tacit.engines.base import Rollout
+from tacit.engines.local import side_by_side
 from tacit.model.backbone import Backbone, prefill, prompt_embeddings
 from tacit.model.cache import RaggedCache, round_up
-from tacit.model.threads import run
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ def prompt_gradients(
     rest = list(groups)
     if backbone.fused is not None:
         parts = [part for group in groups for piece in _split([group], row_tokens) for part in piece]
-        written = run([partial(_written_out, backbone, part, temperature) for part in parts])
+        written = side_by_side([partial(_written_out, backbone, part, temperature) for part in parts])
         for part, gradient in zip(parts, written, strict=True):
             if gradient is not None:
                 assert part.prompt is not None

@@ -22,12 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tacit import registry
-from tacit.answers.vote import Vote, vote_by
 from tacit.judges.verifiers import Candidate, Verifier
 from tacit.registry import register
 from tacit.responses import Responses
 from tacit.routing import Route
-from tacit.tasks.base import Task
+from tacit.tasks.base import Task, Vote
 
 TRUST = 0.5
 """Least probability of the best response that gives the label, or least share of the weight: likelier than not."""
@@ -110,7 +109,7 @@ class Evidence:
 
     def vote(self, candidates: Sequence[Candidate]) -> Vote:
         """The plain vote of responses."""
-        return vote_by(self.task, [candidate.answer for candidate in candidates])
+        return self.task.vote([candidate.answer for candidate in candidates])
 
     def heaviest(self, candidates: Sequence[Candidate], weights: Sequence[float]) -> list[int] | None:
         """The responses that give the answer with the largest weight; None if nobody answers."""

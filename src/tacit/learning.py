@@ -23,16 +23,16 @@ import torch
 from torch import Tensor
 
 from tacit import registry
-from tacit.answers.vote import Vote, vote_by
 from tacit.config import LearnConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.gradients import Group, advantages, cap, descend, prompt_gradients
 from tacit.model.backbone import Backbone
+from tacit.model.presets import fitted
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.rewards import Attempts
 from tacit.seeds import derive, generator
-from tacit.tasks.base import Task
+from tacit.tasks.base import Task, Vote
 from tacit.tasks.maths import MATHS
 
 
@@ -115,6 +115,7 @@ class Learner:
         seed: int,
         task: Task = MATHS,
     ) -> None:
+        config, sampling = fitted(config, backbone), fitted(sampling, backbone)
         self.backbone, self.engine, self.config, self.sampling = backbone, engine, config, sampling
         self.seed, self.task = seed, task
         self.reward, self.start = registry.get("reward", config.reward), registry.get("start", config.init)
@@ -224,7 +225,7 @@ class Learner:
         [rollouts] = drawn
         task = self.task.on(self.task.shown(memory.target.problem.text, len(memory.steps)))
         answers = [task.extract(rollout.text) for rollout in rollouts]
-        vote = vote_by(task, answers)
+        vote = task.vote(answers)
         weak = None
         if self.config.label == "renewed":
             weak = self.gate(vote)

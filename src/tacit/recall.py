@@ -1,18 +1,6 @@
 """Recall: from a problem to the memory of the most similar earlier one, or to none.
 
-Builds on backbone, the bank, routing and the registry. Similarity is measured on keys (method.md, "Retrieval"):
-
-- ``input``: the mean input embedding of the problem's tokens (paper: "input");
-- ``hidden`` or ``hidden:L``: the mean hidden state of a layer (default: the middle one);
-- ``kv``: the mean key and value activations of every layer, each layer and kind scaled to unit norm so that none
-  drowns the others (paper: "KV");
-- ``last`` or ``last:L``: the hidden state of a layer (default: the middle one) at the last position of the whole
-  prompt, where the model is about to answer. It says what the model makes of a problem rather than which words it has,
-  and found a memory of the same kind where the others fell for a likeness of words (docs/log/). The default.
-
-The first three are made of the problem text alone: a chat template's fixed words would make everything look alike. The
-input key is taken relative to the vocabulary's mean for the same reason: embeddings share a large common direction,
-and a similarity floor means something only without it.
+Builds on backbone, kinds of keys (model/keys.py), the bank, routing and the registry.
 """
 
 from __future__ import annotations
@@ -21,8 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tacit import registry
 from tacit.bank.base import Bank, Hit
@@ -31,48 +17,8 @@ from tacit.config import RecallConfig
 from tacit.errors import MemoryNotFound, ModelError
 from tacit.memory import Memory
 from tacit.model.backbone import Backbone
-from tacit.registry import register
+from tacit.model.keys import tokens_of
 from tacit.routing import Route
-
-
-@register("key", "input")
-def input_key(backbone: Backbone, text: str, layer: str) -> Tensor:
-    """The mean input embedding of a problem's tokens, relative to the vocabulary's."""
-    return backbone.embed(_tokens(backbone, text)).float().mean(0) - backbone.embedding_mean
-
-
-@register("key", "hidden")
-def hidden_key(backbone: Backbone, text: str, layer: str) -> Tensor:
-    """The mean hidden state of a problem's tokens."""
-    return _layer(backbone, _tokens(backbone, text), layer).mean(0)
-
-
-@register("key", "last")
-def last_key(backbone: Backbone, text: str, layer: str) -> Tensor:
-    """The hidden state at the last position of the whole prompt."""
-    return _layer(backbone, backbone.encode(text), layer)[-1]
-
-
-@register("key", "kv")
-def kv_key(backbone: Backbone, text: str, layer: str) -> Tensor:
-    """The mean keys and values of every layer over a problem's tokens, each scaled to unit norm."""
-    keys, values = backbone.key_values(_tokens(backbone, text))
-    parts = [states.float().mean(1).flatten() for states in [*keys, *values]]
-    return torch.cat([part / part.norm().clamp(min=1e-12) for part in parts])
-
-
-def _tokens(backbone: Backbone, text: str) -> Tensor:
-    """Token ids [T] of the problem alone, without its prompt."""
-    return torch.tensor(backbone.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.int64)
-
-
-def _layer(backbone: Backbone, ids: Tensor, name: str) -> Tensor:
-    """Hidden states [T, d] of a layer; the middle one for ""."""
-    last = int(backbone.model.config.num_hidden_layers)
-    layer = int(name) if name else (last + 1) // 2
-    if layer > last:
-        raise ModelError(f"there is no layer {layer} to make a key of: {backbone.name} has layers 0 to {last}")
-    return backbone.layer_states(ids, layer).float()
 
 
 class Keys:
@@ -92,7 +38,7 @@ class Keys:
         return np.stack([self._key(text) for text in texts])
 
     def _key(self, text: str) -> np.ndarray:
-        if not len(_tokens(self.backbone, text)):
+        if not len(tokens_of(self.backbone, text)):
             raise ModelError(f"the tokenizer of {self.backbone.name} makes no tokens of the problem {text[:60]!r}")
         key = self._make(self.backbone, text, self._argument).double().cpu().numpy()
         return np.ascontiguousarray(key / max(float(np.linalg.norm(key)), 1e-12), dtype=np.float32)

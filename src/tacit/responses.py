@@ -13,13 +13,12 @@ from itertools import chain
 import numpy as np
 import torch
 
-from tacit.answers.vote import Vote, vote_by
 from tacit.config import Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.judges.verifiers import Candidate, candidates
 from tacit.problem import Problem
 from tacit.seeds import derive
-from tacit.tasks.base import Task
+from tacit.tasks.base import Task, Vote
 from tacit.tasks.maths import MATHS
 
 
@@ -46,14 +45,14 @@ class Responses:
     def of(cls, samples: Sequence[Rollout], greedy: Rollout, task: Task = MATHS) -> Responses:
         """Rollouts, read as the task says."""
         answers = tuple(task.extract(rollout.text) for rollout in samples)
-        return cls(tuple(samples), greedy, answers, task.extract(greedy.text), vote_by(task, answers), task)
+        return cls(tuple(samples), greedy, answers, task.extract(greedy.text), task.vote(answers), task)
 
     @classmethod
     def none(cls, samples: int) -> Responses:
         """Of a problem that was not asked: ``samples`` times nothing."""
         nothing = Rollout((), (), "", "length")
         answers = (None,) * samples
-        return cls((nothing,) * samples, nothing, answers, None, vote_by(MATHS, answers))
+        return cls((nothing,) * samples, nothing, answers, None, MATHS.vote(answers))
 
     @property
     def tokens(self) -> int:
@@ -127,7 +126,7 @@ class Responder:
             answers = tuple(
                 reader.extract(one.text) for reader, group in zip(readers, groups, strict=True) for one in group
             )
-            samples, vote = tuple(chain.from_iterable(groups)), vote_by(task, answers)
+            samples, vote = tuple(chain.from_iterable(groups)), task.vote(answers)
             found.append(Responses(samples, greedy, answers, task.extract(greedy.text), vote, task))
         return found
 

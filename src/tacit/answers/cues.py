@@ -68,13 +68,14 @@ def _both_forms(words: str) -> list[str]:
 
 NOUNS = {name: _both_forms(row[0]) for name, row in LANGUAGES.items()}
 ENDINGS = re.compile("(?: ?(?:{}))$".format("|".join(end for _, _, end, _ in LANGUAGES.values() if end)))
-_NOUNS = [(noun.lower(), name) for name, nouns in NOUNS.items() for noun in nouns]
-_ASCII_NOUNS = [(noun, name) for noun, name in _NOUNS if noun.isascii()]
+NAMES = [(noun.lower(), name) for name, nouns in NOUNS.items() for noun in nouns]
+ASCII_NAMES = [(noun, name) for noun, name in NAMES if noun.isascii()]
+"""Words for "answer", each with its language."""
 QUESTIONS = "|".join(word for _, _, _, words in LANGUAGES.values() for word in _both_forms(words))
 
 
 @lru_cache(maxsize=64)
-def _cue(names: tuple[str, ...]) -> re.Pattern[str]:
+def foreign(names: tuple[str, ...]) -> re.Pattern[str]:
     """The cues of these languages: noun and colon, noun and verb, or a noun that a figure follows."""
     rows = []
     for name in names:
@@ -90,13 +91,6 @@ def _cue(names: tuple[str, ...]) -> re.Pattern[str]:
             rf"(?:{between}(?:[:：=]|[-–—→](?=\s){joined})|{adjective}(?=[\s*_]{{0,4}}[-−+]?[\d$\\]))"
         )
     return re.compile(r"(?:{})[*_]{{0,3}}[ \t]{{0,8}}[:：]?".format("|".join(rows)), re.IGNORECASE)
-
-
-def foreign(text: str, lowered: str) -> re.Pattern[str] | None:
-    """What finds the cues of the languages that a text uses; None if it uses none of them."""
-    nouns = _ASCII_NOUNS if text.isascii() else _NOUNS
-    names = tuple(dict.fromkeys(name for noun, name in nouns if noun in lowered))
-    return _cue(names) if names else None
 
 
 # ---------------------------------------------------------------- English

@@ -1,4 +1,4 @@
-"""When two answers are the same answer: ``equivalent``, layer by layer from cheap to dear.
+"""When two answers are the same answer: ``equivalent``, layer by layer from cheap to dear; and groups of such.
 
 Builds on normalisation (canonical strings), numbers, kinds, units and parts (what a string is), and pool (math-verify
 in killable processes). The layers, on normalised strings:
@@ -36,6 +36,7 @@ import os
 import re
 import threading
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tacit.answers import kinds, parts
@@ -273,3 +274,42 @@ def _latex(text: str) -> str:
     if value is None:
         return _DEGREE.sub(r"(\1\\cdot\\frac{\\pi}{180})", text)
     return str(value.numerator) if value.denominator == 1 else f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+_GROUP_LIMITS = 3
+"""A grouping may spend this many times the limit of one pair."""
+
+
+def group(answers: Sequence[str | None], timeout: float = TIMEOUT) -> list[list[int]]:
+    """Indices of equivalent answers, largest group first; what is no answer is in no group.
+
+    Answers with the same normalised string are one form. Equivalence of forms is not transitive, so forms are merged
+    by a rule that does not depend on the order of the answers: from the commonest form to the rarest (then the shorter,
+    then the alphabetically first), each joins the first group *all* of whose forms it is equivalent to, or founds one.
+    Groups of equal size are sorted by their founding form in the same way.
+
+    ``timeout`` bounds the worker's CPU seconds for one pair, three times as much bounds the whole call; what is left
+    undecided stays apart.
+    """
+    where: dict[str, list[int]] = {}
+    for index, answer in enumerate(answers):
+        if answer is not None and is_answer(answer):
+            where.setdefault(normalise(answer), []).append(index)
+    left = _GROUP_LIMITS * timeout
+    groups: list[list[str]] = []
+    for form in sorted(where, key=lambda form: (-len(where[form]), len(form), form)):
+        for members in groups:
+            same = True
+            for member in members:
+                same, seconds = decide(form, member, min(timeout, left))
+                left -= seconds
+                if not same:
+                    break
+            if same:
+                members.append(form)
+                break
+        else:
+            groups.append([form])
+    indices = [sorted(index for form in members for index in where[form]) for members in groups]
+    order = sorted(range(len(groups)), key=lambda g: (-len(indices[g]), len(groups[g][0]), groups[g][0]))
+    return [indices[g] for g in order]

@@ -1,15 +1,17 @@
 r"""Find the answer in a response as real models write it.
 
-Builds on cleaning (what of a response counts), statements (answers after a cue), marks (what stands around one) and the
-pool. A response states its answer in a box, in ``<answer>`` tags, as JSON, or after a cue ("Answer:", "the
-answer is", "答案是"); a statement wins over later chatter about it ("I hope this answer is helpful", "the answer is in
-dollars"). What a response writes is hostile input: every step is linear in its length, and only so many last cues are
-looked at.
+Builds on cues, statements (answers after a cue), marks (what stands around one) and the pool. First, what of a response
+counts: without what was thought, from the model's turn to its end, question by question. A response states its answer
+in a box, in ``<answer>`` tags, as JSON, or after a cue ("Answer:", "the answer is", "答案是"); a statement wins over
+later chatter about it ("I hope this answer is helpful", "the answer is in dollars"). What a response writes is hostile
+input: every step is linear in its length, and only so many last cues are looked at.
 
     >>> extract("<think>\\boxed{3}?</think> The answer is 15. I hope this answer is helpful!")
     '15'
     >>> extract("**Final Answer**\n\n$$\n42\n$$")
     '42'
+    >>> parts("Answer: 5\nQuestion: What is 2+2?\nAnswer: 4")[0]
+    'Answer: 5\n'
     >>> extract("Put your final answer within \\boxed{answer}.") is None
     True
 """
@@ -21,26 +23,15 @@ from collections import deque
 from functools import lru_cache
 
 from tacit.answers import pool as answer_pool
-from tacit.answers.cleaning import RUN_ON, cleaned, parts, unthought
-from tacit.answers.marks import chosen, is_nothing, last_number, plain, tidy, valued
+from tacit.answers.cues import QUESTIONS
+from tacit.answers.marks import is_nothing, tidy, valued
 from tacit.answers.statements import candidates, phrase
 from tacit.errors import ConfigError
-
-__all__ = ["RUN_ON", "by_pattern", "cleaned", "extract", "last_number", "letter", "stated", "unthought"]
 
 _PATTERN_LIMIT = 1.0
 """CPU seconds for a task's pattern on one response."""
 _PATTERN_TAIL = 20_000
 """A task's pattern sees this many last characters of a response."""
-_LETTER = re.compile(
-    r"(?:(?:option|choice|answer|letter)\s*)?[(\[]?([A-Za-z])[)\].:]*(?: (?:is (?:the )?)?(?:correct|right|best).*)?",
-    re.IGNORECASE,
-)
-_RIGHT_OPTION = re.compile(
-    r"\b(?:option|choice) \(?([A-J])\)?(?![\w']) (?:is|would be|seems|must be)\b(?! (?:not|wrong|incorrect|false))"
-    r"|(?<![\w'])\(?([A-J])[).]? is (?:the )?(?:most )?(?:correct|right|best)"
-    r"|\b(?:choose|choosing|select|pick|go with|chose) (?:option |choice |answer )?\(?([A-J])(?![\w'])"
-)
 
 
 def extract(text: str, pattern: str | None = None) -> str | None:
@@ -76,25 +67,6 @@ def stated(text: str, pattern: str | None = None) -> str | None:
             return answer
         weak = answer if weak is None else weak
     return weak
-
-
-def letter(text: str, letters: str = "ABCDEFGHIJ") -> str | None:
-    """The letter of the option that a response chooses, however it says so; None if it chooses none of ``letters``."""
-    answer = stated(text)
-    pieces = parts(cleaned(text))
-    for candidate in (answer, next((piece for piece in pieces if piece.strip()), "")):
-        if not candidate:
-            continue
-        found = _LETTER.fullmatch(plain(tidy(candidate[:300])))
-        one = found[1] if found else chosen(tidy(candidate[:300]))
-        if one is not None and one.upper() in letters:
-            return one.upper()
-    for piece in pieces:
-        last = deque((match for match in _RIGHT_OPTION.finditer(piece)), maxlen=1)
-        if last:
-            one = next(group for group in last[0].groups() if group).upper()
-            return one if one in letters else None
-    return None
 
 
 @lru_cache(maxsize=64)
@@ -215,3 +187,90 @@ def _boxes(text: str) -> list[tuple[int, str, int]]:
                 found.pop()
             found.append((box, *content, match.end()))
     return [(box, text[start:stop].strip(), end) for box, start, stop, end in found[-_BOXES:]]
+
+
+# ---------------------------------------------------------------- what of a response counts
+
+RUN_ON = ("\n\nProblem:", "\nQuestion:", "\nQ:", "\nUser:", "\nHuman:", "\n### Instruction", "\n### Question")
+"""Stop strings for a base model, which runs on into a next question: for a task's ``stop``."""
+
+_THOUGHTS = (
+    "think(?:ing)?|thoughts?|thought_process|thinking_process|reason(?:ing)?|reflection|scratchpad|analysis|"
+    "inner_monologue|internal_monologue|rationale|seed:think|longcat_think"
+)
+_THOUGHT = re.compile(
+    rf"<(?P<close>/)?(?:{_THOUGHTS})(?: [^<>]{{0,60}})?>|\[(?P<c2>/)?(?:think|thinking|reasoning)\]|◁(?P<c3>/)?think▷"
+    r"|<\|(?:begin|(?P<c4>end))_of_(?:thought|thinking)\|>|<unused(?:94>(?:thought)?|(?P<c5>95)>)"
+    r"|\AThinking\.\.\.\n|^(?P<c6>\.\.\.done thinking\.)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CHANNEL = "<|channel|>"
+_FINAL = re.compile(r"<\|channel\|>\s*final[^<]{0,40}<\|message\|>|\Aanalysis(?=[A-Z\s])[\s\S]*assistantfinal")
+# Tokens between turns. A box in tokens (<|begin_of_box|>) is an answer's mark, and no turn.
+_TURN = re.compile(
+    r"<[|｜](?!begin_of_box|end_of_box)[A-Za-z_▁]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|EOT|end_of_utterance)>"
+    r"|</?(?:start|end)_of_turn>|\[/?INST\]|\[EOS\]"
+)
+_ROLE = re.compile(r"\s*(?:(?:assistant|model|bot)(?=\s|$))?\s*", re.IGNORECASE)
+_QUESTION = re.compile(
+    r"^[#*_>\[ \t]{0,6}(?:(?:(?:next |new )?(?:problem|question|exercise|task|query|puzzle)|q|user|human|student"
+    rf"|instruction|{QUESTIONS}) ?(?:#? ?\d{{1,3}} ?)?[*_\]]{{0,3}}"
+    r" ?[:：]|(?:problem|question|exercise) \d{1,3}[*_]{0,3}[.\n]"
+    r"|#{2,4} ?(?:instruction|question|problem|input|user|human)s?[:\n])"
+    r"|^\{\s?[\"']question[\"']|(?<=[.!?] )(?:Question|Problem) ?\d{0,3}:",
+    re.IGNORECASE | re.MULTILINE,
+)
+_PARTS = 50
+
+
+def unthought(text: str) -> str | None:
+    """A response without what its model thought (``<think>`` and the tags and channels that usual models write);
+    None if it ends while it is thinking. A closing tag that nothing opened ends a thought that the prompt opened."""
+    if _CHANNEL in text or text.startswith("analysis"):
+        final = deque(_FINAL.finditer(text), maxlen=1)
+        if final:
+            return text[final[0].end() :]
+        if _CHANNEL in text or text[len("analysis") :][:1].isupper():
+            return None
+    kept: list[str] = []
+    start, thinking = 0, False
+    for tag in _THOUGHT.finditer(text):
+        if any(tag[name] for name in ("close", "c2", "c3", "c4", "c5", "c6")):
+            if not thinking:
+                kept.clear()
+            start, thinking = tag.end(), False
+        elif not thinking:
+            kept.append(text[start : tag.start()])
+            thinking = True
+    return None if thinking else "".join([*kept, text[start:]])
+
+
+def cleaned(text: str) -> str:
+    """A response without thoughts, from the first word of the model's turn to the token that ends it; "" if it ended
+    while it was thinking."""
+    text = unthought(text) or ""
+    start = end = 0
+    for token in _TURN.finditer(text):
+        end = token.start()
+        if _ROLE.fullmatch(text, start, end) is None:
+            break
+        start = end = token.end()
+    else:
+        end = len(text)
+    role = _ROLE.match(text, start, end) if start else None
+    return text[role.end() if role else start : end]
+
+
+def parts(text: str) -> list[str]:
+    """A cleaned response, cut where a base model runs on into a next question; most responses are one part. One that
+    opens with a first question takes its problem apart, and is one part."""
+    starts = [0]
+    first = _QUESTION.match(text, len(text) - len(text.lstrip()))
+    if first is not None and re.search(r"1\D*$", first[0]):
+        return [text]
+    for question in _QUESTION.finditer(text):
+        if question.start():
+            starts.append(question.start())
+        if len(starts) == _PARTS:
+            break
+    return [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]

@@ -11,8 +11,6 @@ Builds on cues. What gets here is a line or so of a response, never all of it.
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import deque
 
 from tacit.answers.cues import ENDINGS
 
@@ -98,9 +96,6 @@ _SENTENCE = re.compile(
     r"((?:(?:now|only|about|approximately|exactly|a total of|equal to)\s+)*)"
     r"([-−]?\\?[$€£]?\d[\d.,/]*(?:\.\d+)?%?|\$[^$]+\$)((?:\s+[^\W\d_]+)*)",
     re.IGNORECASE,
-)
-_NUMBER = re.compile(
-    r"(?<![\w./])[-−–+]?\d+(?:[,\u00a0\u2009\u202f]\d{3}(?!\d))*(?:\.\d+)?(?:[eE][-+]?\d+|/\d+(?![./]?\d))?|(?<=/)\d+|(?<!\d)\.\d+"
 )
 _UNIT_WORDS = 3
 
@@ -223,12 +218,3 @@ def valued(answer: str) -> str:
         return answer
     words = sentence[3].split()
     return tidy(sentence[2] + (sentence[3] if len(words) <= _UNIT_WORDS else ""))
-
-
-def last_number(text: str) -> str | None:
-    """The last number in a text, without currency and thousands separators; None without one."""
-    found = deque(_NUMBER.finditer(text), maxlen=1)
-    if not found:
-        return None
-    figures = "".join(str(unicodedata.decimal(char, char)) for char in found[0][0])
-    return re.sub(r"[,\s+]", "", figures).replace("−", "-").replace("–", "-")

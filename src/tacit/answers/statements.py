@@ -18,7 +18,19 @@ from bisect import bisect
 from collections import deque
 from collections.abc import Iterator
 
-from tacit.answers.cues import CHATTER, DOUBTED, ENGLISH, HEADING, JUDGED, LINE_OPENS, OPENS_WORK, SOUGHT, foreign
+from tacit.answers.cues import (
+    ASCII_NAMES,
+    CHATTER,
+    DOUBTED,
+    ENGLISH,
+    HEADING,
+    JUDGED,
+    LINE_OPENS,
+    NAMES,
+    OPENS_WORK,
+    SOUGHT,
+    foreign,
+)
 from tacit.answers.marks import filler, is_nothing, spans, tidy, valued
 
 _CUES = 100
@@ -101,9 +113,10 @@ def candidates(text: str, lines_only: bool = False) -> Iterator[tuple[float, str
     if "</" in text or "<br" in text:
         text = _HTML.sub("", text)
     cues: list[re.Match[str]] = []
-    for pattern in (ENGLISH, foreign(text, text.lower())):
-        if pattern is not None:
-            cues += deque(pattern.finditer(text), maxlen=_CUES)
+    lowered, nouns = text.lower(), ASCII_NAMES if text.isascii() else NAMES
+    others = dict.fromkeys(name for noun, name in nouns if noun in lowered)
+    for pattern in (ENGLISH, foreign(tuple(others))) if others else (ENGLISH,):
+        cues += deque(pattern.finditer(text), maxlen=_CUES)
     fences = [fence.start() for fence in re.finditer("```", text)]
     for match in sorted(cues, key=lambda cue: cue.start(), reverse=True)[:_CUES]:
         kind = _Cue(text, match, in_code=bool(bisect(fences, match.start()) % 2))

@@ -86,6 +86,9 @@ class Query(TypedDict):
     states: NotRequired[Collection[State]]
 
 
+MARKS_OF_MEMORIES = ("evidence", "promotion", "quarantine")
+"""Kinds of marks that go with their memory; such a mark is called KIND:ID."""
+
 SORTS = ("created", "uses", "helped", "hurt", "share")
 """What a page of memories can be sorted by."""
 
@@ -231,7 +234,7 @@ class Bank(Protocol):
         ...
 
     def delete(self, id: str, namespace: str) -> None:
-        """Remove a memory with its history and counters. MemoryNotFound where there is none."""
+        """Remove a memory with history, counters and ``MARKS_OF_MEMORIES``. MemoryNotFound where there is none."""
         ...
 
     def mark(self, namespace: str, name: str, value: str) -> None:

@@ -25,7 +25,7 @@ import safetensors.numpy
 from sqlalchemy import Column, Connection, Engine, RowMapping, bindparam, case, delete, insert, select, update
 
 from tacit.bank import schema
-from tacit.bank.base import Hit, Query, StateChange
+from tacit.bank.base import MARKS_OF_MEMORIES, Hit, Query, StateChange
 from tacit.bank.listing import COUNTERS, Listing, state_of
 from tacit.bank.portable import read_tensors
 from tacit.bank.search.matrices import Matrices, dimension, refuse_other
@@ -113,7 +113,7 @@ class SQLBank(Listing):
             self._raise_revision(connection)
             connection.execute(insert(table).values(namespace=namespace, fingerprint=fingerprint, model=model or ""))
             return
-        refuse_other(namespace, row.fingerprint, fingerprint, self._where)
+        refuse_other(namespace, row.fingerprint, fingerprint, self._where, row.model)
         if model is not None and model != row.model:
             self._raise_revision(connection)
             connection.execute(update(table).where(table.c.namespace == namespace).values(model=model))
@@ -206,6 +206,9 @@ class SQLBank(Listing):
             connection.execute(
                 insert(schema.deletions).values(revision=revision, namespace=namespace, position=position)
             )
+            names = [f"{kind}:{id}" for kind in MARKS_OF_MEMORIES]  # one that is learned again begins anew
+            marks = schema.marks.c
+            connection.execute(delete(schema.marks).where(marks.namespace == namespace, marks.name.in_(names)))
 
     def mark(self, namespace: str, name: str, value: str) -> None:
         """See ``Bank.mark``."""

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tacit.cli.common import JsonOption, emit, emit_json
+from tacit.cli.common import JsonOption, counted, emit, emit_json
 
 app = typer.Typer(no_args_is_help=True, help="Copy banks between SQLite and PostgreSQL.")
 
@@ -37,7 +37,8 @@ def copy(
         emit_json({"memories": copied.memories, "stored": copied.stored, "already": copied.already})
         return
     kept = "was there already" if copied.already else f"{copied.stored} of them copied now"
-    emit(f"{shown_address(target)} holds the {copied.memories} memories of {shown_address(source)}, verified ({kept})")
+    memories = counted(copied.memories, "memory", "memories")
+    emit(f"{shown_address(target)} holds the {memories} of {shown_address(source)}, verified ({kept})")
 
 
 class _Meter:

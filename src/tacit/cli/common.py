@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import sys
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -41,7 +42,13 @@ BankOption = Annotated[
     ),
 ]
 NamespaceOption = Annotated[
-    str, typer.Option("--namespace", metavar="NAME", help="Whose memories; nothing crosses namespaces.")
+    str,
+    typer.Option(
+        "--namespace",
+        metavar="NAME",
+        help="Whose memories; nothing crosses namespaces.",
+        callback=lambda name: unicodedata.normalize("NFC", name),  # as keys.py keeps it, whatever a keyboard makes
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -155,9 +162,14 @@ def opened_bank(url: str, *, create: bool = False) -> Iterator[Bank]:
         bank.close()
 
 
-def percent(value: float | None) -> str:
+def counted(count: int, one: str, many: str) -> str:
+    """How many, in words."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def percent(value: float | None, sign: str = " %") -> str:
     """A share as a percentage, "-" for None."""
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{100 * value:.1f}{sign}"
 
 
 def points(value: Mapping[str, Any] | None) -> str:
@@ -170,22 +182,25 @@ def points(value: Mapping[str, Any] | None) -> str:
 def show_summary(summary: Mapping[str, Any]) -> None:
     """The figures of a run as a table on stdout."""
     from tacit.experiments.report.run_figures import LABELS
-    from tacit.experiments.unanswered import HELP, MOST
+    from tacit.experiments.scoring import HELP, MOST
 
     things: list[Any] = []
     if not summary["scored"]:
-        things.append(f"{summary['problems']} problems, none with a reference answer: no accuracy to report.")
+        problems = counted(summary["problems"], "problem", "problems")
+        things.append(f"{problems}, none with a reference answer: no accuracy to report.")
     else:
-        measured = ("sampled, T = 1", "95 % interval", "greedy", "problems", "tokens")
-        answers = table(("answers", *measured), measured)
+        # With nine digits of tokens it is 80 columns wide.
+        heat = summary["settings"].get("sampling", {}).get("temperature", 1)
+        measured = ("sampled", "95 % interval", "greedy", "problems", "tokens")
+        answers = table((f"% right, T = {heat:g}", *measured), measured)
         for arm, label in LABELS.items():
             figures = summary["arms"].get(arm)
             if figures and figures["n"]:
                 answers.add_row(
                     label,
-                    percent(figures["accuracy"]),
-                    f"{percent(figures['low'])} - {percent(figures['high'])}",
-                    percent(figures["greedy"]),
+                    percent(figures["accuracy"], ""),
+                    f"[{percent(figures['low'], '')}, {percent(figures['high'], '')}]",
+                    percent(figures["greedy"], ""),
                     str(figures["n"]),
                     f"{figures['tokens']:,}",
                     style="bold" if arm == "routed" else None,
@@ -198,6 +213,8 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         if summary["gain_over_verified"]["n"]:
             over = summary["gain_over_verified"], summary["gain_over_verified_greedy"]
             gains.add_row("routed over the verifier alone", *map(points, over))
+        if "gain_over_vote" in summary:
+            gains.add_row("routed over the vote of as many samples", points(summary["gain_over_vote"]), "-")
         if summary["gain_over_majority"]["n"]:
             gains.add_row("vote, at equal compute", points(summary["gain_over_majority"]), "-")
         if "random" in summary["gains"]:
@@ -221,10 +238,8 @@ def show_summary(summary: Mapping[str, Any]) -> None:
             f"not asked, because the model has no room for them: {not_asked} of {summary['problems']} problems"
         )
     states = ", ".join(f"{count} {state}" for state, count in sorted(summary["memories_by_state"].items()))
-    things.append(
-        f"memories {summary['memories']}{f' ({states})' if states else ''}; {summary['tokens']:,} tokens, "
-        f"{summary['seconds']:.0f} s"
-    )
+    memories = counted(summary["memories"], "memory", "memories") + (f" ({states})" if states else "")
+    things.append(f"{memories}; {summary['tokens']:,} tokens, {summary['seconds']:.0f} s")
     if str(summary.get("model")).partition(":")[0] == "testbed":
         things.append("The testbed shows the mechanism; it is not evidence about 7B models.")
     show(*things)

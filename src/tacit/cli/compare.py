@@ -59,7 +59,7 @@ def compare(
     from tacit.experiments.compare import compare as run
     from tacit.experiments.report import comparison as comparison_report
     from tacit.experiments.report.cells import Cell
-    from tacit.experiments.unanswered import HELP, MOST
+    from tacit.experiments.scoring import HELP, MOST
 
     began, screen, earlier, told = time.monotonic(), console(), 0, False
 
@@ -78,7 +78,7 @@ def compare(
         name = f"{cell.label} on {cell.data}, {cell.order}, seed {cell.seed}"
         screen.print(f"{done} of {total}: {name}: {state}{left}", soft_wrap=True, highlight=False, markup=False)
 
-    records = run(plan, out, show)
+    records = run(plan, out, show, lambda line: screen.print(line, soft_wrap=True))
     table = comparison_report.write_comparison(out, records)
     if json_output:
         emit_json(table)

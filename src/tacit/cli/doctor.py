@@ -105,7 +105,7 @@ def _weights() -> Check:
 
 def _answers() -> Check:
     """Answers are compared in a worker process; where none can be started, every vote would be by spelling."""
-    from tacit.answers.vote import equivalent
+    from tacit.answers.equivalence import equivalent
 
     pair = r"\frac{\sqrt{8}}{2}", r"\sqrt{2}"  # not to be told by spelling or arithmetic alone
     start = time.monotonic()

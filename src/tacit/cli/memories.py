@@ -15,6 +15,7 @@ from tacit.cli.common import (
     BankOption,
     JsonOption,
     NamespaceOption,
+    counted,
     emit,
     emit_json,
     one_line,
@@ -68,7 +69,7 @@ def list_(
         label = one_line(info.label or "-")[:24]
         problem = one_line(info.problem)[:60]
         listed.add_row(info.id, info.state.value, *counters, Text(label), share, when(info.created), Text(problem))
-    show(*([listed] if infos else []), f"{len(infos)} memories in namespace {namespace!r}")
+    show(*([listed] if infos else []), f"{counted(len(infos), 'memory', 'memories')} in namespace {namespace!r}")
 
 
 @app.command("show")

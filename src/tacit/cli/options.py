@@ -23,9 +23,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from tacit import registry
-from tacit.config import PARTS, changed
 from tacit.errors import ConfigError
-from tacit.experiments.files import read_toml
+from tacit.experiments.files import PARTS, changed, read_toml
 
 S = TypeVar("S")
 
@@ -44,6 +43,7 @@ NAMED = {
     "plugins": "FILE.py",
     "fields": "ROLE=NAME",
     "host": "ADDRESS",
+    "allow_origin": "ORIGIN",
     "seeds": "0,1,2",
 }
 """What a value looks like, by type, and by name where that says more."""

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -24,6 +24,7 @@ from tacit.cli.common import (
     Interrupted,
     JsonOption,
     console,
+    counted,
     emit,
     emit_json,
     one_line,
@@ -34,10 +35,9 @@ from tacit.cli.common import (
 from tacit.cli.options import Given, taking
 from tacit.config import RunConfig
 from tacit.errors import ConfigError
-from tacit.experiments.unanswered import MOST, advice, asked, silent
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.live import Live
 
     from tacit.bank import Bank
@@ -51,7 +51,7 @@ DEMO: dict[str, Any] = {
 }
 """The demonstration: enough problems for intervals, in minutes on two cores."""
 
-OF_A_STREAM = ("data", "fields", "out", "limit", "window", "baselines")
+OF_A_STREAM = ("data", "fields", "out", "limit", "skip", "window", "baselines")
 """Settings of a run that a single problem has no use for."""
 
 
@@ -68,12 +68,22 @@ def run(given: Given) -> None:
 
 
 @taking(RunConfig, only=("out", "seed", "limit", "window"))
-def demo(given: Given) -> None:
+def demo(
+    given: Given,
+    real: Annotated[
+        bool, typer.Option("--real", help="With real weights, SmolLM2-135M-Instruct, which are downloaded once.")
+    ] = False,
+) -> None:
     """See it work: the testbed model on fresh problems, beside in-context learning and controls."""
     from tacit.experiments.run_folder import begun
 
-    config = given.settings(begun(given.settings(RunConfig(**DEMO))))
-    _run(config, f"demo, seed {config.seed}")
+    if real:
+        from tacit.experiments.real import demonstration
+
+        config = given.settings(begun(given.settings(demonstration())))
+    else:
+        config = given.settings(begun(given.settings(RunConfig(**DEMO))))
+    _run(config, f"demo{' on real weights' * real}, seed {config.seed}")
 
 
 @taking(RunConfig, leave_out=(*OF_A_STREAM, "bank"))
@@ -92,11 +102,8 @@ def ask(
     config = given.settings(RunConfig(), bank=bank)
     with opened_bank(bank, create=learn) as opened:
         from tacit.assembly import as_bound
-        from tacit.problem import Problem
-        from tacit.tasks.sources import fitting
 
         config = given.settings(as_bound(config, opened, [config.namespace]))
-        config = replace(config, task=config.task or fitting([Problem("ask", text)]))
         facts = _ask(config, opened, text, use_memory=memory, learn=learn)
     if json:
         emit_json(facts)
@@ -107,6 +114,7 @@ def ask(
 def _ask(config: RunConfig, bank: Bank, text: str, *, use_memory: bool, learn: bool) -> dict[str, Any]:
     """What ``tacit ask --json`` prints: the greedy answer that was returned, why, and both ways of answering."""
     from tacit.assembly import assembled
+    from tacit.experiments.scoring import MOST, advice, silent
     from tacit.memory import State
     from tacit.problem import Problem
 
@@ -226,6 +234,8 @@ class Tally:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one row; where no memory was recalled, the memory arm has zero-shot's marks."""
+        from tacit.experiments.scoring import asked
+
         for arm in ARMS:
             cell = row.get(arm) or row["zero_shot"]
             for key in ("correct", "greedy_correct"):
@@ -258,7 +268,7 @@ class Tally:
     def memories(self) -> str:
         """How many memories in which states, in words."""
         states = ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
-        return f"{self.states.total()} memories{f' ({states})' if states else ''}"
+        return f"{counted(self.states.total(), 'memory', 'memories')}{f' ({states})' if states else ''}"
 
 
 class Progress:
@@ -282,11 +292,14 @@ class Progress:
         self._work_start = self._start
         self._last_line = self._start
         self._told = 0  # problems done when the last line was written
-        self._console = console()
         self._live: Live | None = None
 
+    @cached_property
+    def _console(self) -> Console:
+        return console()
+
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if sys.stderr.isatty():
             from rich.live import Live
 
             # A refresh thread of its own: time goes on while a problem takes long.
@@ -345,7 +358,7 @@ class Progress:
         for arm, name in ARMS.items():
             table.add_column(name, justify="right", style="bold cyan" if arm == "routed" else None)
         tally = self._tally
-        table.add_row("sampled at T = 1", *(percent(tally.mean(arm)) for arm in ARMS))
+        table.add_row("sampled", *(percent(tally.mean(arm)) for arm in ARMS))
         table.add_row(f"the last {RECENT} problems", *(percent(tally.recent(arm)) for arm in ARMS))
         table.add_row("greedy", *(percent(tally.mean(arm, "greedy_correct")) for arm in ARMS))
         below = f"{tally.memories()}; {tally.tokens:,} tokens; {tally.unanswered()}"

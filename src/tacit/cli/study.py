@@ -1,4 +1,4 @@
-"""``tacit study``: what predicts a good memory, and where memories carry over.
+"""``tacit study``: what predicts a good memory, where memories carry over, and where a model has signal to learn from.
 
 Builds on options at import, on experiments.studies when called. Tables go to stdout and, with
 all figures as JSON, into the folder of ``--out``.
@@ -6,20 +6,31 @@ all figures as JSON, into the folder of ``--out``.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tacit.cli.common import at_least, console, emit
+from tacit.cli.common import Interrupted, at_least, console, emit
 from tacit.cli.options import Given, taking
-from tacit.config import LearnConfig, RunConfig
+from tacit.config import LearnConfig, RecallConfig, RunConfig
 from tacit.errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="Measure what predicts a good memory, and where memories carry over.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure what predicts a good memory, where memories carry over, and where a model has signal to learn from.",
+)
 
-OWN = ("out", "bank", "limit", "window", "namespace", "baselines")
+OWN = ("out", "bank", "limit", "skip", "window", "namespace", "baselines")
 """Settings of a run that a study has of its own, or none of."""
+
+OF_MEMORIES = (
+    "verifier",
+    "reward_model",
+    *(part.name for kind in (LearnConfig, RecallConfig) for part in fields(kind)),
+)
+"""Settings of what makes, finds and judges memories."""
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the figures, made if missing.")]
 
@@ -84,6 +95,45 @@ def transfer(
     )
     study(config, out, console().print)
     _show(out / "transfer.md")
+
+
+@app.command()
+@taking(RunConfig, leave_out=(*OWN, *OF_MEMORIES, "data"))
+def signal(
+    given: Given,
+    out: OutOption,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="SOURCE",
+            help="What is measured, as often as needed; a family without a level is all of its levels. "
+            r"\[default: families]",
+        ),
+    ] = None,
+    problems: Annotated[int, typer.Option("--problems", metavar="N", help="Asked of each family and level.")] = 12,
+    low: Annotated[float, typer.Option("--low", metavar="X", help="Least pass@1 of what has signal.")] = 0.2,
+    high: Annotated[float, typer.Option("--high", metavar="X", help="Most pass@1 of what has signal.")] = 0.5,
+    lead: Annotated[float, typer.Option("--lead", metavar="X", help="Least lead of the vote over pass@1.")] = 0.1,
+    every: Annotated[bool, typer.Option("--every", help="Harder levels too, where one is too hard.")] = False,
+) -> None:
+    """Find kinds of problems that a model solves now and then, and a vote of its samples more often."""
+    from tacit.experiments.studies.signal import SignalConfig, study
+
+    at_least("--problems", problems, 1)
+    for name, value in (("--low", low), ("--high", high), ("--lead", lead)):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{name} is {value:g}; it is a share, from 0 to 1")
+    if low > high:
+        raise ConfigError(f"--low is {low:g} and --high {high:g}; no family can be between them")
+    settings = SignalConfig(given.settings(RunConfig()), tuple(data or ("families",)), problems, low, high, lead, every)
+    try:
+        result = study(settings, out, console().print)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the same command goes on") from None
+    _show(out / "signal.md")
+    for task, address in result["streams"].items():
+        emit(f"--task {task} --data {address}")
 
 
 def _seeds(option: str, text: str) -> tuple[int, ...]:

@@ -33,6 +33,7 @@ LINES = 12
 """Of a prompt or a response, so many first and last lines are shown."""
 
 LEFT_OUT = (
+    "skip",
     *(name for name, setting in settings_of(RunConfig).items() if setting.table in ("learn", "recall")),
     *("task", "out", "bank", "window", "namespace", "baselines", "verifier", "reward_model"),
 )
@@ -63,6 +64,7 @@ def attempt(
 ) -> None:
     """Show for a few problems the prompt, the responses, the answers found in them, and the vote. Makes no files."""
     from tacit import assembly
+    from tacit.model import presets
     from tacit.responses import Responder
     from tacit.tasks.sources import load
 
@@ -70,6 +72,7 @@ def attempt(
     problems = load(config.data, seed=config.seed, limit=config.limit, fields=config.fields)
     assembly.set_threads(config)
     backbone = assembly.load_backbone(config)
+    config = presets.fit(config, backbone)
     found, right, cut = [], [], 0
     with closing(assembly.open_engine(config, backbone)) as engine:
         responder = Responder(engine, config.sampling, config.seed, assembly.task_of(config))

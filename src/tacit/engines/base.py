@@ -1,7 +1,7 @@
-"""The engine protocol: generation requests with *embeddings* in, rollouts out.
+"""The engine protocol: generation requests with *embeddings* in, rollouts out; and what holds for every engine.
 
-Builds on errors and torch's tensor type. The policy is (frozen backbone + soft prompt as input embeddings), so an
-engine never needs a weight sync: a memory is only another prompt.
+Builds on errors, torch and numpy alone: vLLM servers, whose environment has no more, load it. The policy is (frozen
+backbone + soft prompt as input embeddings), so an engine never needs a weight sync: a memory is only another prompt.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from tacit.errors import EngineError
+from tacit.model import fused
 
 if TYPE_CHECKING:
     from tacit.model.backbone import Backbone
@@ -34,6 +37,8 @@ class Request:
             shares the batch changes nothing.
         stop: strings that end a rollout; the text is cut before the first of them.
         top: most likely tokens to report beside each drawn one; 0 for none.
+        top_k: how many of the most likely tokens may be drawn; 0 for all.
+        min_p: how likely one must be, as a share of the likeliest, in [0, 1]. ``top_p`` chooses from what both leave.
     """
 
     ids: torch.Tensor
@@ -45,6 +50,13 @@ class Request:
     seeds: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
     top: int = 0
+    top_k: int = 0
+    min_p: float = 0.0
+
+    @property
+    def narrow(self) -> bool:
+        """Whether some tokens are not drawn because they are unlikely."""
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
 
 
 Alternatives = tuple[tuple[int, float], ...]
@@ -134,7 +146,7 @@ class Engine(Protocol):
 
     @property
     def draws(self) -> str:
-        """Whose random numbers rollouts are drawn with: "tacit" for those of ``draw.uniforms``, with which any two
+        """Whose random numbers rollouts are drawn with: "tacit" for those of ``uniforms``, with which any two
         engines draw the same tokens for the same seeds; else a name of its own. A run goes on with its own kind."""
         ...
 
@@ -184,6 +196,8 @@ def check(backbone: Backbone, context: int, what: str, request: Request, *, leas
         (request.max_tokens < least, f"asks for max_tokens = {request.max_tokens}; it must be at least 1"),
         (not request.temperature >= 0, f"has temperature {request.temperature}; it must be 0 or more"),
         (not 0 < request.top_p <= 1, f"has top_p {request.top_p}; it must be in (0, 1]"),
+        (request.top_k < 0, f"has top_k {request.top_k}; it must be 0 (for all tokens) or more"),
+        (not 0 <= request.min_p <= 1, f"has min_p {request.min_p}; it must be in [0, 1]"),
         (
             request.temperature > 0 and len(request.seeds) != request.n,
             f"brings {len(request.seeds)} seeds for {request.n} rollouts; give one seed per rollout",
@@ -248,3 +262,139 @@ class Meter:
 
 METER = Meter()
 """Every engine adds to it; a comparison reads it before and after."""
+
+
+# -- drawing tokens from logits, each row by its own random numbers ---------------------------------------------------
+
+
+def uniforms(seed: int, count: int) -> np.ndarray:
+    """The random numbers in [0, 1) of a rollout's first ``count`` tokens, float64: functions of its seed alone."""
+    return np.random.Generator(np.random.Philox(key=seed)).random(count)
+
+
+def greeting(position: int, vocabulary: int) -> int:
+    """What a server that draws like this one (vllm/draw.py) says at a position when it is greeted; other tokens with
+    every version that draws differently."""
+    return (11 + 7 * position + position * position) % vocabulary
+
+
+def draw(
+    logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
+) -> tuple[list[int], list[float], list[Alternatives]]:
+    """Draw one token per row by inverting the cumulative distribution at the row's own uniform number.
+
+    Args:
+        logits: float32 [R, V].
+        specs: each row's request (temperature, top_p, top_k, min_p).
+        draws: each row's uniform number in [0, 1).
+
+    Returns:
+        Token ids, their natural-log probabilities under the distribution drawn from (greedy: at T = 1), and the most
+        likely tokens of that distribution, as many for every row as any row's ``top`` asks for.
+    """
+    if logits.device.type != "cpu" or not fused.available():
+        return _drawn(logits, specs, draws)
+    # A row is drawn in the same way whatever else is asked for beside it.
+    whole = [not spec.narrow for spec in specs]
+    if all(whole):
+        return _compiled(logits, specs, draws)
+    tokens, logprobs = [0] * len(specs), [0.0] * len(specs)
+    alternatives: list[Alternatives] = [()] * len(specs)
+    for way, kind in ((_compiled, True), (_drawn, False)):
+        rows = [row for row, is_whole in enumerate(whole) if is_whole is kind]
+        if rows:
+            found = way(logits[rows], [specs[row] for row in rows], [draws[row] for row in rows])
+            for row, token, logprob, likely in zip(rows, *found, strict=True):
+                tokens[row], logprobs[row], alternatives[row] = token, logprob, likely
+    return tokens, logprobs, alternatives
+
+
+def _drawn(
+    logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
+) -> tuple[list[int], list[float], list[Alternatives]]:
+    """``draw`` through PyTorch."""
+    logprobs = distribution(logits, specs)
+    greedy = torch.tensor([spec.temperature == 0 for spec in specs], device=logits.device)
+    if bool(greedy.all()):
+        tokens = logits.argmax(-1)
+    else:
+        cumulative = logprobs.exp().cumsum(-1)
+        target = torch.tensor(draws, dtype=cumulative.dtype, device=logits.device) * cumulative[:, -1]
+        sampled = (cumulative <= target[:, None]).sum(-1).clamp(max=logits.shape[1] - 1)
+        tokens = torch.where(greedy, logits.argmax(-1), sampled)
+    chosen = logprobs.gather(1, tokens[:, None])[:, 0]
+    return tokens.tolist(), chosen.tolist(), most_likely(logprobs, max(spec.top for spec in specs))
+
+
+def _compiled(
+    logits: Tensor, specs: Sequence[Request], draws: Sequence[float]
+) -> tuple[list[int], list[float], list[Alternatives]]:
+    """``draw`` in one loop, for rows of which every token may be drawn."""
+    from tacit.model.fused.forward import draw_rows
+
+    rows, vocabulary = logits.shape
+    drawn, logprobs = np.empty(rows, np.int64), np.empty(rows, np.float32)
+    temperature = np.array([spec.temperature for spec in specs], np.float32)
+    values = logits.contiguous().view(-1).numpy()
+    draw_rows(values, rows, vocabulary, temperature, np.array(draws, np.float64), drawn, logprobs)
+    tokens, chosen = drawn.tolist(), logprobs.tolist()
+    top = max(spec.top for spec in specs)
+    if not top:
+        return tokens, chosen, [()] * rows
+    # The token drawn has one log-prob, wherever it is told.
+    likely = most_likely(distribution(logits, specs), top)
+    told = [
+        tuple((i, logprob if i == token else p) for i, p in some)
+        for some, token, logprob in zip(likely, tokens, chosen, strict=True)
+    ]
+    return tokens, chosen, told
+
+
+def distribution(logits: Tensor, specs: Sequence[Request]) -> Tensor:
+    """Log-probs [R, V] of the distribution that each row is drawn from (greedy: at T = 1).
+
+    Args:
+        logits: float32 [R, V].
+        specs: each row's request (temperature, top_p, top_k, min_p).
+    """
+    temperature = torch.tensor([spec.temperature or 1.0 for spec in specs], device=logits.device)
+    logprobs = torch.log_softmax(logits / temperature[:, None], dim=-1)
+    for row, spec in enumerate(specs):
+        if spec.narrow and (spec.top_k or spec.min_p):
+            logprobs[row] = _likeliest(logprobs[row], spec)
+    narrow = [spec.temperature > 0 and spec.top_p < 1 for spec in specs]
+    if any(narrow):
+        top_p = torch.tensor([spec.top_p for spec in specs], device=logits.device)
+        chosen = torch.tensor(narrow, device=logits.device)
+        logprobs = torch.where(chosen[:, None], _nucleus(logprobs, top_p), logprobs)
+    return logprobs
+
+
+def most_likely(logprobs: Tensor, top: int) -> list[Alternatives]:
+    """The ``top`` most likely tokens of each row of [R, V], best first, equal ones by id; those of probability 0 are
+    left out."""
+    if not top:
+        return [()] * len(logprobs)
+    best, ids = logprobs.topk(min(top, logprobs.shape[1]), dim=-1)
+    return [
+        tuple(sorted(((i, p) for i, p in zip(*pair, strict=True) if p > -torch.inf), key=lambda one: (-one[1], one[0])))
+        for pair in zip(ids.tolist(), best.tolist(), strict=True)
+    ]
+
+
+def _likeliest(logprobs: Tensor, spec: Request) -> Tensor:
+    """Log-probs [V] renormalised over what ``min_p`` and ``top_k`` leave; of equal tokens those of lower id."""
+    kept = logprobs >= logprobs.max() + torch.tensor(spec.min_p).log()
+    if 0 < spec.top_k < len(logprobs):
+        last = logprobs.topk(spec.top_k).values[-1]
+        above, equal = logprobs > last, logprobs == last
+        kept &= above | (equal & (equal.cumsum(0) <= spec.top_k - above.sum()))
+    return torch.log_softmax(logprobs.masked_fill(~kept, -torch.inf), dim=-1)
+
+
+def _nucleus(logprobs: Tensor, top_p: Tensor) -> Tensor:
+    """Log-probs renormalised over the smallest set of most likely tokens whose mass reaches ``top_p``."""
+    ordered, order = logprobs.sort(dim=-1, descending=True, stable=True)
+    before = ordered.exp().cumsum(-1) - ordered.exp()
+    kept = torch.empty_like(before, dtype=torch.bool).scatter(1, order, before < top_p[:, None])
+    return torch.log_softmax(logprobs.masked_fill(~kept, -torch.inf), dim=-1)

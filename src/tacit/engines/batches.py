@@ -1,4 +1,5 @@
-"""Rollouts in flight, as a model sees them: what to feed next, and the logits that come of it.
+"""Rollouts in flight, as a model sees them: what to feed next, and the logits that come of it; and how likely it finds
+tokens that are given.
 
 Builds on backbone, cache, fused and the engine protocol. A request's prompt is prefilled once, all but its last token;
 its rows share those keys and values, and start by feeding that last token, so that logits are computed only where a
@@ -15,12 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.engines.base import Alternatives, Request, Rollout
+from tacit.engines.base import Alternatives, Request, Rollout, distribution, most_likely
 from tacit.model.backbone import LEAST_TORCH_ROWS, Backbone, prefill, prompt_embeddings
 from tacit.model.cache import RaggedCache
 
 if TYPE_CHECKING:
     from tacit.model.fused.model import Fused
+
+SCORED_AT_ONCE = 512
+"""Tokens whose logits are made together; they take as many times the vocabulary floats."""
 
 
 @dataclass(eq=False)
@@ -224,3 +228,27 @@ class FusedBatch:
             grown[:, : self._slots, :, : self._tiles] = held
         self._free = [*range(self._slots, self._slots + more), *self._free]
         self._own, self._tiles, self._slots = grown.reshape(fused.layers, -1), tiles, self._slots + more
+
+
+def scores(
+    backbone: Backbone, cache: RaggedCache, start: int, embeds: Tensor, targets: Tensor, spec: Request
+) -> list[tuple[float, Alternatives]]:
+    """The log-prob of a token after each of some embeddings, and the most likely tokens (``spec.top``) in its place.
+
+    Args:
+        backbone: the model.
+        cache: one row, of what stands before them.
+        start: the position of the first.
+        embeds: [T, d].
+        targets: token ids [T].
+        spec: the request of whose distribution they are.
+    """
+    found: list[tuple[float, Alternatives]] = []
+    cache.reserve(start + len(embeds))
+    for at in range(0, len(embeds), SCORED_AT_ONCE):
+        part, wanted = embeds[at : at + SCORED_AT_ONCE], targets[at : at + SCORED_AT_ONCE].to(embeds.device)
+        positions = torch.arange(start + at, start + at + len(part), device=embeds.device)[None]
+        logits = backbone.forward(part[None], positions, cache)[0].float()
+        logprobs = distribution(logits, [spec] * len(part))
+        found += zip(logprobs.gather(1, wanted[:, None])[:, 0].tolist(), most_likely(logprobs, spec.top), strict=True)
+    return found

@@ -1,26 +1,48 @@
-"""The in-process engine: generates with a model in this process, by continuous batching.
+"""The in-process engine: generates with a model in this process, by continuous batching; and the threads that
+independent pieces of work of this process, learning's too, are divided over.
 
 Builds on backbone, batches and the engine protocol. Ragged prompts share one batch, with one prefill per request;
 finished rows leave it and waiting requests take their place. A row's arithmetic and its random numbers depend on
-nothing but itself (model/cache.py, model/fused, draw.py), so batching changes no result.
+nothing but itself (model/cache.py, model/fused, base.py), so batching changes no result.
+
+Splitting every product of a small model over two threads gains little; giving each thread problems of its own gains
+nearly all. PyTorch's products and our compiled loops let other threads run, so plain Python threads do.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from tacit.config import Settings
-from tacit.engines.base import METER, Alternatives, Engine, Progress, Request, Rollout, Session, check, ended, length_of
-from tacit.engines.batches import Row, batch_for
-from tacit.engines.draw import draw, scores, uniforms
+from tacit.engines.base import (
+    METER,
+    Alternatives,
+    Engine,
+    Progress,
+    Request,
+    Rollout,
+    Session,
+    check,
+    draw,
+    ended,
+    length_of,
+    uniforms,
+)
+from tacit.engines.batches import Row, batch_for, scores
 from tacit.model.backbone import Backbone, prompt_embeddings
-from tacit.model.threads import available, run
 from tacit.registry import register
+
+T = TypeVar("T")
 
 
 class LocalEngine(Engine):
@@ -54,15 +76,15 @@ class LocalEngine(Engine):
         self.check(requests)
         # Longest prompts first: neighbours in a prefill are then of similar length and little of it is padding.
         order = sorted(range(len(requests)), key=lambda number: -length_of(requests[number]))
-        threads = max(1, min(available(), len(order))) if self.backbone.fused is not None else 1
-        served = run([partial(self._serve, requests, order[start::threads], threads) for start in range(threads)])
+        parts = max(1, min(threads(), len(order))) if self.backbone.fused is not None else 1
+        served = side_by_side([partial(self._serve, requests, order[start::parts], parts) for start in range(parts)])
         done = {number: rollouts for part in served for number, rollouts in part.items()}
         return [done[number] for number in range(len(requests))]
 
-    def _serve(self, requests: Sequence[Request], order: Sequence[int], threads: int) -> dict[int, list[Rollout]]:
-        """Rollouts of the requests numbered in ``order``, which fall to one of ``threads``."""
+    def _serve(self, requests: Sequence[Request], order: Sequence[int], parts: int) -> dict[int, list[Rollout]]:
+        """Rollouts of the requests numbered in ``order``, one of so many parts."""
         # Everything is here already: joining rows to a batch costs a copy of it, so half a batch comes at a time.
-        session = self._session(self.max_rows // threads, refill_at=self.max_rows // threads // 2)
+        session = self._session(self.max_rows // parts, refill_at=self.max_rows // parts // 2)
         tickets = {session.queue(requests[number]): number for number in order}
         done: dict[int, list[Row]] = {number: [] for number in order}
         while session.waiting or session.running:
@@ -271,3 +293,79 @@ class LocalSession(Session):
 def open_local(backbone: Backbone, settings: Settings) -> LocalEngine:
     """The engine of this process."""
     return LocalEngine(backbone)
+
+
+# -- threads -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Process:
+    """What holds for all of it."""
+
+    used: int | None = None
+    pools: dict[int, ThreadPoolExecutor] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_PROCESS = _Process()
+_PART = threading.local()
+
+
+def use_threads(count: int | None) -> None:
+    """Divide work over so many threads, however many a product may take; None: as many as a product may take.
+
+    Threads with work of their own bear a busy machine well. Those that share a product wait for the slowest at every
+    one of them.
+    """
+    _PROCESS.used = count
+
+
+def cores() -> int:
+    """Processors that this process may run on, or fewer where OMP_NUM_THREADS says so."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Threads that work is divided over, here: one within work that is a part already."""
+    if getattr(_PART, "within", False):
+        return 1
+    return torch.get_num_threads() if _PROCESS.used is None else _PROCESS.used
+
+
+def side_by_side(tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """The results of ``tasks``, on as many threads as are available, each of which then takes one for its products.
+
+    The first exception is raised once all have ended.
+    """
+    count = threads()
+    if min(count, len(tasks)) < 2:
+        return [task() for task in tasks]
+    futures = [_pool(count).submit(task) for task in tasks]
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    if errors:
+        raise errors[0]
+    return [future.result() for future in futures]
+
+
+def _pool(count: int) -> ThreadPoolExecutor:
+    with _PROCESS.lock:
+        if count not in _PROCESS.pools:
+            started = threading.Barrier(count + 1)
+            before = torch.get_num_threads()
+
+            def begin() -> None:
+                _PART.within = True
+                torch.get_num_threads()  # which would else take the process's number later on
+                torch.set_num_threads(1)
+                started.wait()
+
+            _PROCESS.pools[count] = pool = ThreadPoolExecutor(count, "tacit-work", initializer=begin)
+            for _ in range(count):
+                pool.submit(lambda: None)
+            started.wait()
+            # What a thread sets is what threads that come later begin with.
+            torch.set_num_threads(before)
+        return _PROCESS.pools[count]

@@ -30,16 +30,17 @@ import torch
 
 from tacit import registry
 from tacit.assembly import build_verifier, load_backbone, open_engine, set_threads, task_of
-from tacit.config import PARTS, Settings
+from tacit.config import TESTBED, Settings, filled
 from tacit.engines.base import METER, Engine
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.files import completed, write_atomically
+from tacit.experiments.files import PARTS, completed
 from tacit.experiments.report.cells import Cell
-from tacit.experiments.scoring import Grader, Truths, readable
-from tacit.experiments.unanswered import asked, counted
+from tacit.experiments.run_folder import write_atomically
+from tacit.experiments.scoring import Grader, Truths, asked, counted, readable
 from tacit.judges.verifiers import Verifier
 from tacit.methods.base import Method, Reply, World
+from tacit.model import presets
 from tacit.problem import Problem
 from tacit.seeds import derive, generator
 from tacit.tasks import sources
@@ -54,8 +55,11 @@ Progress = Callable[[Cell, dict[str, Any], int, int, bool], None]
 """(cell, its cell.json, cells done, cells in all, whether it was done by an earlier call)."""
 
 
-def compare(config: CompareConfig, out: str | Path, progress: Progress | None = None) -> list[dict[str, Any]]:
-    """Run all cells that are not done yet; returns every cell's record, in the order of the table.
+def compare(
+    config: CompareConfig, out: str | Path, progress: Progress | None = None, tell: Callable[[str], None] | None = None
+) -> list[dict[str, Any]]:
+    """Run all cells that are not done yet; returns every cell's record, in the order of the table. ``tell`` is called
+    with a line where something was chosen for the model because nobody said it.
 
     Raises:
         ConfigError: a setting, or a folder with cells of another plan.
@@ -68,15 +72,19 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
         for order in config.orders
         for seed in config.seeds
     ]
+    tasks = set()
     for data in config.data:  # a missing file is told now, not cell by cell
+        found = _load(config, data, config.seeds[0], config.limit)
+        tasks.add(found.task)
         for order in config.orders:
-            ordered(_load(config, data, config.seeds[0], config.limit), order, data)
+            ordered(found, order, data)
     for data in config.training.values():
         _load(config, data, config.seeds[0], 1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made ({error.strerror}); choose another --out") from None
+    config = _fit(config, tasks, tell)
     done = {cell: record for cell in cells if (record := finished(cell, config, folder))}
     for number, (cell, record) in enumerate(done.items(), start=1):
         if progress:
@@ -98,6 +106,20 @@ def compare(config: CompareConfig, out: str | Path, progress: Progress | None = 
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [done[cell] for cell in cells]
+
+
+def _fit(config: CompareConfig, tasks: set[str], tell: Callable[[str], None] | None) -> CompareConfig:
+    """A comparison in which nothing is unsaid: the model is loaded for it, unless it is the testbed or all is said."""
+    if all(filled(part, TESTBED) is part for part in (config.sampling, config.learn, config.recall)):
+        return config
+    if (by_name := presets.known(config)) is not config:
+        return by_name
+    asked = config.task or (min(tasks) if len(tasks) == 1 else None)
+    backbone = load_backbone(replace(config, task=asked, device="cpu"))
+    config = presets.fit(config, backbone)
+    if tell:
+        tell(presets.said(backbone, config.sampling, config.learn))
+    return config
 
 
 def _load(config: CompareConfig, data: str, seed: int, limit: int | None) -> sources.Problems:
@@ -129,7 +151,7 @@ def finished(cell: Cell, config: CompareConfig, out: Path) -> dict[str, Any] | N
     try:
         record: dict[str, Any] = json.loads(file.read_text())
         held = completed(record["settings"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigError(f"{file} is damaged; delete its folder and run again") from None
     wanted = config.settings(cell.label)
     changed = sorted(name for name in {*held, *wanted} if held.get(name) != wanted.get(name))

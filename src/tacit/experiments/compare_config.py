@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tacit import registry
-from tacit.config import Settings, changed, require
+from tacit.config import Settings, require
 from tacit.errors import ConfigError
-from tacit.experiments.files import read_toml
+from tacit.experiments.files import changed, read_toml
 from tacit.experiments.report.cells import ORDERS
+from tacit.model.presets import known
 from tacit.tasks.sources import endless
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class CompareConfig(Settings):
 
     def settings(self, label: str) -> dict[str, Any]:
         """Everything that decides a cell of this label, as JSON-ready values."""
-        method, config, options = self.resolve(label)
+        method, config, options = known(self).resolve(label)
         values = {
             name: dataclasses.asdict(getattr(config, name)) if name in ("sampling", "learn", "recall") else value
             for name, value in vars(config).items()

@@ -22,10 +22,10 @@ from tacit.bank import open_bank
 from tacit.config import RunConfig
 from tacit.errors import ConfigError
 from tacit.experiments.report.run import write_report
-from tacit.experiments.run_folder import Row, RunFolder
-from tacit.experiments.scoring import Grader, readable
-from tacit.experiments.unanswered import Watch
+from tacit.experiments.run_folder import Row, RunFolder, as_begun
+from tacit.experiments.scoring import Grader, Watch, readable
 from tacit.learning import Learned
+from tacit.model.presets import known, said
 from tacit.problem import Problem
 from tacit.responses import Responses
 from tacit.routing import Route
@@ -49,28 +49,44 @@ def run(
     Args:
         config: all settings.
         progress: called once per problem, for problems of an earlier, interrupted part too.
-        tell: called with a line, once, after the window from which on most responses have no answer; the line holds
-            what a model wrote, as it is.
+        tell: called with a line: what was chosen for the model because nobody said it; and once, after the window from
+            which on most responses have no answer, with what a model wrote, as it is.
 
     Raises:
         TacitError: anything a user can mend; what was finished before stays.
     """
     set_threads(config)
-    problems = sources.load(config.data, seed=config.seed, limit=config.limit, fields=config.fields, model=config.model)
+    problems = _load(config)
     if config.task is None and config.bank is not None:
         with open_bank(config.bank) as opened:
             config = replace(config, task=as_bound(config, opened, [config.namespace]).task)
     config = replace(config, task=config.task or problems.task)
     readable(problems, task_of(config), config.data)
     check_engine(config)
+    config = as_begun(known(config))
     folder = RunFolder(config.out, {**config.settings(), "version": __version__})
     with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:
         with assembled(config, bank) as agent:
             folder.settle("draws", agent.engine.draws)
+            parts: dict[str, Any] = {"sampling": agent.sampling, "learn": agent.learning, "recall": agent.recalling}
+            if config != (config := replace(config, **parts)):
+                folder.fit(config.settings())
+                if tell:
+                    tell(said(agent.backbone, agent.sampling, agent.learning))
             watch = Watch(tell or (lambda line: None), agent.task.name)
             stream = _Stream(config, agent, folder, problems, watch)
             stream.run(progress or (lambda row, done, total: None))
         return write_report(Path(config.out))
+
+
+def _load(config: RunConfig) -> sources.Problems:
+    """The problems of the run, without those to leave out."""
+    limit = config.limit and config.limit + len(config.skip)
+    found = sources.load(config.data, seed=config.seed, limit=limit, fields=config.fields, model=config.model)
+    found[:] = [one for one in found if one.id not in config.skip][: config.limit]
+    if not found:
+        raise ConfigError(f"all problems of {config.data} are to be left out (skip); give more data")
+    return found
 
 
 @dataclass(frozen=True)
@@ -166,7 +182,7 @@ def _row(position: int, grader: Grader, outcome: _Outcome, seconds: float) -> Ro
         said = outcome.beside.get(name)
         if said is None:
             return None
-        if name == "majority":
+        if name in ("majority", "vote"):
             return grader.majority(said.answers, tokens=said.tokens)
         return grader.arm(said.answers, said.greedy_answer, tokens=said.tokens, **said.notes)
 
@@ -188,7 +204,7 @@ def _row(position: int, grader: Grader, outcome: _Outcome, seconds: float) -> Ro
         if one.hit is None or one.memory is None
         else arm(one.memory, memory_id=one.hit.memory_id, similarity=one.hit.similarity, source=one.hit.problem_id),
         "routed": routed,
-        **{name: beside(name) for name in BESIDE},
+        **{name: beside(name) for name in (*BESIDE, *({"vote"} & outcome.beside.keys()))},
         "learned": None
         if result.memory is None
         else {

@@ -16,13 +16,14 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tacit.bank import shown_address
-from tacit.bank.base import Bank
-from tacit.config import RunConfig, changed
+from tacit.config import RunConfig, filled
 from tacit.errors import ConfigError, DataError
-from tacit.experiments.files import completed, write_atomically
+from tacit.experiments.files import changed, completed
+
+if TYPE_CHECKING:
+    from tacit.bank.base import Bank
 
 Row = dict[str, Any]
 
@@ -42,12 +43,22 @@ def begun(config: RunConfig) -> RunConfig:
     from there."""
     try:
         held = completed(json.loads((Path(config.out) / "run.json").read_text()))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return config  # there is none, or opening the folder will say what is wrong with it
     # Plug-ins are where they were, unless somebody says where they are now.
     known = {part.name for part in dataclasses.fields(config)} - FREE | ({"plugins"} if not config.plugins else set())
     taken = {name: value for name, value in held.items() if name in known and "***" not in str(value)}
     return changed(config, taken, str(Path(config.out) / "run.json"))
+
+
+def as_begun(config: RunConfig) -> RunConfig:
+    """A run's settings; what nobody says and the model decides is what it was begun with, if its folder is there."""
+    try:
+        held = json.loads((Path(config.out) / "run.json").read_text())
+        parts = {name: filled(getattr(config, name), held[name]) for name in ("sampling", "learn", "recall")}
+    except (OSError, ValueError, LookupError, TypeError):
+        return config  # there is none, or opening the folder will say what is wrong with it
+    return dataclasses.replace(config, **parts)
 
 
 class RunFolder:
@@ -108,7 +119,7 @@ class RunFolder:
             held = json.loads(file.read_text())
             run_id = str(held.pop("run_id"))
             held = {**{name: value for name, value in LATER.items() if name in self.settings}, **completed(held)}
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, KeyError, AttributeError, RecursionError):
             raise ConfigError(f"{file} is damaged; choose another --out") from None
         self._settled = {name: held.pop(name) for name in SETTLED if name in held}
         changed = sorted(name for name in {*held, *self.settings} - FREE if held.get(name) != self.settings.get(name))
@@ -133,6 +144,10 @@ class RunFolder:
             )
         self.settings = {**self.settings, name: value}
 
+    def fit(self, settings: dict[str, Any]) -> None:
+        """Record what nobody had said and the model decides, before ``resume``."""
+        self.settings = {**self.settings, **settings}
+
     # -- windows ------------------------------------------------------------------------------------------------
 
     def resume(self, bank: Bank, namespace: str) -> list[Row]:
@@ -146,7 +161,14 @@ class RunFolder:
         pending = list(_complete_lines(self.pending))
         if len(rows) < committed and pending and pending[-1]["position"] == committed - 1:
             rows = [row for row in rows if row["position"] < pending[0]["position"]] + pending
+        for place, row in enumerate(rows):
+            if row["position"] != place:
+                raise ConfigError(
+                    f"{self.results} lacks or repeats a problem at position {place}; choose another --out"
+                )
         if len(rows) != committed:
+            from tacit.bank import shown_address  # which reports do without
+
             raise ConfigError(
                 f"{self.path} has {len(rows)} finished problems but the bank {shown_address(bank.url)} knows of "
                 f"{committed}; continue with the bank that this run wrote to, or choose another --out"
@@ -200,8 +222,31 @@ def _complete_lines(path: Path) -> Iterator[Row]:
                 return
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return
             if not isinstance(row, dict) or not isinstance(row.get("position"), int):
                 raise ConfigError(f"{path} holds a line that is no result of a run; choose another --out")
             yield row
+
+
+# -- files that appear whole or not at all ---------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Replace ``path`` by ``data``: a reader, or a crash, sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            # Text from models may hold half a surrogate pair.
+            file.write(data if isinstance(data, bytes) else data.encode("utf-8", errors="replace"))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any, indent: int = 1) -> None:
+    """Replace ``path`` by ``value`` as JSON; a value that is no number is an error."""
+    write_atomically(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,6 +1,6 @@
 """Marking: the one module that reads a problem's gold answer, and the builder of the result rows that hold the marks.
 
-Builds on answers (equivalence, votes) and problem. Everything that learns, recalls or routes works on
+Builds on the task and problem. Everything that learns, recalls or routes works on
 ``Problem.blind()``; the runner hands the full problem to a ``Grader`` after the fact and writes down what comes back.
 A test walks the syntax trees of all other modules and fails if one of them touches ``.gold``.
 
@@ -8,18 +8,24 @@ Every arm of a row has the same shape, so that a baseline is compared with nothi
 ``answer`` is the vote over the samples, ``correct`` the share of samples that are right (the unbiased estimate of the
 accuracy of one sampled answer), ``rights`` the marks sample by sample, ``greedy_answer`` and ``greedy_correct`` the
 answer at temperature 0, ``majority_correct`` whether the vote is right. Marks are None for a problem without gold.
+
+No answer counts as wrong, so accuracies do not show that a task does not fit what a model writes, the commonest reason
+why a run learns nothing: below, what share of the responses has no answer, and, where most have none, what helps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from tacit.answers.vote import vote_by
 from tacit.errors import DataError
 from tacit.problem import Problem
 from tacit.tasks.base import Task, called
 from tacit.tasks.maths import MATHS
+
+if TYPE_CHECKING:
+    from tacit.engines.base import Rollout
+    from tacit.responses import Responses
 
 
 def score(answers: Sequence[str | None], gold: str, task: Task = MATHS) -> list[bool]:
@@ -91,7 +97,7 @@ class Grader:
             extra: further fields of the arm (``memory_id``, ``similarity``, ``route``, ...), stored as they are.
         """
         marks = self.rights(answers)
-        answer = vote_by(self._task, answers).answer if answers else None
+        answer = self._task.vote(answers).answer if answers else None
         return {
             "answer": answer,
             "correct": sum(marks) / len(marks) if marks else None,
@@ -106,7 +112,7 @@ class Grader:
 
     def majority(self, answers: Sequence[str | None], *, tokens: int) -> dict[str, Any]:
         """The equal-compute baseline: one vote over as many zero-shot rollouts as Tacit spent on the problem."""
-        answer = vote_by(self._task, answers).answer if answers else None
+        answer = self._task.vote(answers).answer if answers else None
         mark = self.right(answer)
         return {
             "answer": answer,
@@ -137,3 +143,71 @@ class Truths:
     def right(self, problem_id: str, answers: Sequence[str | None]) -> list[bool]:
         """Whether each answer is right."""
         return score(answers, self.truth(problem_id), self._tasks[problem_id])
+
+
+# -- responses without an answer --------------------------------------------------------------------------------------
+
+MOST = 0.5
+"""A larger share of responses without an answer is told."""
+
+HELP = "another --task or --instruction, or, where responses are cut or run on, more --max-tokens or a --stop"
+SHOWN = 100
+"""Characters of a response that are shown, half of them from its end."""
+
+
+def asked(row: Mapping[str, Any]) -> Sequence[str | None]:
+    """The zero-shot answers in a row of a run, or a method's in one of a comparison; none where it was not asked, or
+    failed."""
+    if str(row.get("not_learned")).startswith("not asked") or row.get("failed"):
+        return ()
+    return row.get("zero_shot", row).get("answers") or ()
+
+
+def counted(answers: Iterable[Sequence[str | None]]) -> dict[str, Any]:
+    """``{responses, none, share}``: how many there are, how many have no answer, and their share (None of nothing)."""
+    found = [answer is None for several in answers for answer in several]
+    return {"responses": len(found), "none": sum(found), "share": sum(found) / len(found) if found else None}
+
+
+def silent(responses: Iterable[Responses]) -> list[Rollout]:
+    """The samples without an answer."""
+    pairs = (pair for one in responses for pair in zip(one.samples, one.answers, strict=True))
+    return [rollout for rollout, answer in pairs if answer is None]
+
+
+def advice(rollouts: Sequence[Rollout]) -> str:
+    """What helps against responses like these, none of which has an answer; with one of them, shortened."""
+    cut = [rollout for rollout in rollouts if rollout.finish == "length"]
+    mostly_cut = 2 * len(cut) > len(rollouts)
+    text = " ".join((cut if mostly_cut else [one for one in rollouts if one.finish != "length"])[0].text.split())
+    if len(text) > SHOWN:
+        text = f"{text[: SHOWN // 2]} ... {text[-SHOWN // 2 :]}"
+    helps = "another --task or --instruction (tacit tasks lists tasks, tacit tasks try NAME shows what one finds)"
+    if mostly_cut:
+        helps = f"more --max-tokens, which cut most of them, a --stop where they run on, or {helps}"
+    return f'for example "{text}"; try {helps}'
+
+
+class Watch:
+    """Counts the responses of a run, and tells once if most have no answer.
+
+    Args:
+        tell: gets the line, which holds what a model wrote: not every terminal should see it as it is.
+        task: name of the task.
+    """
+
+    def __init__(self, tell: Callable[[str], None], task: str) -> None:
+        self._tell, self._task = tell, task
+        self._counts = [0, 0]
+        self._told = False
+
+    def rows(self, rows: Iterable[Mapping[str, Any]], responses: Iterable[Responses] = ()) -> None:
+        """Count final rows; ``responses`` are what they were made of, where that is still known."""
+        new = counted(map(asked, rows))
+        self._counts = [self._counts[0] + new["none"], self._counts[1] + new["responses"]]
+        none, every = self._counts
+        examples = silent(responses)
+        if examples and not self._told and none > MOST * every:
+            self._told = True
+            share = f"{none} of {every} responses so far ({100 * none / every:.1f} %)"
+            self._tell(f"{share} have no answer that the task {self._task} can read, {advice(examples)}")

@@ -187,7 +187,7 @@ def _architectures(path: Path) -> list[str]:
     try:
         value = json.loads((path / "config.json").read_text(encoding="utf-8"))
         return list(value.get("architectures") or [])
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return []  # loading says what is wrong with it
 
 

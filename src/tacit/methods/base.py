@@ -26,6 +26,7 @@ from tacit.errors import ConfigError
 from tacit.judges.verifiers import Verifier
 from tacit.methods.planning import Plan, Setting, answering
 from tacit.model.backbone import Backbone
+from tacit.model.presets import fitted
 from tacit.problem import Problem
 from tacit.responses import Responder, Responses
 from tacit.tasks.base import Task
@@ -74,6 +75,10 @@ class World:
     recalling: RecallConfig = field(default_factory=RecallConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
     task: Task = MATHS
+
+    def __post_init__(self) -> None:
+        for name in ("sampling", "learning", "recalling"):
+            object.__setattr__(self, name, fitted(getattr(self, name), self.backbone))
 
     @cached_property
     def responder(self) -> Responder:

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from tacit.agent import Agent
-from tacit.answers.vote import vote_by
 from tacit.engines.base import Request, Rollout
 from tacit.errors import ConfigError
 from tacit.gradients import Group, advantages
@@ -215,7 +214,7 @@ def _agreement(agent: Agent, pairs: Sequence[tuple[np.ndarray, Example]]) -> lis
 def _task(agent: Agent, cluster: Sequence[Memory]) -> Cluster:
     first, *others = [example for memory in cluster for example in _examples(memory)]
     also = tuple((one, agent.backbone.encode(one.problem.text)) for one in others)
-    vote = vote_by(agent.task.on(first.problem.text), [first.label])
+    vote = agent.task.on(first.problem.text).vote([first.label])
     return Cluster(first.problem, vote, cluster[0].prompt, first.label, also=also)
 
 

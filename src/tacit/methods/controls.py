@@ -3,7 +3,8 @@
 Builds on agent, routing and the methods of the same names, which ``Beside`` asks about problems that an agent has just
 answered. ``random_memory`` answers under some memory instead of the nearest: what it gains comes from having a soft
 prompt at all, not from remembering. ``verified`` lets the verifier choose between two answers without memory: what it
-gains comes from the verifier. The vote is over as many zero-shot rollouts as Tacit spent on the problem in all.
+gains comes from the verifier. ``majority`` votes over as many zero-shot rollouts as Tacit spent on the problem in all,
+``vote`` over as many as routing sees.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tacit.agent import Agent, Answered, Remembered
 from tacit.memory import State
 from tacit.methods.base import Reply, World
 from tacit.methods.icl import ICL
+from tacit.problem import Problem
 from tacit.responses import Responses
 from tacit.routing import route
 from tacit.seeds import generator
@@ -44,7 +46,7 @@ class Beside:
 
     Args:
         agent: beside which, with whose model, engine, sampler, seed and memories.
-        wanted: "icl", "random", "verified", "majority": which of them.
+        wanted: "icl", "random", "verified", "majority", "vote": which of them.
     """
 
     def __init__(self, agent: Agent, wanted: Sequence[str]) -> None:
@@ -85,15 +87,21 @@ class Beside:
         if "verified" in self.wanted:
             for arms, one, chosen in zip(said, answered, verified(self.agent, answered), strict=True):
                 arms["verified"] = Arm(*chosen, one.zero_shot.tokens)
-        if "majority" in self.wanted:
-            spent = [self._rollouts(*pair) for pair in zip(answered, remembered, strict=True)]
-            drawn_already = [one.zero_shot.samples for one in answered]
-            more = self.world.rollouts(problems, spent, drawn_already)
-            for arms, one, rollouts in zip(said, answered, more, strict=True):
-                held = one.zero_shot.answers
-                answers = [*held, *(one.zero_shot.task.extract(drawn.text) for drawn in rollouts[len(held) :])]
-                arms["majority"] = Arm(answers, None, sum(len(rollout.token_ids) for rollout in rollouts))
+        for name, count in (("majority", self._rollouts), ("vote", self._seen)):
+            if name in self.wanted:
+                spent = [count(*pair) for pair in zip(answered, remembered, strict=True)]
+                for arms, arm in zip(said, self._voted(problems, answered, spent), strict=True):
+                    arms[name] = arm
         return said
+
+    def _voted(self, problems: Sequence[Problem], answered: Sequence[Answered], counts: Sequence[int]) -> list[Arm]:
+        """The votes over so many zero-shot rollouts of each problem, beginning with those that were drawn."""
+        more, arms = self.world.rollouts(problems, counts, [one.zero_shot.samples for one in answered]), []
+        for one, rollouts in zip(answered, more, strict=True):
+            held = one.zero_shot.answers
+            answers = [*held, *(one.zero_shot.task.extract(drawn.text) for drawn in rollouts[len(held) :])]
+            arms.append(Arm(answers, None, sum(len(rollout.token_ids) for rollout in rollouts)))
+        return arms
 
     def learn(self, answered: Sequence[Answered]) -> None:
         """Keep what ICL will show."""
@@ -104,6 +112,10 @@ class Beside:
         """Rollouts that Tacit spent on a problem: answers with and without memory, and learning."""
         arms = 1 + (one.memory is not None)
         return arms * (self.agent.sampling.samples + 1) + len(result.learned.steps) * self.agent.learning.rollouts
+
+    def _seen(self, one: Answered, result: Remembered) -> int:
+        """Samples that routing chose from: without memory, and with the recalled one."""
+        return (1 + (one.memory is not None)) * self.agent.sampling.samples
 
 
 def random_memory(

@@ -28,8 +28,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from tacit.engines.base import METER, Engine, Request, Rollout, Session, ended, length_of
-from tacit.engines.draw import draw, uniforms
+from tacit.engines.base import METER, Engine, Request, Rollout, Session, draw, ended, length_of, uniforms
 from tacit.errors import ModelError
 from tacit.methods.base import World
 from tacit.methods.experience import Found, FromExperience

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from tacit.answers.vote import vote_by
 from tacit.methods.base import Method, Reply
 from tacit.methods.planning import Plan, Setting, Work
 from tacit.problem import Problem
@@ -30,6 +29,6 @@ class Majority(Method):
         n, replies = int(self.options["n"]), []
         for problem, rollouts in zip(problems, self.world.rollouts(problems, [n] * len(problems)), strict=True):
             task = self.world.task.on(problem.text)
-            vote = vote_by(task, [task.extract(rollout.text) for rollout in rollouts])
+            vote = task.vote([task.extract(rollout.text) for rollout in rollouts])
             replies.append(Reply((vote.answer,), vote.answer, {"votes": vote.votes, "n": n}))
         return replies

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from tacit import registry
-from tacit.answers.vote import vote_by
 from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
@@ -167,7 +166,7 @@ def by_own_vote(world: World, gated: bool) -> Judge:
 
     def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Judged:
         task = world.task.on(problem.text)
-        vote = vote_by(task, [task.extract(rollout.text) for rollout in rollouts])
+        vote = task.vote([task.extract(rollout.text) for rollout in rollouts])
         refusal = gate(vote) if gated else None
         if vote.answer is None or refusal:
             return Judged(None, vote.answer, refusal or "no response gave an answer")

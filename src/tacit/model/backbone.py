@@ -1,7 +1,7 @@
 """The frozen backbone: a Hugging Face causal LM that is asked, embedded and read, and never changed.
 
-Builds on loading, prompts, decoder, cache, testbed (for the name ``testbed``) and transformers. It holds what belongs
-to one model: tokenizer, prompt template, input embeddings, forward pass over a key/value cache, and the fingerprint
+Builds on loading, prompts, inputs, decoder, cache, testbed (for its name) and transformers. It holds what belongs to
+one model: tokenizer, prompt template, input embeddings, forward pass over a key/value cache, and the fingerprint
 that ties a memory to it. The policy of the method is (this backbone + a soft prompt prepended as input embeddings), so
 nothing here has gradients except, in learning, what flows back to those embeddings.
 """
@@ -21,6 +21,7 @@ from tacit.errors import ConfigError, ModelError
 from tacit.model import fused
 from tacit.model.cache import RaggedCache, round_up
 from tacit.model.decoder import Decoder, token_logprobs
+from tacit.model.inputs import Inputs
 from tacit.model.loading import digest_files, digest_state, load_pretrained, parse_device, resolve_model
 from tacit.model.prompts import RUN_ON, Template, token_ids
 from tacit.tasks.maths import MATHS
@@ -47,8 +48,8 @@ class Backbone:
         fingerprint: hex digest of weights + tokenizer + template; memories are valid for equal fingerprints only.
         hidden_size: d, the width of an input embedding.
         context: most tokens of a sequence, soft prompt included.
-        embedding_std, embedding_norm: scalar standard deviation and mean row norm of the input embedding matrix, the
-            scale at which soft prompts start and against which their norms are capped.
+        embedding_std, embedding_norm: scalar standard deviation and mean row norm of the inputs that the model sees,
+            the scale at which soft prompts start and learn, and against which their norms are capped.
         fused: compiled passes of a small model on the CPU, or None; they copy the weights, which therefore must not
             change. ``lean=False`` leaves them and the lean decoder out, for models that are trained.
     """
@@ -73,8 +74,8 @@ class Backbone:
         self.embedding_matrix: Tensor = matrix
         self._decoder = Decoder(model) if lean and Decoder.supports(model) else None
         self.fused = compiled_passes(self._decoder, self.hidden_size)
-        self.embedding_std = float(matrix.float().std())
-        self.embedding_norm = float(matrix.float().norm(dim=1).mean())
+        self._inputs = Inputs(model.get_input_embeddings())
+        self.embedding_std, self.embedding_norm = self._inputs.std, self._inputs.norm
         self._weights = weights_digest or digest_state(model)
         self.fingerprint = self._fingerprint(self._weights)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 31)
@@ -116,9 +117,11 @@ class Backbone:
         if dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         target = parse_device(device)
-        from tacit.testbed import shipped
+        directory = None
+        if name.partition(":")[0] == "testbed":
+            from tacit.testbed import shipped
 
-        directory = shipped(name)
+            directory = shipped(name)
         if directory is not None:
             template = template or Template(instruction="")
         else:
@@ -138,8 +141,8 @@ class Backbone:
 
     @cached_property
     def embedding_mean(self) -> Tensor:
-        """Mean row [d] of the input embeddings, float32: the direction that they share."""
-        return self.embedding_matrix.float().mean(0)
+        """Mean row [d] of the inputs that the model sees, float32: the direction that they share."""
+        return self._inputs.mean()
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
@@ -277,14 +280,21 @@ class Backbone:
         return tuple(h[0] for h in out.hidden_states)
 
     def layer_states(self, ids: Tensor, layer: int) -> Tensor:
-        """``hidden_states(ids)[layer]``, in a compiled pass where there is one."""
+        """``hidden_states(ids)[layer]``, without the layers above, and in a compiled pass where there is one."""
         if self.fused is not None and 0 <= layer < self.fused.layers and len(ids) > 1:
             from tacit.model.fused.gradient import GroupPass
 
             one = GroupPass(self.fused, len(ids) - 1, [1])
             if one.fits:
                 return one.inputs(self.embed(ids), layer)
-        return self.hidden_states(ids)[layer]
+        whole = self.model.get_decoder()
+        if not 0 < layer < len(getattr(whole, "layers", ())) or not hasattr(whole, "norm"):
+            return self.hidden_states(ids)[layer]
+        part = copy.copy(whole)  # what is above that layer is left out; all weights are shared
+        part._modules = {**whole._modules, "layers": whole.layers[:layer], "norm": torch.nn.Identity()}
+        with torch.no_grad():
+            states: Tensor = part(input_ids=ids[None].to(self.device), use_cache=False).last_hidden_state[0]
+        return states
 
     @torch.no_grad()
     def key_values(self, ids: Tensor) -> tuple[list[Tensor], list[Tensor]]:

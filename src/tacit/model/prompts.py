@@ -18,8 +18,9 @@ BOXED = MATHS.instruction
 RUN_ON = ("\nProblem:",)
 """Where a model that is asked plainly goes on with a problem of its own making."""
 
-Turn = dict[str, str]
-"""``role`` ("system", "user" or "assistant") and ``content`` of a message."""
+Turn = dict[str, Any]
+"""``role`` ("system", "user" or "assistant") and ``content`` of a message; what a conversation with tools has besides
+(``role`` "tool", ``tool_calls``) is for chat templates that know it."""
 
 
 @dataclass(frozen=True)
@@ -52,24 +53,28 @@ class Template:
         return [*turns, {"role": "user", "content": self.asked(problem)}]
 
 
-def token_ids(tokenizer: Any, turns: Sequence[Turn], system: str = "") -> list[int]:
+def token_ids(tokenizer: Any, turns: Sequence[Turn], system: str = "", *, continued: bool = False) -> list[int]:
     """Token ids of a conversation, ready for the assistant's turn; none where the tokenizer finds nothing in it.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
         turns: the conversation, its instructions included.
         system: what a chat template gets as system message where the conversation has none ("" for nothing).
+        continued: the last turn is the assistant's and not over; no new one is begun.
 
     Raises:
         ModelError: the chat template refuses these roles or their order.
     """
     if not getattr(tokenizer, "chat_template", None):
-        ids: list[int] = tokenizer("".join(map(_plain, turns)), verbose=False)["input_ids"]
+        text = "".join(map(_plain, turns))
+        ids: list[int] = tokenizer(text.removesuffix("\n\n") if continued else text, verbose=False)["input_ids"]
         return ids
     if system and all(turn["role"] != "system" for turn in turns):
         turns = [{"role": "system", "content": system}, *turns]
     try:
-        text = tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(
+            list(turns), add_generation_prompt=not continued, continue_final_message=continued, tokenize=False
+        )
     except Exception as error:  # the template is a program of the model's makers, and raises what it likes
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the model's chat template refuses these messages: {reason}") from error

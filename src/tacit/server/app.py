@@ -1,6 +1,6 @@
 """The routes of the server, and what becomes of errors.
 
-Builds on FastAPI, access, chat, completions, memories, snapshots, dashboard and the service.
+Builds on FastAPI, access, leniency, chat, completions, memories, snapshots, dashboard and the service.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from tacit.server.api.asking import SUFFIX, Asking
 from tacit.server.api.chat import Conversation
 from tacit.server.api.completions import Completion
 from tacit.server.api.dashboard import add_dashboard
-from tacit.server.api.errors import Refused, invalid, not_found, refusal_of
+from tacit.server.api.errors import Refused, not_found, refusal_of
+from tacit.server.api.faults import explained
+from tacit.server.api.leniency import Lenient, for_pages
 from tacit.server.api.memories import add_memories, by_name
+from tacit.server.api.responses import Answered, ResponsesRequest, renamed
 from tacit.server.api.schemas import ChatRequest, CompletionRequest
 from tacit.server.api.snapshots import add_snapshots
 from tacit.server.live.service import Service
@@ -61,10 +64,6 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-ALTERNATIVES = ("str", "constrained-str", "list[", "function-")
-"""How pydantic names the alternatives of a union in the path to a fault; no part of what a client sent."""
-
-
 def create_app(service: Service) -> App:
     """The ASGI application of a loaded service."""
     api = FastAPI(
@@ -74,6 +73,7 @@ def create_app(service: Service) -> App:
         responses=REFUSALS,
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # see Lenient: a redirection would cost a client that does not follow it
     )
     _handle_errors(api)
     _add_openai(api, service)
@@ -81,7 +81,7 @@ def create_app(service: Service) -> App:
     add_memories(api, service)
     add_snapshots(api, service)
     add_dashboard(api, service)
-    return Access(Bodies(api, service), service)
+    return for_pages(Access(Bodies(Lenient(api), service), service), service.config.allow_origin)
 
 
 def _add_openai(api: FastAPI, service: Service) -> None:
@@ -111,6 +111,14 @@ def _add_openai(api: FastAPI, service: Service) -> None:
         """Answer a conversation."""
         return await Conversation(service, caller, body).response(request)
 
+    @api.post("/v1/responses")
+    async def responses(body: ResponsesRequest, request: Request, caller: Asking) -> Response:
+        """Answer a conversation in the form of OpenAI's Responses: text alone, and nothing is stored."""
+        try:
+            return await Answered(service, caller, body).response(request)
+        except Refused as refused:
+            raise renamed(refused) from None
+
     @api.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request, caller: Asking) -> Response:
         """Continue raw prompts."""
@@ -128,6 +136,8 @@ def _add_health(api: FastAPI, service: Service) -> None:
         """Whether requests are being taken, and how the learner is, without which they are answered all the same."""
         if service.draining:
             return JSONResponse({"status": "shutting_down"}, 503)
+        if service.engine.failed:
+            return JSONResponse({"status": "engine_failed"}, 503)
         if await service.storing(service.bank.fault):
             return JSONResponse({"status": "bank_replaced"}, 503)
         learner = service.learner.state if service.learner else "none"
@@ -158,15 +168,15 @@ def _handle_errors(api: FastAPI) -> None:
         return refused_response(refusal_of(error))
 
     @api.exception_handler(RequestValidationError)
-    async def malformed(_: Request, error: RequestValidationError) -> Response:
-        return refused_response(_explained(error))
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        return refused_response(explained(request, error))
 
     @api.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         messages = {
             404: f"there is no {request.scope['path']!r} here",
             405: f"{request.scope['path']} does not take {request.method}",
-            400: "the body is no JSON that can be read",
+            400: "the body is no JSON that can be read: it has to be UTF-8, and not too deep",
         }
         message = messages.get(error.status_code, str(error.detail))
         return refused_response(Refused(error.status_code, message, headers=error.headers))
@@ -181,14 +191,3 @@ def _handle_errors(api: FastAPI) -> None:
 def refused_response(refused: Refused) -> JSONResponse:
     """The response that tells of a refusal."""
     return JSONResponse(refused.body(), refused.status, refused.headers)
-
-
-def _explained(error: RequestValidationError) -> Refused:
-    """The first fault, by the path to it: ``messages.0.role: Input should be ...``."""
-    faults = error.errors()
-    first = faults[0]
-    path = [str(part) for part in first["loc"] if part != "body" and not str(part).startswith(ALTERNATIVES)]
-    param = ".".join(path)
-    message = f"{param}: {first['msg']}" if param else str(first["msg"])
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return invalid(message[:500] + more, param[:200] or None)

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import secrets
 import time
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ from sqlalchemy import exists, insert, select, update
 from tacit.bank import schema
 from tacit.bank.base import Bank
 from tacit.checks.values import check_name
-from tacit.errors import BankError, ConfigError, KeyNotFound
+from tacit.errors import BankError, ConfigError, KeyNotFound, MemoryFormatError
 
 RIGHTS = ("ask", "learn", "trust", "admin")
 """What a key may be allowed: asking for answers, having its problems learned, having what it taught come into use where
@@ -31,6 +32,12 @@ PREFIX = "tacit-"
 
 _t = schema.api_keys.c
 
+
+RESERVED = "tacit:"
+"""How namespaces begin that nobody is given; a bank's own bookkeeping is in one."""
+
+OPEN_KEY = "open"
+"""Id of what an open server takes every caller for; no key in a bank has it."""
 
 OPEN_NAMESPACE = "default"
 """Whose memories an open server (loopback, no keys) uses and makes."""
@@ -78,7 +85,7 @@ class KeyStore:
             ConfigError: no right or an unknown one; a negative or enormous ``learn_per_day``.
         """
         check_name("name of a key", name)
-        check_name("namespace", namespace)
+        namespace = checked_namespace(namespace)
         wanted = _checked(rights)
         if not 0 <= learn_per_day < 2**31:
             raise ConfigError(f"learn_per_day is {learn_per_day}; it must be 0 or more, and below 2^31")
@@ -100,6 +107,13 @@ class KeyStore:
         if row is None or row["revoked"] is not None or not hmac.compare_digest(row["digest"], presented):
             return None
         return _key(row)
+
+    def current(self, key: ApiKey) -> ApiKey:
+        """A key that was looked up before, as it is now; revoked where there is none any more."""
+        if key.id == OPEN_KEY:
+            return replace(key, revoked=time.time()) if self.ever() else key
+        row = self._row(_t.id == key.id)
+        return replace(key, revoked=time.time()) if row is None else _key(row)
 
     def get(self, id: str) -> ApiKey:
         """The key of this id, revoked or not; KeyNotFound if there is none."""
@@ -155,6 +169,22 @@ class KeyStore:
     def _row(self, where: Any) -> Any:
         with self.bank.connection() as connection:
             return connection.execute(select(schema.api_keys).where(where)).mappings().one_or_none()
+
+
+def checked_namespace(namespace: str) -> str:
+    """A namespace as it is kept: composed (NFC), so that what looks the same is the same.
+
+    Raises:
+        MemoryFormatError: it is no name, or has blanks around it.
+        ConfigError: Tacit keeps something of its own under such names.
+    """
+    check_name("namespace", namespace)
+    composed = unicodedata.normalize("NFC", namespace)
+    if composed != composed.strip():
+        raise MemoryFormatError(f"namespace {namespace[:60]!r} has blanks around it; leave them out")
+    if composed.lower().startswith(RESERVED):
+        raise ConfigError(f"namespace {namespace[:60]!r}: names that begin with {RESERVED!r} are Tacit's own")
+    return composed
 
 
 def _checked(rights: Iterable[str]) -> frozenset[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from types import FrameType
@@ -17,6 +18,7 @@ import uvicorn
 from tacit import assembly
 from tacit.bank import open_bank, shown_address
 from tacit.errors import BankError, ConfigError
+from tacit.model import presets
 from tacit.server.api.heads import connection
 from tacit.server.app import create_app
 from tacit.server.keys import served
@@ -25,6 +27,10 @@ from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
 
 LOOK_SECONDS = 0.05
+LAST_SECONDS = 2
+"""What is still in flight after draining has to go."""
+SWITCH_SECONDS = 0.001
+"""After how long a thread that computes lets another one have the interpreter: the event loop is one of many."""
 BACKLOG = 2048
 """Connections that may wait to be accepted; uvicorn's default."""
 
@@ -48,6 +54,8 @@ class DrainingServer(uvicorn.Server):
         """uvicorn's heartbeat, ten times a second."""
         if self._service.draining and self._drain is None:
             self._drain = asyncio.create_task(self._wait())
+            if self._service.learner is not None:  # meanwhile it gives back what it has not finished
+                asyncio.get_running_loop().run_in_executor(None, self._service.learner.stop)
         return await super().on_tick(counter)
 
     async def _wait(self) -> None:
@@ -82,12 +90,12 @@ def web(service: Service) -> uvicorn.Config:
     limits = service.config.limits
     return uvicorn.Config(
         create_app(service),
-        http=connection(limits.head_seconds),
+        http=connection(limits.head_seconds, limits.write_seconds),
         log_level="warning",
         access_log=False,
         lifespan="off",
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(limits.drain_seconds) + 1,
+        timeout_graceful_shutdown=LAST_SECONDS,  # what was in flight has been waited for
         h11_max_incomplete_event_size=64 * 1024,
     )
 
@@ -116,12 +124,15 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
                 f"{config.host} can be reached from other machines, but {shown_address(config.bank)} has no API key; "
                 "make one with `tacit keys create`, or listen at 127.0.0.1"
             )
+        sys.setswitchinterval(SWITCH_SECONDS)
         service.warm()  # before the learner, which then finds loops that are compiled
         if config.learner:
-            service.learner = LearnerProcess(config.worker())
+            service.learner = LearnerProcess(service.config.worker())
             service.learner.start()
         listener.listen(BACKLOG)  # before it is announced: whoever waits for that line may connect at once
         host, port = listener.getsockname()[:2]
+        if config != service.config:
+            say(presets.said(service.backbone, service.config.sampling, service.config.learn))
         say(f"Tacit serves {config.served_name} and {config.served_name}:tacit at http://{host}:{port}/v1")
         if is_open:
             say("No API key: open to this machine alone. Make a key with `tacit keys create` to close it.")

@@ -19,10 +19,43 @@ import inspect
 import json
 import textwrap
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tacit import registry
 from tacit.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What a set of responses says. It is the label that a memory learns from (method.md, after TTRL, arXiv
+    2504.16084), so it says how sure it is and why; no gold answer is read for it.
+
+    Attributes:
+        answer: the winner as most of its voters wrote it, or None if nobody gave an answer. Among groups of equal size
+            the one with the shorter, then alphabetically first form wins; ``tied`` says so, and such a vote should
+            decide nothing.
+        share: votes for the winner / number of responses, those without an answer included.
+        margin: (votes for the winner - votes for the runner-up) / number of responses; 0 if tied. "No answer" is never
+            the runner-up.
+        votes: votes for the winner.
+        lead: votes for the winner minus votes for the runner-up.
+        agrees: per response, whether it is in the winning group.
+        answers: per response, the answer found in it.
+        why: the count in words.
+        tied: whether another answer has as many votes.
+    """
+
+    answer: str | None
+    share: float
+    margin: float
+    votes: int
+    lead: int
+    agrees: tuple[bool, ...]
+    answers: tuple[str | None, ...]
+    why: str
+    tied: bool
 
 
 class Task(ABC):
@@ -85,6 +118,28 @@ class Task(ABC):
         indices = [sorted(index for form in members for index in where[form]) for members in groups]
         return sorted(indices, key=len, reverse=True)
 
+    def vote(self, answers: Sequence[str | None]) -> Vote:
+        """The majority among answers that ``extract`` found, one per response."""
+        total, groups = len(answers), self.group(answers)
+        if not groups:
+            why = f"none of {total} gave an answer" if total else "no responses"
+            return Vote(None, 0.0, 0.0, 0, 0, (False,) * total, tuple(answers), why, False)
+        names = [_name([str(answers[index]) for index in indices]) for indices in groups[:2]]
+        votes = len(groups[0])
+        second = len(groups[1]) if len(groups) > 1 else 0
+        winners = set(groups[0])
+        return Vote(
+            answer=names[0],
+            share=votes / total,
+            margin=(votes - second) / total,
+            votes=votes,
+            lead=votes - second,
+            agrees=tuple(index in winners for index in range(total)),
+            answers=tuple(answers),
+            why=_why(names, votes, second, total, total - sum(map(len, groups))),
+            tied=votes == second,
+        )
+
     def giving(self, answers: Sequence[str | None], label: str) -> list[bool]:
         """Per answer, whether it is the same as a label; each spelling is compared once."""
         marks = {answer: self.same(answer, label) for answer in dict.fromkeys(answers) if answer is not None}
@@ -101,6 +156,28 @@ class Task(ABC):
     def right(self, answers: Sequence[str | None], gold: str) -> list[bool]:
         """Per answer, whether it is the same as a reference answer. For the scorer alone."""
         return self.giving(answers, gold)
+
+
+def _name(written: list[str]) -> str:
+    """The commonest way of writing an answer, then the shortest, then the alphabetically first."""
+    counts = Counter(written)
+    return min(counts, key=lambda answer: (-counts[answer], len(answer), answer))
+
+
+def _why(names: list[str], votes: int, second: int, total: int, silent: int) -> str:
+    short = [name if len(name) <= 40 else name[:37] + "..." for name in names]
+    parts = [f"{votes} of {total} {_say(votes)} {short[0]}"]
+    if second == votes:
+        parts[0] = f"a tie: {parts[0]} and {second} {_say(second)} {short[1]}"
+    elif second:
+        parts.append(f"next: {second} {_say(second)} {short[1]}")
+    if silent:
+        parts.append(f"{silent} gave no answer")
+    return "; ".join(parts)
+
+
+def _say(count: int) -> str:
+    return "says" if count == 1 else "say"
 
 
 # -- by name ----------------------------------------------------------------------------------------------------------

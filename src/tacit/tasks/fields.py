@@ -1,13 +1,14 @@
 """Which field of a row is what: problems out of rows of data as people have them, whatever the fields are called.
 
-Builds on errors, problem, options, values and code. Plain rows (``problem``, ``id``, ``answer``, ``family``) are
-read as they always were; what else is known by itself is listed in ``docs/data.md``. ``--field problem=NAME`` says it
-for the rest.
+Builds on errors, answers (a boxed answer), problem, options and code. Plain rows (``problem``, ``id``, ``answer``,
+``family``) are read as they always were; what else is known by itself is listed in ``docs/data.md``. ``--field
+problem=NAME`` says it for the rest.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tacit.errors import ConfigError, DataError
-from tacit.problem import Problem
+from tacit.problem import LONGEST, Problem
 from tacit.tasks.code import from_row
-from tacit.tasks.options import MOST, find, letters
-from tacit.tasks.values import chat, checked, choice, final, letter_of, options_of, short, written
+from tacit.tasks.options import MOST, find, letter_of, letters, options_of, split, with_options
 
 ROLES = ("problem", "answer", "options", "id", "family")
 TEXTS = ("problem", "question", "prompt", "text")
@@ -38,6 +38,7 @@ OPTIONS = ("options", "choices", "endings")
 COLUMNS = ("option_", "option", "choice_", "choice", "op")
 WRONG = re.compile(r"(incorrect_answer|incorrect|distractor|wrong_answer)_?\d+")
 
+_BARE_BOX = re.compile(r"\\boxed[ \t]+([^\s{}$]+)")
 _NUMBER = re.compile(r"[-+−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 
 
@@ -94,7 +95,7 @@ def read(row: Row, named: Mapping[str, str], seed: int) -> Read:
     tested = {"test", "test_list"} & row.value.keys() and not {"problem", "answer"} & {*named}
     if tested and (program := from_row(row.value, row.where)) is not None:
         text, gold = program
-        problem = Problem(fields.identifier(), checked(text, row.where), gold, fields.family())
+        problem = Problem(fields.identifier(), _checked(text, row.where), gold, fields.family())
         return Read(problem, "python")
     text, reference = fields.text()
     identifier, family = fields.identifier(), fields.family()
@@ -105,12 +106,12 @@ def read(row: Row, named: Mapping[str, str], seed: int) -> Read:
     elif key and not options:
         text, options, labels = find(text)
     if options:
-        text, letter = choice(row.where, text, (options, labels), gold)
-        return Read(Problem(identifier, checked(text, row.where), letter, family), "choice")
+        text, letter = _choice(row.where, text, (options, labels), gold)
+        return Read(Problem(identifier, _checked(text, row.where), letter, family), "choice")
     if isinstance(gold, bool) and fields.any("passage"):
         gold = "yes" if gold else "no"  # as BoolQ asks
-    answer = written(gold, row.where)
-    return Read(Problem(identifier, checked(text, row.where), answer, family), _task(text, answer))
+    answer = _written(gold, row.where)
+    return Read(Problem(identifier, _checked(text, row.where), answer, family), _task(text, answer))
 
 
 def _shuffled(*parts: object) -> str:
@@ -166,7 +167,7 @@ class _Fields:
 
     def told(self) -> str:
         """The names of the fields, for messages."""
-        names = ", ".join(short(name, "") for name in list(self.value)[:20])
+        names = ", ".join(_short(name, "") for name in list(self.value)[:20])
         return f"its fields are {names}" if names else "it has no fields"
 
     def text(self) -> tuple[str, str | None]:
@@ -177,7 +178,7 @@ class _Fields:
             found = self.any(*TEXTS, *MORE_TEXTS)
         reference = None
         if isinstance(found, list):
-            found, reference = chat(found)
+            found, reference = _chat(found)
         if not isinstance(found, str) or not found.strip():
             raise DataError(
                 f"{self.row.where} has no text in a field problem (or {', '.join(TEXTS[1:])}); {self.told()}; say "
@@ -210,8 +211,8 @@ class _Fields:
     def options(self) -> tuple[list[Any], list[str], list[str]]:
         """Options in order, their labels where they have any, and wrong ones where the right one stands apart."""
         if "options" in self.named:
-            return (*options_of(self.given("options"), self.row.where), [])
-        found, labels = options_of(self.any(*OPTIONS), self.row.where)
+            return (*options_of(self.given("options")), [])
+        found, labels = options_of(self.any(*OPTIONS))
         if found:
             return found, labels, []
         for prefix in COLUMNS:
@@ -246,7 +247,7 @@ class _Fields:
         if found is None:
             found = reference
         if found is None and isinstance(solution := self.any("solution"), str):
-            last = final(solution)
+            last = _final(solution)
             found = last if last != solution or not re.search(r"\s", last.strip()) else None  # a text is no answer
         return found, False
 
@@ -261,3 +262,94 @@ def _task(text: str, gold: str | None) -> str:
     if found.options and (gold is None or letter_of(gold, found.options, found.options, found.labels)):
         return "choice"
     return "" if gold is None else "number" if _NUMBER.fullmatch(gold.strip()) else "maths"
+
+
+# -- what a value means ------------------------------------------------------------------------------------------------
+
+
+def _choice(where: str, text: str, found: tuple[list[Any], list[str]], gold: Any) -> tuple[str, str | None]:
+    """The problem's text with its options, and the letter of the right one."""
+    given, labels = found
+    if not 2 <= len(given) <= MOST:
+        raise DataError(f"{where} has {len(given)} options; a multiple-choice problem has 2 to {MOST}")
+    options = [" ".join(str(one).split()) for one in given]
+    unlabelled = split("\n".join(options))[1]
+    if len(unlabelled) == len(options):  # as in "A)21": letters are ours to write
+        options = unlabelled
+    question, inside = split(text)
+    text = with_options(question if inside == options else text, options)
+    gold = gold[0] if isinstance(gold, list) and len(gold) == 1 else gold
+    if gold is None or gold in ("", -1):  # as test sets hide it
+        return text, None
+    letter = letter_of(gold, given, options, labels)
+    if letter is None:
+        raise DataError(
+            f"{where}: the answer {_short(gold)} is none of the {len(options)} options, neither by letter, number nor "
+            "text; say which field it is with --field answer=NAME, or --field options= if those are no options"
+        )
+    return text, letter
+
+
+def _chat(messages: list[Any]) -> tuple[str | None, str | None]:
+    """The last message of the user, and the assistant's after it."""
+    turns = [
+        (str(one.get("role") or one.get("from")), _content(one.get("content", one.get("value"))))
+        for one in messages
+        if isinstance(one, dict)
+    ]
+    last = max((place for place, (role, _) in enumerate(turns) if role in ("user", "human")), default=None)
+    if last is None:
+        return None, None
+    replies = [text for role, text in turns[last + 1 :] if role in ("assistant", "gpt", "model")]
+    return turns[last][1], replies[0] if replies else None
+
+
+def _content(value: Any) -> str | None:
+    if isinstance(value, list):
+        texts = [one.get("text") for one in value if isinstance(one, dict)]
+        return "\n".join(text for text in texts if isinstance(text, str))
+    return value if isinstance(value, str) else None
+
+
+def _written(gold: Any, where: str) -> str | None:
+    """A reference answer as a text."""
+    if isinstance(gold, list):
+        if not all(isinstance(one, str | int | float) for one in gold):
+            raise DataError(f"{where}: the answer is a list of something else than strings and numbers")
+        parts = [part for one in gold if (part := _written(one, where)) is not None]
+        plain = len(parts) == 1 or not any("," in part for part in parts)
+        return (", ".join(parts) if plain else json.dumps(parts, ensure_ascii=False)) if parts else None
+    if gold is not None and not isinstance(gold, str | int | float):
+        raise DataError(f"{where}: the answer must be a string, a number or a list of them, not {type(gold).__name__}")
+    if isinstance(gold, float) and gold.is_integer():
+        gold = int(gold)  # whole numbers are written as such: some sets keep them as floats
+    return None if gold is None else _final(gold) if isinstance(gold, str) else str(gold)
+
+
+def _final(text: str) -> str:
+    """The answer at the end of a worked solution, boxed or after "#### "; the text itself if it has neither."""
+    if "\\boxed" in text or "\\fbox" in text:
+        from tacit.answers.extraction import extract  # which commands that read no data do without
+
+        return extract(_BARE_BOX.sub(r"\\boxed{\1}", text)) or text
+    line = text.rstrip().rpartition("\n")[2]
+    return line.rpartition("####")[2].strip() or text if "####" in line else text
+
+
+def _checked(text: str, where: str) -> str:
+    """``text``, if a problem may be that.
+
+    Raises:
+        DataError: it is too long, or no text.
+    """
+    if len(text) > LONGEST:
+        raise DataError(f"{where}: the problem has {len(text):,} characters; at most {LONGEST:,} are read")
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(f"{where}: the problem holds a NUL or half a surrogate pair, which is no text; remove it")
+    return text
+
+
+def _short(value: Any, quote: str = "'") -> str:
+    """A value for a message."""
+    text = " ".join(str(value).split())
+    return f"{quote}{text if len(text) <= 60 else text[:57] + '...'}{quote}"

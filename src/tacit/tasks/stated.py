@@ -9,7 +9,7 @@ import re
 from abc import abstractmethod
 
 from tacit.answers import extraction
-from tacit.answers.cleaning import RUN_ON, cleaned, parts
+from tacit.answers.extraction import RUN_ON, cleaned, parts
 from tacit.errors import DataError
 from tacit.tasks.base import Task
 

@@ -36,13 +36,13 @@ def shipped(name: str) -> Path | None:
 
 
 def check_set(model: str, data: str) -> None:
-    """Refuse a set of the testbed that a model of the testbed does not know the words of.
+    """Refuse a set of the testbed, given by its address, that a model of the testbed does not know the words of.
 
     Raises:
         ConfigError: it names the model that does.
     """
     fitting = "testbed:C" if data.startswith("testbed:C") else "testbed"
-    if data.partition(":")[0] == "testbed" and model in MODELS and model != fitting:
+    if model in MODELS and model != fitting:
         raise ConfigError(f"{data} has other words than the model {model} knows; say --model {fitting}")
 
 

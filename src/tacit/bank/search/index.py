@@ -189,20 +189,6 @@ def share(tasks: Sequence[Callable[[], None]], helpers: Helpers | None) -> None:
             task()
 
 
-def unit_queries(keys: np.ndarray) -> np.ndarray | None:
-    """Queries [N, D] as float64 of norm 1, or None if one is zero or not finite."""
-    queries = np.array(keys, dtype=np.float64)
-    if not np.isfinite(queries).all():
-        return None
-    # Scaling by the largest value first keeps the squares of tiny or huge queries within range.
-    largest = np.abs(queries).max(axis=1, keepdims=True)
-    if not largest.all():
-        return None
-    queries /= largest
-    queries /= np.sqrt((queries * queries).sum(axis=1, keepdims=True))
-    return queries
-
-
 def nearest(
     view: View, queries: np.ndarray, *, k: int, floor: float, codes: Sequence[int], helpers: Helpers | None
 ) -> list[list[tuple[int, float]]]:

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, bindparam, select
 from tacit.bank import schema
 from tacit.bank.base import Hit
 from tacit.bank.search.compressed import CompressedMatrix, CompressedView, available, nearly_nearest
-from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, View, nearest, unit_queries
+from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, View, nearest
 from tacit.errors import BankError, ConfigError, DamagedMemory, FingerprintError
 from tacit.memory import UNIT_TOLERANCE, State
 
@@ -130,7 +130,7 @@ class Matrices:
             with self._lock:
                 connection = transaction.enter_context(self._reading())
                 view = self._current(connection, namespace, fingerprint, key_kind, queries.shape[1])
-            if not view.rows:
+            if view is None or not view.rows:
                 return [[] for _ in queries]
             if isinstance(view, CompressedView):
                 # Keys are read in the transaction that the view is of, so that none can be gone.
@@ -143,21 +143,25 @@ class Matrices:
                 found = nearest(view, queries, k=k, floor=floor, codes=codes, helpers=self._helpers)
         return [[Hit(view.ids[row], view.problem_ids[row], cosine) for row, cosine in rows] for rows in found]
 
-    def _current(self, connection: Connection, namespace: str, fingerprint: str, key_kind: str, dim: int) -> View:
-        """The view as of ``connection``'s transaction; the caller holds the lock."""
-        if self._helpers is None and self._threads > 1:
-            self._helpers = Helpers(self._threads - 1)
+    def _current(
+        self, connection: Connection, namespace: str, fingerprint: str, key_kind: str, dim: int
+    ) -> View | None:
+        """The view as of ``connection``'s transaction, None where no key of the kind is stored; the caller holds the
+        lock."""
         epoch, revision = connection.execute(_NOW).one()
         if epoch != self._epoch:
             self._groups.clear()
             self._bound.clear()
             self._epoch = epoch
         if not self._check_binding(connection, namespace, fingerprint):
-            return KeyMatrix(dim).view()
+            return None
         group = self._groups.get((namespace, key_kind, dim))
         if group is None:
-            self._check_dimension(connection, namespace, key_kind, dim)
+            if not self._has_keys(connection, namespace, key_kind, dim):
+                return None
             group = self._groups.setdefault((namespace, key_kind, dim), _Group(KeyMatrix(dim)))
+        if self._helpers is None and self._threads > 1:
+            self._helpers = Helpers(self._threads - 1)
         if group.revision != revision:
             try:
                 self._catch_up(connection, group, namespace, key_kind, dim)
@@ -182,13 +186,15 @@ class Matrices:
         refuse_other(namespace, self._bound[namespace], fingerprint, self._where)
         return True
 
-    def _check_dimension(self, connection: Connection, namespace: str, key_kind: str, dim: int) -> None:
+    def _has_keys(self, connection: Connection, namespace: str, key_kind: str, dim: int) -> bool:
+        """Whether there are any; BankError where they have another dimension."""
         stored = dimension(connection, namespace, key_kind)
         if stored is not None and stored != dim:
             raise BankError(
                 f"the search key has {dim} dimensions, but keys of kind {key_kind!r} in namespace {namespace!r} of "
                 f"{self._where} have {stored}; make the key the way the stored ones were made"
             )
+        return stored is not None
 
     def _catch_up(self, connection: Connection, group: _Group, namespace: str, key_kind: str, dim: int) -> None:
         matrix = group.matrix
@@ -284,6 +290,20 @@ def checked_queries(keys: np.ndarray, k: int, floor: float) -> np.ndarray:
     return queries
 
 
+def unit_queries(keys: np.ndarray) -> np.ndarray | None:
+    """Queries [N, D] as float64 of norm 1, or None if one is zero or not finite."""
+    queries = np.array(keys, dtype=np.float64)
+    if not np.isfinite(queries).all():
+        return None
+    # Scaling by the largest value first keeps the squares of tiny or huge queries within range.
+    largest = np.abs(queries).max(axis=1, keepdims=True)
+    if not largest.all():
+        return None
+    queries /= largest
+    queries /= np.sqrt((queries * queries).sum(axis=1, keepdims=True))
+    return queries
+
+
 def dimension(connection: Connection, namespace: str, key_kind: str) -> int | None:
     """Dimension of the keys of that kind in that namespace, None where there are none."""
     values = {"namespace": namespace, "key_kind": key_kind}
@@ -291,10 +311,12 @@ def dimension(connection: Connection, namespace: str, key_kind: str) -> int | No
     return found
 
 
-def refuse_other(namespace: str, bound: str, fingerprint: str, where: str) -> None:
-    """FingerprintError unless the backbone ``fingerprint`` is the one that ``namespace`` is bound to."""
+def refuse_other(namespace: str, bound: str, fingerprint: str, where: str, model: str = "") -> None:
+    """FingerprintError unless the backbone ``fingerprint`` is the one that ``namespace`` is bound to, and ``model`` its
+    model's name."""
     if bound != fingerprint:
+        named = f"{bound} (model {model})" if model else bound
         raise FingerprintError(
-            f"namespace {namespace!r} of {where} belongs to the backbone {bound}, not to {fingerprint}; "
+            f"namespace {namespace!r} of {where} belongs to the backbone {named}, not to {fingerprint}; "
             "use the model it was learned with, or another namespace or bank for this one"
         )

@@ -1,6 +1,6 @@
 """Tacit's random numbers inside a vLLM server: same seed, same tokens, whatever else the server is doing.
 
-Builds on the engine protocol, draw, and vLLM, in whose process it runs:
+Builds on the engine protocol and vLLM, in whose process it runs:
 
     vllm serve MODEL --enable-prompt-embeds --logits-processors tacit.engines.vllm.draw:TacitDraws
 
@@ -24,8 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.engines.base import Request
-from tacit.engines.draw import draw, greeting, uniforms
+from tacit.engines.base import Request, draw, greeting, uniforms
 
 if TYPE_CHECKING:
     # vLLM has its own environment; what is checked here without it is checked against a stand-in.

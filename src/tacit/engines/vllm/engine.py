@@ -1,6 +1,6 @@
 """An engine on other machines: vLLM servers that are sent prompt embeddings.
 
-Builds on backbone, the engine protocol, draw, rules, wire and pool. The model is also here, for embeddings, learning
+Builds on backbone, the engine protocol, wire and pool. The model is also here, for embeddings, learning
 and keys; the servers do the sampling. A memory is only another prompt, so nothing has to be synchronised: a server is
 started once and never told of what is learned.
 
@@ -24,11 +24,10 @@ from typing import Any, TypeVar
 import torch
 
 from tacit.config import Settings
-from tacit.engines.base import METER, Engine, Request, Rollout, check
-from tacit.engines.draw import greeting
+from tacit.engines.base import METER, Engine, Request, Rollout, check, greeting
 from tacit.engines.vllm.pool import Pool, Server, address
 from tacit.engines.vllm.session import VLLMSession
-from tacit.engines.vllm.wire import ARGUMENTS, MOST_ALTERNATIVES, Growing, body, pieces, prompt, rescored, whole
+from tacit.engines.vllm.wire import ARGUMENTS, MOST_ALTERNATIVES, Growing, body, forced, pieces, prompt, rescored, whole
 from tacit.errors import ConfigError, EngineError
 from tacit.model.backbone import Backbone
 from tacit.registry import register
@@ -166,9 +165,8 @@ class VLLMEngine(Engine):
         """Whether what the servers report for this request are not the log-probs of what it is drawn from."""
         if request.top > MOST_ALTERNATIVES:
             return True
-        plain = request.temperature in (0.0, 1.0) and (request.top_p == 1 or request.temperature == 0)
-        forced = self.ability.draws and request.temperature > 0
-        return {"raw": not plain, "processed": forced}.get(self.ability.logprobs, True)
+        plain = request.temperature in (0.0, 1.0) and not request.narrow
+        return {"raw": not plain, "processed": forced(request, self.ability.draws)}.get(self.ability.logprobs, True)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run on the event loop and wait; ended early, the work is cancelled."""

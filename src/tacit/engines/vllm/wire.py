@@ -1,6 +1,6 @@
 """What goes to a vLLM server and what comes back: requests as JSON, choices as tokens, and log-probs made right.
 
-Builds on backbone, draw, rules and the engine protocol. Prompts with a soft prompt travel as embeddings, others as
+Builds on backbone, batches and the engine protocol. Prompts with a soft prompt travel as embeddings, others as
 token ids. Where a rollout ends, and what its text is, is decided here and not by the server: it is told which tokens
 end a rollout, and nothing of stop strings.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from tacit.engines.base import Alternatives, Request, Rollout, ended, length_of
-from tacit.engines.draw import scores
+from tacit.engines.batches import scores
 from tacit.errors import EngineError
 from tacit.model.backbone import Backbone, prefill, prompt_embeddings
 
@@ -76,18 +76,24 @@ def body(
         "ignore_eos": True,  # stop_token_ids has all of them
         "stop_token_ids": sorted(backbone.end_ids),
         # Or the server takes them from the model's generation_config.json.
-        "top_k": 0,
-        "min_p": 0.0,
+        "top_k": request.top_k if request.temperature else 0,
+        "min_p": request.min_p if request.temperature else 0.0,
         "repetition_penalty": 1.0,
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
     }
-    if request.temperature and draws:
+    if forced(request, draws):
         numbers = {"seed": str(request.seeds[index]), "temperature": request.temperature, "top_p": request.top_p}
         asked |= {"temperature": 0.0, "top_p": 1.0, "vllm_xargs": {ARGUMENTS: json.dumps(numbers)}}
     elif request.temperature:
         asked["seed"] = request.seeds[index]
     return asked
+
+
+def forced(request: Request, draws: bool) -> bool:
+    """Whether a server draws this request with Tacit's random numbers. It does not know of top_k and min_p: with them
+    it draws with its own, from the same seed."""
+    return draws and request.temperature > 0 and not request.top_k and not request.min_p
 
 
 def pieces(choice: Mapping[str, Any], top: int) -> list[Piece]:

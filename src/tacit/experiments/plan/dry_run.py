@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tacit.config import filled
 from tacit.errors import ConfigError
 from tacit.experiments.compare import PROBES, REPLAYED
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.plan import estimates
 from tacit.experiments.plan.estimates import Dimensions, Gpu, Lengths
 from tacit.methods.planning import Plan, Setting, Work
+from tacit.model import presets
 from tacit.tasks import sources
 from tacit.testbed import shipped
 
@@ -74,6 +76,7 @@ def dry_run(config: CompareConfig, gpu: str | None = None, tokens_per_answer: fl
     dims = estimates.dimensions(config.model)
     judge = config.reward_model or ("testbed" if config.model == "testbed" else None)
     reward = None if judge is None else estimates.dimensions(judge, reward=True)
+    config = replace(config, sampling=filled(config.sampling, presets.planned(config, dims.parameters)))
     data = [look(config, source, tokens_per_answer) for source in config.data]
     rows = [_Row(config, label, one, dims, reward, device).values() for label in labels for one in data]
     return {

@@ -46,6 +46,8 @@ class Result:
     def load(cls, record: Mapping[str, Any], folder: Path) -> Result:
         """The cell in ``folder``."""
         rows = sorted(_read(folder / "rows.jsonl"), key=lambda row: int(row["position"]))
+        if len({row["position"] for row in rows}) < len(rows):
+            raise ValueError("a problem is there twice")
         return cls(record, rows, list(_read(folder / "probes.jsonl")))
 
     @property
@@ -71,7 +73,7 @@ def find(out: Path) -> list[Result]:
     for file in sorted(out.glob("cells/*/*/*/cell.json")):
         try:
             results.append(Result.load(json.loads(file.read_text(encoding="utf-8")), file.parent))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise DataError(f"{file.parent} is damaged; delete that folder and run the comparison again") from None
     if not results:
         raise DataError(f"no finished cells in {out}; give the folder of a comparison")

@@ -55,7 +55,7 @@ def rewrite(out: Path) -> Figures:
     try:
         held = json.loads((out / "table.json").read_text(encoding="utf-8"))["rows"]
         known = [(row["method"], row["data"], row["order"]) for row in held]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         known = []  # interrupted before it was written
     methods, streams = list(dict.fromkeys(key[0] for key in known)), list(dict.fromkeys(key[1:] for key in known))
 
@@ -95,6 +95,7 @@ def _page(
     return render(
         "comparison.html.jinja",
         models=", ".join(map(str, models)),
+        tasks=list(dict.fromkeys(task for one in results if (task := one.record["settings"].get("task")))),
         streams=held.names,
         seeds=sorted({result.seed for result in results}),
         methods=len(held.methods),

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tacit.answers.vote import vote_answers
 from tacit.experiments.report import figures
 from tacit.experiments.report.cells import Result, Stream, kind
 from tacit.experiments.report.figures import Figures, Floats, Interval, Row
-from tacit.experiments.unanswered import asked, counted
+from tacit.experiments.scoring import asked, counted
+from tacit.tasks.maths import MATHS
 
 PARTS = 5
 """Parts of the stream whose accuracy is told."""
@@ -313,7 +313,7 @@ def _labels(rows: Iterable[Row]) -> Figures | None:
 
 def _votes(rows: Iterable[Row]) -> Figures:
     """How often the vote over the samples is right, by its margin: ``{n, right, by_margin}``."""
-    marked = ((row["majority_correct"], vote_answers(row["answers"]).margin, False) for row in rows)
+    marked = ((row["majority_correct"], MATHS.vote(row["answers"]).margin, False) for row in rows)
     return figures.label_accuracy(marked)[0]
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import jinja2
 
 from tacit.errors import DataError
-from tacit.experiments.files import write_atomically, write_json
+from tacit.experiments.run_folder import write_atomically, write_json
+from tacit.tasks.base import called
 
 MISSING = "–"
 SHOWN_TEXT = 1200
@@ -144,7 +145,14 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"percent": percent, "points": points, "count": count, "clip": clip, "of": of}
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "count": count,
+        "clip": clip,
+        "of": of,
+        "task": called,
+    }
     return environment.get_template(template).render(**values)
 
 

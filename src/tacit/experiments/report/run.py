@@ -16,7 +16,7 @@ from tacit.experiments.report.figures import Figures
 from tacit.experiments.report.page import publish, render
 from tacit.experiments.report.run_figures import LABELS, summarise
 from tacit.experiments.report.run_plots import draw_all
-from tacit.experiments.unanswered import HELP, MOST
+from tacit.experiments.scoring import HELP, MOST
 
 SHOWN_PROBLEMS = 300
 """Most problems listed on the page; results.jsonl has all."""
@@ -73,13 +73,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except DataError:
             if number < len(lines):  # what follows the last line break was not finished
                 raise
+    places = [row["position"] for row in rows if "position" in row]
+    if len(set(places)) < len(places):
+        raise DataError(f"{path} has a problem twice; the results of this run are damaged.")
     return sorted(rows, key=lambda row: int(row.get("position") or 0))
 
 
 def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}, line {number} is not JSON; the results of this run are damaged.") from error
     if not isinstance(row, dict) or not isinstance(row.get("zero_shot"), dict):
         raise DataError(f"{path}, line {number} is not a result row of a run.")
@@ -92,7 +95,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as the settings of a run: {error}.") from error
     if not isinstance(settings, dict):
         raise DataError(f"{path} cannot be read as the settings of a run: not a JSON object.")

@@ -18,14 +18,16 @@ import numpy.typing as npt
 
 from tacit.experiments.report import figures
 from tacit.experiments.report.figures import Figures, Floats, Row
-from tacit.experiments.unanswered import asked, counted
+from tacit.experiments.scoring import asked, counted
 
 RESAMPLES = 10_000
 TACIT = ("memory", "routed")
-CONTROLS = ("random", "verified")
+CONTROLS = ("random", "verified", "vote")
 """Arms that are shown only if they were run; the others are always in the summary, with n = 0 if need be."""
 
 ARMS = ("zero_shot", *TACIT, "icl", "majority", *CONTROLS)
+VOTERS = ("majority", "vote")
+"""Arms that give one answer, of a vote."""
 VOTES = ("zero_shot_majority", "routed_majority")
 """The vote over an arm's samples, as an arm of its own."""
 
@@ -37,7 +39,8 @@ LABELS = {
     "verified": "verifier alone (control)",
     "routed": "routed (Tacit)",
     "zero_shot_majority": "vote of zero-shot samples",
-    "majority": "majority vote, equal compute",
+    "vote": "vote of as many as routing sees",
+    "majority": "vote at equal compute",
     "routed_majority": "vote of routed samples",
 }
 """What arms are called, in the order of the table: answers first, then votes."""
@@ -51,12 +54,12 @@ def has_gold(row: Row) -> bool:
 def column(rows: Sequence[Row], arm: str, key: str = "correct") -> Floats:
     """One mark per row, float64 [n], NaN where undefined; ``key`` is correct, greedy_correct or majority_correct.
 
-    Where an arm other than "majority" is null in a row it has zero-shot's mark there, unless it is null in all rows:
+    Where an arm that does not vote is null in a row it has zero-shot's mark there, unless it is null in all rows:
     then it was not run (or, for the memory arm, never recalled: zero-shot throughout, which is the truth).
     """
     if arm in VOTES:
         arm, key = arm.removesuffix("_majority"), "majority_correct"
-    falls_back = arm in TACIT or (arm != "majority" and any(row.get(arm) for row in rows))
+    falls_back = arm in TACIT or (arm not in VOTERS and any(row.get(arm) for row in rows))
     cells = [row.get(arm) or (row.get("zero_shot") if falls_back else None) or {} for row in rows]
     marks = [cell.get(key) for cell in cells]
     return np.array([np.nan if mark is None else float(mark) for mark in marks], dtype=np.float64)
@@ -93,11 +96,13 @@ def summarise(
         A dict; ``gain`` is routed minus zero-shot (paired), ``gains[arm]`` any arm against zero-shot,
         ``gain_over_icl`` routed minus ICL, ``gain_over_verified`` routed minus the verifier's choice between two
         zero-shot answers (what memories add to a verifier), ``gain_over_majority`` the vote over routed samples minus
-        the vote over as many zero-shot rollouts as Tacit spent in all.
+        the vote over as many zero-shot rollouts as Tacit spent in all, ``gain_over_vote``, where that was run, routed
+        minus the vote over as many as routing sees.
     """
     marked = [row for row in rows if has_gold(row)]
-    sampled = {arm: column(marked, arm) for arm in (*ARMS, *VOTES)}
-    greedy = {arm: column(marked, arm, "greedy_correct") for arm in ARMS if arm != "majority"}
+    late = () if any(row.get("vote") for row in marked) else ("vote",)  # it came later, and is nothing where it is not
+    sampled = {arm: column(marked, arm) for arm in (*ARMS, *VOTES) if arm not in late}
+    greedy = {arm: column(marked, arm, "greedy_correct") for arm in ARMS if arm not in VOTERS}
     shown = [arm for arm in sampled if arm not in CONTROLS or not np.isnan(sampled[arm]).all()]
 
     def interval(values: Floats) -> Figures:
@@ -146,6 +151,7 @@ def summarise(
         "gain_over_verified": over(sampled, "routed", "verified"),
         "gain_over_verified_greedy": over(greedy, "routed", "verified"),
         "gain_over_majority": over(sampled, "routed_majority", "majority"),
+        **({"gain_over_vote": over(sampled, "routed", "vote")} if "vote" in shown else {}),
         "gains": gains,
         "halves": {
             name: {arm: _mean(values[part]) for arm, values in sampled.items()}

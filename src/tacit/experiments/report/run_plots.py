@@ -25,6 +25,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "routed": {"color": drawing.BLUE, "linestyle": "-", "linewidth": 2.4},
     "icl": {"color": drawing.GREEN, "linestyle": "-."},
     "majority": {"color": drawing.PURPLE, "linestyle": ":"},
+    "vote": {"color": drawing.PURPLE, "linestyle": "--"},
     "zero_shot_majority": {"color": "#8a8d91", "linestyle": (0, (1, 1))},
     "routed_majority": {"color": drawing.SKY, "linestyle": (0, (6, 2))},
 }
@@ -43,7 +44,7 @@ def draw_all(rows: Sequence[Row], *, seed: int = 0) -> list[Picture]:
             lambda ax: _prefix(ax, marked, seed),
             "prefix_accuracy",
             "Accuracy over the stream",
-            "Share of right answers among all problems so far, one answer sampled at T = 1. Bands: pointwise 95 % "
+            "Share of right answers among all problems so far, one sampled answer. Bands: pointwise 95 % "
             "bootstrap intervals over problems.",
         ),
         (
@@ -86,11 +87,11 @@ def _prefix(ax: Axes, rows: Sequence[Row], seed: int) -> bool:
     """Accuracy of all problems so far; False if the run is too short."""
     if len(rows) < 2:
         return False
-    for arm in ("zero_shot", "icl", "routed", "memory"):
+    for arm in ("zero_shot", "icl", "vote", "routed", "memory"):
         values = column(rows, arm)
         if not np.isnan(values).any():
             # The memory arm is nearly the routed one: two bands on top of each other would hide both.
-            course(ax, values, STYLES[arm], band=arm != "memory", seed=seed)
+            course(ax, values, STYLES[arm], band=arm not in ("vote", "memory"), seed=seed)
     _shares(ax)
     ax.set_xlabel("problems seen")
     ax.set_ylabel("accuracy of one sampled answer so far")

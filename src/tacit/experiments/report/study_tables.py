@@ -1,6 +1,6 @@
 """The tables of the studies (``tacit study``): in their own Markdown, and on the page of a comparison beside them.
 
-Builds on page's tables; reads quality.json and transfer.json.
+Builds on page's tables; reads quality.json, transfer.json and signal.json.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tacit.errors import DataError
-from tacit.experiments.files import write_atomically, write_json
 from tacit.experiments.report.page import Line, Table, measured, of, percent, points, signed
+from tacit.experiments.run_folder import write_atomically, write_json
 
 HARMFUL = -0.1
 """Benefit below which a memory counts as harmful."""
@@ -37,7 +37,7 @@ def studies(out: Path) -> list[Table]:
         file = out / f"{name}.json"
         try:
             found += make(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DataError(f"{file} is damaged; delete it or run tacit study again") from None
     return found
 
@@ -144,5 +144,34 @@ def _transfer(result: Mapping[str, Any]) -> list[Table]:
     ]
 
 
-STUDIES = {"quality": _quality, "transfer": _transfer}
+def _signal(result: Mapping[str, Any]) -> list[Table]:
+    settings, run = result["settings"], result["settings"]["run"]
+    names = ("pass", "vote", "lead", "greedy", "answered")
+    lines = [
+        Line(
+            f"{'* ' if cell['signal'] else ''}{cell['data']}",
+            [str(cell["n"]), *(measured(cell[name], points if name == "lead" else percent) for name in names)],
+        )
+        for cell in result["cells"]
+    ]
+    named = [f"--task {task} --data {address}" for task, address in result["streams"].items()]
+    ways = {
+        f"{cell['samples']} samples of up to {cell['max_tokens']} tokens at T = {cell['temperature']:g}"
+        for cell in result["cells"]
+    }
+    return [
+        Table(
+            f"Study: where {run['model']} has signal",
+            f"Per cell {settings['problems']} problems of {' or '.join(sorted(ways))}, seed {run['seed']}; in "
+            "percent, with 95 % intervals over problems. * "
+            f"marks pass@1 from {percent(settings['low'])} to {percent(settings['high'])} with a vote at least "
+            f"{percent(settings['lead'])} above it. A level is left out where an easier one is surely below. "
+            + (f"Streams of these: {'; '.join(named)}" if named else "There is none."),
+            ["data", "problems", "pass@1", "vote", "vote over pass@1", "greedy", "with an answer"],
+            [("", lines)],
+        )
+    ]
+
+
+STUDIES = {"quality": _quality, "transfer": _transfer, "signal": _signal}
 """By the name of their files."""

@@ -3,15 +3,16 @@
 Builds on keys, as plain ASGI, so that no route can be forgotten: pages, documentation and unknown paths are behind it
 as well. A key comes as a bearer token, or as the password of HTTP's basic scheme, which is what a browser asks for.
 Without any key in the bank the server is open, but on a loopback address alone, and then to this machine's own
-programs only: not to a web page that makes a browser call it (its Host and Sec-Fetch-Site give it away).
+programs only: not to a web page that makes a browser call it (its Host, Origin and Sec-Fetch-Site give it away).
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
+import ipaddress
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -20,7 +21,7 @@ from typing import Any
 from tacit.errors import TacitError
 from tacit.server.api.asking import Caller
 from tacit.server.api.errors import Refused, busy, refusal_of, shutting_down
-from tacit.server.keys import ApiKey
+from tacit.server.keys import OPEN_KEY, ApiKey
 from tacit.server.live.service import Service, open_key
 
 Scope = MutableMapping[str, Any]
@@ -30,7 +31,11 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PUBLIC = ("/health/live", "/health/ready")
-LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+ONCE = (b"authorization", b"host", b"origin", b"sec-fetch-site", b"content-type")
+"""Headers that are refused if there are two: whoever reads the other one decides about another request."""
+
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([0-9a-z._-]+))(?::[0-9]{1,5})?", re.IGNORECASE)
 
 
 class Access:
@@ -47,12 +52,13 @@ class Access:
         costly = scope["method"] == "POST" and scope["path"].startswith("/v1/")
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
+            _refuse_doubled(scope)
             key = await self._key(headers)
-            if scope["method"] not in ("GET", "HEAD") and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+            if scope["method"] not in ("GET", "HEAD") and _from_elsewhere(headers):
                 raise Refused(403, "another site's page may not change anything here", code="cross_site")
             if costly:
-                self._check_place()
-        except TacitError as error:  # also of a bank that cannot be read
+                self._check_place(key)
+        except TacitError as error:  # the bank may fail, too
             await _refuse(send, refusal_of(error))
             return
         scope.setdefault("state", {})["caller"] = Caller(key, time.perf_counter())
@@ -73,19 +79,21 @@ class Access:
                 headers={"WWW-Authenticate": asks},
             )
         host = headers.get("host", "")
-        if host.rsplit(":", 1)[0] not in LOCAL_NAMES and host not in LOCAL_NAMES:
+        if not _local(host):
             raise Refused(403, f"without an API key only localhost is served, not {host!r}", code="host_not_allowed")
-        if headers.get("sec-fetch-site") == "cross-site":
+        if headers.get("sec-fetch-site") == "cross-site" or ("origin" in headers and _from_elsewhere(headers)):
             raise Refused(403, "without an API key no other site's page is served", code="cross_site")
         return open_key()
 
-    def _check_place(self) -> None:
+    def _check_place(self, key: ApiKey) -> None:
         """Turn a request that costs model time away when the server is full or about to end."""
         if self.service.draining:
             raise shutting_down()
-        busy_with = self.service.in_flight
-        if busy_with >= self.service.config.limits.in_flight:
-            raise busy(f"{busy_with} requests are in flight, the most that this server takes; try again later")
+        places, shared = self.service.places, key.id != OPEN_KEY
+        if places.taken >= places.most:
+            raise busy(f"{places.taken} requests are in flight, the most that this server takes; try again later")
+        if not places.free(key.id, shared=shared):
+            raise busy("this key has as many requests in flight as leave others a share; try again later")
 
     async def _counted(self, scope: Scope, receive: Receive, send: Send, key: ApiKey) -> None:
         service = self.service
@@ -99,12 +107,11 @@ class Access:
                 status = message["status"]
             await send(message)
 
-        service.in_flight += 1
         running.inc()
         try:
-            await self.app(scope, receive, watched)
+            with service.places.held(key.id):
+                await self.app(scope, receive, watched)
         finally:
-            service.in_flight -= 1
             running.dec()
             meters.requests.labels(service.config.served_name, str(status)).inc()
 
@@ -191,9 +198,43 @@ def _presented(authorization: str) -> str | None:
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).decode().partition(":")[2] or None
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no text in it
             return None
     return None
+
+
+def _refuse_doubled(scope: Scope) -> None:
+    names = [name.lower() for name, _ in scope["headers"]]
+    for name in ONCE:
+        if names.count(name) > 1:
+            said = f"the request has {names.count(name)} headers {name.decode()!r}; send one"
+            raise Refused(400, said, code="repeated_header", headers={"Connection": "close"})
+
+
+def _local(host: str) -> bool:
+    """Whether a Host header names this machine by a name that only its own programs call it by."""
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return False
+    name = found[1] or found[2]
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _from_elsewhere(headers: dict[str, str]) -> bool:
+    """Whether another site's page has made a browser send this. A browser that says "same-origin" is believed, since
+    a proxy may have put another Host in; without a word of it the page's origin has to be the host that is asked."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site in ("cross-site", "same-site"):
+        return True
+    if origin is None or site == "same-origin":
+        return False
+    scheme, _, place = origin.partition("://")
+    return scheme.lower() not in ("http", "https") or place.lower() != headers.get("host", "").lower()
 
 
 async def _refuse(send: Send, refused: Refused, *, closing: bool = True) -> None:

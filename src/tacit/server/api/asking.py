@@ -11,7 +11,7 @@ import secrets
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -19,19 +19,22 @@ from typing import Annotated, Any, ClassVar
 from fastapi import Depends
 from fastapi import Request as HTTPRequest
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from torch import Tensor
 
 from tacit.engines.base import Progress, Request, Rollout
 from tacit.errors import BankError
 from tacit.seeds import derive
 from tacit.server.api import prompts
-from tacit.server.api.errors import forbidden, invalid, not_found
+from tacit.server.api.errors import busy, forbidden, invalid, not_found
+from tacit.server.api.rights import present
 from tacit.server.api.schemas import MOST_CHOICES, ChatRequest, CompletionRequest
-from tacit.server.api.streaming import DONE, event, merged, sent, unless_gone
+from tacit.server.api.streaming import DONE, bursts, event, merged, sent, unless_gone, written
 from tacit.server.api.text import Detokeniser
-from tacit.server.keys import ApiKey
+from tacit.server.keys import OPEN_KEY, ApiKey
+from tacit.server.live import evidence
 from tacit.server.live.answering import Answering, Plan
+from tacit.server.live.evidence import DEFAULT_TEMPERATURE, asked_own_way
 from tacit.server.live.service import Service
 
 SUFFIX = ":tacit"
@@ -104,10 +107,13 @@ class Exchange(ABC):
             raise invalid(said, "n")
         if body.stream_options and not body.stream:
             raise invalid("stream_options needs stream to be true", "stream_options")
+        if body.tacit.memory not in ("auto", "off") and not caller.key.may("admin"):
+            raise forbidden("admin", 'only a key with the right "admin" may name a memory; leave tacit.memory out')
         self.memory = body.model != plain
         self.wants_usage = body.stream_options is not None and body.stream_options.include_usage
         self.beside: dict[str, Any] = {}
         self.answerings: list[Answering] = []
+        self._drawn = self._listed = 0
         self._head = {"id": f"{self.kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
 
     @abstractmethod
@@ -115,8 +121,8 @@ class Exchange(ABC):
         """Make the answerings."""
 
     @abstractmethod
-    async def choices(self) -> list[dict[str, Any]]:
-        """Those of the whole answer."""
+    async def choices(self) -> list[Callable[[], dict[str, Any]]]:
+        """What makes those of the whole answer; called outside the event loop."""
 
     @abstractmethod
     def pieces(self, index: int, one: Progress, shown: str) -> Iterator[dict[str, Any]]:
@@ -129,9 +135,15 @@ class Exchange(ABC):
     async def response(self, request: HTTPRequest) -> Response:
         """The answer, streamed or whole."""
         await self.prepare()
+        prompts, key = self.service.prompts, self.caller.key
+        if not prompts.free(key.id, len(self.answerings), shared=key.id != OPEN_KEY):
+            raise busy("as many prompts are being answered as leave other keys a share; try again later")
         if self.body.stream:
-            return await sent(self._events())
-        return JSONResponse(await unless_gone(request, self._whole))
+            return await sent(request, self._held(self._events()))
+        with prompts.held(key.id, len(self.answerings)):
+            whole = await unless_gone(request, self._whole)
+        body = whole if isinstance(whole, bytes) else await self.service.writing(lambda: written(whole))
+        return Response(body, media_type="application/json")
 
     async def rollouts(self) -> dict[int, Rollout]:
         """All that is generated, by the number of the choice."""
@@ -141,27 +153,58 @@ class Exchange(ABC):
             found[prompt * self.n + one.index] = one.rollout
         return found
 
-    async def _whole(self) -> dict[str, Any]:
-        head = {**self._head, "object": self.object, "choices": await self.choices()}
-        return {**head, "usage": self._usage(), "tacit": await self._settle()}
+    async def _whole(self) -> dict[str, Any] | bytes:
+        # One by one, since the interpreter does nothing else while one of them is written.
+        choices = [
+            await self.service.writing(lambda make=make: written(make()))  # type: ignore[misc]
+            for make in await self.choices()
+        ]
+        ends = {"usage": self._usage(), "tacit": await self._settle()}
+        head, tail = written({**self._head, "object": self.object}), written(ends)
+        return b'%s,"choices":[%s],%s' % (head[:-1], b",".join(choices), tail[1:])
 
     async def _events(self) -> AsyncIterator[str]:
-        head = {**self._head, "object": self.piece}
         texts = [self.text() for _ in range(self.n * len(self.answerings))]
         left = len(texts)
-        async for prompt, one in merged([answering.tokens() for answering in self.answerings]):
-            index = prompt * self.n + one.index
-            left -= one.rollout is not None
-            for choice in self.pieces(index, one, texts[index].push(one.token_id, last=one.rollout is not None)):
-                is_last = choice["finish_reason"] is not None and not left
-                extra = {"tacit": await self._settle()} if is_last else {}
-                yield event({**head, "choices": [choice], **self.beside, **extra})
+        async for burst in bursts([answering.tokens() for answering in self.answerings]):
+            left -= sum(one.rollout is not None for _, one in burst)
+            told = await self.service.writing(lambda burst=burst: self._pieces(burst, texts))  # type: ignore[misc]
+            if not left:
+                told[-1]["tacit"] = await self._settle()
+            if told:
+                yield await self.service.writing(lambda told=told: "".join(map(event, told)))  # type: ignore[misc]
         if self.wants_usage:
-            yield event({**head, "choices": [], "usage": self._usage()})
+            yield event({**self._head, "object": self.piece, "choices": [], "usage": self._usage()})
         yield DONE
 
+    async def _held(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
+        """The same, with the places of its prompts held meanwhile."""
+        with self.service.prompts.held(self.caller.key.id, len(self.answerings)):
+            try:
+                async for one in events:
+                    yield one
+            finally:
+                await events.aclose()  # type: ignore[attr-defined]
+
+    def _pieces(self, burst: Sequence[tuple[int, Progress]], texts: Sequence[Detokeniser]) -> list[dict[str, Any]]:
+        head, found = {**self._head, "object": self.piece}, []
+        for prompt, one in burst:
+            index, last = prompt * self.n + one.index, one.rollout is not None
+            shown = texts[index].push(one.token_id, last=last)
+            found += [{**head, "choices": [piece], **self.beside} for piece in self.pieces(index, one, shown)]
+        return found
+
     async def plan(
-        self, ids: Tensor, implied: str, *, context: int, top: int, wanted: int | None, memory: bool
+        self,
+        ids: Tensor,
+        implied: str,
+        *,
+        context: int,
+        top: int,
+        wanted: int | None,
+        memory: bool,
+        begun: str = "",
+        echoed: bool = False,
     ) -> None:
         """Add the answering of one prompt.
 
@@ -172,19 +215,22 @@ class Exchange(ABC):
             top: alternatives beside each token.
             wanted: most new tokens, None for the default.
             memory: False for the plain model.
+            begun: what the answer has already: answers are found in all of it.
+            echoed: the prompt is listed too, in every choice.
 
         Raises:
             Refused: the key may not ask, the named problem cannot be read, or prompt and answer do not fit.
         """
         service, body, options, config = self.service, self.body, self.body.tacit, self.service.config
         problem = options.problem or implied
-        if not await service.computing(lambda: prompts.searchable(service.backbone, problem, context)):
+        own = await service.computing(lambda: prompts.searchable(service.backbone, problem, context))
+        if own is None:
             if options.problem is not None:
                 raise prompts.too_long(context, f"a problem of {len(problem)} characters is too much", "tacit.problem")
             problem = ""
         if not self.caller.key.may("ask"):
             raise forbidden("ask")
-        temperature = 1.0 if body.temperature is None else body.temperature
+        temperature = DEFAULT_TEMPERATURE if body.temperature is None else body.temperature
         seed = secrets.randbits(62) if body.seed is None else body.seed
         asked = Request(
             ids,
@@ -192,15 +238,43 @@ class Exchange(ABC):
             self.n,
             temperature,
             1.0 if body.top_p is None else body.top_p,
-            prompts.new_tokens(context, len(ids), wanted, config.sampling.max_tokens, config.learn.tokens),
+            self._room(context, ids, wanted),
             tuple(derive(seed, "serve", index) for index in range(self.n)) if temperature > 0 else (),
             self.stops,
             top=top,
+            top_k=max(0, body.top_k or 0),  # -1 for all tokens is vLLM's way to say it
+            min_p=body.min_p or 0.0,
         )
+        self._refuse_costly(asked, echoed)
         choice = options.memory if memory and problem.strip() else "off"
         room = context - len(ids) - asked.max_tokens
         verify = options.route == "verify"
-        self.answerings.append(Answering(service, Plan(asked, self.caller.namespace, problem, room, choice, verify)))
+        read = (lambda one: begun + self.text().whole(one.token_ids)) if begun else None
+        stops, most, seeded = service.backbone.stop, self._room(context, ids, None), body.seed is not None
+        own_way = own is not None and asked_own_way(asked, own, stops, most, config.sampling, seeded=seeded)
+        plan = Plan(asked, self.caller.namespace, problem, room, choice, verify, own_way and not begun, read)
+        self.answerings.append(Answering(service, plan))
+
+    def _refuse_costly(self, asked: Request, echoed: bool) -> None:
+        """Refuse what would take too much of everybody's time to draw, or to write."""
+        limits, body = self.service.config.limits, self.body
+        self._drawn += asked.n * asked.max_tokens
+        if self._drawn > limits.tokens:
+            said = f"{self.n} rollouts of {asked.max_tokens} tokens for each prompt"
+            raise invalid(f"{said} are more than {limits.tokens} in all; lower n or max_tokens", "max_tokens")
+        scored = 0 if body.logprobs is None or body.logprobs is False else asked.max_tokens
+        self._listed += asked.n * (scored + echoed * len(asked.ids)) * (1 + asked.top)
+        if self._listed > limits.listed:
+            top = "top_logprobs" if isinstance(body, ChatRequest) else "logprobs"
+            raise invalid(
+                f"log-probabilities and echoes of more than {limits.listed} tokens, alternatives among them, are too "
+                f"many for one response; lower n, max_tokens or {top}, or send fewer prompts",
+                top,
+            )
+
+    def _room(self, context: int, ids: Tensor, wanted: int | None) -> int:
+        config = self.service.config
+        return prompts.new_tokens(context, len(ids), wanted, config.sampling.max_tokens, config.learn.tokens)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -216,10 +290,6 @@ class Exchange(ABC):
     def text(self) -> Detokeniser:
         """The text of a rollout, from its tokens."""
         return Detokeniser(self.service.backbone.tokenizer, self.stops)
-
-    def text_of(self, token_id: int) -> str:
-        """A token, as it is listed."""
-        return str(self.service.backbone.tokenizer.decode([token_id]))
 
     async def _settle(self) -> dict[str, Any]:
         """Count what routing made of the memories, submit what may be learned, tell the feed, and report.
@@ -242,22 +312,27 @@ class Exchange(ABC):
             told = {name: report[name] for name in ("route", "why", "memory", "similarity", "learning")}
             told |= {"model": model, "seconds": seconds, "tokens": one.generated, "problem": one.plan.problem}
             service.feed.add(caller.namespace, **told)
+        if not caller.key.may("admin"):
+            reports = [{**report, "memory": None, "memories": [], "similarity": None} for report in reports]
         return {**reports[0], **({"prompts": reports} if len(reports) > 1 else {})}
 
     def _store(self, one: Answering) -> dict[str, Any]:
         service, namespace, first = self.service, self.caller.namespace, one.routes.get(0)
-        judged = one.hit if first is not None and one.plan.verify else None
+        judged = one.hit if first is not None and one.telling else None
         job, outcome, learning = None, "not asked for", self._why_not()
         learn = not learning
         if learn and not self.caller.key.may("learn"):
             learn, learning, outcome = False, "the key has no right to learn", "refused"
+        verifier = service.verifier
         # One transaction, because each waits for the disk; none where there is nothing to write.
         try:
             with service.bank.transaction() if judged or learn else nullcontext():
+                key = present(service, self.caller.key)
                 if judged is not None and first is not None:
-                    service.recall(namespace).count(judged, first)
+                    sure, text = verifier is not None and verifier.calibrated, one.plan.problem
+                    evidence.count(service.bank, key, judged.memory_id, one.origin, text, first, calibrated=sure)
                 if learn:
-                    submitted = service.jobs.submit(namespace, one.plan.problem, self.caller.key)
+                    submitted = service.jobs.submit(namespace, one.plan.problem, key)
                     learning = submitted.why
                     outcome = "refused" if submitted.job is None else "queued" if learning == "queued" else "known"
                     job = None if submitted.job is None else {"id": submitted.job.id, "state": str(submitted.job.state)}

@@ -5,10 +5,11 @@ Builds on asking and answering.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from tacit.engines.base import Alternatives, Progress
+from tacit.engines.base import Alternatives, Progress, Rollout
 from tacit.server.api import prompts
 from tacit.server.api.asking import Caller, Exchange, finite
 from tacit.server.api.errors import invalid
@@ -29,15 +30,20 @@ class Conversation(Exchange):
             raise invalid("top_logprobs needs logprobs to be true", "top_logprobs")
         self.beside = {"usage": None} if self.wants_usage else {}
         self._begun: set[int] = set()
+        self.said = prompts.begun(body)
 
     async def prepare(self) -> None:
         """See ``Exchange.prepare``."""
         body, service = self.body, self.service
-        ids = await service.computing(lambda: prompts.chat_ids(service.backbone, body.messages, service.context))
+        goes_on = self.said is not None
+        ids = await service.computing(
+            lambda: prompts.chat_ids(service.backbone, body.messages, service.context, continued=goes_on)
+        )
         wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
         await self.plan(
             ids, prompts.problem_of(body.messages),
             context=service.context, top=body.top_logprobs or 0, wanted=wanted, memory=self.memory,
+            begun=self.said or "",
         )  # fmt: skip
         await self.answerings[0].recall()
 
@@ -46,18 +52,18 @@ class Conversation(Exchange):
         """Also where a model without a chat template would go on with a problem of its own making."""
         return (*self.body.stops, *self.service.backbone.stop)
 
-    async def choices(self) -> list[dict[str, Any]]:
+    async def choices(self) -> list[Callable[[], dict[str, Any]]]:
         """See ``Exchange.choices``."""
         found = await self.rollouts()
-        return [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": self.text().whole(found[index].token_ids), "refusal": None},
-                "logprobs": self._logprobs(listed(found[index])),
-                "finish_reason": found[index].finish,
-            }
-            for index in sorted(found)
-        ]
+        return [partial(self._choice, index, found[index]) for index in sorted(found)]
+
+    def _choice(self, index: int, rollout: Rollout) -> dict[str, Any]:
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": self.text().whole(rollout.token_ids), "refusal": None},
+            "logprobs": self._logprobs(listed(rollout)),
+            "finish_reason": rollout.finish,
+        }
 
     def pieces(self, index: int, one: Progress, shown: str) -> Iterator[dict[str, Any]]:
         """See ``Exchange.pieces``."""
@@ -90,5 +96,5 @@ class Conversation(Exchange):
         return {"content": content, "refusal": None}
 
     def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
-        text = self.text_of(token_id)
-        return {"token": text, "logprob": finite(logprob), "bytes": list(text.encode())}
+        words = self.service.vocabulary
+        return {"token": words.text(token_id), "logprob": finite(logprob), "bytes": words.bytes(token_id)}

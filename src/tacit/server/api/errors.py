@@ -6,6 +6,7 @@ into one here, so that bad input is never a 500.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ from tacit.errors import (
     ModelError,
     TacitError,
 )
+
+LOG = logging.getLogger("tacit.server")
 
 
 class Refused(TacitError):
@@ -65,11 +68,10 @@ def not_found(message: str, code: str = "not_found", param: str | None = None) -
     return Refused(404, message, code=code, param=param)
 
 
-def forbidden(right: str) -> Refused:
-    """403: the key lacks a right."""
-    return Refused(
-        403, f"this key has no right to {right}; ask for a key with it", type="permission_error", code="forbidden"
-    )
+def forbidden(right: str, said: str = "") -> Refused:
+    """403: the key lacks a right; ``said`` tells it better."""
+    said = said or f"this key has no right to {right}; ask for a key with it"
+    return Refused(403, said, type="permission_error", code="forbidden")
 
 
 def busy(message: str) -> Refused:
@@ -97,9 +99,20 @@ _REFUSALS: tuple[tuple[tuple[type[TacitError], ...], int, str | None, int], ...]
 """What an error becomes: status, code, and seconds to wait. The first line that fits."""
 
 
+_INSIDE = {
+    "engine_lost": "what samples the answers cannot be reached; try again later (the server's log says why)",
+    "bank_unavailable": "the bank cannot be read or written now; try again later (the server's log says why)",
+    "internal_error": "the server failed; its log says why",
+}
+"""What is told where the fault is the server's, by code."""
+
+
 def refusal_of(error: TacitError) -> Refused:
     """The refusal that tells of any of Tacit's errors."""
     if isinstance(error, Refused):
         return error
     _, status, code, wait = next(row for row in _REFUSALS if isinstance(error, row[0]))
-    return Refused(status, str(error), code=code, wait=wait)
+    if status < 500:
+        return Refused(status, str(error), code=code, wait=wait)
+    LOG.warning("%s", error)  # it names files and addresses, which are the operator's
+    return Refused(status, _INSIDE[code or ""], code=code, wait=wait)

@@ -8,14 +8,14 @@ who ask may see because they are told its id.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Annotated, Literal
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import Depends, FastAPI, Query, Request
-from pydantic import StringConstraints
+from pydantic import StringConstraints, TypeAdapter
 from starlette.responses import Response
 
 from tacit.bank.base import Bank, MemoryInfo
@@ -26,7 +26,9 @@ from tacit.memory import Memory, State
 from tacit.server.api.asking import Asking, Caller
 from tacit.server.api.errors import Refused, forbidden, not_found
 from tacit.server.api.portable import MEDIA_TYPE, take_in
+from tacit.server.api.rights import changing
 from tacit.server.api.schemas import Strict
+from tacit.server.api.streaming import written
 from tacit.server.api.views import (
     Deleted,
     JobPage,
@@ -45,6 +47,9 @@ NEIGHBOURS = 5
 
 MOST = 1000
 """Rows of one page."""
+
+EXCERPT = 2000
+"""Characters of a problem in a list; a memory and a job shown alone have all of it."""
 
 
 def administering(caller: Asking) -> Caller:
@@ -73,7 +78,7 @@ def add_memories(api: FastAPI, service: Service) -> None:
 
 
 def _add_reading(api: FastAPI, service: Service) -> None:
-    @api.get("/tacit/v1/memories")
+    @api.get("/tacit/v1/memories", response_model=MemoryPage)
     async def memories(
         caller: Admin,
         state: State | None = None,
@@ -82,7 +87,7 @@ def _add_reading(api: FastAPI, service: Service) -> None:
         limit: Limit = 100,
         offset: Annotated[int, Query(ge=0, lt=2**63)] = 0,
         q: Annotated[str, Query(max_length=1000)] = "",
-    ) -> MemoryPage:
+    ) -> Response:
         """List memories; ``q`` is a part of the problem, its ASCII letters in upper or lower case alike."""
 
         def work() -> MemoryPage:
@@ -95,14 +100,14 @@ def _add_reading(api: FastAPI, service: Service) -> None:
                 limit=limit,
                 offset=offset,
             )
-            return MemoryPage(total=total, memories=found)
+            return MemoryPage(total=total, memories=[replace(one, problem=one.problem[:EXCERPT]) for one in found])
 
-        return await service.storing(work)
+        return await _shown(service, MemoryPage, work)
 
-    @api.get("/tacit/v1/memories/{id}")
-    async def memory(id: str, caller: Admin) -> MemoryDetail:
+    @api.get("/tacit/v1/memories/{id}", response_model=MemoryDetail)
+    async def memory(id: str, caller: Admin) -> Response:
         """One memory: provenance, history, nearest neighbours, norms."""
-        return await service.storing(lambda: _detail(service, id, caller.namespace))
+        return await _shown(service, MemoryDetail, lambda: _detail(service, id, caller.namespace))
 
     @api.get("/tacit/v1/status")
     async def status(caller: Admin) -> ServerStatus:
@@ -132,23 +137,23 @@ def _add_changing(api: FastAPI, service: Service) -> None:
     @api.post("/tacit/v1/memories/{id}/quarantine")
     async def quarantine(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
         """Take a memory out of use; ``restore`` undoes it."""
-        return await service.storing(lambda: _move(service.bank, id, caller, body, "quarantined", State.QUARANTINED))
+        return await _moved(service, id, caller, body, "quarantined", State.QUARANTINED)
 
     @api.post("/tacit/v1/memories/{id}/restore")
     async def restore(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
         """Bring a memory back: into use if it ever was in use, else as a candidate."""
-        return await service.storing(lambda: _move(service.bank, id, caller, body, "restored", None))
+        return await _moved(service, id, caller, body, "restored", None)
 
     @api.post("/tacit/v1/memories/{id}/activate")
     async def activate(id: str, caller: Admin, body: Why | None = None) -> MemoryInfo:
         """Take a memory into use on your own judgement, whatever its state: the way of one that was imported."""
-        return await service.storing(lambda: _move(service.bank, id, caller, body, "activated", State.ACTIVE))
+        return await _moved(service, id, caller, body, "activated", State.ACTIVE)
 
     @api.delete("/tacit/v1/memories/{id}")
     async def delete(id: str, caller: Admin) -> Deleted:
         """Delete a memory for good."""
         check_name("the id", id)
-        await service.storing(lambda: service.bank.delete(id, caller.namespace))
+        await changing(service, caller.key, lambda: service.bank.delete(id, caller.namespace))
         return Deleted(id=id)
 
 
@@ -179,17 +184,21 @@ def _add_files(api: FastAPI, service: Service) -> None:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != MEDIA_TYPE:
             raise Refused(415, f"an import is sent as Content-Type: {MEDIA_TYPE}", code="unsupported_media_type")
-        memory = await take_in(service, await request.body(), caller.namespace)
+        memory = await take_in(service, await request.body(), caller.key)
         return await service.storing(lambda: service.bank.info(memory.id, caller.namespace))
 
 
 def _add_jobs(api: FastAPI, service: Service) -> None:
-    @api.get("/tacit/v1/jobs")
-    async def jobs(caller: Admin, state: JobState | None = None, limit: Limit = 100) -> JobPage:
+    @api.get("/tacit/v1/jobs", response_model=JobPage)
+    async def jobs(caller: Admin, state: JobState | None = None, limit: Limit = 100) -> Response:
         """The latest jobs, newest first."""
         states = None if state is None else [state]
-        found = await service.storing(lambda: service.jobs.list(caller.namespace, states, limit))
-        return JobPage(jobs=[_row(job) for job in found])
+
+        def work() -> JobPage:
+            found = map(_row, service.jobs.list(caller.namespace, states, limit))
+            return JobPage(jobs=[replace(job, problem=job.problem[:EXCERPT]) for job in found])
+
+        return await _shown(service, JobPage, work)
 
     @api.get("/tacit/v1/jobs/{id}")
     async def job(id: str, caller: Asking) -> JobRow:
@@ -197,13 +206,24 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
         if not (caller.key.may("ask") or caller.key.may("admin")):
             raise forbidden("ask")
         check_name("the id", id)
-        return _found(await service.storing(lambda: service.jobs.get(id, caller.namespace)), id, caller.namespace)
+        row = _found(await service.storing(lambda: service.jobs.get(id, caller.namespace)), id, caller.namespace)
+        if caller.key.may("admin"):
+            return row
+        return replace(row, memory_id=None, key_id=row.key_id if row.key_id == caller.key.id else "")
 
     @api.post("/tacit/v1/jobs/{id}/retry")
     async def retry(id: str, caller: Admin) -> JobRow:
         """Queue a failed job once more; one in another state stays as it is."""
         check_name("the id", id)
-        return _found(await service.storing(lambda: service.jobs.retry(id, caller.namespace)), id, caller.namespace)
+        retried = await changing(service, caller.key, lambda: service.jobs.retry(id, caller.namespace))
+        return _found(retried, id, caller.namespace)
+
+
+async def _shown(service: Service, kind: Any, work: Callable[[], Any]) -> Response:
+    """What ``work`` finds, as FastAPI would show it, but written outside the event loop."""
+    adapter = TypeAdapter(kind)
+    body = await service.storing(lambda: written(adapter.dump_python(work(), mode="json")))
+    return Response(body, media_type="application/json")
 
 
 def by_name(counts: Mapping[State, int]) -> dict[str, int]:
@@ -258,16 +278,22 @@ def _neighbours(bank: Bank, memory: Memory) -> list[Neighbour]:
     for hit in [hit for hit in hits if hit.memory_id != memory.id][:NEIGHBOURS]:
         with suppress(MemoryNotFound):  # deleted meanwhile
             near = bank.info(hit.memory_id, memory.namespace)
-            found.append(Neighbour(id=near.id, problem=near.problem, state=near.state, similarity=hit.similarity))
+            found.append(
+                Neighbour(id=near.id, problem=near.problem[:EXCERPT], state=near.state, similarity=hit.similarity)
+            )
     return found
 
 
-def _move(bank: Bank, id: str, caller: Caller, body: Why | None, how: str, to: State | None) -> MemoryInfo:
+async def _moved(service: Service, id: str, caller: Caller, body: Why | None, how: str, to: State | None) -> MemoryInfo:
     """Give a memory a state, or bring it back (None); nothing is written where it has the state."""
     check_name("the id", id)
-    with bank.transaction():  # so that the history is still the one that the new state is made of
-        states = [step.new for step in bank.history(id, caller.namespace)]
+    bank, namespace = service.bank, caller.namespace
+
+    def move() -> MemoryInfo:
+        states = [step.new for step in bank.history(id, namespace)]
         new = to or (State.ACTIVE if State.ACTIVE in states else State.CANDIDATE)
         if new is not states[-1]:
-            bank.set_state(id, caller.namespace, new, (body and body.reason) or f"{how} by hand")
-        return bank.info(id, caller.namespace)
+            bank.set_state(id, namespace, new, (body and body.reason) or f"{how} by hand")
+        return bank.info(id, namespace)
+
+    return await changing(service, caller.key, move)

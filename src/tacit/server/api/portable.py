@@ -16,6 +16,8 @@ from tacit.errors import FingerprintError
 from tacit.memory import Memory
 from tacit.problem import LONGEST
 from tacit.server.api.errors import Refused, invalid
+from tacit.server.api.rights import changing
+from tacit.server.keys import ApiKey
 from tacit.server.live.service import Service
 
 MEDIA_TYPE = "application/octet-stream"
@@ -28,14 +30,15 @@ _TAKEN = ("auto", "off")  # what requests say in place of an id
 _PROBE = "1 + 1"
 
 
-async def take_in(service: Service, data: bytes, namespace: str) -> Memory:
-    """Check a portable file and store it as a candidate of ``namespace``, whatever namespace it names.
+async def take_in(service: Service, data: bytes, key: ApiKey) -> Memory:
+    """Check a portable file and store it as a candidate of the key's namespace, whatever namespace it names.
 
     Raises:
         MemoryFormatError: these bytes are no memory.
         Refused: 400 where it does not fit this server's model, 409 where the namespace has a memory of its id.
         BankError: the bank cannot be written.
     """
+    namespace = key.namespace
     memory = await service.storing(lambda: from_safetensors(data, namespace=namespace))
     await service.storing(lambda: _check(service, memory))
     # The first key of a kind fixes the dimension for its namespace: a wrong one would shut out all that is learned.
@@ -47,7 +50,7 @@ async def take_in(service: Service, data: bytes, namespace: str) -> Memory:
             code="wrong_key",
         )
     try:
-        stored = await service.storing(lambda: service.bank.add(memory))
+        stored = await changing(service, key, lambda: service.bank.add(memory))
     except FingerprintError as error:
         raise invalid(str(error), code="wrong_fingerprint") from None
     if not stored:

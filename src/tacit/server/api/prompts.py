@@ -1,9 +1,9 @@
 """From a request to token ids, and to the problem that memories are found by.
 
-Builds on backbone and its prompts. ``M`` and ``M:tacit`` get the same prompt for the same request, so that switching
-memory off changes nothing: the messages, after the worked examples of the task if it has any, with the template's
-instruction (none unless the operator gave one) after the last user message. A ``context`` is that of the engine that
-serves the request.
+Builds on backbone, its prompts and turns. ``M`` and ``M:tacit`` get the same prompt for the same request, so that
+switching memory off changes nothing: the messages, after the worked examples of the task if it has any, with the
+template's instruction (none unless the operator gave one) after the last user message. A ``context`` is that of the
+engine that serves the request.
 """
 
 from __future__ import annotations
@@ -17,38 +17,71 @@ from tacit.errors import ModelError
 from tacit.model.backbone import Backbone
 from tacit.model.prompts import token_ids
 from tacit.server.api.errors import Refused, invalid
-from tacit.server.api.schemas import Message
+from tacit.server.api.schemas import ChatRequest, Message
+from tacit.server.api.turns import turns_of
 
 
-def chat_ids(backbone: Backbone, messages: Sequence[Message], context: int) -> Tensor:
-    """Token ids [T] (int64) of a conversation, ready for the assistant's turn.
+def chat_ids(backbone: Backbone, messages: Sequence[Message], context: int, *, continued: bool = False) -> Tensor:
+    """Token ids [T] (int64) of a conversation, ready for the assistant's turn, or in the middle of it (``continued``).
 
     Raises:
-        Refused: the last message is not the user's, the chat template refuses them, or there is no room for them.
+        Refused: nobody asks anything, the chat template refuses the messages, or there is no room for them.
     """
-    roles = {"developer": "system"}
-    turns = [{"role": roles.get(one.role, one.role), "content": one.text} for one in messages]
-    if turns[-1]["role"] != "user":
-        raise invalid("the last message must be the user's; end messages with one of role 'user'", "messages")
-    turns[-1]["content"] = backbone.template.asked(turns[-1]["content"])
+    asking = max((place for place, one in enumerate(messages) if one.role == "user"), default=None)
+    if asking is None:
+        raise invalid("nobody asks anything: messages need one of role 'user'", "messages")
+    asked = messages[asking].model_copy(update={"content": backbone.template.asked(messages[asking].text)})
+    told = [*messages[:asking], asked, *messages[asking + 1 :]]
+    turns = turns_of(told, str(getattr(backbone.tokenizer, "chat_template", None) or ""))
+    if continued and not turns[-1]["content"]:
+        turns, continued = turns[:-1], False  # nothing is said yet
     opening = next(place for place, turn in enumerate(turns) if turn["role"] != "system")
     turns[opening:opening] = backbone.template.turns("")[:-1]  # the worked examples that memories were learned after
-    _refuse_long(backbone, context, sum(len(turn["content"]) for turn in turns), "messages")
+    _refuse_long(backbone, context, sum(len(str(part)) for turn in turns for part in turn.values()), "messages")
     try:
-        ids = token_ids(backbone.tokenizer, turns, backbone.template.system)
+        ids = token_ids(backbone.tokenizer, turns, backbone.template.system, continued=continued)
     except ModelError as error:
         raise invalid(str(error), "messages") from error
     return _tensor(ids, "messages")
 
 
+def begun(body: ChatRequest) -> str | None:
+    """What the assistant's turn has already; None where a new one begins.
+
+    A last message of the assistant is read on from, unless ``add_generation_prompt`` asks for a turn after it.
+
+    Raises:
+        Refused: what the request says of it contradicts its messages, or itself.
+    """
+    last, adds, goes_on = body.messages[-1], body.add_generation_prompt, body.continue_final_message
+    if adds and goes_on:
+        raise invalid("continue_final_message goes on with a turn, and add_generation_prompt begins one; leave one out",
+                      "continue_final_message")  # fmt: skip
+    if last.role != "assistant":
+        if last.role in ("system", "developer"):
+            raise invalid("the last message must be the user's; end messages with one of role 'user'", "messages")
+        for name, wrong in (("continue_final_message", goes_on), ("add_generation_prompt", adds is False)):
+            if wrong:
+                raise invalid(f"{name}: the last message is not the assistant's; leave it out", name)
+        return None
+    if goes_on is False and adds is False:
+        raise invalid("there is nothing to be said: leave out continue_final_message or add_generation_prompt",
+                      "add_generation_prompt")  # fmt: skip
+    if adds or goes_on is False:
+        return None
+    if last.tool_calls:
+        raise invalid("the last message calls tools; add what they returned, in messages of role 'tool'", "messages")
+    return last.text
+
+
 def problem_of(messages: Sequence[Message]) -> str:
     """What the conversation is about: the last user message."""
-    return next(message.text for message in reversed(messages) if message.role == "user")
+    return next((message.text for message in reversed(messages) if message.role == "user"), "")
 
 
 def is_one_question(messages: Sequence[Message]) -> bool:
     """Whether the last user message says it all, so that something can be learned from it alone."""
-    return sum(message.role in ("user", "assistant") for message in messages) == 1
+    return sum(message.role in ("user", "assistant", "tool") for message in messages) == 1
 
 
 def prompt_ids(backbone: Backbone, prompt: str | list[int], context: int) -> Tensor:
@@ -67,9 +100,12 @@ def prompt_ids(backbone: Backbone, prompt: str | list[int], context: int) -> Ten
     return torch.tensor(prompt, dtype=torch.int64)
 
 
-def searchable(backbone: Backbone, problem: str, context: int) -> bool:
-    """Whether a problem can be read as a whole, which is how memories are found and learned."""
-    return len(problem) <= _most_characters(backbone, context) and len(backbone.encode(problem)) <= context
+def searchable(backbone: Backbone, problem: str, context: int) -> Tensor | None:
+    """The prompt of a problem, if it can be read as a whole, which is how memories are found and learned."""
+    if len(problem) > _most_characters(backbone, context):
+        return None
+    ids = backbone.encode(problem)
+    return ids if len(ids) <= context else None
 
 
 def new_tokens(context: int, length: int, wanted: int | None, default: int, kept_free: int) -> int:

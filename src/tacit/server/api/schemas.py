@@ -1,7 +1,7 @@
 """What clients may send, as pydantic models: OpenAI's fields with their bounds, and Tacit's own under ``tacit``.
 
-Builds on pydantic. Unknown fields are refused: a setting that is silently ignored is worse than an error. Fields that
-OpenAI's clients send without effect here are accepted where their value asks for nothing (``presence_penalty = 0``).
+Builds on pydantic and fields. Unknown fields are refused: a setting that is silently ignored is worse than an error.
+Fields that OpenAI's clients send without effect here are accepted where their value asks for nothing (fields.py).
 The first fault of a list, of a table and of unknown fields ends their checking: a body of megabytes can hold hundreds
 of thousands of faults, and telling all of them would keep everyone else waiting for seconds.
 """
@@ -10,8 +10,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
+
+from tacit.server.api.fields import (
+    MOST_CALLS,
+    CacheControl,
+    FromChats,
+    FromEverywhere,
+    FromMessages,
+    FromStreams,
+    Word,
+    Zero,
+    fault,
+)
 
 MOST_CHOICES = 128
 """Rollouts of one request: prompts times ``n``."""
@@ -44,7 +65,6 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Count = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
 Tokens = Annotated[int, Field(ge=1, lt=2**31)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-Zero = Annotated[float, Field(ge=0, le=0, allow_inf_nan=False)]
 Ignored = Annotated[
     dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
     Field(max_length=MOST_LABELS),
@@ -88,22 +108,81 @@ class TextPart(Strict):
 
     type: Literal["text"]
     text: Content
+    cache_control: CacheControl | None = None
 
 
-class Message(Strict):
-    """One turn of a conversation; text only."""
+class CalledFunction(Strict):
+    """What a call of a tool named; ``arguments`` is JSON, as the model wrote it."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content | Annotated[list[TextPart], Field(min_length=1, max_length=256, fail_fast=True)]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    arguments: Content
+
+
+class ToolCall(Strict):
+    """A call that another model, or this one by way of another server, made in an earlier turn."""
+
+    id: Word | None = None
+    type: Literal["function"] = "function"
+    index: int | None = None
+    function: CalledFunction
+
+
+def _with_content(schema: dict[str, Any]) -> None:
+    """Describe ``content`` as what it is but for calls of tools: a text that has to be there."""
+    content = schema["properties"]["content"]
+    content["anyOf"] = [kind for kind in content["anyOf"] if kind.get("type") != "null"]
+    del content["default"]
+    schema["required"].append("content")
+
+
+class Message(Strict, FromMessages):
+    """One turn of a conversation; text only. A tool's turn, and the calls before it, are there to be read on from; only
+    beside ``tool_calls`` may ``content`` be null."""
+
+    model_config = ConfigDict(json_schema_extra=_with_content)
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     name: Annotated[str, StringConstraints(max_length=64)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MOST_CALLS, fail_fast=True)] | None = None
+    tool_call_id: Word | None = None
+    content: Content | Annotated[list[TextPart], Field(min_length=1, max_length=256, fail_fast=True)] | None = Field(
+        default=None, validate_default=True
+    )
+
+    @field_validator("tool_calls")
+    @classmethod
+    def _of_the_assistant(cls, calls: list[ToolCall] | None, info: ValidationInfo) -> list[ToolCall] | None:
+        if calls and info.data.get("role") != "assistant":
+            raise fault("only a message of role 'assistant' has tool_calls")
+        return calls
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _text_alone(cls, content: Any, info: ValidationInfo) -> Any:
+        """What is wrong with a content, in place of one fault for each thing that it might have been."""
+        if content is None and not info.data.get("tool_calls"):
+            raise fault("the message has no content; give a text")
+        if isinstance(content, list):
+            for place, part in enumerate(content):
+                kind = part.get("type") if isinstance(part, dict) else None
+                if isinstance(kind, str) and kind != "text":
+                    raise fault(
+                        f"part {place} is of type {kind[:40]!a}, but this model reads text alone; send parts as "
+                        '{"type": "text", "text": ...}'
+                    )
+        elif content is not None and not isinstance(content, str):
+            raise fault('content is a text, or a list of parts {"type": "text", "text": ...}')
+        return content
 
     @property
     def text(self) -> str:
         """The content as one text."""
-        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return "\n".join(part.text for part in self.content)
 
 
-class StreamOptions(Strict):
+class StreamOptions(Strict, FromStreams):
     """How to stream."""
 
     include_usage: bool = False
@@ -115,13 +194,15 @@ class TextFormat(Strict):
     type: Literal["text"]
 
 
-class _Asked(Strict):
+class _Asked(Strict, FromEverywhere):
     """What both kinds of requests share."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=512)]
     n: Count | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     seed: Seed | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16, fail_fast=True)] | None = None
     stream: bool | None = None
@@ -140,7 +221,7 @@ class _Asked(Strict):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
-class ChatRequest(_Asked):
+class ChatRequest(_Asked, FromChats):
     """Body of ``POST /v1/chat/completions``."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
@@ -149,6 +230,8 @@ class ChatRequest(_Asked):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
     response_format: TextFormat | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     store: bool | None = None
     metadata: Ignored | None = None
 

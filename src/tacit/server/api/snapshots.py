@@ -24,6 +24,7 @@ from tacit.bank.restoring import sweep
 from tacit.errors import ConfigError
 from tacit.server.api.errors import Refused, not_found
 from tacit.server.api.memories import Admin
+from tacit.server.api.rights import changing
 from tacit.server.api.schemas import Strict
 from tacit.server.live.service import Service
 
@@ -78,7 +79,7 @@ def add_snapshots(api: FastAPI, service: Service) -> None:
             service.bank.snapshot(folder.path / name)
             return SnapshotName(name=name)
 
-        return await service.storing(work)
+        return await changing(service, caller.key, work, alone=False)
 
     @api.get("/tacit/v1/snapshots")
     async def snapshots(caller: Admin) -> SnapshotNames:
@@ -97,7 +98,7 @@ def add_snapshots(api: FastAPI, service: Service) -> None:
             folder.thin(kept)
             return Restored(name=body.name, kept=None if kept is None else kept.name)
 
-        return await service.storing(work)
+        return await changing(service, caller.key, work, alone=False)
 
 
 class _Folder:

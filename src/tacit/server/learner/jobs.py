@@ -9,6 +9,7 @@ the job's present owner can, in the transaction that stores the memory, whose id
                       learning --release--> queued, as if it never had been claimed
                       learning --setback, or the lease ran out--> as if queued, until MAX_ATTEMPTS
     failed --retry--> queued
+    done --submitted once more after its memory was deleted--> queued
 
 Leases are in wall-clock time, which processes of one machine share. If it jumps, work may be done twice; memories are
 still stored once. What a clock that was put back shows to be of a time to come holds nobody up: such a lease has run
@@ -119,6 +120,11 @@ Jobs = list[Job]  # said so because JobQueue.list hides the built-in one
 _COLUMNS = [_j[name] for name in Job.__dataclass_fields__]
 
 
+_NONE = dict.fromkeys(("worker", "lease_until", "error", "outcome", "started", "finished", "progress"))
+FRESH: dict[str, Any] = {"state": JobState.QUEUED.value, "attempts": 0, **_NONE}
+"""A job as if it had never been tried."""
+
+
 @dataclass(frozen=True)
 class Submitted:
     """What became of a submission: the job, new or of earlier, or None if it was refused; and why, in a few words."""
@@ -147,11 +153,16 @@ class JobQueue:
         digest = problem_digest(namespace, problem_text)
         with self.bank.connection(write=True) as connection:
             known = _one(connection, (_j.namespace == namespace) & (_j.digest == digest))
-            if known is not None:
+            again = known is not None and known.state is JobState.DONE and _gone(connection, known)
+            if known is not None and not again:
                 return Submitted(known, _known(known))
             day = _today(connection, key, self.clock())
             if not _spend(connection, key, day):
                 return Submitted(None, f"the key's budget of {key.learn_per_day} problems a day is spent for {day} UTC")
+            if known is not None:  # its memory was deleted: it is learned as if it never had been, and for this key
+                fresh = {**FRESH, "key_id": key.id, "memory_id": None, "created": self.clock()}
+                connection.execute(update(schema.jobs).where(_j.id == known.id).values(**fresh))
+                return Submitted(_one(connection, _j.id == known.id), "queued")
             job = {
                 "id": f"job-{secrets.token_hex(8)}",
                 "namespace": namespace,
@@ -177,14 +188,8 @@ class JobQueue:
         A job in any other state stays as it is.
         """
         here = (_j.id == id) & (_j.namespace == namespace)
-        fresh = {"state": JobState.QUEUED.value, "attempts": 0, "worker": None, "error": None, "outcome": None}
-        fresh["lease_until"] = None
         with self.bank.connection(write=True) as connection:
-            connection.execute(
-                update(schema.jobs)
-                .where(here, _j.state == JobState.FAILED)
-                .values(**fresh, started=None, finished=None, progress=None)
-            )
+            connection.execute(update(schema.jobs).where(here, _j.state == JobState.FAILED).values(**FRESH))
             return _one(connection, here)
 
     def list(self, namespace: str, states: Collection[JobState | str] | None = None, limit: int = 100) -> list[Job]:
@@ -319,6 +324,13 @@ def _refusal(namespace: str, text: str, key: ApiKey) -> str | None:
     if len(text) > LONGEST:
         return f"the problem has {len(text):,} characters; at most {LONGEST:,} are learned from"
     return None
+
+
+def _gone(connection: Connection, job: Job) -> bool:
+    """Whether the memory that came of a job is there no more."""
+    m = schema.memories.c
+    held = select(m.position).where(m.namespace == job.namespace, m.id == job.memory_id)
+    return job.memory_id is not None and connection.execute(held).first() is None
 
 
 def _known(job: Job) -> str:

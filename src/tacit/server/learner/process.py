@@ -16,9 +16,9 @@ import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from tacit.config import Settings, changed, require
+from tacit.config import Settings, require
 from tacit.errors import ConfigError
-from tacit.experiments.files import completed
+from tacit.experiments.files import changed, completed
 
 LOG = logging.getLogger("tacit.learner")
 

@@ -40,7 +40,6 @@ from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.engines.base import Engine
 from tacit.errors import (
-    BankError,
     BankUnavailable,
     EngineError,
     EngineLost,
@@ -253,8 +252,8 @@ class Worker:
                 try:
                     self.queue.extend(held, self.name, self.settings.lease)
                     waited = 0.0
-                except BankError as error:  # locked, say: the next beat tries again, and the lease has time for two
-                    LOG.warning("%s", error)
+                except Exception as error:  # locked, say: the next beat tries again, and the lease has time for two
+                    LOG.warning("the leases could not be extended: %s", said(error))
 
 
 def work(settings: WorkerSettings, parent: int | None = None) -> None:

@@ -8,7 +8,8 @@ chosen is passed on when both are there. Either way the caller sees one stream o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from tacit.bank.base import Hit
 from tacit.engines.base import Alternatives, Progress, Request, Rollout
 from tacit.errors import EngineError
-from tacit.judges.verifiers import VoteShare, candidates
+from tacit.judges.verifiers import Candidate, VoteShare, candidates
 from tacit.memory import Memory
 from tacit.routing import NO_MEMORY, Route, route
 from tacit.seeds import derive
@@ -39,6 +40,8 @@ class Plan:
         room: positions that a soft prompt may take beside prompt and answer.
         memory: "auto", "off" or an id.
         verify: compare with the plain answer.
+        own_way: it is asked as the server itself would ask, so that what comes of it is evidence.
+        read: the text that a rollout is a part of, where the request began it; None where it is the rollout's own.
     """
 
     asked: Request
@@ -47,6 +50,8 @@ class Plan:
     room: int
     memory: str
     verify: bool
+    own_way: bool = False
+    read: Callable[[Rollout], str] | None = None
 
 
 @dataclass
@@ -58,6 +63,8 @@ class Answering:
         routes: per choice, known when its first token is passed on.
         generated: tokens of every rollout made for this request, whichever was returned.
         soft_prompt: of the recalled memory, float32 [K, d].
+        origin: id of the key that the memory came from, as its provenance has it.
+        telling: whether the first choice's route is evidence of the memory.
     """
 
     service: Service
@@ -66,6 +73,8 @@ class Answering:
     routes: dict[int, Route] = field(default_factory=dict)
     generated: int = 0
     soft_prompt: Tensor | None = None
+    origin: object = None
+    telling: bool = False
     _why: Route = OFF
 
     async def recall(self) -> None:
@@ -76,6 +85,7 @@ class Answering:
         self._why = NO_MEMORY if found is None else NO_ROOM
         if found is not None and len(found[1].prompt) <= self.plan.room:
             self.hit, self.soft_prompt, self._why = found[0], torch.tensor(found[1].prompt), ALONE
+            self.origin = found[1].provenance.get("key")
 
     def _found(self) -> tuple[Hit, Memory] | None:
         plan = self.plan
@@ -108,12 +118,20 @@ class Answering:
         rollouts = await asyncio.gather(*[self._whole(request) for request in asked])
         zero, memory = rollouts[:2]
         task = self.service.task.on(self.plan.problem)
-        answers = [[task.extract(rollout.text) for rollout in arm] for arm in rollouts]
-        voters = answers[2:] or answers[:2]
-        arms = [candidates(*arm, task) for arm in zip(rollouts[:2], answers[:2], voters, strict=True)]
-        pairs = list(zip(*arms, strict=True))
+
+        def compared() -> list[tuple[Candidate, Candidate]]:
+            read = self.plan.read
+            said = rollouts if read is None else [[replace(one, text=read(one)) for one in arm] for arm in rollouts]
+            answers = [[task.extract(rollout.text) for rollout in arm] for arm in said]
+            voters = answers[2:] or answers[:2]
+            arms = [candidates(*arm, task) for arm in zip(said[:2], answers[:2], voters, strict=True)]
+            return list(zip(*arms, strict=True))
+
+        pairs = await self.service.writing(compared)
         verifier = self.service.verifier
         routes = await self.service.computing(lambda: route(self.plan.problem, pairs, verifier, task))
+        spoke = any(one.answer is not None for one in pairs[0])
+        self.telling = self.plan.own_way and self.plan.memory == "auto" and spoke
         for index, decided in enumerate(routes):
             self.routes[index] = decided
             chosen = (memory if decided.takes_memory else zero)[index]
@@ -130,8 +148,9 @@ class Answering:
         seeds = tuple(derive(config.seed, self.plan.problem, "votes", number) for number in range(config.votes))
         sampling = config.sampling
         return replace(
-            asked, n=config.votes, temperature=sampling.temperature, top_p=sampling.top_p, seeds=seeds, top=0
-        )
+            asked, n=config.votes, temperature=sampling.temperature, top_p=sampling.top_p, seeds=seeds, top=0,
+            top_k=0, min_p=0.0,
+        )  # fmt: skip
 
     async def _whole(self, request: Request) -> list[Rollout]:
         found: dict[int, Rollout] = {}
@@ -142,17 +161,24 @@ class Answering:
 
     async def _streamed(self, request: Request, whole: bool) -> AsyncIterator[Progress]:
         loop = asyncio.get_running_loop()
-        news: asyncio.Queue[Progress | EngineError] = asyncio.Queue()
+        news: deque[Progress | EngineError] = deque()
+        come = asyncio.Event()
 
         def listen(one: Progress | EngineError) -> None:
             if isinstance(one, EngineError) or one.rollout is not None or not whole:
-                loop.call_soon_threadsafe(news.put_nowait, one)
+                news.append(one)
+                if len(news) == 1:  # whoever takes from a longer one has been woken
+                    loop.call_soon_threadsafe(come.set)
 
         handle = self.service.engine.start(request, listen)
         left = request.n
         try:
             while left:
-                one = await news.get()
+                while not news:
+                    come.clear()
+                    if not news:
+                        await come.wait()
+                one = news.popleft()
                 if isinstance(one, EngineError):
                     left = 0
                     raise one

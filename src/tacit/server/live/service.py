@@ -1,7 +1,8 @@
 """What a serving process holds: model, engine, bank, keys, queue, and one ``Recall`` per namespace.
 
 Builds on backbone, the shared engine, recall, the bank, keys and jobs. The event loop never computes and never waits
-for a disk: model work outside the engine's thread (keys, scores, routes) has one thread, the database another few.
+for a disk: model work outside the engine's thread (keys, scores, routes) has one thread, the database another few, and
+what reads answers and writes responses two.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.engines.shared import SharedEngine
 from tacit.judges.verifiers import Verifier
+from tacit.model import presets
 from tacit.recall import Recall
-from tacit.server.keys import OPEN_NAMESPACE, ApiKey, KeyStore, served
+from tacit.server.keys import OPEN_KEY, OPEN_NAMESPACE, ApiKey, KeyStore, served
 from tacit.server.learner.jobs import JobQueue
 from tacit.server.learner.process import PATIENCE, LearnerProcess
 from tacit.server.live.feed import Feed
 from tacit.server.live.metrics import Metrics
+from tacit.server.live.places import Places
+from tacit.server.live.vocabulary import Vocabulary
 from tacit.server.settings import ServeConfig
 
 T = TypeVar("T")
@@ -43,10 +47,10 @@ class Service:
     """
 
     def __init__(self, config: ServeConfig) -> None:
-        self.config = config
         self.threads = set_threads(config, products=True)
         self.bank: SQLBank = open_bank(config.bank, busy_timeout=PATIENCE)
         self.backbone = load_backbone(config, self.bank, served(self.bank), unsaid="")
+        self.config = config = presets.fit(config, self.backbone)
         self.task = task_of(config)
         self.verifier: Verifier | None = build_verifier(config)
         self.keys, self.jobs = KeyStore(self.bank), JobQueue(self.bank)
@@ -58,11 +62,19 @@ class Service:
         self.learner: LearnerProcess | None = None
         self.draining = False
         self.unstored = False  # whether the latest answer could not be counted or queued
-        self.in_flight = 0
+        self.places = Places(config.limits.in_flight)
+        self.prompts = Places(config.limits.waiting + config.limits.rows)
+        self.vocabulary = Vocabulary(self.backbone.tokenizer)
         self._recalls: dict[str, Recall] = {}
         self._lock = threading.Lock()
         self._model = ThreadPoolExecutor(1, "tacit-model", initializer=torch.set_num_threads, initargs=(self.threads,))
         self._disk = ThreadPoolExecutor(4, "tacit-disk")
+        self._text = ThreadPoolExecutor(2, "tacit-text")
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being worked on in any way."""
+        return self.places.taken
 
     @property
     def context(self) -> int:
@@ -89,6 +101,10 @@ class Service:
         """Run database work outside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
+    async def writing(self, work: Callable[[], T]) -> T:
+        """Read answers and write responses outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._text, work)
+
     def warm(self) -> None:
         """Draw a token with the model that lies here, so that no caller waits for what a process does once."""
         if self._sampling is self.local:
@@ -99,10 +115,11 @@ class Service:
         self.engine.close()
         self._sampling.close()
         self._model.shutdown(cancel_futures=True)
+        self._text.shutdown(cancel_futures=True)
         self._disk.shutdown()
         self.bank.close()
 
 
 def open_key() -> ApiKey:
     """What a server without keys takes every caller for: it listens on loopback only, and its user owns all of it."""
-    return ApiKey("open", "open", OPEN_NAMESPACE, frozenset({"ask", "learn", "admin"}), 2**31 - 1, 0.0, None)
+    return ApiKey(OPEN_KEY, "open", OPEN_NAMESPACE, frozenset({"ask", "learn", "admin"}), 2**31 - 1, 0.0, None)

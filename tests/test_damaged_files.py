@@ -1,0 +1,84 @@
+"""Files that are not what they should be: one sentence, and nothing waits or breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tacit.bank import open_bank, restore
+from tacit.config import RunConfig
+from tacit.errors import BankError, ConfigError, DataError
+from tacit.experiments.report import cells, comparison, run, study_tables
+from tacit.experiments.run_folder import RunFolder, begun
+
+DEEP = "[" * 100_000
+ROW = {"position": 0, "zero_shot": {}}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_snapshot_that_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    with pytest.raises(BankError, match="no file, and so no snapshot"):
+        restore(path, str(tmp_path / "bank.db"), force=True)
+    assert not (tmp_path / "bank.db").exists()
+
+
+def test_settings_nested_beyond_reason_are_damaged(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(DEEP)
+    with pytest.raises(ConfigError, match=r"run\.json is damaged"):
+        RunFolder(tmp_path, {})
+    assert begun(RunConfig(out=str(tmp_path))) == RunConfig(out=str(tmp_path))
+    with pytest.raises(DataError, match="cannot be read as the settings"):
+        run.read_settings(tmp_path / "run.json")
+
+
+def test_rows_nested_beyond_reason_are_damaged(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text(f"{DEEP}\n{json.dumps(ROW)}\n")
+    with pytest.raises(DataError, match="line 1 is not JSON"):
+        run.read_rows(tmp_path / "results.jsonl")
+
+
+def test_a_comparison_and_a_study_nested_beyond_reason_are_damaged(tmp_path: Path) -> None:
+    cell = tmp_path / "cells/a/b/c"
+    cell.mkdir(parents=True)
+    (cell / "cell.json").write_text(DEEP)
+    (tmp_path / "table.json").write_text(DEEP)
+    for read in (cells.find, comparison.rewrite):
+        with pytest.raises(DataError, match="is damaged"):
+            read(tmp_path)
+    name = next(iter(study_tables.STUDIES))
+    (tmp_path / f"{name}.json").write_text(DEEP)
+    with pytest.raises(DataError, match="is damaged"):
+        study_tables.studies(tmp_path)
+
+
+def test_a_problem_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text(f"{json.dumps(ROW)}\n" * 2)
+    with pytest.raises(DataError, match="has a problem twice"):
+        run.read_rows(tmp_path / "results.jsonl")
+    cell = tmp_path / "cells/a/b/c"
+    cell.mkdir(parents=True)
+    (cell / "cell.json").write_text(json.dumps({"seed": 0}))
+    (cell / "probes.jsonl").write_text("")
+    row = json.dumps({"position": 0, "correct": 1.0, "greedy_correct": 1.0})
+    (cell / "rows.jsonl").write_text(f"{row}\n")
+    assert len(cells.find(tmp_path)) == 1
+    (cell / "rows.jsonl").write_text(f"{row}\n" * 2)
+    with pytest.raises(DataError, match="is damaged"):
+        cells.find(tmp_path)
+
+
+def test_a_run_does_not_go_on_from_rows_that_repeat(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, {})
+    with open_bank(str(tmp_path / "bank.db")) as bank:
+        with folder.commit(bank, "default", [ROW, {**ROW, "position": 1}]):
+            pass
+        assert len(folder.resume(bank, "default")) == 2
+        (tmp_path / "results.jsonl").write_text(f"{json.dumps(ROW)}\n" * 2)
+        with pytest.raises(ConfigError, match="lacks or repeats a problem at position 1"):
+            folder.resume(bank, "default")
+    folder.close()

@@ -1,0 +1,278 @@
+"""What client libraries send as they are: messages that come back, fields that ask for nothing, turns begun, tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import openai
+import pytest
+from starlette.testclient import TestClient
+
+from conftest import save_tiny_qwen2
+from server import InProcess
+from tacit.engines.base import Request
+from tacit.engines.local import LocalEngine
+from tacit.model.backbone import Backbone
+from tacit.seeds import derive
+from tacit.server.api.schemas import Message
+from tacit.server.api.turns import turns_of
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+USER = {"role": "user", "content": "2 3 +"}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
+TOOLED = [
+    USER,
+    {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "call_1", "content": "5"},
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    """Of a small random model with a chat template."""
+    folder = tmp_path_factory.mktemp("fields")
+    made = InProcess(folder / "bank.db", model=str(save_tiny_qwen2(folder / "tiny")), name="tiny", verifier="vote")
+    yield made
+    made.service.close()
+
+
+@pytest.fixture(scope="module")
+def client(server: InProcess) -> openai.OpenAI:
+    http: Any = server.anyone()
+    return openai.OpenAI(base_url="http://localhost/v1", api_key="none", http_client=http, max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def raw(server: InProcess) -> TestClient:
+    return server.anyone()
+
+
+def asked(**changes: Any) -> dict[str, Any]:
+    return {"model": "tiny", "messages": [USER], "temperature": 0, "max_tokens": 4, **changes}
+
+
+def answered(raw: TestClient, path: str = CHAT, **changes: Any) -> Any:
+    response = raw.post(path, json=asked(**changes))
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def refused(raw: TestClient, path: str = CHAT, **changes: Any) -> tuple[str, str]:
+    """The field at fault, and what is said of it."""
+    response = raw.post(path, json=asked(**changes))
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    return error["param"], error["message"]
+
+
+# -- a message of ours comes back -------------------------------------------------------------------------------------
+
+
+def test_our_own_message_can_be_sent_back_as_the_sdk_does_it(client: openai.OpenAI, raw: TestClient) -> None:
+    first = client.chat.completions.create(**asked())
+    message = first.choices[0].message
+    again = client.chat.completions.create(**asked(messages=[USER, message, USER]))
+    plain = client.chat.completions.create(
+        **asked(messages=[USER, {"role": "assistant", "content": message.content}, USER])
+    )
+    assert again.choices[0].message.content == plain.choices[0].message.content
+    assert message.model_dump()["tool_calls"] is None  # the SDK's class has fields that we never sent
+    for back in (message.model_dump(), message.to_dict(), first.model_dump()["choices"][0]["message"]):
+        body = answered(raw, messages=[USER, back, USER])
+        assert body["choices"][0]["message"]["content"] == plain.choices[0].message.content
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"refusal": "I cannot"}, "refusal"),
+    ({"audio": {"id": "a"}}, "audio"),
+    ({"annotations": [{"type": "url_citation"}]}, "annotations"),
+    ({"function_call": {"name": "f", "arguments": ""}}, "function_call"),
+    ({"reasoning_content": "because"}, "reasoning_content"),
+])  # fmt: skip
+def test_what_a_message_may_not_bring_is_named(raw: TestClient, wrong: dict[str, Any], said: str) -> None:
+    param, _ = refused(raw, messages=[USER, {"role": "assistant", "content": "5", **wrong}, USER])
+    assert param == f"messages.1.{said}"
+
+
+# -- fields that ask for nothing, and for something ------------------------------------------------------------------
+
+NOTHING: list[dict[str, Any]] = [
+    {"tools": []},
+    {"tools": None},
+    {"functions": []},
+    {"tool_choice": "none"},
+    {"tool_choice": "auto"},
+    {"function_call": "none"},
+    {"parallel_tool_calls": False},
+    {"service_tier": "auto"},
+    {"modalities": ["text"]},
+    {"audio": None},
+    {"prediction": None},
+    {"reasoning_effort": None},
+    {"verbosity": "medium"},
+    {"stream_options": None},
+    {"safety_identifier": "someone", "prompt_cache_key": "key", "user": "someone"},
+    {"min_p": 0, "top_k": -1, "repetition_penalty": 1, "presence_penalty": 0, "min_tokens": 0, "ignore_eos": False},
+    {"min_p": 0.0, "top_k": 0, "repetition_penalty": 1.0, "skip_special_tokens": True},
+    {"messages": [{**USER, "type": "message", "id": "msg_1"}]},
+    {"messages": [{**USER, "cache_control": {"type": "ephemeral"}}]},
+    {"messages": [{**USER, "content": [{"type": "text", "text": "2 3 +", "cache_control": {"type": "ephemeral"}}]}]},
+    {"response_format": {"type": "text"}},
+    {"chat_template_kwargs": {}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", NOTHING, ids=str)
+def test_fields_that_ask_for_nothing_change_nothing(raw: TestClient, fields: dict[str, Any]) -> None:
+    assert answered(raw, **fields)["choices"] == answered(raw)["choices"]
+
+
+def test_stream_options_that_ask_for_nothing(raw: TestClient) -> None:
+    options = {"include_usage": True, "include_obfuscation": False}
+    response = raw.post(CHAT, json=asked(stream=True, stream_options=options))
+    assert response.status_code == 200 and response.text.endswith("data: [DONE]\n\n")
+    error = raw.post(CHAT, json=asked(stream=True, stream_options={"continuous_usage_stats": True})).json()["error"]
+    assert error["param"] == "stream_options.continuous_usage_stats"
+
+
+SOMETHING: list[tuple[dict[str, Any], str]] = [
+    ({"tools": [{"type": "function", "function": {"name": "add"}}]}, "calls no tools"),
+    ({"functions": [{"name": "add"}]}, "calls no tools"),
+    ({"tool_choice": "required"}, "calls no tools"),
+    ({"tool_choice": {"type": "function", "function": {"name": "add"}}}, "calls no tools"),
+    ({"service_tier": "priority"}, "leave it out"),
+    ({"modalities": ["text", "audio"]}, "text alone"),
+    ({"audio": {"voice": "a", "format": "wav"}}, "leave it out"),
+    ({"prediction": {"type": "content", "content": "5"}}, "leave it out"),
+    ({"web_search_options": {}}, "leave it out"),
+    ({"reasoning_effort": "high"}, "leave it out"),
+    ({"repetition_penalty": 1.1}, "leave it out"),
+    ({"min_tokens": 3}, "leave it out"),
+    ({"ignore_eos": True}, "leave it out"),
+    ({"chat_template": "{{ messages }}"}, "leave it out"),
+    ({"mirostat": 2}, "does not know"),
+]
+
+
+@pytest.mark.parametrize("fields, said", SOMETHING, ids=str)
+def test_fields_that_ask_for_something_are_refused_by_name(raw: TestClient, fields: dict[str, Any], said: str) -> None:
+    param, message = refused(raw, **fields)
+    assert param == next(iter(fields)) and said in message
+
+
+# -- the assistant's turn, begun by the client ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", ["off", "auto"])
+def test_the_assistants_turn_is_continued(server: InProcess, raw: TestClient, memory: str) -> None:
+    said = answered(raw, max_tokens=12)["choices"][0]["message"]["content"]
+    backbone = server.service.backbone
+    ids = backbone.tokenizer("<|user|>2 3 +<|bot|>" + "Answer: ", add_special_tokens=False, return_tensors="pt")
+    expected = greedy(backbone, ids["input_ids"][0])
+    for more in ({}, {"continue_final_message": True}, {"add_generation_prompt": False}):
+        begun = [USER, {"role": "assistant", "content": "Answer: "}]
+        body = answered(raw, model="tiny:tacit", messages=begun, max_tokens=12, tacit={"memory": memory}, **more)
+        assert body["choices"][0]["message"]["content"] == expected != said
+        assert body["tacit"]["job"] is None and "say it all" in body["tacit"]["learning"]
+    assert (
+        answered(raw, messages=[USER, {"role": "assistant", "content": ""}], max_tokens=12)["choices"]
+        == (answered(raw, max_tokens=12)["choices"])
+    )
+
+
+def greedy(backbone: Backbone, ids: Any, tokens: int = 12) -> str:
+    [[one]] = LocalEngine(backbone).generate([Request(ids, temperature=0.0, max_tokens=tokens)])
+    return str(backbone.tokenizer.decode(one.token_ids, skip_special_tokens=True))
+
+
+def test_a_turn_after_the_assistants_is_begun_on_request(server: InProcess, raw: TestClient) -> None:
+    body = answered(
+        raw, messages=[USER, {"role": "assistant", "content": "a"}], add_generation_prompt=True, max_tokens=12
+    )
+    tokenizer = server.service.backbone.tokenizer
+    ids = tokenizer("<|user|>2 3 +<|bot|>a<|end|><|bot|>", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    assert body["choices"][0]["message"]["content"] == greedy(server.service.backbone, ids[0])
+
+
+@pytest.mark.parametrize("last, flags, param", [
+    ("user", {"continue_final_message": True}, "continue_final_message"),
+    ("user", {"add_generation_prompt": False}, "add_generation_prompt"),
+    ("assistant", {"continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
+    ("assistant", {"continue_final_message": False, "add_generation_prompt": False}, "add_generation_prompt"),
+    ("system", {}, "messages"),
+])  # fmt: skip
+def test_contradictions_about_the_last_turn_are_refused(
+    raw: TestClient, last: str, flags: dict[str, bool], param: str
+) -> None:
+    assert refused(raw, messages=[USER, {"role": last, "content": "a"}], **flags)[0] == param
+
+
+# -- conversations in which tools were called -------------------------------------------------------------------------
+
+
+def test_a_conversation_with_a_tool_is_read_on_from(client: openai.OpenAI, raw: TestClient) -> None:
+    answer = client.chat.completions.create(**asked(messages=TOOLED))
+    same = [
+        USER,
+        {"role": "assistant", "content": '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call>'},
+        {"role": "user", "content": "<tool_response>\n5\n</tool_response>"},
+    ]
+    assert answer.choices[0].message.content == answered(raw, messages=same)["choices"][0]["message"]["content"]
+    body = answered(raw, model="tiny:tacit", messages=TOOLED)
+    assert body["tacit"]["job"] is None  # and the problem is the user's, not the tool's
+    assert refused(raw, messages=TOOLED[:2])[0] == "messages"  # the call is not answered yet
+    assert refused(raw, messages=TOOLED[2:])[0] == "messages"
+    assert refused(raw, messages=[{**USER, "tool_calls": [CALL]}])[0] == "messages.0.tool_calls"
+
+
+def test_a_template_that_knows_tools_gets_them_as_they_are() -> None:
+    messages = [Message.model_validate(one) for one in TOOLED]
+    [_, assistant, tool] = turns_of(messages, "{% for call in message.tool_calls %}")
+    assert assistant["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 2, "b": 3}}
+    assert tool == {"role": "tool", "content": "5", "tool_call_id": "call_1"}
+    two = [*messages, messages[-1]]
+    assert [turn["role"] for turn in turns_of(two, "")] == ["user", "assistant", "user"]
+
+
+# -- sampling ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{"top_k": 3}, {"min_p": 0.5}, {"top_k": 8, "min_p": 0.2, "top_p": 0.8}], ids=str)
+def test_with_memory_off_unlikely_tokens_are_left_out_as_by_the_plain_engine(
+    server: InProcess, raw: TestClient, how: dict[str, Any]
+) -> None:
+    settings = {"temperature": 1.0, "seed": 3, "n": 3, "max_tokens": 12, "logprobs": True, "top_logprobs": 8}
+    told = answered(raw, model="tiny:tacit", tacit={"memory": "off"}, **settings, **how)["choices"]
+    assert told == answered(raw, **settings, **how)["choices"] != answered(raw, **settings)["choices"]
+    backbone = server.service.backbone
+    request = Request(backbone.encode("2 3 +"), n=3, max_tokens=12, top=8, **how)
+    request = replace(request, seeds=tuple(derive(3, "serve", index) for index in range(3)))
+    [expected] = LocalEngine(backbone).generate([request])
+    for choice, rollout in zip(told, expected, strict=True):
+        content = choice["logprobs"]["content"]
+        assert [one["logprob"] for one in content] == list(rollout.logprobs[: len(content)])
+        assert all(len(one["top_logprobs"]) <= how.get("top_k", 8) for one in content)
+    raw_text = {"prompt": "2 3 +", "temperature": 1.0, "seed": 3, "max_tokens": 12, **how}
+    response = raw.post(COMPLETIONS, json={"model": "tiny", **raw_text})
+    assert response.status_code == 200
+
+
+# -- parts of characters ----------------------------------------------------------------------------------------------
+
+
+def test_a_token_that_is_part_of_a_character_is_told_by_its_bytes(server: InProcess, raw: TestClient) -> None:
+    tokenizer = server.service.backbone.tokenizer
+    ids = tokenizer("é数", add_special_tokens=False)["input_ids"]
+    asked = {"model": "tiny", "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 20}
+    listed = raw.post(COMPLETIONS, json=asked).json()["choices"][0]["logprobs"]
+    assert listed["tokens"] == [f"bytes:\\x{byte:02x}" for byte in "é数".encode()]
+    assert all(len(top) == 20 for top in listed["top_logprobs"][1:])  # none hides another
+    hot = {"temperature": 2, "seed": 4, "max_tokens": 24, "logprobs": True, "top_logprobs": 20}
+    choice = answered(raw, **hot)["choices"][0]
+    content = choice["logprobs"]["content"]
+    assert "\N{REPLACEMENT CHARACTER}" in "".join(token["token"] for token in content)
+    for token in (one for listed in content for one in (listed, *listed["top_logprobs"])):
+        if token["token"] == "\N{REPLACEMENT CHARACTER}":
+            assert len(token["bytes"]) == 1 and token["bytes"][0] >= 128
