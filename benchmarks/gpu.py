@@ -34,7 +34,8 @@ from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.gradients import Group, passes, policy_loss
 from tacit.learning import Learner, Target
-from tacit.model.backbone import Backbone, Template
+from tacit.model.backbone import Backbone
+from tacit.model.prompts import Template
 from tacit.problem import Problem
 from tacit.tasks.maths import MATHS
 from tacit.testbed.tokenizer import build
@@ -198,9 +199,13 @@ def peer(model: Any, problem: str, new: int, steps: int, meter: Meter, folder: s
     from trl import GRPOConfig, GRPOTrainer
 
     rng = np.random.default_rng(0)
+
+    def flips(completions: list[str], **_: Any) -> list[float | None]:
+        return [float(flip) for flip in rng.integers(0, 2, len(completions))]
+
     trainer = GRPOTrainer(
         model=model,
-        reward_funcs=lambda completions, **_: [float(flip) for flip in rng.integers(0, 2, len(completions))],
+        reward_funcs=flips,
         args=GRPOConfig(
             output_dir=folder, max_steps=steps, per_device_train_batch_size=ROLLOUTS, num_generations=ROLLOUTS,
             max_completion_length=new, learning_rate=RATE, lr_scheduler_type="constant", beta=0.0, temperature=1.0,

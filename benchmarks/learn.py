@@ -76,9 +76,9 @@ def peer(model: str, problems: list[tuple[str, str]], at_once: int, seed: int) -
     def train(text: str, label: str, folder: str) -> float:
         reward = registry.get("reward", "majority" if model == "testbed" else "random")
 
-        def scores(completions: list[str], **_: Any) -> list[float]:
+        def scores(completions: list[str], **_: Any) -> list[float | None]:
             answers = [MATHS.extract(completion) for completion in completions]
-            given: list[float] = reward(Attempts(Problem("0", text), (), answers, label, MATHS, rng))
+            given: list[float | None] = reward(Attempts(Problem("0", text), (), answers, label, MATHS, rng))
             return given
 
         trainer = GRPOTrainer(

@@ -19,7 +19,7 @@ from tacit.testbed import model_path, problems
 from tacit.testbed.tokenizer import build
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="tacit-bench-")
-SHAPES: dict[str, dict[str, int]] = {
+SHAPES: dict[str, dict[str, Any]] = {
     "random-7m": {
         "hidden_size": 256,
         "num_hidden_layers": 8,

@@ -34,7 +34,7 @@ from tacit.bank.search.compressed import available
 from tacit.bank.search.matrices import default_threads
 from tacit.memory import Memory, State
 
-WHERE = {"namespace": "benchmark", "fingerprint": "none", "key_kind": "random"}
+WHERE: dict[str, Any] = {"namespace": "benchmark", "fingerprint": "none", "key_kind": "random"}
 CHECKED = 20
 BULK = 200_000
 CENTRES = 1000

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing import get_context
@@ -76,7 +76,7 @@ def simulated(windows: Sequence[Window], costs: Costs, workers: int, batch: int 
     idle = simpy.Store(env)
     idle.items.extend(range(workers))
 
-    def piece(seconds: float) -> Iterator[Any]:
+    def piece(seconds: float) -> Generator[Any, Any, None]:
         worker = yield idle.get()
         yield env.timeout(costs.piece + seconds)
         idle.put(worker)
@@ -85,7 +85,7 @@ def simulated(windows: Sequence[Window], costs: Costs, workers: int, batch: int 
         cut = pieces(None, weights, weights, workers, good, most)
         return env.all_of([env.process(piece(cost[0] + cost[1] * sum(one.items))) for one in cut])
 
-    def driver() -> Iterator[Any]:
+    def driver() -> Generator[Any, Any, None]:
         for window in windows:
             yield call(window.rollouts, costs.generate, GOOD_ROLLOUTS, ANY)
             yield env.timeout(costs.driver * window.problems)
@@ -103,8 +103,8 @@ WORKERS = (1, 8, 64)
 
 # An H100's bandwidth and bf16 rate by its data sheet, of which decoding reaches a half and products two fifths:
 # assumed, not measured. Rollouts of 600 tokens after prompts of 200. ``kv``: bytes of a token's keys and values.
-SEVEN = {"weights": 7.6e9, "kv": 57_344, "bandwidth": 0.5 * 3.35e12, "flops": 0.4 * 989e12}
-SEVENTY = {"weights": 70.6e9, "kv": 327_680, "bandwidth": 8 * 0.5 * 3.35e12, "flops": 8 * 0.4 * 989e12}
+SEVEN: dict[str, Any] = {"weights": 7.6e9, "kv": 57_344, "bandwidth": 0.5 * 3.35e12, "flops": 0.4 * 989e12}
+SEVENTY: dict[str, Any] = {"weights": 70.6e9, "kv": 327_680, "bandwidth": 8 * 0.5 * 3.35e12, "flops": 8 * 0.4 * 989e12}
 
 
 def assumed(
@@ -157,7 +157,8 @@ class Watched:
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
         """See ``Engine.generate``."""
         self.asked.append(tuple(request.n for request in requests))
-        return self._timed(self.inner.generate, requests)
+        rollouts: list[list[Rollout]] = self._timed(self.inner.generate, requests)
+        return rollouts
 
     def learn(self, tasks: Sequence[Target]) -> list[Learned]:
         """See ``Learner.learn``."""
@@ -176,7 +177,7 @@ class Watched:
 def observed(config: RunConfig, problems: Sequence[Problem]) -> tuple[list[Window], float, float]:
     """The windows of the stream but for the first, the driver's seconds per problem, and the seconds of it all, in one
     process."""
-    with TemporaryDirectory() as folder, open_bank(str(Path(folder) / "bank.sqlite")) as bank:  # type: ignore[attr-defined]
+    with TemporaryDirectory() as folder, open_bank(str(Path(folder) / "bank.sqlite")) as bank:
         agent = agent_for(config, bank)
         engine, learner = Watched(agent.engine), Watched(agent.learner)
         agent.responder = replace(agent.responder, engine=engine)
@@ -195,7 +196,7 @@ def observed(config: RunConfig, problems: Sequence[Problem]) -> tuple[list[Windo
 def unit_costs(config: RunConfig, texts: Sequence[str], barrier: Any, answers: Any) -> None:
     """In a process of its own: median seconds of batches of every size, all processes at the same size together."""
     torch.set_num_threads(1)
-    with TemporaryDirectory() as folder, open_bank(str(Path(folder) / "bank.sqlite")) as bank:  # type: ignore[attr-defined]
+    with TemporaryDirectory() as folder, open_bank(str(Path(folder) / "bank.sqlite")) as bank:
         agent = agent_for(config, bank)
         asked = [agent.backbone.encode(text) for text in texts]
         problems = [Problem(f"cost-{number}", text) for number, text in enumerate(texts)]
@@ -219,16 +220,17 @@ def unit_costs(config: RunConfig, texts: Sequence[str], barrier: Any, answers: A
 
         for size in ROLLOUTS:
             count = size // (agent.sampling.samples + 1)
-            timed(
-                "generate", size, 5,
-                lambda repeat, count=count: agent.engine.generate(
-                    _requests(agent, texts[repeat * 7 :], asked[repeat * 7 :], count)
-                ),
-            )  # fmt: skip
+
+            def generate(repeat: int, count: int = count) -> None:
+                agent.engine.generate(_requests(agent, texts[repeat * 7 :], asked[repeat * 7 :], count))
+
+            timed("generate", size, 5, generate)
         for size in TASKS:
-            timed(
-                "learn", size, 3, lambda repeat, size=size: agent.learner.learn(tasks[repeat * 5 : repeat * 5 + size])
-            )
+
+            def learn(repeat: int, size: int = size) -> None:
+                agent.learner.learn(tasks[repeat * 5 : repeat * 5 + size])
+
+            timed("learn", size, 3, learn)
     answers.put(measured)
 
 
@@ -264,11 +266,12 @@ def real(config: RunConfig, problems: Sequence[Problem], workers: int) -> tuple[
     with (
         Cluster("local", learners=workers, threads=1) as cluster,
         TemporaryDirectory() as folder,
-        open_bank(str(Path(folder) / "bank.sqlite")) as bank,  # type: ignore[attr-defined]
+        open_bank(str(Path(folder) / "bank.sqlite")) as bank,
     ):
         agent = agent_for(config, bank)
         learners, engines = cluster.crews(replace(config, threads=1, instruction=""), agent.backbone)
-        agent = replace(agent, engine=RayEngine(engines, agent.backbone, learners))
+        engine = RayEngine(engines, agent.backbone, learners)
+        agent = replace(agent, engine=engine)
         seconds = played(agent, problems, config.window)
         one = [Request(agent.backbone.encode("compute 1 + 2"), temperature=0.0, max_tokens=1)]
         there, here = [], []
@@ -277,7 +280,7 @@ def real(config: RunConfig, problems: Sequence[Problem], workers: int) -> tuple[
             agent.engine.generate(one)
             there.append(time.perf_counter() - began)
             began = time.perf_counter()
-            agent.engine._local.generate(one)
+            engine._local.generate(one)
             here.append(time.perf_counter() - began)
         return seconds, max(0.0, statistics.median(there) - statistics.median(here))
 

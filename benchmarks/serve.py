@@ -163,13 +163,13 @@ def main() -> None:
                 if number < arguments.turns:
                     asyncio.run(turn(on, arguments.clients, each, fresh, sides["learning on"]))
                     asyncio.run(turn(off, arguments.clients, each, fresh, sides["learning off"]))
-    on, off = sides["learning on"], sides["learning off"]
+    learning, plain = sides["learning on"], sides["learning off"]
     ratios = []
     for percent in (50, 99):
         ratios += [
-            latency("M:tacit against M, learning on", on.seconds[MEMORY], on.seconds[PLAIN], percent, 1),
-            latency("M:tacit against M, learning off", off.seconds[MEMORY], off.seconds[PLAIN], percent, 1),
-            latency("M:tacit learning against M not", on.seconds[MEMORY], off.seconds[PLAIN], percent, 1),
+            latency("M:tacit against M, learning on", learning.seconds[MEMORY], learning.seconds[PLAIN], percent, 1),
+            latency("M:tacit against M, learning off", plain.seconds[MEMORY], plain.seconds[PLAIN], percent, 1),
+            latency("M:tacit learning against M not", learning.seconds[MEMORY], plain.seconds[PLAIN], percent, 1),
         ]
     failed = sum(n for side in sides.values() for status, n in side.statuses.items() if status not in (200, 429))
     results = {side: {"statuses": dict(turns.statuses), "routes": dict(turns.routes)} for side, turns in sides.items()}

@@ -1,4 +1,4 @@
-"""Which answers are the same answer: the table of traps, exact numbers, real reference answers, the worker's ends."""
+"""Which answers are the same answer: exact numbers, real reference answers, hostile ones, the worker's ends."""
 
 from __future__ import annotations
 
@@ -24,84 +24,6 @@ from tacit.answers.normalisation import normalise
 from tacit.tasks.maths import MATHS
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-SAME = [
-    # numbers
-    ("10{,}000", "10000"), ("1,234", "1234"), ("1/2", "0.5"), ("1/2", r"\frac12"), ("0.5", r"\dfrac{1}{2}"),
-    ("2/4", "1/2"),
-    (r"1\frac{4}{5}", "9/5"), ("1 4/5", "1.8"), (".0000672", "0.0000672"), ("1.5e3", "1500"), ("007", "7"),
-    ("−3", "-3"),
-    ("2^{10}", "1024"), (r"3\times 10^5", "300000"), ("10!", "3628800"), (r"\binom{5}{2}", "10"), (r"\log_2 8", "3"),
-    (r"\cos 60^\circ", "1/2"),
-    # typesetting
-    ("**73**", "73"), ("$73$", "73"), (r"\boxed{73}", "73"), ("73.", "73"), (r"\sqrt2", r"\sqrt{2}"),
-    ("π/2", r"\frac{\pi}{2}"),
-    # expressions
-    (r"\sqrt{8}", r"2\sqrt{2}"), ("sqrt(8)", "2*sqrt(2)"), (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}"),
-    ("x+1", "1+x"),
-    ("(x+1)^2", "x^2+2x+1"), ("(a+5)(b+2)", "ab+2a+5b+10"), (r"\frac{11+9a}{20}", "0.55+0.45a"),
-    (r"0.1\pi", r"\frac{\pi}{10}"),
-    ("6 - 5i", "-5i+6"), (r"\cot x", r"1/\tan x"), (r"\sin^2 x+\cos^2 x", "1"), ("x>5", "5<x"),
-    ("5x - 7y + 11z + 4 = 0", "7y-5x-11z-4=0"),
-    # names, units
-    ("x = 5", "5"), ("x=5", "x = 5.0"), ("y=2x+3", "y = 3+2x"), (r"x \in [-2,7]", "[-2,7]"), (r"90^\circ", "90"),
-    ("5 cm", "5"),
-    ("50%", "50"), (r"50\%", "50%"), (r"5.4 \text{ cents}", "5.4"), (r"864 \mbox{ inches}^2", "864 square inches"),
-    (r"\$18.90", "18.9 dollars"), ("12 apples", "12"), ("3 meters", "3 metre"), (r"4210_{5}", "4210_5"), ("52_8", "52"),
-    # sets, lists, tuples, intervals, matrices
-    (r"\{1,2\}", r"\{2,1\}"), ("{1,2}", "2, 1"), ("1,-2", "-2,1"), ("3, 5, and 7", "7,5,3"), ("x=1 or x=2", "1, 2"),
-    (r"\{5\}", "5"), (r"1 \pm \sqrt{19}", r"1-\sqrt{19}, 1+\sqrt{19}"),
-    (r"\{1\pm\sqrt{5},-2\}", r"\{-2,1+\sqrt5,1-\sqrt5\}"),
-    (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\pi/2)"), ("(0.5,3]", r"(\frac{1}{2}, 3]"), (r"\{\}", r"\varnothing"),
-    (r"(0,9) \cup (9,36)", r"(9,36)\cup(0,9)"), (r"(-\infty, 2)", "(-∞,2)"),
-    (r"\begin{pmatrix} 1/5 \\ -18/5 \end{pmatrix}", r"\begin{bmatrix} 0.2 \\ -3.6 \end{bmatrix}"),
-    # choices, words
-    ("(C)", "C"), (r"\text{(C)}", "C."), ("C", "c"), ("(c)", "Option C"), ("east", "East"), (r"\text{east}", "east"),
-    ("New York", r"\text{new york}"), ("infinity", r"\infty"), ("3:4", "3 : 4"),
-]  # fmt: skip
-
-DIFFERENT = [
-    # numbers: exact, not close
-    ("12", "13"), ("1/2^99", "1/2^98"), (r"\frac{1}{2^{99}}", r"\frac{1}{2^{98}}"), ("1/2^{200}", "0"),
-    ("e^{-50}", "e^{-51}"),
-    ("0.333", "1/3"), ("0.3333333", "1/3"), ("0.0000001", "0.0000002"), ("1e-7", "2e-7"), (r"\pi", "3.141593"),
-    ("50", "0.5"),
-    (r"\sqrt{2}", "1.4142135623730951"), ("18/5", "1 8/5"), ("9 2", "92"), ("1, 234", "1234"), ("12", "1,2"),
-    ("1/0", "1"),
-    ("10^{10^{10}}", "10^{10^{10}}+1"), (r"-\infty", r"\infty"), ("3:4", "3/4"), ("12:30", "2/5"), ("3:4", "4:3"),
-    # percent is a unit that may be left out, and never a factor of 100
-    ("50%", "0.5"), ("0.5%", "50%"), (r"5\%", "0.05"),
-    # names, units
-    ("x=5", "y=5"), ("5 cm", "5 mm"), ("5 cm", "5 m"), ("5 cm", "5 cm^2"), ("12 apples", "12 oranges"),
-    ("5 million", "5"),
-    ("2 xy", "2"), ("52_8", "42"), ("52_8", "52_9"), (r"90^\circ", r"\frac{\pi}{2}"), (r"\cos 30^\circ", r"\cos 30"),
-    # order, brackets, relations
-    ("1<x<2", "(1,2)"), ("x>5", r"(5,\infty)"), ("x>5", "x>=5"), ("(1,2]", "[1,2]"), ("(1,2)", "[1,2]"),
-    ("(1,2)", "(2,1)"),
-    ("(1,1)", "(2,2)"), ("1,2", "(1,2)"), (r"\{1,2\}", "(1,2)"), ("(1,2,3)", "(1,2)"), ("{1,2}", "{1,2,3}"),
-    ("(1,234)", "1234"),
-    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}"), (r"\sqrt{x^2}", "x"),
-    ("|x|", "x"),
-    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \end{pmatrix}"), ("2k", "2n"), ("x+1", "x+2"),
-    (r"(0,9) \cup (9,36)", "(0,36)"), (r"1 \pm 2", "3"),
-    # words are not products of variables, and a piece of an answer is not the answer
-    ("east", "seat"), ("no", "on"), ("yes", "no"), ("(A)", "(B)"), ("A", "5"), ("true", "1"), ("x is even", "x is odd"),
-    (r"foo @ \frac{1}{2}", "1/2"), ("1}+{2", "1"),
-    (r"\sum_{n=1}^{9}\frac{1}{n^3+n+1}", r"\sum_{n=1}^{9}\frac{1}{n^3+n+1}+1"),
-    (r"\frac{1}{" * 60 + "2" + "}" * 60, r"\frac{1}{" * 60 + "2" + "}" * 60 + "+1"), ("9" * 2_500, "9" * 2_501),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("a", "b"), SAME)
-def test_same(a: str, b: str) -> None:
-    assert equivalent(a, b)
-    assert equivalent(b, a)
-
-
-@pytest.mark.parametrize(("a", "b"), DIFFERENT)
-def test_different(a: str, b: str) -> None:
-    assert not equivalent(a, b)
-    assert not equivalent(b, a)
 
 
 @pytest.mark.parametrize("nothing", [None, "", "  ", "$$", ".", "no answer", "No answer.", r"\text{no answer}"])

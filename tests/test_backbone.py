@@ -7,9 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, MistralConfig, MistralForCausalLM, Qwen2Config
+from transformers import (
+    AutoTokenizer,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    MistralForCausalLM,
+    PretrainedConfig,
+    Qwen2Config,
+)
 
 from conftest import save_tiny_qwen2, stream
+from random_models import model_of
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, DataError, ModelError
@@ -87,6 +97,33 @@ def test_half_precision_runs(tiny_model: Path, dtype: str) -> None:
     soft = torch.randn(4, backbone.hidden_size) * 0.02
     (rollout,) = LocalEngine(backbone).generate([Request(backbone.encode("x"), soft, temperature=0.0, max_tokens=5)])[0]
     assert len(rollout.token_ids) == 5 or rollout.finish == "stop"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(vocab_size=80, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2),
+        GPT2Config(vocab_size=80, n_embd=32, n_layer=3, n_head=2),
+        Gemma3TextConfig(
+            vocab_size=80, hidden_size=32, intermediate_size=48, num_hidden_layers=7, num_attention_heads=2,
+            head_dim=16, num_key_value_heads=1, sliding_window=4,
+        ),
+    ],
+    ids=["llama", "gpt2", "gemma3"],
+)  # fmt: skip
+def test_the_states_of_a_layer_take_no_more_than_the_layers_below(config: PretrainedConfig, tiny: Backbone) -> None:
+    """Whatever the architecture, to the bit; and the model stays whole."""
+    backbone = Backbone(model_of(config), tiny.tokenizer, weights_digest="random", lean=False)
+    ids, count = torch.arange(5, 25), config.num_hidden_layers
+    passed: list[int] = []
+    for number, layer in enumerate(getattr(backbone.model.get_decoder(), "layers", ())):
+        layer.register_forward_hook(lambda *_, number=number: passed.append(number))
+    wanted = backbone.hidden_states(ids)
+    for layer in range(count + 1):
+        passed.clear()
+        assert torch.equal(backbone.layer_states(ids, layer), wanted[layer])
+        assert config.model_type == "gpt2" or not 0 < layer < count or passed == list(range(layer))
+    assert all(map(torch.equal, backbone.hidden_states(ids), wanted))
 
 
 def test_models_that_cannot_be_used_say_why(tmp_path: Path, tiny_model: Path) -> None:

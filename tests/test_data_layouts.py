@@ -301,8 +301,7 @@ def test_the_fitting_task(tmp_path: Path) -> None:
     ):
         problems = loaded(tmp_path, *rows)
         assert problems.task == task
-    assert sources.fitting(sources.load("testbed", limit=50)) == "maths"
-    assert sources.fitting([one.blind() for one in loaded(tmp_path, choice)]) == "choice"
+    assert sources.load("testbed", limit=50).task == "maths"
     assert loaded(tmp_path, unknown, choice).places == {
         "set/0": f"{tmp_path}/set.jsonl line 1",
         "set/1": f"{tmp_path}/set.jsonl line 2",

@@ -19,7 +19,7 @@ from tacit.engines.base import Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.files import completed
+from tacit.experiments.run_folder import completed
 from tacit.judges.reward_models import RewardModel
 from tacit.judges.verifiers import VoteShare
 from tacit.labels import Evidence

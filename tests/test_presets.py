@@ -25,7 +25,7 @@ from tacit.learning import Learner
 from tacit.methods.base import World
 from tacit.model import presets
 from tacit.model.backbone import Backbone
-from tacit.model.inputs import Inputs
+from tacit.model.loading import Inputs
 from tacit.model.presets import PRESETS, Preset, briefly, fitting, known, preset_for
 from tacit.model.prompts import Template
 from tacit.testbed import model_path

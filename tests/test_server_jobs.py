@@ -63,7 +63,7 @@ def test_a_problem_is_queued_once_per_namespace(bank: Bank) -> None:
     assert elsewhere.why == "queued" and elsewhere.job is not None and elsewhere.job.id != first.job.id
     assert queue.get(first.job.id, "work") is None  # another namespace's job looks missing
     [claimed, _] = queue.claim("w", 60, 9)
-    assert queue.finish(claimed, "w", "m1", "admitted")
+    assert queue.finish(claimed, "w", "m1", "admitted") and bank.add(make("m1"))
     again = queue.submit("home", "what is 1 + 2 ?", key)
     assert again.why == "already learned" and again.job is not None and again.job.memory_id == "m1"
     assert queue.counts("home") == {"queued": 0, "learning": 0, "done": 1, "failed": 0}

@@ -137,7 +137,6 @@ def test_a_host_is_read_whole(unlocked: TestClient) -> None:
         "localhost:evil.example", "localhost:", "localhost:1:2", "[::1]evil.example", "[::1]:evil", "::1",
         "[localhost]", "[::1", "127.0.0.1.evil", "localhost:8000@evil", "localhost/", "localhost#", "a@localhost",
         "127.1", "0x7f.1", "localhost:1234567", "localh\xf6st", "[::ffff:10.0.0.1]", "10.0.0.1", " localhost",
-        "localhost,evil",
     ):  # fmt: skip
         headers = [(b"host", host.encode("latin-1"))]
         assert code(unlocked.get("/v1/models", headers=headers)) == (403, "host_not_allowed"), host  # type: ignore[arg-type]

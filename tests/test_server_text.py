@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from tacit.model.backbone import Backbone
-from tacit.server.api.text import Detokeniser, bytes_of
+from tacit.server.api.text import Detokeniser
+from tacit.server.live.vocabulary import bytes_of
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXTS = some.text(min_size=1, max_size=40) | some.sampled_from(["naïve café", "🙂🙃 ok", "a\nb\n\nc", "数学は楽しい"])

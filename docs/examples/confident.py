@@ -3,9 +3,10 @@
 tacit compare --plugin docs/examples/confident.py --methods zero-shot,majority,confident --out runs/mine
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
-from tacit import register
+from tacit import Problem, register
 from tacit.methods.base import Method, Reply
 
 
@@ -15,7 +16,7 @@ class Confident(Method):
 
     defaults: ClassVar = {"least": -1e9}  # an option; a TOML file can set it under [options.confident]
 
-    def answer(self, problems):
+    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         world = self.world  # the frozen model, the engine, seeds and settings: the same for every method
         requests = [
             request

@@ -128,6 +128,7 @@ class Agent:
         self.bank.bind(self.namespace, self.backbone.fingerprint, self.backbone.name)
         self.sampling = fitted(self.sampling, self.backbone)
         self.learning = fitted(self.learning, self.backbone)
+        self.recalling = fitted(self.recalling, self.backbone)
         self.recall = Recall(self.backbone, self.bank, self.recalling, self.namespace)
         self.responder = Responder(self.engine, self.sampling, self.seed, self.task)
         self.learner = learner_of(self.engine, self.learning, self.sampling, seed=self.seed, task=self.task)

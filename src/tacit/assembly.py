@@ -20,7 +20,7 @@ import torch
 from tacit import registry
 from tacit.agent import Agent
 from tacit.bank.base import Bank
-from tacit.config import RunConfig, Settings
+from tacit.config import RunConfig, Settings, filled
 from tacit.engines.base import Engine
 from tacit.engines.local import cores, use_threads
 from tacit.errors import FingerprintError
@@ -202,7 +202,10 @@ def build_agent(
     seed: int = 0,
     verifier: Verifier | None = None,
 ) -> Agent:
-    """The agent that the settings describe, on an open bank and engine."""
+    """The agent that the settings describe, on an open bank and engine; memories are found by the bank's kind of key,
+    unless another is said."""
+    held = filled(settings.recall, {"key": binding(bank, [namespace]).get("key")})
+    settings = replace(settings, recall=presets.fitted(held, engine.backbone))
     bind(bank, namespace, engine.backbone, settings)
     return Agent(
         engine.backbone,

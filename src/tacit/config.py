@@ -37,7 +37,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 UNSAID: Any = None
 """Of a setting whose value hangs on the model: nobody has said it (model/presets.py says what fits)."""
 
-TESTBED: dict[str, Any] = {"lr": 0.02, "init": "gaussian", "temperature": 1.0, "max_tokens": 64}
+TESTBED: dict[str, Any] = {"lr": 0.02, "init": "gaussian", "temperature": 1.0, "max_tokens": 64, "key": "last"}
 """What holds for the testbed where nobody says it: the defaults of all models before they had their own."""
 
 S = TypeVar("S")
@@ -222,21 +222,26 @@ class RecallConfig:
     """How memories are found.
 
     Attributes:
-        key: What similarity is measured on. "last" (hidden state of the middle layer where the answer begins; "last:L"
-            of layer L), "input" (mean input embedding), "hidden" or "hidden:L" (mean hidden state over the problem) or
-            "kv" (key and value activations of every layer). The paper has "input" and "kv".
+        key: What similarity is measured on; unsaid, what fits the model. "relative" or "relative:L" (mean hidden state
+            over the problem, relative to questions about everything), "last" or "last:L" (hidden state of a middle
+            layer where the answer begins), "hidden" or "hidden:L" (mean hidden state), "input" (mean input embedding)
+            or "kv" (key and value activations of every layer). The paper has "input" and "kv".
         floor: Least similarity of a recall. The cosine; below it the problem is answered without a memory.
     """
 
-    key: str = _of("key", "last")
+    key: str = _of("key", UNSAID)
     floor: float = 0.5
 
     def __post_init__(self) -> None:
-        kind, _, layer = self.key.partition(":")
+        kind, _, layer = (self.key or TESTBED["key"]).partition(":")
         registry.known("key", kind)
         require(
-            not layer or (kind not in ("input", "kv") and (kind not in ("hidden", "last") or layer.isdigit())),
-            f"key is {self.key!r}; only hidden and last take a layer, as in last:12",
+            not layer or layer.isdigit() or kind not in ("relative", "hidden", "last", "input", "kv"),
+            f"key is {self.key!r}; a layer is a number, as in {kind}:12",
+        )
+        require(
+            not layer or kind not in ("input", "kv"),
+            f"key is {self.key!r}; only relative, hidden and last take a layer, as in last:12",
         )
         require(-1 <= self.floor <= 1, f"floor is {self.floor}; a cosine similarity lies between -1 and 1")
 
@@ -246,7 +251,7 @@ class Settings:
     """What everything is told that loads a model and answers with it; runs, comparisons and servers add to it.
 
     Attributes:
-        model: A causal language model: testbed, testbed:C, a folder, or a Hub id.
+        model: A causal language model: testbed, testbed:C, a GGUF file, a folder (also of a LoRA adapter), or a Hub id.
         task: What kind of problems they are: a name that `tacit tasks` lists, or a TOML file. It says how they are
             asked, where an answer is found, when two are the same. Default: the bank's, else what the data ask for.
         instruction: Appended to every problem, "" for none. Default: the bank's, else the task's. It belongs to the
@@ -320,6 +325,7 @@ class RunConfig(Settings):
         bank: Memory bank, its file or address. Default: a file in the run folder.
         seed: Same seed, same run.
         limit: How many problems. Default: all.
+        skip: Ids of problems to leave out, such as those that settings were tuned on.
         window: Problems answered before their memories are learned together and become available. 1 is the strict
             protocol of the paper.
         namespace: Whose memories; nothing crosses namespaces.
@@ -332,6 +338,7 @@ class RunConfig(Settings):
     bank: str | None = None
     seed: int = 0
     limit: int | None = None
+    skip: tuple[str, ...] = ()
     window: int = 1
     namespace: str = "default"
     baselines: tuple[str, ...] = ("icl", "majority")
@@ -347,6 +354,7 @@ class RunConfig(Settings):
     def settings(self) -> dict[str, Any]:
         """As JSON-ready values, for run.json, which people pass on: without a password in the bank's address."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        values |= {} if values.pop("skip") == [] else {"skip": list(self.skip)}  # counts where it is used
         if self.bank is not None and self.bank.startswith("postgres"):
             values["bank"] = re.sub(r"([?&]password=)[^&]*", r"\1***", self.bank)
             values["bank"] = re.sub(r"^([^:]*://[^:/@]*:)[^@]*@", r"\1***@", values["bank"])

@@ -214,7 +214,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
             over = summary["gain_over_verified"], summary["gain_over_verified_greedy"]
             gains.add_row("routed over the verifier alone", *map(points, over))
         if "gain_over_vote" in summary:
-            gains.add_row("routed over the vote of as many samples", points(summary["gain_over_vote"]), "-")
+            gains.add_row("routed over a vote of as many", points(summary["gain_over_vote"]), "-")
         if summary["gain_over_majority"]["n"]:
             gains.add_row("vote, at equal compute", points(summary["gain_over_majority"]), "-")
         if "random" in summary["gains"]:

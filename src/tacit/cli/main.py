@@ -26,6 +26,7 @@ from tacit.cli import serve as cli_serve
 from tacit.cli import study as cli_study
 from tacit.cli import tasks as cli_tasks
 from tacit.cli import testbed as cli_testbed
+from tacit.cli import tune as cli_tune
 from tacit.cli.common import Interrupted, ReaderGone, emit, one_line, show_notes, show_summary, writing
 from tacit.errors import TacitError
 
@@ -57,6 +58,7 @@ app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_study.app, name="study")
 app.add_typer(cli_tasks.app, name="tasks")
 app.add_typer(cli_testbed.app, name="testbed")
+app.command("tune")(cli_tune.tune)
 app.command("doctor")(cli_doctor.doctor)
 
 

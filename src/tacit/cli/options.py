@@ -24,7 +24,7 @@ import typer
 
 from tacit import registry
 from tacit.errors import ConfigError
-from tacit.experiments.files import PARTS, changed, read_toml
+from tacit.experiments.run_folder import PARTS, changed, read_toml
 
 S = TypeVar("S")
 

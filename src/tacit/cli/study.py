@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Measure what predicts a good memory, where memories carry over, and where a model has signal to learn from.",
 )
 
-OWN = ("out", "bank", "limit", "window", "namespace", "baselines")
+OWN = ("out", "bank", "limit", "skip", "window", "namespace", "baselines")
 """Settings of a run that a study has of its own, or none of."""
 
 OF_MEMORIES = (
@@ -134,6 +134,28 @@ def signal(
     _show(out / "signal.md")
     for task, address in result["streams"].items():
         emit(f"--task {task} --data {address}")
+
+
+@app.command()
+@taking(RunConfig, leave_out=(*OWN, "verifier", "reward_model"))
+def keys(
+    given: Given,
+    out: OutOption,
+    kinds: Annotated[
+        str, typer.Option("--kinds", metavar="KEY,KEY", help="Kinds of keys.")
+    ] = "relative,last,hidden,input",
+    unlike: Annotated[
+        list[str] | None, typer.Option("--unlike", metavar="DATA", help="Problems of other kinds than the data's.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", help="Problems, and at most of each --unlike.")] = 160,
+) -> None:
+    """See which kind of key finds memories of the right kind on a model, and refuses problems of other kinds."""
+    from tacit.experiments.studies.keys import KeysConfig, study
+
+    at_least("--limit", limit, 8)
+    chosen = tuple(filter(None, (part.strip() for part in kinds.split(","))))
+    study(KeysConfig(given.settings(RunConfig()), chosen, tuple(unlike or ()), limit), out, console().print)
+    _show(out / "keys.md")
 
 
 def _seeds(option: str, text: str) -> tuple[int, ...]:

@@ -34,9 +34,8 @@ from tacit.config import TESTBED, Settings, filled
 from tacit.engines.base import METER, Engine
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
-from tacit.experiments.files import PARTS, completed
 from tacit.experiments.report.cells import Cell
-from tacit.experiments.run_folder import write_atomically
+from tacit.experiments.run_folder import PARTS, completed, write_atomically
 from tacit.experiments.scoring import Grader, Truths, asked, counted, readable
 from tacit.judges.verifiers import Verifier
 from tacit.methods.base import Method, Reply, World
@@ -110,7 +109,7 @@ def compare(
 
 def _fit(config: CompareConfig, tasks: set[str], tell: Callable[[str], None] | None) -> CompareConfig:
     """A comparison in which nothing is unsaid: the model is loaded for it, unless it is the testbed or all is said."""
-    if filled(config.sampling, TESTBED) is config.sampling and filled(config.learn, TESTBED) is config.learn:
+    if all(filled(part, TESTBED) is part for part in (config.sampling, config.learn, config.recall)):
         return config
     if (by_name := presets.known(config)) is not config:
         return by_name

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from tacit import registry
 from tacit.config import Settings, require
 from tacit.errors import ConfigError
-from tacit.experiments.files import changed, read_toml
 from tacit.experiments.report.cells import ORDERS
+from tacit.experiments.run_folder import changed, read_toml
 from tacit.model.presets import known
 from tacit.tasks.sources import endless
 

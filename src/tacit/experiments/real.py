@@ -9,7 +9,7 @@ from __future__ import annotations
 from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.testbed.real import smollm2
 
-DATA = "families:multiply@2,halves@3,share@1,months@2"
+DATA = "families:capitals@3,opposites@1,past@1,plurals@2"
 """Kinds in which a vote of the model's samples is ahead of a sample."""
 
 
@@ -21,15 +21,15 @@ def demonstration(model: str | None = None) -> RunConfig:
     """
     return RunConfig(
         model=model or str(smollm2()),
-        task="number",
+        task="text",
         instruction="Answer briefly.",
         data=DATA,
         out="runs/demo-real",
-        limit=48,
-        window=6,
+        limit=40,
+        window=4,
         verifier="vote",
         sampling=Sampling(samples=8, temperature=0.7, max_tokens=20),
-        learn=LearnConfig(tokens=20, steps=10, rollouts=8, lr=0.01, init="vocabulary", label="zero-shot"),
+        learn=LearnConfig(tokens=20, steps=10, rollouts=8, lr=0.01, init="vocabulary", label="zero-shot", settled=2),
         recall=RecallConfig(key="last"),
         baselines=("icl", "random", "vote"),
     )

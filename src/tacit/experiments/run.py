@@ -56,7 +56,7 @@ def run(
         TacitError: anything a user can mend; what was finished before stays.
     """
     set_threads(config)
-    problems = sources.load(config.data, seed=config.seed, limit=config.limit, fields=config.fields, model=config.model)
+    problems = _load(config)
     if config.task is None and config.bank is not None:
         with open_bank(config.bank) as opened:
             config = replace(config, task=as_bound(config, opened, [config.namespace]).task)
@@ -68,7 +68,8 @@ def run(
     with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:
         with assembled(config, bank) as agent:
             folder.settle("draws", agent.engine.draws)
-            if config != (config := replace(config, sampling=agent.sampling, learn=agent.learning)):
+            parts: dict[str, Any] = {"sampling": agent.sampling, "learn": agent.learning, "recall": agent.recalling}
+            if config != (config := replace(config, **parts)):
                 folder.fit(config.settings())
                 if tell:
                     tell(said(agent.backbone, agent.sampling, agent.learning))
@@ -76,6 +77,16 @@ def run(
             stream = _Stream(config, agent, folder, problems, watch)
             stream.run(progress or (lambda row, done, total: None))
         return write_report(Path(config.out))
+
+
+def _load(config: RunConfig) -> sources.Problems:
+    """The problems of the run, without those to leave out."""
+    limit = config.limit and config.limit + len(config.skip)
+    found = sources.load(config.data, seed=config.seed, limit=limit, fields=config.fields, model=config.model)
+    found[:] = [one for one in found if one.id not in config.skip][: config.limit]
+    if not found:
+        raise ConfigError(f"all problems of {config.data} are to be left out (skip); give more data")
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,30 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import fcntl
 import json
 import os
 import secrets
+import tomllib
+import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any
 
-from tacit.config import RunConfig, filled
+from tacit import registry
+from tacit.config import GONE, UNSAID, LearnConfig, RecallConfig, RunConfig, S, Sampling, filled, require
+from tacit.config import LATER as ADDED
 from tacit.errors import ConfigError, DataError
-from tacit.experiments.files import changed, completed
 
 if TYPE_CHECKING:
     from tacit.bank.base import Bank
 
 Row = dict[str, Any]
+
+PARTS: dict[str, Any] = {"sampling": Sampling, "learn": LearnConfig, "recall": RecallConfig}
+"""The tables of settings."""
 
 FREE = {"limit", "out", "version", "threads", "ray", "learners", "engines", "engine", "plugins", "allow_code"}
 """Settings that may differ when a run is continued: how much is done, and where."""
@@ -55,10 +63,10 @@ def as_begun(config: RunConfig) -> RunConfig:
     """A run's settings; what nobody says and the model decides is what it was begun with, if its folder is there."""
     try:
         held = json.loads((Path(config.out) / "run.json").read_text())
-        sampling, learn = filled(config.sampling, held["sampling"]), filled(config.learn, held["learn"])
+        parts = {name: filled(getattr(config, name), held[name]) for name in ("sampling", "learn", "recall")}
     except (OSError, ValueError, LookupError, TypeError):
         return config  # there is none, or opening the folder will say what is wrong with it
-    return dataclasses.replace(config, sampling=sampling, learn=learn)
+    return dataclasses.replace(config, **parts)
 
 
 class RunFolder:
@@ -250,3 +258,85 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 def write_json(path: Path, value: Any, indent: int = 1) -> None:
     """Replace ``path`` by ``value`` as JSON; a value that is no number is an error."""
     write_atomically(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+# -- settings as a user or an earlier version wrote them ---------------------------------------------------------------
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a settings file; ConfigError if there is none or it is malformed."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"no settings at {path} ({error.strerror}); give a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML file: {error}") from None
+
+
+def completed(held: dict[str, Any]) -> dict[str, Any]:
+    """Settings read from a file as if they were of today: of those that are newer than it, what held before they were
+    there, and those that are gone are left out.
+
+    Raises:
+        ConfigError: one that is gone was in use.
+    """
+    values = dict(held)
+    for part, kind in PARTS.items():
+        if not isinstance(value := values.get(part), dict):
+            continue
+        gone = GONE.get(part, {})
+        used = [f"{name} = {value[name]!r}" for name in gone if name in value and value[name] != gone[name]]
+        used += ["init = 'text'"] if part == "learn" and value.get("init") == "text" else []
+        require(
+            not used,
+            f"this run used {', '.join(used)}, which this version no longer has; continue it with tacit 0.1 or start "
+            "another",
+        )
+        defaults = dataclasses.asdict(kind())
+        if part == "learn":
+            defaults |= {name: before for name, before in ADDED.items() if name in defaults}
+        values[part] = {**defaults, **{name: held for name, held in value.items() if name not in gone}}
+    return values
+
+
+def changed(settings: S, values: Any, where: str) -> S:
+    """``settings`` with other values, as a TOML or JSON file has them: lists for tuples, tables for nested settings.
+
+    Raises:
+        ConfigError: a name or a type that is not there; the message begins with ``where``.
+    """
+    require(isinstance(values, dict), f"{where}: settings are a table, not {type(values).__name__}")
+    hints = typing.get_type_hints(type(settings))
+    if values.get("plugins") and "plugins" in hints:  # they register what other settings name
+        registry.load(_typed(values["plugins"], hints["plugins"], f"{where}: plugins"))
+    gone = next((GONE.get(part, {}) for part, kind in PARTS.items() if isinstance(settings, kind)), {})
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in gone:
+            raise ConfigError(f"{where}: {name} did not pay and has left (docs/log/); take it out, or use tacit 0.1")
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise ConfigError(f"{where}: there is no setting {name!r}{meant}; there are: {', '.join(hints)}")
+        if name in PARTS:
+            given[name] = changed(getattr(settings, name), value, f"{where} [{name}]")
+        elif value is not UNSAID or getattr(type(settings), name, value) is not UNSAID:
+            given[name] = _typed(value, hints[name], f"{where}: {name}")
+    return dataclasses.replace(settings, **given)  # type: ignore[type-var]
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as a field of that type holds it; ConfigError if it cannot."""
+    if isinstance(hint, UnionType):
+        if value is None:
+            return None
+        [hint] = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    plain = typing.get_origin(hint) or hint
+    if plain is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(one, typing.get_args(hint)[0], where) for one in value)
+    if plain is float and type(value) is int:
+        return float(value)
+    name = "a list" if plain is tuple else "a table" if plain is dict else f"of type {plain.__name__}"
+    fits = isinstance(value, plain) and isinstance(value, bool) == (plain is bool)
+    require(fits, f"{where} is {value!r}; it must be {name}")
+    return value

@@ -88,7 +88,7 @@ class Grader:
         }
 
     def arm(self, answers: Sequence[str | None], greedy: str | None, *, tokens: int, **extra: Any) -> dict[str, Any]:
-        """One way of answering: ``answers`` sampled at T = 1, ``greedy`` the answer at T = 0.
+        """One way of answering: ``answers`` sampled, ``greedy`` the answer at T = 0.
 
         Args:
             answers: extracted answers, one per sample, None where none was found.

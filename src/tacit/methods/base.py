@@ -77,7 +77,7 @@ class World:
     task: Task = MATHS
 
     def __post_init__(self) -> None:
-        for name in ("sampling", "learning"):
+        for name in ("sampling", "learning", "recalling"):
             object.__setattr__(self, name, fitted(getattr(self, name), self.backbone))
 
     @cached_property

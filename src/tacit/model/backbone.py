@@ -21,8 +21,7 @@ from tacit.errors import ConfigError, ModelError
 from tacit.model import fused
 from tacit.model.cache import RaggedCache, round_up
 from tacit.model.decoder import Decoder, token_logprobs
-from tacit.model.inputs import Inputs
-from tacit.model.loading import digest_files, digest_state, load_pretrained, parse_device, resolve_model
+from tacit.model.loading import Inputs, digest_state, load, parse_device, resolve_model
 from tacit.model.prompts import RUN_ON, Template, token_ids
 from tacit.tasks.maths import MATHS
 
@@ -101,7 +100,7 @@ class Backbone:
         template: Template | None = None,
         revision: str | None = None,
     ) -> Backbone:
-        """Load ``testbed`` (``testbed:C``), a local directory, or a Hub id.
+        """Load ``testbed`` (``testbed:C``), a folder of a model or of a LoRA adapter, a GGUF file, or a Hub id.
 
         Args:
             name: "testbed", "testbed:C", a path, or a Hub id such as "Qwen/Qwen2.5-Math-7B".
@@ -111,23 +110,20 @@ class Backbone:
             revision: Hub revision.
 
         Raises:
-            ModelError: the model is not there or is not a causal LM with safetensors weights and a tokenizer.
-            ConfigError: unknown dtype or device.
+            ModelError: the model is not there or is not a causal LM with weights that can be read and a tokenizer.
+            ConfigError: unknown dtype or device, or what reads GGUF files is not installed.
         """
         if dtype not in DTYPES:
             raise ConfigError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         target = parse_device(device)
-        directory = None
+        path = None
         if name.partition(":")[0] == "testbed":
             from tacit.testbed import shipped
 
-            directory = shipped(name)
-        if directory is not None:
+            path = shipped(name)
             template = template or Template(instruction="")
-        else:
-            directory = resolve_model(name, revision)
-        model, tokenizer = load_pretrained(directory, name, DTYPES[dtype])
-        return cls(model.to(target), tokenizer, template, name, digest_files(directory))
+        model, tokenizer, digest = load(path or resolve_model(name, revision), name, DTYPES[dtype])
+        return cls(model.to(target), tokenizer, template, name, digest)
 
     @property
     def device(self) -> torch.device:
@@ -280,14 +276,21 @@ class Backbone:
         return tuple(h[0] for h in out.hidden_states)
 
     def layer_states(self, ids: Tensor, layer: int) -> Tensor:
-        """``hidden_states(ids)[layer]``, in a compiled pass where there is one."""
+        """``hidden_states(ids)[layer]``, without the layers above, and in a compiled pass where there is one."""
         if self.fused is not None and 0 <= layer < self.fused.layers and len(ids) > 1:
             from tacit.model.fused.gradient import GroupPass
 
             one = GroupPass(self.fused, len(ids) - 1, [1])
             if one.fits:
                 return one.inputs(self.embed(ids), layer)
-        return self.hidden_states(ids)[layer]
+        whole = self.model.get_decoder()
+        if not 0 < layer < len(getattr(whole, "layers", ())) or not hasattr(whole, "norm"):
+            return self.hidden_states(ids)[layer]
+        part = copy.copy(whole)  # what is above that layer is left out; all weights are shared
+        part._modules = {**whole._modules, "layers": whole.layers[:layer], "norm": torch.nn.Identity()}
+        with torch.no_grad():
+            states: Tensor = part(input_ids=ids[None].to(self.device), use_cache=False).last_hidden_state[0]
+        return states
 
     @torch.no_grad()
     def key_values(self, ids: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -8,6 +8,7 @@ on a small model takes hundreds on a large one. What nobody says of such setting
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +35,7 @@ class Preset:
         worked: the same elsewhere; never more than half of the model's context.
         instructions: by task, what such a model is told in place of the task's own instruction.
         measured: entry of docs/log with the run that measured it; "" where nothing was.
+        key: what memories are found by (docs/log/2026-11-28-a-key-that-can-say-no.md).
     """
 
     name: str
@@ -46,6 +48,7 @@ class Preset:
     worked: int
     measured: str
     instructions: dict[str, str] = field(default_factory=dict)
+    key: str = "relative"
 
 
 PRESETS = (
@@ -55,6 +58,7 @@ PRESETS = (
         weights=(0, 10),
         lr=0.15,
         init="gaussian",
+        key="last",
         temperature=1.0,
         brief=64,
         worked=64,
@@ -110,13 +114,14 @@ def briefly(instruction: str) -> bool:
 
 
 def fitting(backbone: Backbone) -> dict[str, Any]:
-    """The settings that fit a model as it is asked: lr, init, temperature, max_tokens."""
+    """The settings that fit a model as it is asked: lr, init, key, temperature, max_tokens."""
     preset, asked = preset_of(backbone), backbone.template
     tokens = preset.brief if briefly(f"{asked.system} {asked.instruction}") else preset.worked
     return {
         # Two digits: sums over the weights may differ in the last bit between machines, and memories' ids may not.
         "lr": float(f"{preset.lr * backbone.embedding_std:.2g}"),
         "init": preset.init,
+        "key": preset.key,
         "temperature": preset.temperature,
         "max_tokens": min(tokens, max(LEAST, backbone.context // 2)),
     }
@@ -132,7 +137,7 @@ def planned(settings: Settings, weights: int) -> dict[str, Any]:
 
 
 def fitted(part: S, backbone: Backbone) -> S:
-    """A table of settings (Sampling, LearnConfig) in which nothing is unsaid."""
+    """A table of settings in which nothing is unsaid."""
     return filled(part, fitting(backbone)) if filled(part, TESTBED) is not part else part
 
 
@@ -141,13 +146,17 @@ def known(settings: T) -> T:
     are, until their model is loaded."""
     if settings.model.partition(":")[0] != "testbed":
         return settings
-    return replace(settings, sampling=filled(settings.sampling, TESTBED), learn=filled(settings.learn, TESTBED))
+    return _each(settings, lambda part: filled(part, TESTBED))
 
 
 def fit(settings: T, backbone: Backbone) -> T:
     """Settings with what fits their model where nobody said it."""
-    settings = known(settings)
-    return replace(settings, sampling=fitted(settings.sampling, backbone), learn=fitted(settings.learn, backbone))
+    return _each(known(settings), lambda part: fitted(part, backbone))
+
+
+def _each(settings: T, change: Callable[[Any], Any]) -> T:
+    tables = {name: change(getattr(settings, name)) for name in ("sampling", "learn", "recall")}
+    return replace(settings, **tables)
 
 
 def said(backbone: Backbone, sampling: Any, learning: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from types import FrameType
@@ -26,6 +27,10 @@ from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
 
 LOOK_SECONDS = 0.05
+LAST_SECONDS = 2
+"""What is still in flight after draining has to go."""
+SWITCH_SECONDS = 0.001
+"""After how long a thread that computes lets another one have the interpreter: the event loop is one of many."""
 BACKLOG = 2048
 """Connections that may wait to be accepted; uvicorn's default."""
 
@@ -49,6 +54,8 @@ class DrainingServer(uvicorn.Server):
         """uvicorn's heartbeat, ten times a second."""
         if self._service.draining and self._drain is None:
             self._drain = asyncio.create_task(self._wait())
+            if self._service.learner is not None:  # meanwhile it gives back what it has not finished
+                asyncio.get_running_loop().run_in_executor(None, self._service.learner.stop)
         return await super().on_tick(counter)
 
     async def _wait(self) -> None:
@@ -83,12 +90,12 @@ def web(service: Service) -> uvicorn.Config:
     limits = service.config.limits
     return uvicorn.Config(
         create_app(service),
-        http=connection(limits.head_seconds),
+        http=connection(limits.head_seconds, limits.write_seconds),
         log_level="warning",
         access_log=False,
         lifespan="off",
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(limits.drain_seconds) + 1,
+        timeout_graceful_shutdown=LAST_SECONDS,  # what was in flight has been waited for
         h11_max_incomplete_event_size=64 * 1024,
     )
 
@@ -117,6 +124,7 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
                 f"{config.host} can be reached from other machines, but {shown_address(config.bank)} has no API key; "
                 "make one with `tacit keys create`, or listen at 127.0.0.1"
             )
+        sys.setswitchinterval(SWITCH_SECONDS)
         service.warm()  # before the learner, which then finds loops that are compiled
         if config.learner:
             service.learner = LearnerProcess(service.config.worker())

@@ -25,6 +25,9 @@ class Limits:
         waiting: requests that may wait for a place in the batch; further ones get a 429.
         in_flight: requests being worked on in any way; further ones get a 429.
         rows: most rollouts decoded at once.
+        tokens: most new tokens of one request, all its rollouts together.
+        listed: most tokens with a log-probability in one response, alternatives and echoed prompts among them.
+        write_seconds: how long a client may leave ``heads.LEAST`` bytes of an answer unread.
         drain_seconds: how long answers in flight are waited for at the end.
     """
 
@@ -34,12 +37,15 @@ class Limits:
     waiting: int = 256
     in_flight: int = 512
     rows: int = 256
+    tokens: int = 2**18
+    listed: int = 200_000
+    write_seconds: float = 30.0
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("body_bytes", "waiting", "in_flight", "rows"):
+        for name in ("body_bytes", "waiting", "in_flight", "rows", "tokens", "listed"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("head_seconds", "body_seconds"):
+        for name in ("head_seconds", "body_seconds", "write_seconds"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be above 0")
         require(self.drain_seconds >= 0, f"drain_seconds is {self.drain_seconds}; it must be 0 or more")
 
@@ -90,7 +96,9 @@ class ServeConfig(Settings):
     @property
     def served_name(self) -> str:
         """What clients call the plain model; with ``:tacit`` after it, the one with memory."""
-        return self.name or Path(self.model).name.replace(":", "-") or "model"
+        own = Path(self.model).name.removesuffix(".gguf").replace(":", "-")
+        own = re.sub(r"^(sha256-[0-9a-f]{12})[0-9a-f]{52}$", r"\1", own)  # one of Ollama's files
+        return self.name or own or "model"
 
     @property
     def loopback(self) -> bool:

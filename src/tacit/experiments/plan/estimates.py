@@ -20,6 +20,7 @@ from torch import nn
 from tacit.config import LearnConfig
 from tacit.errors import ConfigError, ModelError
 from tacit.methods.planning import Plan, Work
+from tacit.model import gguf_file
 from tacit.model.cache import round_up
 from tacit.model.decoder import FLOATS_AT_ONCE
 
@@ -157,6 +158,8 @@ def dimensions(name: str, *, reward: bool = False) -> Dimensions:
         architectures = values.pop("architectures", [])
         config = AutoConfig.for_model(**values)
         return _measure(config, "QwenProcessRewardModel" if architectures else "", "table shipped with Tacit", reward)
+    if gguf_file.is_gguf(file := Path(name).expanduser()):
+        return _measure(gguf_file.configured(file, name), "", "the GGUF file", reward)
     path = _path(name, reward)
     try:
         from transformers import PreTrainedConfig
@@ -181,7 +184,7 @@ def _path(name: str, reward: bool) -> str:
     if found is None:
         if not Path(name).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
             raise ModelError(
-                f"no model at {name}; give an existing folder, a Hub id like Qwen/Qwen2.5-0.5B, or testbed"
+                f"no model at {name}; give an existing folder or GGUF file, a Hub id like Qwen/Qwen2.5-0.5B, or testbed"
             )
         return name
     return str(found)

@@ -39,7 +39,7 @@ LABELS = {
     "verified": "verifier alone (control)",
     "routed": "routed (Tacit)",
     "zero_shot_majority": "vote of zero-shot samples",
-    "vote": "vote of as many as routing sees",
+    "vote": "vote of as many samples",
     "majority": "vote at equal compute",
     "routed_majority": "vote of routed samples",
 }

@@ -183,7 +183,8 @@ def _cell(agent: Agent, config: SignalConfig, address: str, task: str) -> Figure
 
     figures = {name: mean_interval(column(name)) for name in ("pass", "answered", "vote", "greedy")}
     lead = mean_interval(column("vote") - column("pass"))
-    return {"data": address, "task": task, "n": len(marks), **figures, "lead": lead, "marks": marks}
+    asked_with = {name: getattr(agent.sampling, name) for name in ("samples", "temperature", "max_tokens")}
+    return {"data": address, "task": task, "n": len(marks), **figures, "lead": lead, **asked_with, "marks": marks}
 
 
 def _line(row: Figures, number: int) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from tacit.errors import TacitError
 from tacit.server.api.asking import Caller
 from tacit.server.api.errors import Refused, busy, refusal_of, shutting_down
-from tacit.server.keys import ApiKey
+from tacit.server.keys import OPEN_KEY, ApiKey
 from tacit.server.live.service import Service, open_key
 
 Scope = MutableMapping[str, Any]
@@ -57,7 +57,7 @@ class Access:
             if scope["method"] not in ("GET", "HEAD") and _from_elsewhere(headers):
                 raise Refused(403, "another site's page may not change anything here", code="cross_site")
             if costly:
-                self._check_place()
+                self._check_place(key)
         except TacitError as error:  # the bank may fail, too
             await _refuse(send, refusal_of(error))
             return
@@ -85,13 +85,15 @@ class Access:
             raise Refused(403, "without an API key no other site's page is served", code="cross_site")
         return open_key()
 
-    def _check_place(self) -> None:
+    def _check_place(self, key: ApiKey) -> None:
         """Turn a request that costs model time away when the server is full or about to end."""
         if self.service.draining:
             raise shutting_down()
-        busy_with = self.service.in_flight
-        if busy_with >= self.service.config.limits.in_flight:
-            raise busy(f"{busy_with} requests are in flight, the most that this server takes; try again later")
+        places, shared = self.service.places, key.id != OPEN_KEY
+        if places.taken >= places.most:
+            raise busy(f"{places.taken} requests are in flight, the most that this server takes; try again later")
+        if not places.free(key.id, shared=shared):
+            raise busy("this key has as many requests in flight as leave others a share; try again later")
 
     async def _counted(self, scope: Scope, receive: Receive, send: Send, key: ApiKey) -> None:
         service = self.service
@@ -105,12 +107,11 @@ class Access:
                 status = message["status"]
             await send(message)
 
-        service.in_flight += 1
         running.inc()
         try:
-            await self.app(scope, receive, watched)
+            with service.places.held(key.id):
+                await self.app(scope, receive, watched)
         finally:
-            service.in_flight -= 1
             running.dec()
             meters.requests.labels(service.config.served_name, str(status)).inc()
 

@@ -10,7 +10,7 @@ import secrets
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -18,18 +18,18 @@ from typing import Annotated, Any, ClassVar
 from fastapi import Depends
 from fastapi import Request as HTTPRequest
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from torch import Tensor
 
 from tacit.engines.base import Progress, Request, Rollout
 from tacit.seeds import derive
 from tacit.server.api import prompts
-from tacit.server.api.errors import forbidden, invalid, not_found
+from tacit.server.api.errors import busy, forbidden, invalid, not_found
 from tacit.server.api.rights import present
 from tacit.server.api.schemas import MOST_CHOICES, ChatRequest, CompletionRequest
-from tacit.server.api.streaming import DONE, event, merged, sent, unless_gone
-from tacit.server.api.text import Detokeniser, bytes_of
-from tacit.server.keys import ApiKey
+from tacit.server.api.streaming import DONE, bursts, event, merged, sent, unless_gone, written
+from tacit.server.api.text import Detokeniser
+from tacit.server.keys import OPEN_KEY, ApiKey
 from tacit.server.live import evidence
 from tacit.server.live.answering import Answering, Plan
 from tacit.server.live.evidence import DEFAULT_TEMPERATURE, asked_own_way
@@ -106,6 +106,7 @@ class Exchange(ABC):
         self.wants_usage = body.stream_options is not None and body.stream_options.include_usage
         self.beside: dict[str, Any] = {}
         self.answerings: list[Answering] = []
+        self._drawn = self._listed = 0
         self._head = {"id": f"{self.kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
 
     @abstractmethod
@@ -113,8 +114,8 @@ class Exchange(ABC):
         """Make the answerings."""
 
     @abstractmethod
-    async def choices(self) -> list[dict[str, Any]]:
-        """Those of the whole answer."""
+    async def choices(self) -> list[Callable[[], dict[str, Any]]]:
+        """What makes those of the whole answer; called outside the event loop."""
 
     @abstractmethod
     def pieces(self, index: int, one: Progress, shown: str) -> Iterator[dict[str, Any]]:
@@ -127,9 +128,15 @@ class Exchange(ABC):
     async def response(self, request: HTTPRequest) -> Response:
         """The answer, streamed or whole."""
         await self.prepare()
+        prompts, key = self.service.prompts, self.caller.key
+        if not prompts.free(key.id, len(self.answerings), shared=key.id != OPEN_KEY):
+            raise busy("as many prompts are being answered as leave other keys a share; try again later")
         if self.body.stream:
-            return await sent(self._events())
-        return JSONResponse(await unless_gone(request, self._whole))
+            return await sent(request, self._held(self._events()))
+        with prompts.held(key.id, len(self.answerings)):
+            whole = await unless_gone(request, self._whole)
+        body = whole if isinstance(whole, bytes) else await self.service.writing(lambda: written(whole))
+        return Response(body, media_type="application/json")
 
     async def rollouts(self) -> dict[int, Rollout]:
         """All that is generated, by the number of the choice."""
@@ -139,27 +146,58 @@ class Exchange(ABC):
             found[prompt * self.n + one.index] = one.rollout
         return found
 
-    async def _whole(self) -> dict[str, Any]:
-        head = {**self._head, "object": self.object, "choices": await self.choices()}
-        return {**head, "usage": self._usage(), "tacit": await self._settle()}
+    async def _whole(self) -> dict[str, Any] | bytes:
+        # One by one, since the interpreter does nothing else while one of them is written.
+        choices = [
+            await self.service.writing(lambda make=make: written(make()))  # type: ignore[misc]
+            for make in await self.choices()
+        ]
+        ends = {"usage": self._usage(), "tacit": await self._settle()}
+        head, tail = written({**self._head, "object": self.object}), written(ends)
+        return b'%s,"choices":[%s],%s' % (head[:-1], b",".join(choices), tail[1:])
 
     async def _events(self) -> AsyncIterator[str]:
-        head = {**self._head, "object": self.piece}
         texts = [self.text() for _ in range(self.n * len(self.answerings))]
         left = len(texts)
-        async for prompt, one in merged([answering.tokens() for answering in self.answerings]):
-            index = prompt * self.n + one.index
-            left -= one.rollout is not None
-            for choice in self.pieces(index, one, texts[index].push(one.token_id, last=one.rollout is not None)):
-                is_last = choice["finish_reason"] is not None and not left
-                extra = {"tacit": await self._settle()} if is_last else {}
-                yield event({**head, "choices": [choice], **self.beside, **extra})
+        async for burst in bursts([answering.tokens() for answering in self.answerings]):
+            left -= sum(one.rollout is not None for _, one in burst)
+            told = await self.service.writing(lambda burst=burst: self._pieces(burst, texts))  # type: ignore[misc]
+            if not left:
+                told[-1]["tacit"] = await self._settle()
+            if told:
+                yield await self.service.writing(lambda told=told: "".join(map(event, told)))  # type: ignore[misc]
         if self.wants_usage:
-            yield event({**head, "choices": [], "usage": self._usage()})
+            yield event({**self._head, "object": self.piece, "choices": [], "usage": self._usage()})
         yield DONE
 
+    async def _held(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
+        """The same, with the places of its prompts held meanwhile."""
+        with self.service.prompts.held(self.caller.key.id, len(self.answerings)):
+            try:
+                async for one in events:
+                    yield one
+            finally:
+                await events.aclose()  # type: ignore[attr-defined]
+
+    def _pieces(self, burst: Sequence[tuple[int, Progress]], texts: Sequence[Detokeniser]) -> list[dict[str, Any]]:
+        head, found = {**self._head, "object": self.piece}, []
+        for prompt, one in burst:
+            index, last = prompt * self.n + one.index, one.rollout is not None
+            shown = texts[index].push(one.token_id, last=last)
+            found += [{**head, "choices": [piece], **self.beside} for piece in self.pieces(index, one, shown)]
+        return found
+
     async def plan(
-        self, ids: Tensor, implied: str, *, context: int, top: int, wanted: int | None, memory: bool, begun: str = ""
+        self,
+        ids: Tensor,
+        implied: str,
+        *,
+        context: int,
+        top: int,
+        wanted: int | None,
+        memory: bool,
+        begun: str = "",
+        echoed: bool = False,
     ) -> None:
         """Add the answering of one prompt.
 
@@ -171,6 +209,7 @@ class Exchange(ABC):
             wanted: most new tokens, None for the default.
             memory: False for the plain model.
             begun: what the answer has already: answers are found in all of it.
+            echoed: the prompt is listed too, in every choice.
 
         Raises:
             Refused: the key may not ask, the named problem cannot be read, or prompt and answer do not fit.
@@ -199,6 +238,7 @@ class Exchange(ABC):
             top_k=max(0, body.top_k or 0),  # -1 for all tokens is vLLM's way to say it
             min_p=body.min_p or 0.0,
         )
+        self._refuse_costly(asked, echoed)
         choice = options.memory if memory and problem.strip() else "off"
         room = context - len(ids) - asked.max_tokens
         verify = options.route == "verify"
@@ -207,6 +247,23 @@ class Exchange(ABC):
         own_way = own is not None and asked_own_way(asked, own, stops, most, config.sampling, seeded=seeded)
         plan = Plan(asked, self.caller.namespace, problem, room, choice, verify, own_way and not begun, read)
         self.answerings.append(Answering(service, plan))
+
+    def _refuse_costly(self, asked: Request, echoed: bool) -> None:
+        """Refuse what would take too much of everybody's time to draw, or to write."""
+        limits, body = self.service.config.limits, self.body
+        self._drawn += asked.n * asked.max_tokens
+        if self._drawn > limits.tokens:
+            said = f"{self.n} rollouts of {asked.max_tokens} tokens for each prompt"
+            raise invalid(f"{said} are more than {limits.tokens} in all; lower n or max_tokens", "max_tokens")
+        scored = 0 if body.logprobs is None or body.logprobs is False else asked.max_tokens
+        self._listed += asked.n * (scored + echoed * len(asked.ids)) * (1 + asked.top)
+        if self._listed > limits.listed:
+            top = "top_logprobs" if isinstance(body, ChatRequest) else "logprobs"
+            raise invalid(
+                f"log-probabilities and echoes of more than {limits.listed} tokens, alternatives among them, are too "
+                f"many for one response; lower n, max_tokens or {top}, or send fewer prompts",
+                top,
+            )
 
     def _room(self, context: int, ids: Tensor, wanted: int | None) -> int:
         config = self.service.config
@@ -226,14 +283,6 @@ class Exchange(ABC):
     def text(self) -> Detokeniser:
         """The text of a rollout, from its tokens."""
         return Detokeniser(self.service.backbone.tokenizer, self.stops)
-
-    def text_of(self, token_id: int) -> str:
-        """A token, as it is listed."""
-        return str(self.service.backbone.tokenizer.decode([token_id]))
-
-    def bytes_of(self, token_id: int) -> bytes:
-        """The bytes of a token, which may be a part of a character."""
-        return bytes_of(self.service.backbone.tokenizer, token_id, self.text_of(token_id))
 
     async def _settle(self) -> dict[str, Any]:
         """Count what routing made of the memories, submit what may be learned, tell the feed, and report.

@@ -5,10 +5,11 @@ Builds on asking and answering.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from tacit.engines.base import Alternatives, Progress
+from tacit.engines.base import Alternatives, Progress, Rollout
 from tacit.server.api import prompts
 from tacit.server.api.asking import Caller, Exchange, finite
 from tacit.server.api.errors import invalid
@@ -51,18 +52,18 @@ class Conversation(Exchange):
         """Also where a model without a chat template would go on with a problem of its own making."""
         return (*self.body.stops, *self.service.backbone.stop)
 
-    async def choices(self) -> list[dict[str, Any]]:
+    async def choices(self) -> list[Callable[[], dict[str, Any]]]:
         """See ``Exchange.choices``."""
         found = await self.rollouts()
-        return [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": self.text().whole(found[index].token_ids), "refusal": None},
-                "logprobs": self._logprobs(listed(found[index])),
-                "finish_reason": found[index].finish,
-            }
-            for index in sorted(found)
-        ]
+        return [partial(self._choice, index, found[index]) for index in sorted(found)]
+
+    def _choice(self, index: int, rollout: Rollout) -> dict[str, Any]:
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": self.text().whole(rollout.token_ids), "refusal": None},
+            "logprobs": self._logprobs(listed(rollout)),
+            "finish_reason": rollout.finish,
+        }
 
     def pieces(self, index: int, one: Progress, shown: str) -> Iterator[dict[str, Any]]:
         """See ``Exchange.pieces``."""
@@ -95,5 +96,5 @@ class Conversation(Exchange):
         return {"content": content, "refusal": None}
 
     def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
-        told = {"token": self.text_of(token_id), "logprob": finite(logprob)}
-        return {**told, "bytes": list(self.bytes_of(token_id))}
+        words = self.service.vocabulary
+        return {"token": words.text(token_id), "logprob": finite(logprob), "bytes": words.bytes(token_id)}

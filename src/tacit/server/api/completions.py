@@ -6,7 +6,8 @@ which is how multiple-choice evaluations measure likelihoods.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -15,9 +16,9 @@ from tacit.server.api.asking import Caller, Exchange, finite
 from tacit.server.api.errors import invalid
 from tacit.server.api.prompts import prompt_ids
 from tacit.server.api.schemas import CompletionRequest
-from tacit.server.api.text import UNFINISHED
 from tacit.server.live.answering import Answering, listed
 from tacit.server.live.service import Service
+from tacit.server.live.vocabulary import UNFINISHED
 
 DEFAULT_TOKENS = 16
 """Where a request names no ``max_tokens``, as at OpenAI."""
@@ -54,21 +55,26 @@ class Completion(Exchange):
         context = service.local.context if self.silent else service.context
         for prompt in body.prompts:
             ids = await service.computing(lambda prompt=prompt: prompt_ids(service.backbone, prompt, context))  # type: ignore[misc]
-            text = prompt if isinstance(prompt, str) else service.backbone.decode(prompt)
+            text = (
+                prompt if isinstance(prompt, str) else await service.computing(partial(service.backbone.decode, prompt))
+            )
             self.prompts.append(text)
-            await self.plan(ids, text, context=context, top=body.logprobs or 0, wanted=wanted, memory=remember)
+            await self.plan(
+                ids, text, context=context, top=body.logprobs or 0, wanted=wanted, memory=remember,
+                echoed=bool(body.echo),
+            )  # fmt: skip
         for one in self.answerings:
             await one.recall()
 
-    async def choices(self) -> list[dict[str, Any]]:
+    async def choices(self) -> list[Callable[[], dict[str, Any]]]:
         """See ``Exchange.choices``."""
         found = {} if self.silent else await self.rollouts()
-        choices = []
+        choices: list[Callable[[], dict[str, Any]]] = []
         for prompt, answering in enumerate(self.answerings):
             echoed = await self._echo(answering) if self.body.echo else []
             text = self.prompts[prompt] if self.body.echo else ""
             numbers = range(prompt * self.n, (prompt + 1) * self.n)
-            choices += [self._choice(index, text, echoed, found.get(index)) for index in numbers]
+            choices += [partial(self._choice, index, text, echoed, found.get(index)) for index in numbers]
         return choices
 
     def pieces(self, index: int, one: Progress, shown: str) -> Iterator[dict[str, Any]]:
@@ -76,7 +82,7 @@ class Completion(Exchange):
         offset = self._offsets.get(index, 0)
         logprobs = self._logprobs([(one.token_id, one.logprob, one.alternatives)], offset)
         if logprobs:
-            self._offsets[index] = offset + len(self.text_of(one.token_id))
+            self._offsets[index] = offset + len(self.service.vocabulary.text(one.token_id))
         if shown or one.rollout is not None or logprobs is not None:
             finish = None if one.rollout is None else one.rollout.finish
             yield {"index": index, "text": shown, "logprobs": logprobs, "finish_reason": finish}
@@ -109,7 +115,7 @@ class Completion(Exchange):
         """OpenAI's parallel lists; ``top_logprobs`` maps a token's text to its log-probability."""
         if self.body.logprobs is None:
             return None
-        texts = [self.text_of(token) for token, *_ in tokens]
+        texts = [self.service.vocabulary.text(token) for token, *_ in tokens]
         return {
             "tokens": [self._name(token) for token, *_ in tokens],
             "token_logprobs": [None if p is None else finite(p) for _, p, _ in tokens],
@@ -127,7 +133,7 @@ class Completion(Exchange):
 
     def _name(self, token_id: int) -> str:
         """What a token is called in the lists; a part of a character by its bytes, as at OpenAI."""
-        text = self.text_of(token_id)
+        text = self.service.vocabulary.text(token_id)
         if UNFINISHED not in text:
             return text
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in self.bytes_of(token_id))
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in self.service.vocabulary.bytes(token_id))

@@ -1,7 +1,8 @@
-"""A connection that waits for a request's head only so long, which uvicorn's own does not.
+"""A connection that waits only so long for a request's head, and for its answer to be read; uvicorn's own do not.
 
-Builds on uvicorn. A peer that sends a line of its head now and then would hold a connection forever, and a few thousand
-of them all that the process may have. Bodies have their own bound (access.py), idle connections uvicorn's.
+Builds on uvicorn. A peer that sends a line of its head now and then, or reads nothing of what it asked for, would hold
+a connection forever, and a few thousand of them all that the process may have. Bodies have their own bound
+(access.py), idle connections uvicorn's.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+LEAST = 64 * 1024
+"""Bytes that a peer has to read in the time it is given, while there are more than are kept for it."""
+
 
 class Connection(H11Protocol):
     """One connection; closed where a head is not there ``seconds`` after its connection or its first byte."""
 
     seconds = 30.0
+    write_seconds = 30.0
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._late: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self._before = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called once, at the beginning."""
@@ -37,11 +44,41 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called once, at the end."""
         self._stop()
+        self.resume_writing()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Called when more is waiting to be read than is kept for a peer."""
+        super().pause_writing()
+        if self._unread is None:
+            self._watch()
+
+    def resume_writing(self) -> None:
+        """Called when little is left."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Called when nothing has come for a while: what is left unread then is given up."""
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(self.write_seconds, self.transport.abort)
 
     @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _watch(self) -> None:
+        self._before = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(self.write_seconds, self._look)
+
+    def _look(self) -> None:
+        """Hang up on a peer that has read less than ``LEAST`` since the last look."""
+        if self._before - self.transport.get_write_buffer_size() < LEAST:
+            self.transport.abort()
+        else:
+            self._watch()
 
     def _wait(self) -> None:
         if self._late is None:
@@ -58,6 +95,6 @@ class Connection(H11Protocol):
             self.transport.close()
 
 
-def connection(seconds: float) -> type[Connection]:
-    """The class of connections that wait ``seconds`` for a head."""
-    return type("Connection", (Connection,), {"seconds": seconds})
+def connection(seconds: float, write_seconds: float) -> type[Connection]:
+    """The class of connections that wait ``seconds`` for a head, and ``write_seconds`` for an answer to be read."""
+    return type("Connection", (Connection,), {"seconds": seconds, "write_seconds": write_seconds})

@@ -8,14 +8,14 @@ who ask may see because they are told its id.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import Depends, FastAPI, Query, Request
-from pydantic import StringConstraints
+from pydantic import StringConstraints, TypeAdapter
 from starlette.responses import Response
 
 from tacit.bank.base import Bank, MemoryInfo
@@ -27,6 +27,7 @@ from tacit.server.api.errors import Refused, forbidden, not_found
 from tacit.server.api.portable import MEDIA_TYPE, take_in
 from tacit.server.api.rights import changing
 from tacit.server.api.schemas import Strict
+from tacit.server.api.streaming import written
 from tacit.server.api.views import (
     Deleted,
     JobPage,
@@ -45,6 +46,9 @@ NEIGHBOURS = 5
 
 MOST = 1000
 """Rows of one page."""
+
+EXCERPT = 2000
+"""Characters of a problem in a list; a memory and a job shown alone have all of it."""
 
 
 def administering(caller: Asking) -> Caller:
@@ -73,7 +77,7 @@ def add_memories(api: FastAPI, service: Service) -> None:
 
 
 def _add_reading(api: FastAPI, service: Service) -> None:
-    @api.get("/tacit/v1/memories")
+    @api.get("/tacit/v1/memories", response_model=MemoryPage)
     async def memories(
         caller: Admin,
         state: State | None = None,
@@ -82,7 +86,7 @@ def _add_reading(api: FastAPI, service: Service) -> None:
         limit: Limit = 100,
         offset: Annotated[int, Query(ge=0, lt=2**63)] = 0,
         q: Annotated[str, Query(max_length=1000)] = "",
-    ) -> MemoryPage:
+    ) -> Response:
         """List memories; ``q`` is a part of the problem, its ASCII letters in upper or lower case alike."""
 
         def work() -> MemoryPage:
@@ -95,14 +99,14 @@ def _add_reading(api: FastAPI, service: Service) -> None:
                 limit=limit,
                 offset=offset,
             )
-            return MemoryPage(total=total, memories=found)
+            return MemoryPage(total=total, memories=[replace(one, problem=one.problem[:EXCERPT]) for one in found])
 
-        return await service.storing(work)
+        return await _shown(service, MemoryPage, work)
 
-    @api.get("/tacit/v1/memories/{id}")
-    async def memory(id: str, caller: Admin) -> MemoryDetail:
+    @api.get("/tacit/v1/memories/{id}", response_model=MemoryDetail)
+    async def memory(id: str, caller: Admin) -> Response:
         """One memory: provenance, history, nearest neighbours, norms."""
-        return await service.storing(lambda: _detail(service, id, caller.namespace))
+        return await _shown(service, MemoryDetail, lambda: _detail(service, id, caller.namespace))
 
     @api.get("/tacit/v1/status")
     async def status(caller: Admin) -> ServerStatus:
@@ -182,12 +186,16 @@ def _add_files(api: FastAPI, service: Service) -> None:
 
 
 def _add_jobs(api: FastAPI, service: Service) -> None:
-    @api.get("/tacit/v1/jobs")
-    async def jobs(caller: Admin, state: JobState | None = None, limit: Limit = 100) -> JobPage:
+    @api.get("/tacit/v1/jobs", response_model=JobPage)
+    async def jobs(caller: Admin, state: JobState | None = None, limit: Limit = 100) -> Response:
         """The latest jobs, newest first."""
         states = None if state is None else [state]
-        found = await service.storing(lambda: service.jobs.list(caller.namespace, states, limit))
-        return JobPage(jobs=[_row(job) for job in found])
+
+        def work() -> JobPage:
+            found = map(_row, service.jobs.list(caller.namespace, states, limit))
+            return JobPage(jobs=[replace(job, problem=job.problem[:EXCERPT]) for job in found])
+
+        return await _shown(service, JobPage, work)
 
     @api.get("/tacit/v1/jobs/{id}")
     async def job(id: str, caller: Asking) -> JobRow:
@@ -206,6 +214,13 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
         check_name("the id", id)
         retried = await changing(service, caller.key, lambda: service.jobs.retry(id, caller.namespace))
         return _found(retried, id, caller.namespace)
+
+
+async def _shown(service: Service, kind: Any, work: Callable[[], Any]) -> Response:
+    """What ``work`` finds, as FastAPI would show it, but written outside the event loop."""
+    adapter = TypeAdapter(kind)
+    body = await service.storing(lambda: written(adapter.dump_python(work(), mode="json")))
+    return Response(body, media_type="application/json")
 
 
 def by_name(counts: Mapping[State, int]) -> dict[str, int]:
@@ -260,7 +275,9 @@ def _neighbours(bank: Bank, memory: Memory) -> list[Neighbour]:
     for hit in [hit for hit in hits if hit.memory_id != memory.id][:NEIGHBOURS]:
         with suppress(MemoryNotFound):  # deleted meanwhile
             near = bank.info(hit.memory_id, memory.namespace)
-            found.append(Neighbour(id=near.id, problem=near.problem, state=near.state, similarity=hit.similarity))
+            found.append(
+                Neighbour(id=near.id, problem=near.problem[:EXCERPT], state=near.state, similarity=hit.similarity)
+            )
     return found
 
 

@@ -20,6 +20,8 @@ from tacit.server.api.errors import Refused, refusal_of
 T = TypeVar("T")
 DONE = "data: [DONE]\n\n"
 LOOK_SECONDS = 0.25
+MOST_AT_ONCE = 256
+"""Tokens that are written together."""
 
 
 async def merged(streams: Sequence[AsyncIterator[T]]) -> AsyncIterator[tuple[int, T]]:
@@ -55,14 +57,52 @@ async def merged(streams: Sequence[AsyncIterator[T]]) -> AsyncIterator[tuple[int
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def bursts(streams: Sequence[AsyncIterator[T]]) -> AsyncIterator[list[tuple[int, T]]]:
+    """``merged``, all that has come at a time: who takes long over one finds more in the next."""
+    held: list[tuple[int, T]] = []
+    come, over = asyncio.Event(), False
+
+    async def read() -> None:
+        nonlocal over
+        try:
+            async for one in merged(streams):
+                held.append(one)
+                come.set()
+                if len(held) % MOST_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # others' turn, however fast they come
+        finally:
+            over = True
+            come.set()
+
+    task = asyncio.create_task(read())
+    try:
+        while not over or held:
+            if not held:
+                come.clear()
+                await come.wait()
+                continue
+            burst, held[:MOST_AT_ONCE] = held[:MOST_AT_ONCE], []
+            yield burst
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 def event(value: Any) -> str:
     """One server-sent event."""
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
-async def sent(events: AsyncIterator[str]) -> StreamingResponse:
-    """A response of these events. The first one is waited for, so that what goes wrong before it has its status."""
-    first = await anext(events)
+def written(value: Any) -> bytes:
+    """JSON as responses have it."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+async def sent(request: Request, events: AsyncIterator[str]) -> StreamingResponse:
+    """A response of these events. The first one is waited for, so that what goes wrong before it has its status; a
+    caller who leaves before it leaves nothing running."""
+    first = await unless_gone(request, lambda: _first(events))
 
     async def all_of_them() -> AsyncIterator[str]:
         try:
@@ -75,6 +115,14 @@ async def sent(events: AsyncIterator[str]) -> StreamingResponse:
             await events.aclose()  # type: ignore[attr-defined]
 
     return StreamingResponse(all_of_them(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def _first(events: AsyncIterator[str]) -> str:
+    try:
+        return await anext(events)
+    except BaseException:
+        await events.aclose()  # type: ignore[attr-defined]
+        raise
 
 
 async def unless_gone(request: Request, work: Callable[[], Awaitable[T]]) -> T:

@@ -7,34 +7,16 @@ beginning of a stop string.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
-from transformers.convert_slow_tokenizer import bytes_to_unicode
+from tacit.server.live.vocabulary import UNFINISHED
 
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 LOOK_BACK = 6
 """Tokens decoded again before each new one, since a token's text depends on those before it (leading blanks)."""
 
-
-def bytes_of(tokenizer: Any, token_id: int, text: str) -> bytes:
-    """The bytes of a token whose text, decoded alone, is ``text``: of one that is a part of a character its own."""
-    if UNFINISHED not in text:
-        return text.encode()
-    token = str(tokenizer.convert_ids_to_tokens(token_id))
-    one = re.fullmatch(r"<0x([0-9A-F]{2})>", token)  # as SentencePiece falls back to bytes
-    if one is not None:
-        return bytes.fromhex(one[1])
-    found = [_byte_level().get(character) for character in token]
-    return text.encode() if None in found else bytes(byte for byte in found if byte is not None)
-
-
-@cache
-def _byte_level() -> dict[str, int]:
-    """What each character of a byte-level vocabulary stands for."""
-    return {character: byte for byte, character in bytes_to_unicode().items()}
+BLOCK = 64
+"""Tokens of a finished rollout that are decoded together."""
 
 
 class Detokeniser:
@@ -66,8 +48,12 @@ class Detokeniser:
         return self._more(final=True)
 
     def whole(self, ids: Sequence[int]) -> str:
-        """The text of a finished rollout, as streaming would have shown it."""
-        return "".join([*map(self.push, ids), self.end()])
+        """The text of a finished rollout, as streaming would have shown it; decoded a block at a time."""
+        shown = []
+        for at in range(0, len(ids), BLOCK):
+            self._ids += ids[at : at + BLOCK]
+            shown.append(self._more(final=False))
+        return "".join([*shown, self.end()])
 
     def _more(self, *, final: bool) -> str:
         if self.stopped:
@@ -93,7 +79,16 @@ class Detokeniser:
         if cuts:
             end, self.stopped = min(cuts), True
         elif not final:  # without what may be the beginning of a stop string
-            begun = [size for stop in self._stop for size in range(1, len(stop)) if text.endswith(stop[:size])]
-            end -= max(begun, default=0)
+            end -= max((_begun(text, stop) for stop in self._stop), default=0)
         shown, self._shown = text[self._shown : end], max(end, self._shown)
         return shown
+
+
+def _begun(text: str, stop: str) -> int:
+    """Characters at the end of a text that are the beginning of a stop string."""
+    at = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+    while at >= 0:
+        if stop.startswith(text[at:]):
+            return len(text) - at
+        at = text.find(stop[0], at + 1)
+    return 0

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 from tacit.config import Settings, require
 from tacit.errors import ConfigError
-from tacit.experiments.files import changed, completed
+from tacit.experiments.run_folder import changed, completed
 
 PATIENCE = 30.0
 """Seconds that server and learner wait for each other's writes: a request had better be late than fail."""

@@ -8,6 +8,7 @@ chosen is passed on when both are there. Either way the caller sees one stream o
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from tacit.bank.base import Hit
 from tacit.engines.base import Alternatives, Progress, Request, Rollout
 from tacit.errors import EngineError
-from tacit.judges.verifiers import VoteShare, candidates
+from tacit.judges.verifiers import Candidate, VoteShare, candidates
 from tacit.memory import Memory
 from tacit.routing import NO_MEMORY, Route, route
 from tacit.seeds import derive
@@ -117,12 +118,16 @@ class Answering:
         rollouts = await asyncio.gather(*[self._whole(request) for request in asked])
         zero, memory = rollouts[:2]
         task = self.service.task.on(self.plan.problem)
-        if (read := self.plan.read) is not None:
-            rollouts = [[replace(one, text=read(one)) for one in arm] for arm in rollouts]
-        answers = [[task.extract(rollout.text) for rollout in arm] for arm in rollouts]
-        voters = answers[2:] or answers[:2]
-        arms = [candidates(*arm, task) for arm in zip(rollouts[:2], answers[:2], voters, strict=True)]
-        pairs = list(zip(*arms, strict=True))
+
+        def compared() -> list[tuple[Candidate, Candidate]]:
+            read = self.plan.read
+            said = rollouts if read is None else [[replace(one, text=read(one)) for one in arm] for arm in rollouts]
+            answers = [[task.extract(rollout.text) for rollout in arm] for arm in said]
+            voters = answers[2:] or answers[:2]
+            arms = [candidates(*arm, task) for arm in zip(said[:2], answers[:2], voters, strict=True)]
+            return list(zip(*arms, strict=True))
+
+        pairs = await self.service.writing(compared)
         verifier = self.service.verifier
         routes = await self.service.computing(lambda: route(self.plan.problem, pairs, verifier, task))
         spoke = any(one.answer is not None for one in pairs[0])
@@ -156,17 +161,24 @@ class Answering:
 
     async def _streamed(self, request: Request, whole: bool) -> AsyncIterator[Progress]:
         loop = asyncio.get_running_loop()
-        news: asyncio.Queue[Progress | EngineError] = asyncio.Queue()
+        news: deque[Progress | EngineError] = deque()
+        come = asyncio.Event()
 
         def listen(one: Progress | EngineError) -> None:
             if isinstance(one, EngineError) or one.rollout is not None or not whole:
-                loop.call_soon_threadsafe(news.put_nowait, one)
+                news.append(one)
+                if len(news) == 1:  # whoever takes from a longer one has been woken
+                    loop.call_soon_threadsafe(come.set)
 
         handle = self.service.engine.start(request, listen)
         left = request.n
         try:
             while left:
-                one = await news.get()
+                while not news:
+                    come.clear()
+                    if not news:
+                        await come.wait()
+                one = news.popleft()
                 if isinstance(one, EngineError):
                     left = 0
                     raise one

@@ -1,7 +1,8 @@
 """What a serving process holds: model, engine, bank, keys, queue, and one ``Recall`` per namespace.
 
 Builds on backbone, the shared engine, recall, the bank, keys and jobs. The event loop never computes and never waits
-for a disk: model work outside the engine's thread (keys, scores, routes) has one thread, the database another few.
+for a disk: model work outside the engine's thread (keys, scores, routes) has one thread, the database another few, and
+what reads answers and writes responses two.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from tacit.server.learner.jobs import JobQueue
 from tacit.server.learner.process import PATIENCE, LearnerProcess
 from tacit.server.live.feed import Feed
 from tacit.server.live.metrics import Metrics
+from tacit.server.live.places import Places
+from tacit.server.live.vocabulary import Vocabulary
 from tacit.server.settings import ServeConfig
 
 T = TypeVar("T")
@@ -58,11 +61,19 @@ class Service:
         self.feed = Feed()
         self.learner: LearnerProcess | None = None
         self.draining = False
-        self.in_flight = 0
+        self.places = Places(config.limits.in_flight)
+        self.prompts = Places(config.limits.waiting + config.limits.rows)
+        self.vocabulary = Vocabulary(self.backbone.tokenizer)
         self._recalls: dict[str, Recall] = {}
         self._lock = threading.Lock()
         self._model = ThreadPoolExecutor(1, "tacit-model", initializer=torch.set_num_threads, initargs=(self.threads,))
         self._disk = ThreadPoolExecutor(4, "tacit-disk")
+        self._text = ThreadPoolExecutor(2, "tacit-text")
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being worked on in any way."""
+        return self.places.taken
 
     @property
     def context(self) -> int:
@@ -89,6 +100,10 @@ class Service:
         """Run database work outside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
+    async def writing(self, work: Callable[[], T]) -> T:
+        """Read answers and write responses outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._text, work)
+
     def warm(self) -> None:
         """Draw a token with the model that lies here, so that no caller waits for what a process does once."""
         if self._sampling is self.local:
@@ -99,6 +114,7 @@ class Service:
         self.engine.close()
         self._sampling.close()
         self._model.shutdown(cancel_futures=True)
+        self._text.shutdown(cancel_futures=True)
         self._disk.shutdown()
         self.bank.close()
 

@@ -1,6 +1,7 @@
 """Families whose answer is a word, or one of a few options.
 
-Builds on kind. A level sets how long the words are, how far to count, or how many options there are.
+Builds on kind. A level sets how long the words are, how far to count, or how many options there are. All ask what or
+which: the task finds an answer in a sentence by what the question does not say.
 """
 
 from __future__ import annotations
@@ -183,25 +184,35 @@ KINDS: tuple[Kind, ...] = tuple(
             partial(_end, -1),
             ('What is the last letter of "{word}"?', 'Which letter does the word "{word}" end with?'),
         ),
-        ("reverse", "text", _reverse, ('What is "{word}" spelled backwards?', 'Write the word "{word}" backwards.')),
-        ("plurals", "text", partial(_paired, PLURALS), ('What is the plural of "{word}"?', "One {word}, two what?")),
+        (
+            "reverse",
+            "text",
+            _reverse,
+            ('What is "{word}" spelled backwards?', 'What is the word "{word}" written backwards?'),
+        ),
+        (
+            "plurals",
+            "text",
+            partial(_paired, PLURALS),
+            ('What is the plural of "{word}"?', 'What is the plural form of "{word}"?'),
+        ),
         (
             "opposites",
             "text",
             partial(_paired, OPPOSITES),
-            ('What is the opposite of "{word}"?', 'Which word means the opposite of "{word}"?'),
+            ('What is the opposite of "{word}"?', 'Which word is the opposite of "{word}"?'),
         ),
         (
             "capitals",
             "text",
             partial(_paired, CAPITALS),
-            ("What is the capital of {word}?", "Name the capital of {word}."),
+            ("What is the capital of {word}?", "Which city is the capital of {word}?"),
         ),
         (
             "past",
             "text",
             partial(_paired, PASTS),
-            ('What is the past tense of "{word}"?', "Today I {word}, yesterday I what?"),
+            ('What is the past tense of "{word}"?', 'Which word is the past tense of "{word}"?'),
         ),
         (
             "weekdays",
@@ -216,8 +227,8 @@ KINDS: tuple[Kind, ...] = tuple(
             ("Which month is {steps} after {name}?", "It is {name}. Which month is it {steps} later?"),
         ),
         ("alphabet", "text", _following, ("Which letter comes {place}after {letter} in the alphabet?",)),
-        ("odd-or-even", "text", _odd, ("Is {a} odd or even?", "Is the number {a} an even or an odd number?")),
-        ("in-words", "text", _spelled, ("Write {a} in words.", "How is the number {a} written in words?")),
+        ("odd-or-even", "text", _odd, ("What is {a}, odd or even?", "Which is the number {a}, even or odd?")),
+        ("in-words", "text", _spelled, ("What is {a} in words?", "How is the number {a} written in words?")),
         (
             "first-word",
             "text",
