@@ -1,4 +1,4 @@
-"""What people write with client libraries, for the environment of `make clients`: one conversation, one stream, one error
+"""What people write with client libraries, in the environment of `make clients`: a conversation, a stream, an error
 of each library, told as JSON.
 
     .venv-clients/bin/python tests/clients/programs.py NAME http://127.0.0.1:8000/v1
