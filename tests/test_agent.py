@@ -164,7 +164,7 @@ def test_a_layer_that_is_not_there(testbed: Backbone, bank: Bank) -> None:
         Recall(testbed, bank, RecallConfig(key="hidden:99"), "default").keys(["compute 1 + 1"])
     with pytest.raises(ModelError, match="has layers 0 to"):
         Recall(testbed, bank, RecallConfig(key="last:99"), "default").keys(["compute 1 + 1"])
-    with pytest.raises(ConfigError, match="only hidden and last take a layer"):
+    with pytest.raises(ConfigError, match="only relative, hidden and last take a layer"):
         RecallConfig(key="input:3")
 
 

@@ -1,4 +1,4 @@
-"""What one request may cost, and that the loop which answers never computes: health beside the largest."""
+"""What one request may cost, and that the loop which answers never computes: health beside the largest requests."""
 
 from __future__ import annotations
 

@@ -136,6 +136,28 @@ def signal(
         emit(f"--task {task} --data {address}")
 
 
+@app.command()
+@taking(RunConfig, leave_out=(*OWN, "verifier", "reward_model"))
+def keys(
+    given: Given,
+    out: OutOption,
+    kinds: Annotated[
+        str, typer.Option("--kinds", metavar="KEY,KEY", help="Kinds of keys.")
+    ] = "relative,last,hidden,input",
+    unlike: Annotated[
+        list[str] | None, typer.Option("--unlike", metavar="DATA", help="Problems of other kinds than the data's.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", help="Problems, and at most of each --unlike.")] = 160,
+) -> None:
+    """See which kind of key finds memories of the right kind on a model, and refuses problems of other kinds."""
+    from tacit.experiments.studies.keys import KeysConfig, study
+
+    at_least("--limit", limit, 8)
+    chosen = tuple(filter(None, (part.strip() for part in kinds.split(","))))
+    study(KeysConfig(given.settings(RunConfig()), chosen, tuple(unlike or ()), limit), out, console().print)
+    _show(out / "keys.md")
+
+
 def _seeds(option: str, text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):

@@ -1,6 +1,6 @@
 """The tables of the studies (``tacit study``): in their own Markdown, and on the page of a comparison beside them.
 
-Builds on page's tables; reads quality.json, transfer.json and signal.json.
+Builds on page's tables; reads quality.json, transfer.json, signal.json and keys.json.
 """
 
 from __future__ import annotations
@@ -173,5 +173,36 @@ def _signal(result: Mapping[str, Any]) -> list[Table]:
     ]
 
 
-STUDIES = {"quality": _quality, "transfer": _transfer, "signal": _signal}
+def _keys(result: Mapping[str, Any]) -> list[Table]:
+    def shares(row: Mapping[str, Any]) -> list[str]:
+        names = ("recalled", "own", "refused", "refused_unlike")
+        return [f"{row['floor']:.2f}", *(percent(row[name]) for name in names)]
+
+    rows = result["keys"]
+    lines = [
+        Line(
+            row["key"],
+            ["{:.2f} to {:.2f}".format(*row["apart"]), percent(row["nearest"]), *shares(row), *shares(row["fitted"])],
+        )
+        for row in rows
+    ]
+    counts = rows[0]["n"] if rows else [0, 0, 0]
+    return [
+        Table(
+            f"Study: which key finds memories of the right kind on {result['settings']['run']['model']}",
+            f"{result['problems']} problems of {len(result['families'])} families and {result['unlike']} of other "
+            f"sources, {counts[0]} recalls of like problems, {counts[1]} of other kinds, {counts[2]} of unlike ones. "
+            "Apart: 5 to 95 % of the similarities between problems of different kinds. Own kind: share of recalls (of "
+            "the nearest, whatever the similarity, in the second column). Refused: nothing is recalled. First at the "
+            "floor of the settings, then at the one that refuses 80 % of the problems of other kinds. In percent.",
+            [
+                *("key", "apart", "nearest of own kind"),
+                *("floor", "recalled", "own kind", "other kinds refused", "unlike refused") * 2,
+            ],
+            [("", lines)],
+        )
+    ]
+
+
+STUDIES = {"quality": _quality, "transfer": _transfer, "signal": _signal, "keys": _keys}
 """By the name of their files."""

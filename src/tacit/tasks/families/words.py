@@ -194,13 +194,13 @@ KINDS: tuple[Kind, ...] = tuple(
             "plurals",
             "text",
             partial(_paired, PLURALS),
-            ('What is the plural of "{word}"?', 'What do you call more than one "{word}"?'),
+            ('What is the plural of "{word}"?', 'What is the plural form of "{word}"?'),
         ),
         (
             "opposites",
             "text",
             partial(_paired, OPPOSITES),
-            ('What is the opposite of "{word}"?', 'Which word means the opposite of "{word}"?'),
+            ('What is the opposite of "{word}"?', 'Which word is the opposite of "{word}"?'),
         ),
         (
             "capitals",
@@ -212,7 +212,7 @@ KINDS: tuple[Kind, ...] = tuple(
             "past",
             "text",
             partial(_paired, PASTS),
-            ('What is the past tense of "{word}"?', 'What is the past form of "{word}"?'),
+            ('What is the past tense of "{word}"?', 'Which word is the past tense of "{word}"?'),
         ),
         (
             "weekdays",
