@@ -1,5 +1,5 @@
-"""What people write with client libraries, for the environment of `make clients`: one conversation, one stream, one error
-of each library, told as JSON.
+"""What people write with client libraries, for the environment of `make clients`: of each one conversation, one stream
+and one error, told as JSON.
 
     .venv-clients/bin/python tests/clients/programs.py NAME http://127.0.0.1:8000/v1
 """
