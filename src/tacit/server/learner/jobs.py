@@ -112,7 +112,7 @@ Jobs = list[Job]  # said so because JobQueue.list hides the built-in one
 _COLUMNS = [_j[name] for name in Job.__dataclass_fields__]
 
 
-_NONE = dict.fromkeys(("worker", "error", "outcome", "started", "finished", "progress"))
+_NONE = dict.fromkeys(("worker", "error", "outcome", "started", "finished", "progress", "lease_until"))
 FRESH: dict[str, Any] = {"state": JobState.QUEUED.value, "attempts": 0, **_NONE}
 """A job as if it had never been tried."""
 
