@@ -225,9 +225,7 @@ def ended(backbone: Backbone, spec: Request, ids: Sequence[int]) -> tuple[str, s
         finish = "length"
     if spec.stop and (cut := _cut(backbone, spec, ids)) is not None:
         text, finish = cut, "stop"
-    if not finish:
-        return None
-    return (backbone.decode(ids) if text is None else text), finish
+    return ((backbone.decode(ids) if text is None else text), finish) if finish else None
 
 
 def _cut(backbone: Backbone, spec: Request, ids: Sequence[int]) -> str | None:
@@ -235,7 +233,8 @@ def _cut(backbone: Backbone, spec: Request, ids: Sequence[int]) -> str | None:
     # A new one ends with the last token. A token has at least one byte and a character at most four, so the end of
     # the text is enough to see it, with a few tokens more since decoding may drop a leading space.
     tail = 4 * max(map(len, spec.stop)) + 8
-    end = backbone.decode(ids[-tail:])
+    last = set(backbone.decode(ids[-16:]))  # where the last character of a new one is; nearly always enough to see none
+    end = backbone.decode(ids[-tail:]) if any(stop[-1] in last for stop in spec.stop) else ""
     if not any(stop in end for stop in spec.stop):
         return None
     text = backbone.decode(ids)
