@@ -47,8 +47,8 @@ def test_the_command_says_it(cli: Tacit, tiny_model: Path) -> None:
 def test_what_cannot_be_looked_at(cli: Tacit, tmp_path: Path, tiny_model: Path) -> None:
     code, _, error = cli("doctor", "--model", tmp_path / "nowhere")
     assert code == 2 and error.splitlines()[1].startswith("error: no model at")
-    code, _, error = cli("doctor", "--model", tiny_model, "--task", "code", "--allow-code")
-    assert code == 2 and "there are no sample problems for the task code; give some with --data FILE.jsonl" in error
+    code, _, error = cli("doctor", "--model", tiny_model, "--task", "python", "--allow-code")
+    assert code == 2 and "there are no sample problems for the task python; give some with --data FILE.jsonl" in error
     code, _, error = cli("doctor", "--model", tiny_model, "--max-tokens", 5000)
     assert code == 2 and "fits the model's context" in error and "fewer --max-tokens" in error
 

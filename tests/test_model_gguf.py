@@ -160,25 +160,12 @@ def test_a_model_of_a_file_is_saved_as_a_folder(llama: Path, tmp_path: Path) -> 
 
 def test_the_commands_take_a_file(llama: Path, cli: Tacit, tmp_path: Path) -> None:
     data = tmp_path / "problems.jsonl"
-    data.write_text('{"id": "1", "problem": "the sum of 3 and 4", "answer": "7"}\n' * 1)
+    data.write_text('{"id": "1", "problem": "the sum of 3 and 4", "answer": "7"}\n')
     short = ("--max-tokens", 6, "--samples", 2, "--rollouts", 2, "--steps", 1)
-    code, out, error = cli("run", "--model", llama, "--data", data, "--baselines", "none", "--out", "run", *short)
+    code, _, error = cli("run", "--model", llama, "--data", data, "--baselines", "none", "--out", "run", *short)
     assert code == 0, error
-    assert "1" in out
-    code, out, error = cli(
-        "run",
-        "--data",
-        "testbed",
-        "--limit",
-        1,
-        "--model",
-        llama,
-        "--bank",
-        "run/bank.sqlite",
-        "--json",
-        "2 + 2?",
-        *short[:4],
-    )
+    assert json.loads(Path("run/run.json").read_text())["model"] == str(llama)
+    code, _, error = cli("ask", "--model", llama, "--bank", "run/bank.sqlite", "--json", "2 + 2?", *short[:4])
     assert code == 0, error
 
 
