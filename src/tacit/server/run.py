@@ -131,7 +131,7 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
             service.learner.start()
         listener.listen(BACKLOG)  # before it is announced: whoever waits for that line may connect at once
         host, port = listener.getsockname()[:2]
-        if config != service.config:
+        if presets.known(config) != service.config:
             say(presets.said(service.backbone, service.config.sampling, service.config.learn))
         say(f"Tacit serves {config.served_name} and {config.served_name}:tacit at http://{host}:{port}/v1")
         if is_open:
