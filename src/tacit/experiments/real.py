@@ -9,7 +9,7 @@ from __future__ import annotations
 from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.testbed.real import smollm2
 
-DATA = "families:capitals@3,opposites@1,past@1,plurals@2"
+DATA = "families:capitals@3,opposites@2,past@1,plurals@2"
 """Kinds in which a vote of the model's samples is ahead of a sample."""
 
 
@@ -25,7 +25,7 @@ def demonstration(model: str | None = None) -> RunConfig:
         instruction="Answer briefly.",
         data=DATA,
         out="runs/demo-real",
-        limit=40,
+        limit=48,
         window=4,
         verifier="vote",
         sampling=Sampling(samples=8, temperature=0.7, max_tokens=20),

@@ -5,6 +5,7 @@ Builds on schemas, streaming, text, keys and answering. A kind of request says h
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 import time
@@ -22,6 +23,7 @@ from starlette.responses import Response
 from torch import Tensor
 
 from tacit.engines.base import Progress, Request, Rollout
+from tacit.errors import BankError
 from tacit.seeds import derive
 from tacit.server.api import prompts
 from tacit.server.api.errors import busy, forbidden, invalid, not_found
@@ -36,6 +38,11 @@ from tacit.server.live.evidence import DEFAULT_TEMPERATURE, asked_own_way
 from tacit.server.live.service import Service
 
 SUFFIX = ":tacit"
+
+LOG = logging.getLogger("tacit.server")
+
+UNSTORED = "could not be queued: the bank cannot be written now; ask again later to have it learned"
+"""What becomes of the wish to learn where a disk is full."""
 
 LEAST_LOGPROB = -9999.0
 """For a probability of 0, whose logarithm JSON cannot hold; OpenAI's clients know the number."""
@@ -318,17 +325,22 @@ class Exchange(ABC):
             learn, learning, outcome = False, "the key has no right to learn", "refused"
         verifier = service.verifier
         # One transaction, because each waits for the disk; none where there is nothing to write.
-        with service.bank.transaction() if judged or learn else nullcontext():
-            key = present(service, self.caller.key)
-            if judged is not None and first is not None:
-                calibrated = verifier is not None and verifier.calibrated
-                problem = one.plan.problem
-                evidence.count(service.bank, key, judged.memory_id, one.origin, problem, first, calibrated=calibrated)
-            if learn:
-                submitted = service.jobs.submit(namespace, one.plan.problem, key)
-                learning = submitted.why
-                outcome = "refused" if submitted.job is None else "queued" if learning == "queued" else "known"
-                job = None if submitted.job is None else {"id": submitted.job.id, "state": str(submitted.job.state)}
+        try:
+            with service.bank.transaction() if judged or learn else nullcontext():
+                key = present(service, self.caller.key)
+                if judged is not None and first is not None:
+                    sure, text = verifier is not None and verifier.calibrated, one.plan.problem
+                    evidence.count(service.bank, key, judged.memory_id, one.origin, text, first, calibrated=sure)
+                if learn:
+                    submitted = service.jobs.submit(namespace, one.plan.problem, key)
+                    learning = submitted.why
+                    outcome = "refused" if submitted.job is None else "queued" if learning == "queued" else "known"
+                    job = None if submitted.job is None else {"id": submitted.job.id, "state": str(submitted.job.state)}
+            service.unstored = service.unstored and not (judged or learn)
+        except BankError as error:  # the answer has been made, and is no worse for it
+            LOG.warning("an answer could not be counted or queued: %s", error)
+            service.unstored, job, outcome = True, None, "unstored"
+            learning = UNSTORED if learn else learning
         # Not ``learning``: it may quote the problem, and a label has few values.
         service.metrics.of(namespace).jobs.labels(outcome).inc()
         return {
