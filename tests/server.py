@@ -46,9 +46,12 @@ class Served:
 
 
 @contextmanager
-def serving(bank: Path, *options: str, cold: bool = False) -> Iterator[Served]:
-    """``tacit serve`` on ``bank`` until the end of the block; ``cold``: by a Python that starts from nothing."""
-    log = bank.with_suffix(".log")
+def serving(bank: Path, *options: str, cold: bool = False, log: Path | None = None) -> Iterator[Served]:
+    """``tacit serve`` on ``bank`` until the end of the block; ``cold``: by a Python that starts from nothing.
+
+    What it says is in ``log``, by default beside the bank.
+    """
+    log = log or bank.with_suffix(".log")
     log.write_text("")
     command = ["serve", "--bank", str(bank), "--port", "0", *options]
     process: Command | subprocess.Popen[str]

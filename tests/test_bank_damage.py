@@ -9,7 +9,9 @@ import pytest
 
 from banks import make, same, search
 from tacit.bank import open_bank, restore
+from tacit.bank.damage import DAMAGED, undamaged
 from tacit.errors import BankError
+from tacit.memory import State
 from test_bank_processes import PRELUDE
 from test_bank_sqlite import filled, one_sentence
 
@@ -60,17 +62,61 @@ def test_flipped_bytes_in_the_file_are_found(tmp_path):
         bank.check()
 
 
-def test_damaged_key_stops_the_search_by_name(tmp_path):
+def test_a_damaged_key_is_left_out_of_every_search_by_name(tmp_path, caplog):
     path = filled(tmp_path / "bank.db")
-    with contextlib.closing(sqlite3.connect(path)) as raw:
-        raw.execute("UPDATE keys SET key = CAST(x'0000c07f' || substr(key, 5) AS BLOB) WHERE position = 2")  # a NaN
-        raw.commit()
+    for damage in ("x'0000c07f' || substr(key, 5)", "x'00'", "zeroblob(32)"):  # a NaN, a stump, nothing
+        with contextlib.closing(sqlite3.connect(path)) as raw:
+            raw.execute(f"UPDATE keys SET key = CAST({damage} AS BLOB) WHERE position = 2")
+            raw.commit()
+        caplog.clear()
+        with open_bank(str(path)) as bank:
+            assert sorted(search(bank, make("m0"))) == ["m0", "m2"]
+            assert "key of memory 'm1'" in caplog.text and "left out" in caplog.text
+            bank.set_state("m1", "home", State.RETIRED, "old")  # which the matrix in memory hears of
+            bank.set_state("m1", "home", State.ACTIVE, "new")
+            assert sorted(search(bank, make("m0"))) == sorted(search(bank, make("m1"))) == ["m0", "m2"]
+            with pytest.raises(BankError, match="'m1'"):
+                bank.check()
     with open_bank(str(path)) as bank:
-        for _ in range(2):
-            with pytest.raises(BankError, match=r"key of memory 'm1'.*damaged"):
-                search(bank, make("m0"))
         bank.delete("m1", "home")
         assert sorted(search(bank, make("m0"))) == ["m0", "m2"]
+
+
+def test_a_state_that_is_none_keeps_one_memory_out_of_use_and_no_other(tmp_path):
+    path = filled(tmp_path / "bank.db")
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.execute("UPDATE memories SET state = 'asleep' WHERE position = 2")
+        raw.execute("UPDATE history SET new = 'asleep' WHERE position = 2")
+        raw.commit()
+    with open_bank(str(path)) as bank:
+        assert sorted(search(bank, make("m0"))) == ["m0", "m2"]
+        assert [row.state for row in bank.find("home")] == [State.ACTIVE, State.QUARANTINED, State.ACTIVE]
+        assert bank.counts("home")[State.QUARANTINED] == 1 and bank.page("home")[0] == 3
+        assert bank.history("m1", "home")[0].new is State.QUARANTINED
+        bank.set_state("m1", "home", State.ACTIVE, "mended")
+        assert sorted(search(bank, make("m0"))) == ["m0", "m1", "m2"]
+        bank.check()
+
+
+def test_who_comes_across_a_damaged_memory_takes_it_out_of_use(tmp_path, caplog):
+    path = filled(tmp_path / "bank.db")
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.execute("UPDATE payloads SET prompt = x'00' WHERE position = 2")
+        raw.execute("DELETE FROM counters WHERE position = 3")
+        raw.commit()
+    with open_bank(str(path)) as bank:
+        assert same(undamaged(bank, "m0", "home"), make("m0")) and undamaged(bank, "none", "home") is None
+        for id in ("m1", "m2"):
+            assert undamaged(bank, id, "home") is None
+            assert f"memory {id!r}" in caplog.text and "out of use" in caplog.text
+            assert bank.history(id, "home")[-1].reason == DAMAGED
+        assert search(bank, make("m1")) == ["m0"]
+        with contextlib.closing(sqlite3.connect(path)) as other:  # no reason to fail where it cannot be written
+            other.execute("UPDATE payloads SET prompt = x'00'")
+            other.commit()
+            other.execute("BEGIN IMMEDIATE")
+            bank._lock_timeout = 0.1
+            assert undamaged(bank, "m0", "home") is None
 
 
 # Migrations.

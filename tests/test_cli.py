@@ -356,7 +356,7 @@ def test_report_of_a_run_folder(cli: Tacit, tmp_path: Path) -> None:
     code, out, _ = cli("report", "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert code == 0 and summary["seed"] == 4
-    assert f"{100 * summary['arms']['routed']['accuracy']:.1f} %" in out
+    assert "% right" in out and f" {100 * summary['arms']['routed']['accuracy']:.1f} " in out
     assert "not evidence about 7B models" in out
     (tmp_path / "run" / "results.jsonl").write_text("{}\n" + "\n")
     one_error(cli("report", "run"), "line 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from tacit.errors import ConfigError, ModelError
 from tacit.experiments.plan.estimates import dimensions
 from tacit.model import gguf_file
 from tacit.model.backbone import Backbone
+from tacit.server.settings import ServeConfig
 
 SIZES = {
     "vocab_size": len(vocabulary()),
@@ -137,6 +139,15 @@ def test_a_file_a_folder_with_one_and_an_ollama_blob_are_one_model(llama: Path, 
     assert dimensions(str(llama)).parameters == sum(one.numel() for one in ways[0].model.parameters())
 
 
+def test_a_served_file_is_called_as_people_call_it() -> None:
+    names = {
+        "weights/SmolLM2.Q4_1.gguf": "SmolLM2.Q4_1",
+        f"blobs/sha256-{'0123456789ab' + 'c' * 52}": "sha256-0123456789ab",
+    }
+    assert all(ServeConfig(model=model).served_name == name for model, name in names.items())
+    assert ServeConfig(model="Qwen/Qwen2.5-0.5B").served_name == "Qwen2.5-0.5B"
+
+
 def test_a_model_of_a_file_is_saved_as_a_folder(llama: Path, tmp_path: Path) -> None:
     backbone = loaded(llama)
     backbone.model.save_pretrained(tmp_path)
@@ -149,25 +160,12 @@ def test_a_model_of_a_file_is_saved_as_a_folder(llama: Path, tmp_path: Path) -> 
 
 def test_the_commands_take_a_file(llama: Path, cli: Tacit, tmp_path: Path) -> None:
     data = tmp_path / "problems.jsonl"
-    data.write_text('{"id": "1", "problem": "the sum of 3 and 4", "answer": "7"}\n' * 1)
+    data.write_text('{"id": "1", "problem": "the sum of 3 and 4", "answer": "7"}\n')
     short = ("--max-tokens", 6, "--samples", 2, "--rollouts", 2, "--steps", 1)
-    code, out, error = cli("run", "--model", llama, "--data", data, "--baselines", "none", "--out", "run", *short)
+    code, _, error = cli("run", "--model", llama, "--data", data, "--baselines", "none", "--out", "run", *short)
     assert code == 0, error
-    assert "1" in out
-    code, out, error = cli(
-        "run",
-        "--data",
-        "testbed",
-        "--limit",
-        1,
-        "--model",
-        llama,
-        "--bank",
-        "run/bank.sqlite",
-        "--json",
-        "2 + 2?",
-        *short[:4],
-    )
+    assert json.loads(Path("run/run.json").read_text())["model"] == str(llama)
+    code, _, error = cli("ask", "--model", llama, "--bank", "run/bank.sqlite", "--json", "2 + 2?", *short[:4])
     assert code == 0, error
 
 
@@ -334,3 +332,16 @@ def test_smollm2_is_what_transformers_makes_of_it(smollm2_file: Path, llama: Pat
     assert all(torch.equal(found[name], values) for name, values in theirs.named_parameters())
     assert backbone.context == 8192 and len(found) == 272
     assert peak(llama, smollm2_file) < 1.3
+
+
+@pytest.mark.slow
+def test_smollm2_as_a_user_finds_it(smollm2_file: Path, cli: Tacit) -> None:
+    code, out, error = cli("doctor", "--model", smollm2_file, "--limit", 4, "--json")
+    assert code == 0, error
+    found = json.loads(out)["model"]
+    assert (found["architecture"], found["parameters"], found["context"]) == ("llama", 134_515_008, 8192)
+    assert found["chat_template"] and found["answered"] > 0.5 and found["settings"]["instruction"] == "Answer briefly."
+    code, out, error = cli(
+        "ask", "--model", smollm2_file, "--task", "text", "--bank", "b", "What is the capital of France?"
+    )
+    assert code == 0 and "Paris" in out, error

@@ -256,7 +256,7 @@ def test_an_unknown_name_that_is_near_to_none_has_all(cli: Tacit) -> None:
     ("words", "said"),
     [
         (["--reward", "majorty"], "there is no reward 'majorty'; did you mean majority?"),
-        (["--key", "lats"], "there is no key 'lats'; did you mean last?"),
+        (["--key", "hiden"], "there is no key 'hiden'; did you mean hidden?"),
         (["--verifier", "vot"], "there is no verifier 'vot'; did you mean vote?"),
         (["--init", "gausian"], "there is no init 'gausian'; did you mean gaussian?"),
         (["--label", "verfied"], "there is no label 'verfied'; did you mean verified?"),
@@ -332,7 +332,7 @@ def test_help_names_them_and_outlives_a_broken_one(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv(registry.ENVIRONMENT, ":".join(map(str, PLUGINS)))
     shown = cold("run", "--help").stdout
-    for choices in ("majority|random|format|small", "last|input|hidden|kv|letters", "none|brief", "|numbers"):
+    for choices in ("majority|random|format|small", "last|input|hidden|kv|relative|letters", "none|brief", "|numbers"):
         assert choices in shown
     (tmp_path / "broken.py").write_text("1 / 0\n")
     monkeypatch.setenv(registry.ENVIRONMENT, str(tmp_path / "broken.py"))

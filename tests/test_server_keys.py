@@ -84,20 +84,22 @@ def test_a_restored_snapshot_brings_no_revoked_key_back(tmp_path: Path) -> None:
         assert store.lookup(lost_secret) is None
         assert store.lookup(kept_secret) == kept and store.lookup(new_secret) == new
         assert aside is not None
-    # In a new place there is nothing to keep: the snapshot's own keys.
+    # In a new place there is nothing to keep; a snapshot lets nobody in, and what was closed stays closed.
     restore(snapshot, str(tmp_path / "elsewhere.db"))
     with open_bank(str(tmp_path / "elsewhere.db")) as bank:
-        assert KeyStore(bank).lookup(lost_secret) == lost
+        assert KeyStore(bank).lookup(lost_secret) is None and KeyStore(bank).lookup(kept_secret) is None
+        assert KeyStore(bank).ever() and {key.id for key in KeyStore(bank).all()} >= {lost.id, kept.id}
 
 
-def test_restoring_over_a_bank_without_keys_takes_the_snapshots(tmp_path: Path) -> None:
+def test_restoring_over_a_bank_without_keys_closes_it_and_lets_nobody_in(tmp_path: Path) -> None:
     with open_bank(str(tmp_path / "bank.db")) as bank:
         key, secret = KeyStore(bank).create("phone", "home")
         bank.snapshot(tmp_path / "snapshot.db")
     open_bank(str(tmp_path / "empty.db")).close()
     restore(tmp_path / "snapshot.db", str(tmp_path / "empty.db"), force=True)
     with open_bank(str(tmp_path / "empty.db")) as bank:
-        assert KeyStore(bank).lookup(secret) == key
+        assert KeyStore(bank).lookup(secret) is None and KeyStore(bank).get(key.id).revoked is not None
+        assert KeyStore(bank).ever()
 
 
 def test_writes_beside_memories_commit_with_them_or_not_at_all(factory: Any) -> None:

@@ -383,7 +383,8 @@ def test_status_counts_what_is_the_namespaces_own(server, bank):
     bank.add(made(server.service, "m2", namespace="work", state=State.CANDIDATE))
     status = server.home.get("/tacit/v1/status").json()
     assert status["memories"] == {"candidate": 0, "active": 1, "quarantined": 0, "retired": 0}
-    assert status["learner"] == {"runs": False, "alive": False, "restarts": 0} and status["draining"] is False
+    none = {"runs": False, "alive": False, "restarts": 0, "failing": False, "reason": None}
+    assert status["learner"] == none and status["draining"] is False
     assert (status["model"], status["namespace"]) == (server.service.config.served_name, "home")
 
 

@@ -133,14 +133,14 @@ def test_ask_says_what_helps_where_nothing_is_found(cli: Tacit) -> None:
     assert "\nzero-shot    none greedy; none of 3 gave an answer" in out
 
 
-def test_a_question_with_options_is_asked_as_choice_and_a_bank_keeps_its_task(cli: Tacit) -> None:
+def test_one_question_makes_no_bank_of_choices_and_a_bank_keeps_its_task(cli: Tacit) -> None:
     options = "which is more?\nA) 41\nB) 18"
     bound = {}
     for name, problem, words in (
-        ("choice", options, ()),
-        ("maths", "compute 3 + 4", ()),
+        ("maths", options, ()),
         ("maths", options, ()),  # the bank is there
         ("text", options, ("--task", "text")),
+        ("choice", options, ("--task", "choice")),
     ):
         code, _, err = cli("ask", problem, "--bank", f"{name}.db", "--learn", "--samples", 2, *words)
         assert code == 0, err

@@ -43,6 +43,14 @@ class BankError(TacitError):
     """A memory bank cannot be opened, read or written."""
 
 
+class BankUnavailable(BankError):
+    """The database cannot be read or written now: locked, full, gone; the same call can succeed later."""
+
+
+class DamagedMemory(BankError):
+    """One memory is not what was stored; every other one can be used as ever."""
+
+
 class FingerprintError(BankError):
     """A memory or bank belongs to another backbone; a soft prompt means nothing to a model it was not trained on."""
 

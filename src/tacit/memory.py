@@ -3,7 +3,7 @@
 A memory is what one problem leaves behind (Dorovatas, Kalaj, Aljundi, arXiv 2606.17803): a soft prompt trained on
 the problem's own rollouts, a key under which later problems find it, and an account of how it came to be.
 
-Builds on errors and numpy. Knows nothing of torch, of models or of where memories are kept.
+Builds on checks, errors and numpy. Knows nothing of torch, of models or of where memories are kept.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tacit.checks.values import check_name, check_text, checked_provenance, checked_time
 from tacit.errors import MemoryFormatError
 
 UNIT_TOLERANCE = 1e-5
@@ -25,9 +26,6 @@ UNIT_TOLERANCE = 1e-5
 
 MAX_ROW_NORM = 1e4
 """Sanity limit on the norm of a soft-prompt vector. Embeddings of real models have norms of about 0.5 to 100."""
-
-MAX_NAME = 400
-"""Longest id, namespace, problem id, fingerprint or key kind, in characters."""
 
 
 class State(StrEnum):
@@ -93,8 +91,8 @@ class Memory:
             raise MemoryFormatError(
                 f"memory {self.id!r} has the unknown state {self.state!r}; known: {', '.join(State)}"
             ) from None
-        object.__setattr__(self, "provenance", _checked_provenance(self.provenance))
-        object.__setattr__(self, "created", _checked_time(self.created))
+        object.__setattr__(self, "provenance", checked_provenance(self.provenance))
+        object.__setattr__(self, "created", checked_time(self.created))
         for name in ("uses", "agreed", "helped", "hurt"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
@@ -147,34 +145,6 @@ def from_record(values: Mapping[str, Any], prompt: np.ndarray, key: np.ndarray) 
     return Memory(prompt=prompt, key=key, **values)
 
 
-def parse_json(text: str | bytes, what: str) -> Any:
-    """JSON text as a value; MemoryFormatError naming ``what`` when it is not JSON or nested beyond reason."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MemoryFormatError(f"{what} is not JSON: {error}") from None
-
-
-def check_name(what: str, value: object) -> None:
-    """MemoryFormatError unless ``value`` can serve as an identifier: 1 to ``MAX_NAME`` printable characters."""
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not value.isprintable():
-        raise MemoryFormatError(f"{what} must be 1 to {MAX_NAME} printable characters, not {str(value)[:60]!r}")
-    check_text(what, value)
-
-
-def check_text(what: str, value: object) -> None:
-    """MemoryFormatError unless ``value`` is text that every database can keep."""
-    # NUL and lone surrogates are what databases cannot keep; better refused here than mangled there.
-    if not isinstance(value, str):
-        raise MemoryFormatError(f"{what} must be text, not {type(value).__name__}")
-    if "\x00" in value:
-        raise MemoryFormatError(f"{what} contains a NUL character, which a bank cannot keep")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise MemoryFormatError(f"{what} contains half a surrogate pair, which is no valid text") from None
-
-
 def _checked_prompt(prompt: object) -> np.ndarray:
     if not isinstance(prompt, np.ndarray) or prompt.dtype.newbyteorder("=") != np.float32 or prompt.ndim != 2:
         raise MemoryFormatError(f"a soft prompt must be a float32 array of shape [tokens, width], not {_kind(prompt)}")
@@ -207,23 +177,3 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 def _kind(value: object) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def _checked_provenance(provenance: object) -> dict[str, Any]:
-    if not isinstance(provenance, dict):
-        raise MemoryFormatError(f"provenance must be a JSON object, not {type(provenance).__name__}")
-    try:
-        # Through JSON and back: what is held in memory is then exactly what a bank or a file returns.
-        text = json.dumps(provenance, allow_nan=False, ensure_ascii=False)
-        text.encode()
-        clean: dict[str, Any] = json.loads(text)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise MemoryFormatError(f"provenance is not plain finite JSON: {error}") from None
-    return clean
-
-
-def _checked_time(created: object) -> float:
-    # The upper bound is for whole numbers from a file, which may be beyond what a float can hold.
-    if not isinstance(created, int | float) or isinstance(created, bool) or not 0 <= created < 2**63:
-        raise MemoryFormatError(f"created must be unix seconds, not {created!r}")
-    return float(created)

@@ -12,6 +12,7 @@ import numpy as np
 
 from tacit import registry
 from tacit.bank.base import Bank, Hit
+from tacit.bank.damage import undamaged
 from tacit.config import RecallConfig
 from tacit.errors import MemoryNotFound, ModelError
 from tacit.memory import Memory
@@ -55,7 +56,7 @@ class Recall:
         return self._keys.of(texts)
 
     def recalled(self, keys: np.ndarray) -> list[tuple[Hit, Memory] | None]:
-        """The memory to answer with, for each key [N, D]; None where none is similar enough."""
+        """The memory to answer with, for each key [N, D]; None where none is similar enough, or can be read."""
         found = self.bank.search_many(
             keys,
             namespace=self.namespace,
@@ -72,7 +73,5 @@ class Recall:
             self.bank.count(hit.memory_id, self.namespace, uses=1, **decided.counts)
 
     def _held(self, hit: Hit) -> tuple[Hit, Memory] | None:
-        try:
-            return hit, self.bank.get(hit.memory_id, self.namespace)
-        except MemoryNotFound:  # deleted meanwhile
-            return None
+        memory = undamaged(self.bank, hit.memory_id, self.namespace)
+        return None if memory is None else (hit, memory)

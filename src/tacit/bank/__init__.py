@@ -15,9 +15,10 @@ from tacit.bank.base import Bank, Hit, MemoryInfo, StateChange
 from tacit.bank.copying import Copied, Progress, copy_between
 from tacit.bank.peft_adapter import export_peft, import_peft
 from tacit.bank.postgres.address import is_postgres, parse
+from tacit.bank.restoring import restore_file
 from tacit.bank.search.compressed import EXACT_ROWS
 from tacit.bank.sql import SQLBank
-from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank, restore_file
+from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank
 from tacit.errors import BankError, ConfigError
 from tacit.registry import register
 
@@ -92,14 +93,28 @@ def _postgresql(url: str, **settings: Any) -> SQLBank:
     return PostgresBank(url, **settings)
 
 
-def restore(path: str | Path, url: str, *, force: bool = False, busy_timeout: float = BUSY_TIMEOUT) -> Path | None:
+def restore(
+    path: str | Path,
+    url: str,
+    *,
+    force: bool = False,
+    busy_timeout: float = BUSY_TIMEOUT,
+    left_out: list[str] | None = None,
+) -> Path | None:
     """Make the bank at ``url`` hold what the snapshot at ``path`` holds.
 
     The snapshot is verified first, whole, and never written to. With ``force`` an existing bank is replaced, and what
     was there is kept beside it under the path returned (None where there was nothing); other processes that have it
     open go on with the restored content. An existing bank's API keys stay as they are, so that a key revoked after
-    the snapshot was made does not come back; only where that bank cannot be read, or has no key, or there was none,
-    are the keys those of the snapshot.
+    the snapshot was made does not come back. Keys never come from a snapshot: only where that bank cannot be read, or
+    has no key, or there was none, those of the snapshot are kept, all revoked, so that what was closed stays closed.
+
+    Args:
+        path, url: the snapshot, and the bank, see ``open_bank``.
+        force: replace an existing bank.
+        busy_timeout: as for ``open_bank``.
+        left_out: where a list is given, damaged memories are left out of what is restored, and one sentence on each is
+            added to the list; otherwise a damaged snapshot is refused.
 
     Raises:
         BankError: the snapshot is missing, damaged or no bank; or there is a bank at ``url`` and ``force`` is false.
@@ -112,7 +127,13 @@ def restore(path: str | Path, url: str, *, force: bool = False, busy_timeout: fl
         )
     if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited at for ever
         raise BankError(f"{path} is no file, and so no snapshot")
-    return restore_file(Path(path).absolute(), sqlite_path(url).absolute(), force=force, busy_timeout=busy_timeout)
+    return restore_file(
+        Path(path).absolute(),
+        sqlite_path(url).absolute(),
+        force=force,
+        busy_timeout=busy_timeout,
+        left_out=left_out,
+    )
 
 
 def copy_bank(

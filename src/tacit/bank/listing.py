@@ -6,6 +6,7 @@ Builds on schema, transactions and base. A page of fifty costs fifty rows, not t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -49,8 +50,10 @@ class Listing(Transactions):
         """See ``Bank.counts``."""
         statement = select(_m.state, func.count()).where(_m.namespace == namespace).group_by(_m.state)
         with self._reading() as connection:
-            held = {State(state): count for state, count in connection.execute(statement)}
-        return {state: held.get(state, 0) for state in State}
+            held = Counter[State]()
+            for state, count in connection.execute(statement):
+                held[state_of(state)] += count
+        return {state: held[state] for state in State}
 
     def page(
         self,
@@ -93,4 +96,9 @@ def _within(namespace: str, states: Collection[State] | None) -> Select[Any]:
 
 
 def _infos(rows: Iterable[RowMapping]) -> list[MemoryInfo]:
-    return [MemoryInfo(**{**row, "state": State(row["state"])}) for row in rows]
+    return [MemoryInfo(**{**row, "state": state_of(row["state"])}) for row in rows]
+
+
+def state_of(stored: str) -> State:
+    """A stored state; what is none is damage, and such a memory is out of use."""
+    return State(stored) if stored in set(State) else State.QUARANTINED

@@ -18,8 +18,9 @@ import numpy as np
 import safetensors.numpy
 
 from tacit.bank.portable import FORMAT, as_candidate, read_tensors
+from tacit.checks.values import parse_json
 from tacit.errors import BankError, MemoryFormatError
-from tacit.memory import Memory, from_record, parse_json, record
+from tacit.memory import Memory, from_record, record
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 RECORD, KEY = "tacit.json", "tacit_key.safetensors"

@@ -12,8 +12,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from tacit.checks.values import parse_json
 from tacit.errors import MemoryFormatError
-from tacit.memory import Memory, State, from_record, parse_json, record
+from tacit.memory import Memory, State, from_record, record
 
 FORMAT = "tacit-memory-1"
 """Name of the portable format; a file that says anything else is refused."""

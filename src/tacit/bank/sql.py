@@ -22,24 +22,16 @@ from typing import Any, Self, Unpack
 
 import numpy as np
 import safetensors.numpy
-from sqlalchemy import Connection, Engine, RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy import Column, Connection, Engine, RowMapping, bindparam, case, delete, insert, select, update
 
 from tacit.bank import schema
 from tacit.bank.base import MARKS_OF_MEMORIES, Hit, Query, StateChange
-from tacit.bank.listing import COUNTERS, Listing
+from tacit.bank.listing import COUNTERS, Listing, state_of
 from tacit.bank.portable import read_tensors
 from tacit.bank.search.matrices import Matrices, dimension, refuse_other
-from tacit.errors import BankError, MemoryFormatError, MemoryNotFound
-from tacit.memory import (
-    Memory,
-    State,
-    check_name,
-    check_text,
-    from_record,
-    parse_json,
-    prompt_bytes,
-    record,
-)
+from tacit.checks.values import MAX_NAME, check_name, check_text, parse_json
+from tacit.errors import BankError, DamagedMemory, MemoryFormatError, MemoryNotFound
+from tacit.memory import Memory, State, from_record, prompt_bytes, record
 
 _m = schema.memories.c
 
@@ -94,6 +86,10 @@ class SQLBank(Listing):
     @abstractmethod
     def _check_files(self) -> None:
         """The database's own integrity check; BankError when it finds damage."""
+
+    def fault(self) -> str | None:
+        """Why the whole bank cannot be used, as far as that can be told at once; None where it may be well."""
+        return None
 
     @contextmanager
     def connection(self, *, write: bool = False) -> Iterator[Connection]:
@@ -158,7 +154,15 @@ class SQLBank(Listing):
         connection.execute(_ADDCOUNTERS, {"position": position, **count})
         step = StateChange(memory.created, None, memory.state, memory.reason)
         self._remember(connection, position, step)
+        self._read_back(connection, position, memory)
         self._stored(connection, position, (memory.namespace, memory.key_kind, len(memory.key)), key)
+
+    def _read_back(self, connection: Connection, position: int, memory: Memory) -> None:
+        """MemoryFormatError, so that nothing is stored, unless what is there now reads as what was given."""
+        found = memory_of(connection.execute(WHOLE.where(_m.position == position)).mappings().one())
+        same_key = prompt_bytes(found.key) == prompt_bytes(memory.key)
+        if record(found) != record(memory) or found.sha256 != memory.sha256 or not same_key:
+            raise MemoryFormatError(f"memory {memory.id!r} does not come back from {self._where} as it was given")
 
     def _stored(self, connection: Connection, position: int, group: tuple[str, str, int], key: bytes) -> None:
         """Called in the transaction of every new memory: its namespace, key kind and dimension, its key as float32."""
@@ -176,7 +180,7 @@ class SQLBank(Listing):
                 .where(_m.position == position)
                 .values(state=state.value, reason=reason, revision=revision)
             )
-            self._remember(connection, position, StateChange(time.time(), State(old), state, reason))
+            self._remember(connection, position, StateChange(time.time(), state_of(old), state, reason))
 
     def count(self, id: str, namespace: str, *, uses: int = 0, agreed: int = 0, helped: int = 0, hurt: int = 0) -> None:
         """See ``Bank.count``."""
@@ -190,7 +194,7 @@ class SQLBank(Listing):
             connection.execute(
                 update(table)
                 .where(table.c.position == position)
-                .values({name: table.c[name] + step for name, step in steps.items()})
+                .values({name: _counted(table.c[name], step) for name, step in steps.items()})
             )
 
     def delete(self, id: str, namespace: str) -> None:
@@ -209,7 +213,7 @@ class SQLBank(Listing):
     def mark(self, namespace: str, name: str, value: str) -> None:
         """See ``Bank.mark``."""
         check_name("namespace", namespace)
-        check_name("mark", name)
+        check_name("mark", name, 2 * MAX_NAME)  # some are made of a memory's id
         check_text("value of a mark", value)
         table = schema.marks
         with self._writing() as connection:
@@ -235,11 +239,11 @@ class SQLBank(Listing):
             row = connection.execute(WHOLE.where(here)).mappings().one_or_none()
             if row is None:
                 self._found(connection, id, namespace)  # raises, unless a part of the memory is missing
-                raise BankError(f"memory {id!r} in {self._where} lacks a part; restore a snapshot")
+                raise DamagedMemory(f"memory {id!r} in {self._where} lacks a part; restore a snapshot")
         try:
             return memory_of(row)
         except MemoryFormatError as error:
-            raise BankError(f"memory {id!r} in {self._where} is damaged ({error}); restore a snapshot") from error
+            raise DamagedMemory(f"memory {id!r} in {self._where} is damaged ({error}); restore a snapshot") from error
 
     def search(self, key: np.ndarray, **query: Unpack[Query]) -> list[Hit]:
         """See ``Bank.search``."""
@@ -256,7 +260,9 @@ class SQLBank(Listing):
         with self._reading() as connection:
             position = self._found(connection, id, namespace)
             rows = connection.execute(select(table).where(table.c.position == position).order_by(table.c.step)).all()
-        return [StateChange(r.time, None if r.old is None else State(r.old), State(r.new), r.reason) for r in rows]
+        return [
+            StateChange(r.time, None if r.old is None else state_of(r.old), state_of(r.new), r.reason) for r in rows
+        ]
 
     def marked(self, namespace: str, name: str) -> str | None:
         """See ``Bank.marked``."""
@@ -274,7 +280,14 @@ class SQLBank(Listing):
     def check(self) -> None:
         """See ``Bank.check``."""
         self._check_files()
-        damaged: list[str] = []
+        damaged = [f"memory {id!r}: {why}" for id, why in self.damages().values()]
+        if damaged:
+            more = f" (and {len(damaged) - 3} more)" if len(damaged) > 3 else ""
+            raise BankError(f"{self._where} is damaged: {'; '.join(damaged[:3])}{more}; restore a snapshot")
+
+    def damages(self) -> dict[int, tuple[str, str]]:
+        """The id of every damaged memory, and what is wrong with it, by position."""
+        damaged: dict[int, tuple[str, str]] = {}
         with self._fresh_reading() as connection:
             names = {row.position: row.id for row in connection.execute(select(_m.position, _m.id))}
             rows = connection.execution_options(yield_per=64).execute(WHOLE).mappings()
@@ -283,11 +296,8 @@ class SQLBank(Listing):
                 try:
                     memory_of(row)
                 except MemoryFormatError as error:
-                    damaged.append(f"memory {row['id']!r}: {error}")
-        damaged += [f"memory {id!r}: a part of it is missing" for id in names.values()]
-        if damaged:
-            more = f" (and {len(damaged) - 3} more)" if len(damaged) > 3 else ""
-            raise BankError(f"{self._where} is damaged: {'; '.join(damaged[:3])}{more}; restore a snapshot")
+                    damaged[row["position"]] = row["id"], str(error)
+        return damaged | {position: (id, "a part of it is missing") for position, id in names.items()}
 
     def _position(self, connection: Connection, id: str, namespace: str) -> int | None:
         values = {"namespace": namespace, "id": id}
@@ -337,6 +347,11 @@ def _digest(row: Any, provenance: str, sha256: str, key: bytes) -> str:
     names = ("id", "namespace", "problem_id", "problem", "key_kind", "fingerprint")
     whole = json.dumps([*(row[name] for name in names), repr(float(row["created"])), provenance, sha256, key.hex()])
     return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _counted(counter: Column[Any], step: int) -> Any:
+    """A counter and a step; near its end it stays where it is, since what no database can hold would be damage."""
+    return case((counter >= 2**62, counter), else_=counter + step)
 
 
 def _shown(label: object) -> str:

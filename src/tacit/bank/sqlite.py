@@ -1,4 +1,4 @@
-"""A bank in one SQLite file: opening it safely, its errors in plain words, snapshots, restore.
+"""A bank in one SQLite file: opening it safely, its errors in plain words, snapshots.
 
 Builds on sql (everything that is not particular to SQLite). The file is in write-ahead-log mode with
 synchronous=FULL: readers and a writer do not block each other, and a commit returns only when it is on the disk.
@@ -13,18 +13,18 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, create_engine, event
+from sqlalchemy import Connection, RootTransaction, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from tacit.bank import schema
 from tacit.bank.schema import MIGRATIONS
 from tacit.bank.search.compressed import EXACT_ROWS
 from tacit.bank.sql import SQLBank
-from tacit.errors import BankError, ConfigError
+from tacit.errors import BankError, BankUnavailable, ConfigError
 
 APPLICATION_ID = 0x54616369
 """Marks an SQLite file as a memory bank ("Taci" in ASCII)."""
@@ -33,6 +33,11 @@ BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process's write by default."""
 
 _MAGIC = b"SQLite format 3\x00"
+_EVERYTHING = "SELECT type, name, tbl_name, sql FROM sqlite_master"
+_STATISTICS = {  # what ANALYZE makes
+    ("table", "sqlite_stat1", "sqlite_stat1", "CREATE TABLE sqlite_stat1(tbl,idx,stat)"),
+    ("table", "sqlite_stat4", "sqlite_stat4", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"),
+}
 _TYPES = {
     "serial": "INTEGER PRIMARY KEY AUTOINCREMENT",
     "blob": "BLOB",
@@ -72,6 +77,7 @@ class SQLiteBank(SQLBank):
         self._busy_timeout = busy_timeout
         with plainly(self.path, busy_timeout):
             prepare(self.path, create, busy_timeout)
+            self._place = place_of(self.path)
         engine = create_engine(
             "sqlite://", creator=lambda: connect(self.path, busy_timeout), poolclass=QueuePool, max_overflow=-1
         )
@@ -81,9 +87,37 @@ class SQLiteBank(SQLBank):
     def snapshot(self, path: str | Path) -> None:
         """See ``Bank.snapshot``: one SQLite file, complete in itself."""
         self._check_usable()
+        self._check_place()
         target = Path(path).absolute()
         with plainly(self.path, self._busy_timeout), contextlib.closing(connect(self.path, self._busy_timeout)) as ours:
             copy(ours, target, self._busy_timeout)
+
+    def fault(self) -> str | None:
+        """See ``SQLBank.fault``: the file is no longer the one that was opened.
+
+        SQLite itself would go on with both, the old one where a connection is open and the new one for the next.
+        """
+        try:
+            found = place_of(self.path)
+        except OSError:
+            found = None
+        if found == self._place:
+            return None
+        what = "is gone from its place" if found is None else "is another file than the one that was opened"
+        return f"{self._where} {what}; put that one back, or start again with what is there now"
+
+    def _check_place(self) -> None:
+        fault = self.fault()
+        if fault:
+            raise BankUnavailable(fault)
+
+    def _connect(self, *, write: bool) -> Connection:
+        self._check_place()
+        return super()._connect(write=write)
+
+    def _commit(self, transaction: RootTransaction) -> None:
+        self._check_place()  # what was begun in time must not be acknowledged either
+        super()._commit(transaction)
 
     def _check_files(self) -> None:
         with self._fresh_reading() as connection:
@@ -114,6 +148,12 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
+def place_of(path: Path) -> tuple[int, int]:
+    """Device and number of the file at ``path``, which no other file has while that one is there."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
 def url_of(path: Path) -> str:
     """The URL of an SQLite bank at an absolute path."""
     return f"sqlite:///{path}"
@@ -140,14 +180,15 @@ def prepare(path: Path, create: bool, busy_timeout: float) -> None:
 
     Nothing is written to a file that is not a bank. Several processes may do this at once.
     """
-    exists = _look(path)
+    exists = look(path)
     if not exists and not create:
         raise BankError(f"there is no bank at {path}; check the address, or create one there first")
     if not exists:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
     with contextlib.closing(connect(path, busy_timeout)) as connection:
-        version = _version(connection, path, create)
+        version = version_of(connection, path, create)
+        check_tables(connection, path)
         # Asked even of a bank of the right version, since a rollback-journal copy may have been put in its place.
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             _retry_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"), busy_timeout)
@@ -155,7 +196,7 @@ def prepare(path: Path, create: bool, busy_timeout: float) -> None:
             migrate(connection, path, create)
 
 
-def _look(path: Path) -> bool:
+def look(path: Path) -> bool:
     """Whether there is a file that may be a bank, judged by its first bytes; BankError where it cannot be one."""
     if path.is_dir():
         raise BankError(f"{path} is a folder, not a bank; give the path of a file in it, such as {path / 'bank.db'}")
@@ -169,15 +210,15 @@ def _look(path: Path) -> bool:
     marked = int.from_bytes(head[68:72], "big")
     # 0 may be a bank whose first transaction is still in its write-ahead log; SQLite itself tells, in a moment.
     if marked not in (0, APPLICATION_ID):
-        raise _foreign(path)
+        raise foreign(path)
     return True
 
 
-def _foreign(path: Path) -> BankError:
+def foreign(path: Path) -> BankError:
     return BankError(f"{path} is an SQLite database of another application, not a memory bank; give another path")
 
 
-def _version(connection: sqlite3.Connection, path: Path, create: bool) -> int:
+def version_of(connection: sqlite3.Connection, path: Path, create: bool) -> int:
     """Number of migrations applied; BankError for a foreign database or a bank of a newer version."""
     marked = connection.execute("PRAGMA application_id").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -186,7 +227,7 @@ def _version(connection: sqlite3.Connection, path: Path, create: bool) -> int:
             raise BankError(f"{path} is an empty file, not a bank; check the address, or create a bank there first")
         return 0
     if marked != APPLICATION_ID:
-        raise _foreign(path)
+        raise foreign(path)
     if version > len(MIGRATIONS):
         raise BankError(
             f"bank {path} was written by a newer Tacit (schema {version}, this one knows {len(MIGRATIONS)}); "
@@ -195,11 +236,35 @@ def _version(connection: sqlite3.Connection, path: Path, create: bool) -> int:
     return version
 
 
+def check_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """BankError unless the file has exactly the tables and indexes that its version's migrations make.
+
+    A trigger or a view in place of a table would make of what is written, or read, whatever somebody else likes.
+    """
+    connection.execute("BEGIN")  # so that no other process's migration comes in between
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    found = set(connection.execute(_EVERYTHING).fetchall())
+    connection.execute("ROLLBACK")
+    for kind, name, *_ in sorted((found ^ tables_of(version)) - _STATISTICS, key=str):
+        what = f"the {kind} {name[:60]!r} is not as Tacit makes it"
+        raise BankError(f"{path} is not used: {what}; restore a copy that nothing else has written to")
+
+
+@cache
+def tables_of(version: int) -> frozenset[tuple[Any, ...]]:
+    """What SQLite says of the tables and indexes of a bank of this version."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as made:
+        for migration in MIGRATIONS[:version]:
+            for statement in migration.statements:
+                made.execute(statement.format(**_TYPES))
+        return frozenset(made.execute(_EVERYTHING).fetchall())
+
+
 def migrate(connection: sqlite3.Connection, path: Path, create: bool, target: int = len(MIGRATIONS)) -> None:
     """Apply the migrations that ``connection``'s bank lacks, up to number ``target``, as one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        done = _version(connection, path, create)  # again, under the lock: another process may have been faster
+        done = version_of(connection, path, create)  # again, under the lock: another process may have been faster
         for migration in MIGRATIONS[done:target]:
             for statement in migration.statements:
                 connection.execute(statement.format(**_TYPES))
@@ -229,7 +294,7 @@ def explain(error: sqlite3.Error, path: Path, busy_timeout: float) -> BankError:
     """An SQLite error as one sentence: what is wrong, where, and what to do."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return BankError(
+        return BankUnavailable(
             f"bank {path} has been locked by another process for more than {busy_timeout:g} s; "
             "wait for that process, end it, or raise the busy timeout"
         )
@@ -242,7 +307,9 @@ def explain(error: sqlite3.Error, path: Path, busy_timeout: float) -> BankError:
         sqlite3.SQLITE_CORRUPT: "is damaged; restore a snapshot",
         sqlite3.SQLITE_NOTADB: "is not a memory bank or its first page is damaged; restore a snapshot",
     }
-    return BankError(f"bank {path} {known.get(code, 'cannot be used')} ({error})")
+    lasting = code not in known or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    kind = BankError if lasting else BankUnavailable
+    return kind(f"bank {path} {known.get(code, 'cannot be used')} ({error})")
 
 
 @contextlib.contextmanager
@@ -253,7 +320,7 @@ def plainly(path: Path, busy_timeout: float) -> Iterator[None]:
     except sqlite3.Error as error:
         raise explain(error, path, busy_timeout) from error
     except OSError as error:
-        raise BankError(
+        raise BankUnavailable(
             f"bank {path} cannot be read or written ({error.strerror or error}); check the path and its permissions"
         ) from error
 
@@ -305,81 +372,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def restore_file(snapshot: Path, target: Path, *, force: bool, busy_timeout: float) -> Path | None:
-    """See ``tacit.bank.restore``."""
-    with plainly(snapshot, busy_timeout):
-        if not _look(snapshot):
-            raise BankError(f"there is no snapshot at {snapshot}")
-    if os.path.lexists(target) and not force:
-        raise BankError(f"there is a bank at {target} already; restore elsewhere, or force it (the old one is kept)")
-    if target.exists() and target.samefile(snapshot):
-        raise BankError(f"{target} is the snapshot itself; restore to another path")
-    # The snapshot is only ever read: what gets migrated and verified is a private copy, which then takes its place.
-    fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.restoring")
-    try:
-        with plainly(snapshot, busy_timeout), contextlib.closing(connect(snapshot, busy_timeout)) as source:
-            if not _version(source, snapshot, create=False):
-                raise _foreign(snapshot)
-            copy(source, fresh, busy_timeout, new_epoch=True)
-        with SQLiteBank(fresh, create=False) as verified:
-            verified.check()
-        with plainly(target, busy_timeout):
-            return _put(fresh, target, busy_timeout)
-    finally:
-        for suffix in ("", "-wal", "-shm"):
-            fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
-
-
-def _put(fresh: Path, target: Path, busy_timeout: float) -> Path | None:
-    """Make ``target`` hold what ``fresh`` holds; what was there is kept under the path returned."""
-    if not os.path.lexists(target):
-        with contextlib.closing(connect(fresh, busy_timeout)) as source:
-            copy(source, target, busy_timeout)
-        return None
-    aside = target.with_name(f"{target.name}.before-restore-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}")
-    try:
-        # Into the living file, as one transaction: whoever has the bank open goes on with the restored content.
-        with contextlib.closing(connect(target, busy_timeout)) as old:
-            if not _version(old, target, create=False):
-                raise _foreign(target)
-            copy(old, aside, busy_timeout)
-            migrate(old, target, create=False)
-            with contextlib.closing(connect(fresh, busy_timeout)) as source:
-                _keep_api_keys(old, source)
-                backup(source, old, busy_timeout)
-    except (sqlite3.DatabaseError, BankError) as error:
-        aside.unlink(missing_ok=True)
-        if isinstance(error, sqlite3.OperationalError):
-            raise  # locked or full: the old bank is well, so leave it where it is
-        # What is there cannot be read as a bank: put it out of the way as it is, with the files that belong to it.
-        for suffix in ("-wal", "-shm", ""):
-            beside = target.with_name(target.name + suffix)
-            if beside.exists():
-                beside.rename(aside.with_name(aside.name + suffix))
-        with contextlib.closing(connect(fresh, busy_timeout)) as source:
-            copy(source, target, busy_timeout)
-    return aside
-
-
-def _keep_api_keys(old: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
-    """Give ``fresh`` the API keys of ``old`` in place of its own: who has been shut out since a snapshot stays out.
-
-    An old bank without a key has shut nobody out; then those of the snapshot stay.
-    """
-    # The learning done today belongs to the keys: a restore must not hand the day's budget out again.
-    tables = (schema.api_keys, schema.learned_days)
-    rows = {table.name: old.execute(f"SELECT {_columns(table)} FROM {table.name}").fetchall() for table in tables}
-    if not rows["api_keys"]:
-        return
-    with fresh:
-        fresh.execute("BEGIN IMMEDIATE")
-        for table in tables:
-            places = ", ".join("?" * len(table.columns))
-            fresh.execute(f"DELETE FROM {table.name}")
-            fresh.executemany(f"INSERT INTO {table.name} ({_columns(table)}) VALUES ({places})", rows[table.name])
-
-
-def _columns(table: Table) -> str:
-    return ", ".join(table.columns.keys())

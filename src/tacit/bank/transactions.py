@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from sqlalchemy import Connection, Engine, RootTransaction
 from sqlalchemy.exc import SQLAlchemyError
 
-from tacit.errors import BankError
+from tacit.errors import BankError, BankUnavailable
 
 
 class Transactions(ABC):
@@ -55,7 +55,7 @@ class Transactions(ABC):
     @contextmanager
     def _outermost(self) -> Iterator[None]:
         if not self._writer.acquire(timeout=self._lock_timeout):
-            raise BankError(
+            raise BankUnavailable(
                 f"another thread has kept {self._where} in a transaction for more than {self._lock_timeout:g} s; "
                 "make transactions shorter"
             )
@@ -105,7 +105,9 @@ class Transactions(ABC):
         # not go on: further statements would each commit on their own, and a commit would acknowledge nothing.
         if self._local.lost or not self._is_open(connection):
             self._local.lost = True
-            raise BankError(f"{self._where} undid this transaction after an earlier error; nothing of it is stored")
+            raise BankUnavailable(
+                f"{self._where} undid this transaction after an earlier error; nothing of it is stored"
+            )
 
     def _connection(self) -> Connection | None:
         found: Connection | None = getattr(self._local, "connection", None)

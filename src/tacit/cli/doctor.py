@@ -1,6 +1,7 @@
-"""``tacit doctor``: whether this machine can run Tacit, and what it would run on.
+"""``tacit doctor``: whether this machine can run Tacit, what it would run on, and what a model makes of a task.
 
-Builds on backbone's libraries, testbed and bank. A check that fails says what to do; the command then exits 1.
+Builds on options, backbone's libraries, testbed and bank, and on experiments.first_look for a model. A check that fails
+says what to do; the command then exits 1.
 """
 
 from __future__ import annotations
@@ -10,13 +11,24 @@ import platform
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tacit import __version__
-from tacit.cli.common import JsonOption, emit_json, one_line, opened_bank, show
+from tacit.cli.common import JsonOption, at_least, console, emit_json, one_line, opened_bank, percent, show
+from tacit.cli.options import Given, taking
+from tacit.config import RunConfig
 from tacit.errors import TacitError, install_hint
+
+if TYPE_CHECKING:
+    from tacit.experiments.first_look import Look
+
+OF_A_MODEL = (
+    *("model", "task", "data", "fields", "limit", "seed", "instruction", "system", "stop", "allow_code", "device"),
+    *("dtype", "threads", "engine", "plugins", "samples", "temperature", "max_tokens"),
+)
+"""Settings of a run that a first look at a model takes."""
 
 PACKAGES = ("torch", "transformers", "safetensors", "numpy", "math-verify", "peft", "sqlalchemy")
 
@@ -30,28 +42,79 @@ class Check:
     ok: bool | None = None
 
 
+@taking(RunConfig, only=OF_A_MODEL)
 def doctor(
+    given: Given,
     bank: Annotated[
         str | None, typer.Option("--bank", metavar="URL", envvar="TACIT_BANK", help="Also check this bank, whole.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Check this installation and, with --bank, a bank; exits 1 on trouble."""
+    """Check this installation and, with --bank, a bank; exits 1 on trouble.
+
+    With --model it loads the model, asks it 8 problems (of --data, else made ones for its --task) and says what it is,
+    how fast it samples, how many responses have an answer, how many votes are clear, and what to do next.
+    """
     checks = [*_versions(), *_device(), _compiled(), _weights(), _answers()]
     if bank is not None:
         checks.append(_bank(bank))
+    seen = _look(given)
     healthy = all(check.ok is not False for check in checks)
     if json:
-        emit_json({"ok": healthy, "checks": [asdict(check) for check in checks]})
+        more = {} if seen is None else {"model": asdict(seen)}
+        emit_json({"ok": healthy, "checks": [asdict(check) for check in checks], **more})
     else:
-        from rich.text import Text
-
-        width = max(len(check.name) for check in checks)
-        for check in checks:
-            mark, style = {None: (" ", ""), True: ("✓", "green"), False: ("✗", "bold red")}[check.ok]
-            show(Text(f"{mark} {check.name:<{width}}  {check.value}", style=style))
+        _show(checks)
+        if seen is not None:
+            show("")
+            _show(_model(seen))
+            show("", *(f"next: {line}" for line in seen.next))
     if not healthy:
         raise typer.Exit(1)
+
+
+def _show(checks: list[Check]) -> None:
+    from rich.text import Text
+
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        mark, style = {None: (" ", ""), True: ("✓", "green"), False: ("✗", "bold red")}[check.ok]
+        show(Text(f"{mark} {check.name:<{width}}  {check.value}", style=style))
+
+
+def _look(given: Given) -> Look | None:
+    """A first look at the model that was named, if one was."""
+    said = {*given.flags, *given.file}
+    if not said & {"model", "task", "data"}:
+        return None
+    from tacit.experiments.first_look import look, sample_data
+
+    config = given.settings(RunConfig())
+    at_least("--limit", config.limit, 1)
+    if "data" not in said:
+        config = given.settings(RunConfig(), data=sample_data(config.task, config.model))
+    return look(config, console().print)
+
+
+def _model(seen: Look) -> list[Check]:
+    held: dict[str, Any] = seen.settings
+    chat = "its chat template" if seen.chat_template else "no chat template, so plainly"
+    told = f"with {held['instruction']!r}" if held["instruction"] else "without an instruction"
+    answers = f"in {percent(seen.answered)} of {seen.problems * held['sampling']['samples']} responses"
+    return [
+        Check("model", seen.model),
+        Check(
+            "architecture", f"{seen.architecture}, {seen.parameters:,} parameters, {seen.bytes / 2**20:,.0f} MiB here"
+        ),
+        Check("context", "without a bound" if seen.context is None else f"{seen.context:,} tokens"),
+        Check("fingerprint", seen.fingerprint),
+        Check("asked by", f"{chat}, {told}"),
+        Check("speed", f"{seen.tokens_per_second:,.0f} tokens a second, {seen.problems} problems together"),
+        Check("task", f"{seen.task} on {seen.data}"),
+        Check("answers", answers, seen.answered >= 0.9 or None),
+        Check("votes", f"{percent(seen.confident)} of {seen.problems} are clear enough to learn from"),
+        Check("settings", seen.preset),
+    ]
 
 
 def _versions() -> list[Check]:

@@ -219,11 +219,17 @@ def restore(
     path: Annotated[Path, typer.Argument(help="A file that `snapshot` made.")],
     bank: BankOption,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bank; it is kept beside.")] = False,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Leave damaged memories out, and say which, rather than refuse.")
+    ] = False,
 ) -> None:
-    """Make a bank hold what a snapshot holds."""
+    """Make a bank hold what a snapshot holds, but for API keys: those of the bank stay, and no others come in."""
     from tacit.bank import restore as restore_bank
 
-    kept = restore_bank(path, bank, force=force)
+    left_out: list[str] = []
+    kept = restore_bank(path, bank, force=force, left_out=left_out if salvage else None)
+    for said in left_out:
+        emit(f"left out {one_line(said)}")
     emit(f"restored {bank} from {path}" + (f"; what was there is kept at {kept}" if kept else ""))
 
 

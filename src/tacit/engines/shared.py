@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 
 from tacit.engines.base import Progress, Request, Rollout, Session
-from tacit.errors import EngineBusy, EngineError
+from tacit.errors import EngineBusy, EngineError, EngineLost
 
 Listener = Callable[["Progress | EngineError"], None]
 """Told of every token, on the engine's thread; or once of the error that ended the request. Must neither wait nor
@@ -69,7 +69,7 @@ class SharedEngine:
         self._asked: dict[int, _Asked] = {}
         self._waiting = 0  # in the session, as of its last step
         self._running = 0
-        self._closed = False
+        self._closed = self.failed = False
         self._thread = threading.Thread(target=self._run, name="tacit-engine", daemon=True)
         self._thread.start()
 
@@ -123,6 +123,8 @@ class SharedEngine:
 
     def _enter(self, asked: list[_Asked]) -> list[_Asked]:
         with self._changed:
+            if self.failed:
+                raise EngineLost("the engine has failed, and the server has to be started anew; its log says why")
             if self._closed:
                 raise EngineError("the engine has been closed")
             if self.waiting and self.waiting + len(asked) > self._max_waiting:
@@ -151,8 +153,8 @@ class SharedEngine:
                     self._waiting, self._running = self._session.waiting, self._session.running
         except Exception as error:  # whatever it is, nobody may wait forever
             with self._changed:
-                self._closed = True
-            self._fail(EngineError(f"the engine has failed: {type(error).__name__}: {error}"))
+                self._closed = self.failed = True
+            self._fail(EngineLost(f"the engine has failed: {type(error).__name__}: {error}"))
             raise
         self._fail(EngineError("the engine has been closed"))
 

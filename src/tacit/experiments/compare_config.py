@@ -23,14 +23,13 @@ from tacit.config import Settings, require
 from tacit.errors import ConfigError
 from tacit.experiments.report.cells import ORDERS
 from tacit.experiments.run_folder import changed, read_toml
-from tacit.model.presets import known
 from tacit.tasks.sources import endless
 
 if TYPE_CHECKING:
     from tacit.methods.base import Method
 
 EXPECTED = ("problems", "tokens", "prompt")
-SHIPPED = ("paper", "ablations")
+SHIPPED = ("paper", "ablations", "real")
 """Folders of ``plan`` with comparisons that are shipped."""
 
 
@@ -127,6 +126,8 @@ class CompareConfig(Settings):
 
     def settings(self, label: str) -> dict[str, Any]:
         """Everything that decides a cell of this label, as JSON-ready values."""
+        from tacit.model.presets import known
+
         method, config, options = known(self).resolve(label)
         values = {
             name: dataclasses.asdict(getattr(config, name)) if name in ("sampling", "learn", "recall") else value

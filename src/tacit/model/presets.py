@@ -73,7 +73,7 @@ PRESETS = (
         temperature=0.7,
         brief=24,
         worked=128,
-        measured="2026-11-28-tasks-on-a-real-model",
+        measured="2026-11-28-settings-that-fit-smollm2",
         instructions={"number": "Answer briefly."},
     ),
     Preset(  # every other model: the scale of SmolLM2, and room for working

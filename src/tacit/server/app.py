@@ -133,10 +133,15 @@ def _add_health(api: FastAPI, service: Service) -> None:
 
     @api.get("/health/ready")
     async def ready() -> Response:
-        """Whether requests are being taken."""
+        """Whether requests are being taken, and how the learner is, without which they are answered all the same."""
         if service.draining:
             return JSONResponse({"status": "shutting_down"}, 503)
-        return JSONResponse({"status": "ready"})
+        if service.engine.failed:
+            return JSONResponse({"status": "engine_failed"}, 503)
+        if await service.storing(service.bank.fault):
+            return JSONResponse({"status": "bank_replaced"}, 503)
+        learner = service.learner.state if service.learner else "none"
+        return JSONResponse({"status": "ready", "learner": learner, "storing": not service.unstored})
 
     @api.get("/metrics")
     async def metrics(caller: Asking) -> Response:
@@ -146,7 +151,11 @@ def _add_health(api: FastAPI, service: Service) -> None:
 
 
 def _gauge(service: Service, namespace: str) -> None:
-    meters = service.metrics.of(namespace)
+    meters, learner = service.metrics.of(namespace), service.learner
+    if learner is not None:
+        meters.learner.labels("alive").set(learner.alive)
+        meters.learner.labels("failing").set(learner.failing)
+        meters.learner.labels("restarts").set(learner.restarts)
     for state, count in by_name(service.bank.counts(namespace)).items():
         meters.memories.labels(state).set(count)
     for name, count in service.jobs.counts(namespace).items():

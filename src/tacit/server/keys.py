@@ -20,8 +20,8 @@ from sqlalchemy import exists, insert, select, update
 
 from tacit.bank import schema
 from tacit.bank.base import Bank
-from tacit.errors import ConfigError, KeyNotFound, MemoryFormatError
-from tacit.memory import check_name
+from tacit.checks.values import check_name
+from tacit.errors import BankError, ConfigError, KeyNotFound, MemoryFormatError
 
 RIGHTS = ("ask", "learn", "trust", "admin")
 """What a key may be allowed: asking for answers, having its problems learned, having what it taught come into use where
@@ -94,6 +94,7 @@ class KeyStore:
         row = {**vars(key), "rights": _text(wanted), "digest": digest(secret)}
         with self.bank.connection(write=True) as connection:
             connection.execute(insert(schema.api_keys).values(**row))
+            self._check_written(key)
         return key, secret
 
     def lookup(self, secret: str) -> ApiKey | None:
@@ -145,7 +146,7 @@ class KeyStore:
             if self.get(id).revoked is not None:
                 raise ConfigError(f"API key {id!r} has been revoked, for good; make a new one with `tacit keys create`")
             connection.execute(update(schema.api_keys).where(_t.id == id).values(rights=_text(wanted)))
-            return self.get(id)
+            return self._check_written(replace(self.get(id), rights=wanted, revoked=None))
 
     def revoke(self, id: str) -> ApiKey:
         """Shut a key out for good, from now on; its memories stay. A second time changes nothing.
@@ -155,8 +156,15 @@ class KeyStore:
         """
         with self.bank.connection(write=True) as connection:
             unrevoked = (_t.id == id) & _t.revoked.is_(None)
-            connection.execute(update(schema.api_keys).where(unrevoked).values(revoked=time.time()))
-            return self.get(id)
+            before, now = self.get(id), time.time()
+            connection.execute(update(schema.api_keys).where(unrevoked).values(revoked=now))
+            return self._check_written(replace(before, revoked=now if before.revoked is None else before.revoked))
+
+    def _check_written(self, wanted: ApiKey) -> ApiKey:
+        """The key, if that is what the bank says now; BankError, and nothing is changed, where it says otherwise."""
+        if self.get(wanted.id) != wanted:
+            raise BankError(f"the bank did not take the change to API key {wanted.id!r}; see tacit doctor --bank")
+        return wanted
 
     def _row(self, where: Any) -> Any:
         with self.bank.connection() as connection:

@@ -34,7 +34,7 @@ from tacit.bank.search.large_groups import LargeGroups
 from tacit.bank.search.matrices import checked_queries, refuse_other
 from tacit.bank.sql import SQLBank
 from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank
-from tacit.errors import BankError, ConfigError, needed
+from tacit.errors import BankError, BankUnavailable, ConfigError, needed
 from tacit.memory import State
 
 _AGAIN = 0.05  # seconds between tries to connect
@@ -47,6 +47,7 @@ _GONE = re.compile(
     "server closed|SSL SYSCALL|crash of another server process",
     re.IGNORECASE,
 )
+_LASTING = re.compile("2[123]|42|XX00[12]")  # of what was asked or is stored, which waiting does not mend
 _GONE_CODES = re.compile("08|57P0[1235]")
 
 _KNOWN = {
@@ -67,7 +68,7 @@ _SAID = (
 )
 
 
-class ConnectionLost(BankError):
+class ConnectionLost(BankUnavailable):
     """The server is gone or was in between; ``unknown`` when a commit's answer got lost with it."""
 
     def __init__(self, message: str, *, unknown: bool = False) -> None:
@@ -225,7 +226,7 @@ class PostgresBank(SQLBank):
 
     def _explain(self, error: exc.SQLAlchemyError) -> BankError:
         if isinstance(error, exc.TimeoutError):
-            return BankError(
+            return BankUnavailable(
                 f"all {_AT_MOST} connections to {self._where} have been in use for more than "
                 f"{self._lock_timeout:g} s; use fewer threads"
             )
@@ -233,7 +234,7 @@ class PostgresBank(SQLBank):
         code = getattr(cause, "sqlstate", None) or ""
         said = " ".join(str(cause or error).split())[:200]
         if code == "55P03":
-            return BankError(
+            return BankUnavailable(
                 f"{self._where} has been locked by another process for more than {self._lock_timeout:g} s; "
                 "wait for that process, end it, or raise the busy timeout"
             )
@@ -243,7 +244,8 @@ class PostgresBank(SQLBank):
         known = next((words for start, words in _KNOWN.items() if code.startswith(start)), None)
         if known is None and not code:
             known = next((_KNOWN[key] for pattern, key in _SAID if re.search(pattern, said)), None)
-        return BankError(f"{self._where} {known or 'cannot be used'} ({said})")
+        kind = BankError if _LASTING.match(code) else BankUnavailable
+        return kind(f"{self._where} {known or 'cannot be used'} ({said})")
 
     def _is_open(self, connection: Connection) -> bool:
         if connection.invalidated:

@@ -8,10 +8,11 @@ again.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,10 +25,12 @@ from tacit.bank import schema
 from tacit.bank.base import Hit
 from tacit.bank.search.compressed import CompressedMatrix, CompressedView, available, nearly_nearest
 from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, View, nearest
-from tacit.errors import BankError, ConfigError, FingerprintError
+from tacit.errors import BankError, ConfigError, DamagedMemory, FingerprintError
 from tacit.memory import UNIT_TOLERANCE, State
 
-_CODES = {state: code for code, state in enumerate(State)}
+LOG = logging.getLogger("tacit.bank")
+
+_CODES: dict[str, int] = {state.value: code for code, state in enumerate(State)}
 _ROWS_PER_READ = 2048
 _KEYS_PER_READ = 500
 
@@ -51,6 +54,7 @@ _KEYS_AT = (
 class _Group:
     matrix: KeyMatrix
     revision: int = -1
+    damaged: set[int] = field(default_factory=set)
     view: View = field(init=False)
 
     def __post_init__(self) -> None:
@@ -121,7 +125,7 @@ class Matrices:
         queries = checked_queries(keys, k, floor)
         if not len(queries):
             return []
-        codes = [_CODES[State(state)] for state in states]
+        codes = [_CODES[State(state).value] for state in states]
         with ExitStack() as transaction:
             with self._lock:
                 connection = transaction.enter_context(self._reading())
@@ -206,10 +210,11 @@ class Matrices:
                 )
             ).all()
             if changed or gone:
-                codes = [(row.position, _CODES[State(row.state)]) for row in changed]
+                codes = [(row.position, _code(row.state)) for row in changed if row.position not in group.damaged]
                 matrix.change(codes + [(row.position, DELETED) for row in gone])
             if matrix.mostly_deleted():
                 matrix = group.matrix = KeyMatrix(dim)
+                group.damaged.clear()
         rows = connection.execute(
             select(_m.position, _m.id, _m.problem_id, _m.state, _k.key)
             .join_from(schema.memories, schema.keys)
@@ -218,8 +223,13 @@ class Matrices:
         )
         for part in rows.partitions(_ROWS_PER_READ):
             positions, ids, problem_ids, states, blobs = zip(*part, strict=True)
-            keys = self._keys(blobs, ids, namespace, dim)
-            matrix.append(positions, ids, problem_ids, [_CODES[State(state)] for state in states], keys)
+            keys, damaged = _read(blobs, dim)
+            codes_read = [_code(state) for state in states]
+            for row in damaged:  # stands in its place, and is never found
+                codes_read[row] = DELETED
+                group.damaged.add(positions[row])
+                LOG.warning("%s; it is left out of every search", self._damaged(ids[row], namespace))
+            matrix.append(positions, ids, problem_ids, codes_read, keys)
             large = self._exact_rows is not None and matrix.rows > self._exact_rows
             if large and not isinstance(matrix, CompressedMatrix) and available():
                 matrix = group.matrix = CompressedMatrix(matrix)
@@ -231,22 +241,38 @@ class Matrices:
             some = positions[start : start + _KEYS_PER_READ].tolist()
             rows += connection.execute(_KEYS_AT, {"positions": some}).all()
         _, ids, blobs = zip(*sorted(rows), strict=True)
-        return self._keys(blobs, ids, namespace, dim)
+        keys, damaged = _read(blobs, dim)
+        if damaged:
+            raise DamagedMemory(self._damaged(ids[damaged[0]], namespace))
+        return keys
 
-    def _keys(self, blobs: tuple[bytes, ...], ids: tuple[str, ...], namespace: str, dim: int) -> np.ndarray:
-        bad = next((i for i, blob in enumerate(blobs) if not isinstance(blob, bytes) or len(blob) != 4 * dim), None)
-        if bad is None:
-            keys = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), dim)
-            norms = np.sqrt(np.einsum("nd,nd->n", keys, keys))
-            # float32 sums are good enough to tell a damaged key, hence the wider tolerance; NaN fails it too.
-            wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= 10 * UNIT_TOLERANCE + dim * 2.0**-24))
-            if not len(wrong):
-                return keys
-            bad = int(wrong[0])
-        raise BankError(
-            f"the key of memory {ids[bad]!r} in namespace {namespace!r} of {self._where} is damaged; "
+    def _damaged(self, id: str, namespace: str) -> str:
+        return (
+            f"the key of memory {id!r} in namespace {namespace!r} of {self._where} is damaged; "
             "delete that memory or restore a snapshot"
         )
+
+
+def _code(state: str) -> int:
+    """Of a stored state; what is no state is damage, and as good as deleted."""
+    return _CODES.get(state, DELETED)
+
+
+def _read(blobs: Sequence[bytes], dim: int) -> tuple[np.ndarray, list[int]]:
+    """Stored keys as float32 [n, D], and the rows that are damaged, in whose place is a key of norm 1."""
+    damaged = [row for row, blob in enumerate(blobs) if not isinstance(blob, bytes) or len(blob) != 4 * dim]
+    whole = list(blobs)
+    for row in damaged:
+        whole[row] = bytes(4 * dim)
+    keys = np.frombuffer(b"".join(whole), dtype="<f4").reshape(len(blobs), dim)
+    norms = np.sqrt(np.einsum("nd,nd->n", keys, keys))
+    # float32 sums are good enough to tell a damaged key, hence the wider tolerance; NaN fails it too.
+    wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= 10 * UNIT_TOLERANCE + dim * 2.0**-24))
+    if len(wrong):
+        keys = keys.copy()
+        keys[wrong] = 0.0
+        keys[wrong, 0] = 1.0
+    return keys, wrong.tolist()
 
 
 def checked_queries(keys: np.ndarray, k: int, floor: float) -> np.ndarray:

@@ -5,6 +5,7 @@ Builds on schemas, streaming, text, keys and answering. A kind of request says h
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 import time
@@ -22,6 +23,7 @@ from starlette.responses import Response
 from torch import Tensor
 
 from tacit.engines.base import Progress, Request, Rollout
+from tacit.errors import BankError
 from tacit.seeds import derive
 from tacit.server.api import prompts
 from tacit.server.api.errors import busy, forbidden, invalid, not_found
@@ -36,6 +38,11 @@ from tacit.server.live.evidence import DEFAULT_TEMPERATURE, asked_own_way
 from tacit.server.live.service import Service
 
 SUFFIX = ":tacit"
+
+LOG = logging.getLogger("tacit.server")
+
+UNSTORED = "could not be queued: the bank cannot be written now; ask again later to have it learned"
+"""What becomes of the wish to learn where a disk is full."""
 
 LEAST_LOGPROB = -9999.0
 """For a probability of 0, whose logarithm JSON cannot hold; OpenAI's clients know the number."""
@@ -197,6 +204,7 @@ class Exchange(ABC):
         wanted: int | None,
         memory: bool,
         begun: str = "",
+        grammar: str = "",
         echoed: bool = False,
     ) -> None:
         """Add the answering of one prompt.
@@ -209,6 +217,7 @@ class Exchange(ABC):
             wanted: most new tokens, None for the default.
             memory: False for the plain model.
             begun: what the answer has already: answers are found in all of it.
+            grammar: that the answer follows.
             echoed: the prompt is listed too, in every choice.
 
         Raises:
@@ -237,6 +246,7 @@ class Exchange(ABC):
             top=top,
             top_k=max(0, body.top_k or 0),  # -1 for all tokens is vLLM's way to say it
             min_p=body.min_p or 0.0,
+            grammar=grammar,
         )
         self._refuse_costly(asked, echoed)
         choice = options.memory if memory and problem.strip() else "off"
@@ -245,7 +255,9 @@ class Exchange(ABC):
         read = (lambda one: begun + self.text().whole(one.token_ids)) if begun else None
         stops, most, seeded = service.backbone.stop, self._room(context, ids, None), body.seed is not None
         own_way = own is not None and asked_own_way(asked, own, stops, most, config.sampling, seeded=seeded)
-        plan = Plan(asked, self.caller.namespace, problem, room, choice, verify, own_way and not begun, read)
+        plan = Plan(
+            asked, self.caller.namespace, problem, room, choice, verify, own_way and not begun and not grammar, read
+        )
         self.answerings.append(Answering(service, plan))
 
     def _refuse_costly(self, asked: Request, echoed: bool) -> None:
@@ -318,17 +330,22 @@ class Exchange(ABC):
             learn, learning, outcome = False, "the key has no right to learn", "refused"
         verifier = service.verifier
         # One transaction, because each waits for the disk; none where there is nothing to write.
-        with service.bank.transaction() if judged or learn else nullcontext():
-            key = present(service, self.caller.key)
-            if judged is not None and first is not None:
-                calibrated = verifier is not None and verifier.calibrated
-                problem = one.plan.problem
-                evidence.count(service.bank, key, judged.memory_id, one.origin, problem, first, calibrated=calibrated)
-            if learn:
-                submitted = service.jobs.submit(namespace, one.plan.problem, key)
-                learning = submitted.why
-                outcome = "refused" if submitted.job is None else "queued" if learning == "queued" else "known"
-                job = None if submitted.job is None else {"id": submitted.job.id, "state": str(submitted.job.state)}
+        try:
+            with service.bank.transaction() if judged or learn else nullcontext():
+                key = present(service, self.caller.key)
+                if judged is not None and first is not None:
+                    sure, text = verifier is not None and verifier.calibrated, one.plan.problem
+                    evidence.count(service.bank, key, judged.memory_id, one.origin, text, first, calibrated=sure)
+                if learn:
+                    submitted = service.jobs.submit(namespace, one.plan.problem, key)
+                    learning = submitted.why
+                    outcome = "refused" if submitted.job is None else "queued" if learning == "queued" else "known"
+                    job = None if submitted.job is None else {"id": submitted.job.id, "state": str(submitted.job.state)}
+            service.unstored = service.unstored and not (judged or learn)
+        except BankError as error:  # the answer has been made, and is no worse for it
+            LOG.warning("an answer could not be counted or queued: %s", error)
+            service.unstored, job, outcome = True, None, "unstored"
+            learning = UNSTORED if learn else learning
         # Not ``learning``: it may quote the problem, and a label has few values.
         service.metrics.of(namespace).jobs.labels(outcome).inc()
         return {

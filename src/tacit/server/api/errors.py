@@ -13,6 +13,7 @@ from typing import Any
 from tacit.errors import (
     BankError,
     ConfigError,
+    DamagedMemory,
     EngineBusy,
     EngineError,
     EngineLost,
@@ -90,6 +91,7 @@ _REFUSALS: tuple[tuple[tuple[type[TacitError], ...], int, str | None, int], ...]
     ((EngineLost,), 503, "engine_lost", 5),
     ((MemoryNotFound,), 404, "memory_not_found", 0),
     ((EngineError, ModelError, ConfigError, MemoryFormatError), 400, None, 0),
+    ((DamagedMemory,), 409, "memory_damaged", 0),
     ((FingerprintError,), 409, "other_model", 0),  # waiting does not help, as it may with a bank that is locked
     ((BankError,), 503, "bank_unavailable", 1),
     ((TacitError,), 500, "internal_error", 0),

@@ -20,8 +20,9 @@ from starlette.responses import Response
 
 from tacit.bank.base import Bank, MemoryInfo
 from tacit.bank.portable import to_safetensors
+from tacit.checks.values import check_name
 from tacit.errors import MemoryNotFound
-from tacit.memory import Memory, State, check_name
+from tacit.memory import Memory, State
 from tacit.server.api.asking import Asking, Caller
 from tacit.server.api.errors import Refused, forbidden, not_found
 from tacit.server.api.portable import MEDIA_TYPE, take_in
@@ -124,6 +125,8 @@ def _add_reading(api: FastAPI, service: Service) -> None:
                     runs=learner is not None,
                     alive=learner is not None and learner.alive,
                     restarts=0 if learner is None else learner.restarts,
+                    failing=learner is not None and learner.failing,
+                    reason=None if learner is None else learner.reason,
                 ),
                 draining=service.draining,
             )

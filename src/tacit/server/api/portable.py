@@ -14,6 +14,7 @@ import numpy as np
 from tacit.bank.portable import from_safetensors
 from tacit.errors import FingerprintError
 from tacit.memory import Memory
+from tacit.problem import LONGEST
 from tacit.server.api.errors import Refused, invalid
 from tacit.server.api.rights import changing
 from tacit.server.keys import ApiKey
@@ -70,6 +71,9 @@ def _check(service: Service, memory: Memory) -> None:
             "'.', '_', ':' and '-'",
             code="wrong_id",
         )
+    if len(memory.problem) > LONGEST:
+        said = f"the memory's problem has {len(memory.problem):,} characters; at most {LONGEST:,} are taken in"
+        raise invalid(said, code="problem_too_long")
     if memory.fingerprint != backbone.fingerprint:
         raise invalid(
             f"the memory was learned with another model (fingerprint {memory.fingerprint[:60]!r}) than this server's "

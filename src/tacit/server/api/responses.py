@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import count
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
+from tacit.engines.base import Progress
 from tacit.server.api.asking import Caller
 from tacit.server.api.chat import Conversation
 from tacit.server.api.errors import Refused
 from tacit.server.api.fields import NoChoice, Nothing, NoTools, Word, fault, only
+from tacit.server.api.forms import FlatFormat, FlatJsonSchema
 from tacit.server.api.schemas import (
     MOST_MESSAGES,
     MOST_TOP,
@@ -29,15 +31,14 @@ from tacit.server.api.schemas import (
     Strict,
     TacitOptions,
     Temperature,
-    TextFormat,
     Tokens,
 )
-from tacit.server.api.streaming import merged
+from tacit.server.api.streaming import bursts, written
 from tacit.server.live.answering import listed
 from tacit.server.live.service import Service
 
 WHOLE = "nothing is stored here; send the whole conversation as input"
-FIELDS = {"messages": "input", "max_tokens": "max_output_tokens"}
+FIELDS = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format"}
 """What a chat's fields are called here, for refusals."""
 LOGPROBS = "message.output_text.logprobs"
 
@@ -73,7 +74,7 @@ class Reasoning(Strict):
 class AsText(Strict):
     """In what form the answer is to be."""
 
-    format: TextFormat | None = None
+    format: FlatFormat | None = None
     verbosity: Annotated[Literal["medium"] | None, only("medium")] = None
 
 
@@ -143,6 +144,8 @@ class ResponsesRequest(Strict):
         wanted = {"logprobs": True, "top_logprobs": self.top_logprobs or 0} if self.logprobs else {}
         same = ("model", "temperature", "top_p", "top_k", "min_p", "seed", "stream", "tacit")
         asked = {name: getattr(self, name) for name in same}
+        form = self.text.format if self.text else None
+        asked["response_format"] = form.as_chat() if isinstance(form, FlatJsonSchema) else form
         return ChatRequest.model_validate(
             {**asked, "messages": [*system, *items], "max_tokens": self.max_output_tokens, **wanted}
         )
@@ -167,41 +170,25 @@ class Answered(Conversation):
         self._id = f"resp_{uuid.uuid4().hex}"
         self._item = f"msg_{uuid.uuid4().hex}"
 
-    async def _whole(self) -> dict[str, Any]:
+    async def _whole(self) -> bytes:
         rollout = (await self.rollouts())[0]
-        text = self.text().whole(rollout.token_ids)
-        done = self._response(rollout.finish, self._message(text, self._told(listed(rollout)), rollout.finish))
-        return {**done, "tacit": await self._settle()}
+
+        def made() -> dict[str, Any]:
+            text = self.text().whole(rollout.token_ids)
+            return self._message(text, self._told(listed(rollout)), rollout.finish)
+
+        writing = self.service.writing
+        done = {**self._response(rollout.finish, await writing(made)), "tacit": await self._settle()}
+        return await writing(lambda: written(done))
 
     async def _events(self) -> AsyncIterator[str]:
-        numbers = count()
-        at = {"item_id": self._item, "output_index": 0, "content_index": 0}
-
-        def event(kind: str, **more: Any) -> str:
-            told = {"type": kind, "sequence_number": next(numbers), **more}
-            return f"event: {kind}\ndata: {json.dumps(told, ensure_ascii=False)}\n\n"
-
-        text, whole, tokens, begun = self.text(), "", [], False
-        async for _, one in merged([answering.tokens() for answering in self.answerings]):
-            if not begun:  # not before: until there is a token the request can still be refused
-                begun = True
-                for kind in ("response.created", "response.in_progress"):
-                    yield event(kind, response=self._response(None))
-                yield event("response.output_item.added", output_index=0, item=self._message("", [], None))
-                yield event("response.content_part.added", **at, part=self._part("", []))
-            shown = text.push(one.token_id, last=one.rollout is not None)
-            drawn = self._told([(one.token_id, one.logprob, one.alternatives)])
-            tokens += drawn
-            if shown or drawn:
-                whole += shown
-                yield event("response.output_text.delta", **at, delta=shown, logprobs=drawn)
-            if one.rollout is not None:
-                finish, message = one.rollout.finish, self._message(whole, tokens, one.rollout.finish)
-                yield event("response.output_text.done", **at, text=whole, logprobs=tokens)
-                yield event("response.content_part.done", **at, part=self._part(whole, tokens))
-                yield event("response.output_item.done", output_index=0, item=message)
-                done = {**self._response(finish, message), "tacit": await self._settle()}
-                yield event(f"response.{done['status']}", response=done)
+        told = _Events(self)
+        async for burst in bursts([answering.tokens() for answering in self.answerings]):
+            drawn = [one for _, one in burst]
+            # Not before there is a token: until then the request can still be refused.
+            yield await self.service.writing(lambda drawn=drawn: told.of(drawn))  # type: ignore[misc]
+        report = await self._settle()
+        yield await self.service.writing(lambda: told.end(report))
 
     def _told(self, tokens: Any) -> list[dict[str, Any]]:
         listed = self._logprobs(tokens)
@@ -220,6 +207,7 @@ class Answered(Conversation):
     def _response(self, finish: str | None, *output: dict[str, Any]) -> dict[str, Any]:
         """The answer as far as it is there; ``finish`` is None while it is not."""
         asked, used = self.asked, self._usage()
+        form = asked.text.format if asked.text else None
         usage = {
             "input_tokens": used["prompt_tokens"],
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -244,7 +232,7 @@ class Answered(Conversation):
             "reasoning": {"effort": None, "summary": None},
             "store": False,
             "temperature": 1.0 if asked.temperature is None else asked.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": form.model_dump(by_alias=True) if form else {"type": "text"}},
             "tool_choice": "none",
             "tools": [],
             "top_logprobs": asked.top_logprobs or 0,
@@ -254,6 +242,53 @@ class Answered(Conversation):
             "user": asked.user,
             "metadata": asked.metadata or {},
         }
+
+
+class _Events:
+    """The events of one answer, in order."""
+
+    def __init__(self, answered: Answered) -> None:
+        self._answered = answered
+        self._numbers = count()
+        self._detokeniser, self._text, self._finish = answered.text(), "", ""
+        self._tokens: list[dict[str, Any]] = []
+        self._begun = False
+
+    def of(self, drawn: Sequence[Progress]) -> str:
+        """What tells of some tokens."""
+        made, by = [], self._answered
+        if not self._begun:
+            self._begun = True
+            made = [self._event(f"response.{kind}", response=by._response(None)) for kind in ("created", "in_progress")]
+            made.append(self._event("response.output_item.added", output_index=0, item=by._message("", [], None)))
+            made.append(self._event("response.content_part.added", True, part=by._part("", [])))
+        for one in drawn:
+            shown = self._detokeniser.push(one.token_id, last=one.rollout is not None)
+            tokens = by._told([(one.token_id, one.logprob, one.alternatives)])
+            self._text += shown
+            self._tokens += tokens
+            if shown or tokens:
+                made.append(self._event("response.output_text.delta", True, delta=shown, logprobs=tokens))
+            if one.rollout is not None:
+                self._finish = one.rollout.finish
+        return "".join(made)
+
+    def end(self, report: dict[str, Any]) -> str:
+        """What tells of the whole."""
+        by, text, tokens = self._answered, self._text, self._tokens
+        message = by._message(text, tokens, self._finish)
+        done = {**by._response(self._finish, message), "tacit": report}
+        return "".join((
+            self._event("response.output_text.done", True, text=text, logprobs=tokens),
+            self._event("response.content_part.done", True, part=by._part(text, tokens)),
+            self._event("response.output_item.done", output_index=0, item=message),
+            self._event(f"response.{done['status']}", response=done),
+        ))  # fmt: skip
+
+    def _event(self, kind: str, in_part: bool = False, **more: Any) -> str:
+        place = {"item_id": self._answered._item, "output_index": 0, "content_index": 0} if in_part else {}
+        told = {"type": kind, "sequence_number": next(self._numbers), **place, **more}
+        return f"event: {kind}\ndata: {json.dumps(told, ensure_ascii=False)}\n\n"
 
 
 def _status(finish: str | None) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy import select, union
 
 from tacit.bank import restore, schema, sqlite_path
 from tacit.bank.base import Bank
+from tacit.bank.restoring import sweep
 from tacit.errors import ConfigError
 from tacit.server.api.errors import Refused, not_found
 from tacit.server.api.memories import Admin
@@ -29,6 +30,10 @@ from tacit.server.live.service import Service
 
 MOST_SNAPSHOTS = 32
 """So many can be made over HTTP; then an operator has to remove some, or a client could fill the disk."""
+
+
+MOST_ASIDE = 4
+"""So many banks as they were before a restore over HTTP are kept; older ones are removed."""
 
 
 class SnapshotName(BaseModel):
@@ -69,6 +74,7 @@ def add_snapshots(api: FastAPI, service: Service) -> None:
                 raise Refused(
                     409, f"there are {MOST_SNAPSHOTS} snapshots already; remove some on the server", code="too_many"
                 )
+            sweep(folder.bank)
             name = folder.new()
             service.bank.snapshot(folder.path / name)
             return SnapshotName(name=name)
@@ -89,6 +95,7 @@ def add_snapshots(api: FastAPI, service: Service) -> None:
             if body.name not in folder.names():
                 raise not_found(f"there is no snapshot {body.name!r}", "snapshot_not_found", "name")
             kept = restore(folder.path / body.name, service.bank.url, force=True)
+            folder.thin(kept)
             return Restored(name=body.name, kept=None if kept is None else kept.name)
 
         return await changing(service, caller.key, work, alone=False)
@@ -98,7 +105,7 @@ class _Folder:
     """Where one namespace's snapshots of a bank lie: beside it, under names of one form."""
 
     def __init__(self, bank: Path, namespace: str) -> None:
-        self.path = bank.parent
+        self.bank, self.path = bank, bank.parent
         self._stem = f"{bank.name}.snapshot-{hashlib.sha256(namespace.encode()).hexdigest()[:16]}-"
 
     def new(self) -> str:
@@ -110,6 +117,14 @@ class _Folder:
         form = re.compile(re.escape(self._stem) + r"\d{8}-\d{6}-[0-9a-f]{8}")
         found = [path for path in self.path.iterdir() if form.fullmatch(path.name)]
         return sorted(path.name for path in found if path.is_file() and not path.is_symlink())
+
+    def thin(self, latest: Path | None) -> None:
+        """Keep only some of what restores have put aside, or a client could fill the disk."""
+        form = re.compile(re.escape(f"{self.bank.name}.before-restore-") + r"\d{8}-\d{6}-[0-9a-f]{4}")
+        aside = sorted(path for path in self.path.iterdir() if form.fullmatch(path.name) and path != latest)
+        for path in aside[: max(0, len(aside) - MOST_ASIDE + 1)]:
+            for suffix in ("-wal", "-shm", ""):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _folder(bank: Bank, namespace: str) -> _Folder:

@@ -70,11 +70,16 @@ class JobPage(BaseModel):
 
 
 class LearnerState(BaseModel):
-    """The learner's process; ``runs`` is False on a server without one."""
+    """The learner's process; ``runs`` is False on a server without one.
+
+    ``failing``: it dies, or cannot be started, again and again; ``reason`` is that of the latest.
+    """
 
     runs: bool
     alive: bool
     restarts: int
+    failing: bool = False
+    reason: str | None = None
 
 
 class ServerStatus(BaseModel):

@@ -6,12 +6,15 @@ the job's present owner can, in the transaction that stores the memory, whose id
 
     queued --claim--> learning --finish--> done
                       learning --fail----> failed
-                      learning --release, or the lease ran out--> as if queued, until MAX_ATTEMPTS
+                      learning --release--> queued, as if it never had been claimed
+                      learning --setback, or the lease ran out--> as if queued, until MAX_ATTEMPTS
     failed --retry--> queued
     done --submitted once more after its memory was deleted--> queued
 
 Leases are in wall-clock time, which processes of one machine share. If it jumps, work may be done twice; memories are
-still stored once.
+still stored once. What a clock that was put back shows to be of a time to come holds nobody up: such a lease has run
+out, and the latest day that a key has spent of is today (by up to a day, so that a clock that once was years ahead does
+not shut a key out for years).
 """
 
 from __future__ import annotations
@@ -27,17 +30,22 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, case, exists, func, insert, literal, or_, select, update
 
 from tacit.bank import schema
 from tacit.bank.base import Bank
+from tacit.checks.values import check_name, check_text
 from tacit.errors import MemoryFormatError
-from tacit.memory import check_name, check_text
 from tacit.problem import LONGEST, Problem
 from tacit.server.keys import ApiKey
 
 MAX_ATTEMPTS = 3
-"""So many workers may die over a job before it counts as failed."""
+"""So many attempts at a job may end in a fault, or in the death of the worker, before it counts as failed."""
+
+FIRST_PAUSE = 5.0
+"""Seconds until a job is tried again after a fault; each time four times as long."""
+
+DAY = 86_400.0
 
 LONGEST_NOTE = 2000
 """Most characters kept of an error or an outcome."""
@@ -87,7 +95,7 @@ class Job(JobRow):
         key_id: of the API key that brought it.
         state: see ``JobState``.
         attempts: claims so far, without those that a worker gave back in good order.
-        lease_until: unix seconds; until then it is ``worker``'s alone. None unless learning.
+        lease_until: unix seconds; until then it is ``worker``'s alone, or if it is queued, nobody's. Else None.
         worker: who has or had it.
         error: why it failed.
         memory_id: the memory that came of it; None while there is none, and where nothing was worth keeping.
@@ -112,7 +120,7 @@ Jobs = list[Job]  # said so because JobQueue.list hides the built-in one
 _COLUMNS = [_j[name] for name in Job.__dataclass_fields__]
 
 
-_NONE = dict.fromkeys(("worker", "error", "outcome", "started", "finished", "progress"))
+_NONE = dict.fromkeys(("worker", "lease_until", "error", "outcome", "started", "finished", "progress"))
 FRESH: dict[str, Any] = {"state": JobState.QUEUED.value, "attempts": 0, **_NONE}
 """A job as if it had never been tried."""
 
@@ -148,7 +156,7 @@ class JobQueue:
             again = known is not None and known.state is JobState.DONE and _gone(connection, known)
             if known is not None and not again:
                 return Submitted(known, _known(known))
-            day = datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%d")
+            day = _today(connection, key, self.clock())
             if not _spend(connection, key, day):
                 return Submitted(None, f"the key's budget of {key.learn_per_day} problems a day is spent for {day} UTC")
             if known is not None:  # its memory was deleted: it is learned as if it never had been, and for this key
@@ -214,14 +222,17 @@ class JobQueue:
             batch: most jobs.
         """
         now = self.clock()
-        free = or_(_j.state == JobState.QUEUED, and_(_j.state == JobState.LEARNING, _j.lease_until <= now))
+        # A lease that began in time to come, by more than clocks of several machines differ: the clock was put back.
+        over = or_(_j.lease_until.is_(None), _j.lease_until <= now, _j.started > now + lease_seconds)
+        free = and_(_j.state.in_([JobState.QUEUED, JobState.LEARNING]), over)
         turn = func.row_number().over(partition_by=(_j.namespace, _j.key_id), order_by=_j.number)
         with self.bank.connection(write=True) as connection:
             error = f"given up: {MAX_ATTEMPTS} attempts ended without a result, and the last left no word"
+            said = func.coalesce(literal(error + "; one before it: ") + _j.error, error)
             connection.execute(
                 update(schema.jobs)
                 .where(free, _j.attempts >= MAX_ATTEMPTS)
-                .values(state=JobState.FAILED.value, error=error, finished=now, lease_until=None)
+                .values(state=JobState.FAILED.value, error=said, finished=now, lease_until=None)
             )
             rows = connection.execute(select(_j.id, _j.attempts).where(free).order_by(turn, _j.number).limit(batch))
             found = list(rows)
@@ -245,9 +256,10 @@ class JobQueue:
 
     def extend(self, jobs: Sequence[Job], worker: str, lease_seconds: float) -> frozenset[str]:
         """Lengthen the leases of those of the jobs that are still this worker's; returns their ids."""
-        mine = and_(_j.id.in_([job.id for job in jobs]), _owned(worker))
+        mine, now = and_(_j.id.in_([job.id for job in jobs]), _owned(worker)), self.clock()
+        began = case((_j.started > now, now), else_=_j.started)
         with self.bank.connection(write=True) as connection:
-            connection.execute(update(schema.jobs).where(mine).values(lease_until=self.clock() + lease_seconds))
+            connection.execute(update(schema.jobs).where(mine).values(lease_until=now + lease_seconds, started=began))
             return frozenset(connection.execute(select(_j.id).where(mine)).scalars())
 
     def progress(self, job: Job, worker: str, info: dict[str, Any]) -> bool:
@@ -259,13 +271,24 @@ class JobQueue:
 
         Store the memory in the same ``bank.transaction()``, and only if this says True.
         """
-        ended = {"state": JobState.DONE.value, "memory_id": memory_id, "outcome": note(outcome)}
+        ended = {"state": JobState.DONE.value, "memory_id": memory_id, "outcome": note(outcome), "error": None}
         return self._write(job, worker, finished=self.clock(), lease_until=None, **ended)
 
     def fail(self, job: Job, worker: str, error: str) -> bool:
         """The job cannot be done; False, and nothing changed, if it is no longer this worker's."""
         ended = {"state": JobState.FAILED.value, "error": note(error)}
         return self._write(job, worker, finished=self.clock(), lease_until=None, **ended)
+
+    def setback(self, job: Job, worker: str, error: str) -> bool:
+        """An attempt at the job ended in a fault: it is tried again after a pause, and has failed if it was the last.
+
+        False, and nothing changed, if it is no longer this worker's.
+        """
+        if job.attempts >= MAX_ATTEMPTS:
+            return self.fail(job, worker, f"given up after {job.attempts} attempts: {error}")
+        until = self.clock() + FIRST_PAUSE * 4 ** (job.attempts - 1)
+        back = {"state": JobState.QUEUED.value, "worker": None, "progress": None}
+        return self._write(job, worker, error=note(error), lease_until=until, **back)
 
     def release(self, worker: str) -> int:
         """Give back everything that this worker has claimed, as if it never had; returns the number of jobs."""
@@ -274,9 +297,9 @@ class JobQueue:
         with self.bank.connection(write=True) as connection:
             return connection.execute(statement).rowcount
 
-    def _write(self, job: Job, worker: str, **values: Any) -> bool:
+    def _write(self, job: Job, owner: str, /, **values: Any) -> bool:
         with self.bank.connection(write=True) as connection:
-            done = connection.execute(update(schema.jobs).where(_j.id == job.id, _owned(worker)).values(**values))
+            done = connection.execute(update(schema.jobs).where(_j.id == job.id, _owned(owner)).values(**values))
             return done.rowcount == 1
 
 
@@ -316,6 +339,13 @@ def _known(job: Job) -> str:
     return "already queued" if job.state is not JobState.FAILED else f"already tried: {job.error}"
 
 
+def _today(connection: Connection, key: ApiKey, now: float) -> str:
+    """The UTC day whose budget is spent: today, or tomorrow where the key has spent of that already."""
+    today, tomorrow = (datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d") for at in (now, now + DAY))
+    ahead = select(exists().where(_d.key_id == key.id, _d.day == tomorrow))
+    return tomorrow if connection.execute(ahead).scalar_one() else today
+
+
 def _spend(connection: Connection, key: ApiKey, day: str) -> bool:
     """Take one problem from the key's budget of the day; False if nothing is left of it."""
     here = (_d.key_id == key.id) & (_d.day == day)
@@ -345,5 +375,11 @@ def _one(connection: Connection, where: Any) -> Job | None:
 
 def _job(row: Row[Any]) -> Job:
     fields = dict(row._mapping)
-    progress = None if fields["progress"] is None else json.loads(fields["progress"])
-    return Job(**{**fields, "state": JobState(fields["state"]), "progress": progress})
+    # What is no state or no JSON is damage: of this job alone, so it must not keep others from being read.
+    known = fields["state"] in set(JobState)
+    fields["state"] = JobState(fields["state"]) if known else JobState.FAILED
+    try:
+        progress = json.loads(fields["progress"] or "null")
+    except (ValueError, TypeError, RecursionError):
+        progress = None
+    return Job(**{**fields, "progress": progress if isinstance(progress, dict) else None})

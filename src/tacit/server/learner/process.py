@@ -7,17 +7,20 @@ interpreter that answers requests nor takes it along when it dies. Knows nothing
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from tacit.config import Settings, require
 from tacit.errors import ConfigError
 from tacit.experiments.run_folder import changed, completed
+
+LOG = logging.getLogger("tacit.learner")
 
 PATIENCE = 30.0
 """Seconds that server and learner wait for each other's writes: a request had better be late than fail."""
@@ -27,6 +30,9 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 
 STEADY = 60.0
 """Seconds after which a worker that still lives counts as well, so that the next wait is the first again."""
+
+LOOPING = 3
+"""Deaths, or starts that failed, without a steady worker in between, that are told as failing."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,21 @@ class WorkerSettings(Settings):
 class LearnerProcess:
     """One worker process, kept alive from ``start`` to ``stop``; if this process dies, so does the worker.
 
-    What the worker prints goes to this process's stderr.
+    What the worker prints goes to this process's stderr. A worker that dies, or cannot even be started (no memory, no
+    file descriptors), is started again after a pause, for longer each time.
+
+    Attributes:
+        restarts: workers that were started in place of another.
+        deaths: since there was a steady one.
+        exit_code: of the latest that has ended.
+        reason: of the latest death, or why the latest start failed; None while all is well. It quotes no problem.
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
-        self.restarts = 0
+        self.restarts = self.deaths = 0
         self.exit_code: int | None = None
+        self.reason: str | None = None
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -90,6 +104,16 @@ class LearnerProcess:
         """Whether a worker is running now."""
         process = self._process
         return process is not None and process.poll() is None
+
+    @property
+    def failing(self) -> bool:
+        """Whether it dies, or cannot be started, again and again."""
+        return self.deaths >= LOOPING
+
+    @property
+    def state(self) -> str:
+        """In a word, for those who may know no more: "running", "starting again" or "failing"."""
+        return "failing" if self.failing else "running" if self.alive else "starting again"
 
     @property
     def pid(self) -> int | None:
@@ -112,43 +136,63 @@ class LearnerProcess:
         with self._lock:
             watcher, self._watcher = self._watcher, None
             process = self._process
-        if process is None or watcher is None:
+        if watcher is None:
             return True
-        process.terminate()
-        try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         watcher.join()
         # A signal ends it while it is still loading, when it has claimed nothing yet.
-        return process.returncode in (0, -signal.SIGTERM)
+        return process is None or process.returncode in (0, -signal.SIGTERM)
 
     def _launch(self) -> None:
+        """Start a worker; what keeps it from being started counts as a death."""
+        self._process = None
         # Settings go through the pipe, not the command line, which every user of the machine can read.
         command = [sys.executable, "-m", "tacit.server.worker", str(os.getpid())]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr.fileno(), text=True)
-        assert process.stdin is not None
+        process: subprocess.Popen[str] | None = None
         try:
-            with process.stdin as pipe:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr.fileno(), text=True)
+            assert process.stdin is not None
+            with suppress(BrokenPipeError), process.stdin as pipe:  # dead already: the watcher sees to it
                 pipe.write(self.settings.to_json())
-        except BrokenPipeError:
-            pass  # dead already; the watcher sees to it
-        self._process = process
+        except (OSError, MemoryError) as error:  # no descriptors, no memory
+            if process is not None:
+                process.kill()
+                process.wait()
+            self._died(f"it cannot be started ({error})")
+        else:
+            self._process = process
+
+    def _died(self, why: str) -> None:
+        self.deaths += 1
+        self.reason = why
+        LOG.error("the learner has died %d times without a steady minute: %s", self.deaths, why)
 
     def _watch(self) -> None:
-        wait = FIRST_WAIT
         while True:
-            process, began = self._process, time.monotonic()
-            assert process is not None
-            self.exit_code = process.wait()
-            if time.monotonic() - began > STEADY:
-                wait = FIRST_WAIT
-            if self._stopping.wait(wait):
+            if self._process is not None:
+                self._see_through(self._process)
+            doublings = min(max(0, self.deaths - 1), 20)  # a large power is no float
+            if self._stopping.wait(min(FIRST_WAIT * 2**doublings, LONGEST_WAIT)):
                 return
-            wait = min(2 * wait, LONGEST_WAIT)
             with self._lock:
                 if self._stopping.is_set():
                     return
                 self._launch()
-                self.restarts += 1
+                self.restarts += self._process is not None
+
+    def _see_through(self, process: subprocess.Popen[str]) -> None:
+        """Wait for the end of a worker; one that has been steady makes good what was before."""
+        try:
+            process.wait(STEADY)
+        except subprocess.TimeoutExpired:
+            self.deaths, self.reason = 0, None
+            process.wait()
+        self.exit_code = process.returncode
+        if not self._stopping.is_set():
+            self._died(f"it ended with exit code {process.returncode}; the server's log says why")

@@ -32,6 +32,7 @@ undo it.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -43,13 +44,16 @@ from sqlalchemy import select
 from tacit.agent import Agent
 from tacit.bank import schema
 from tacit.bank.base import Bank, MemoryInfo
+from tacit.bank.damage import undamaged
 from tacit.engines.base import Request, Rollout
-from tacit.errors import EngineError, EngineLost, MemoryNotFound, ModelError
+from tacit.errors import BankUnavailable, EngineLost, MemoryNotFound, TacitError
 from tacit.judges.verifiers import Candidate
 from tacit.memory import Memory, State
 from tacit.problem import Problem
 from tacit.server.keys import KeyStore
 from tacit.server.learner.jobs import note
+
+LOG = logging.getLogger("tacit.learner")
 
 UNPROVEN = "learned from traffic, not yet proven"
 """How the reason of every candidate begins that may yet be promoted."""
@@ -157,10 +161,9 @@ class Promoter:
             if len(due) == limit:
                 break
             if info.state is State.CANDIDATE and info.reason.startswith(UNPROVEN) and self._due(info.id, len(infos)):
-                with suppress(MemoryNotFound):  # deleted meanwhile
-                    memory = bank.get(info.id, namespace)
-                    near = self._vouching(memory, infos, sources)
-                    due += [(memory, near)] if near else []
+                memory = undamaged(bank, info.id, namespace)
+                near = [] if memory is None else self._vouching(memory, infos, sources)
+                due += [(memory, near)] if memory is not None and near else []
         if not due:
             self._seen = revision  # until something changes
             return []
@@ -242,10 +245,14 @@ class Promoter:
         """The benefits of each candidate, or why it could not be tried: if not all together, then each by itself."""
         try:
             return [*self._benefits(due)]
-        except EngineLost:
-            raise  # no fault of theirs: the process ends, and tries again later
-        except (EngineError, ModelError) as error:
-            return [note(str(error))] if len(due) == 1 else [outcome for one in due for outcome in self._try([one])]
+        except (EngineLost, BankUnavailable):
+            raise  # no fault of theirs
+        except Exception as error:
+            if len(due) > 1:
+                return [outcome for one in due for outcome in self._try([one])]
+            if not isinstance(error, TacitError):
+                LOG.exception("candidate %s cannot be tried", due[0][0].id)
+            return [note(str(error) or type(error).__name__)]
 
     def _benefits(self, due: Sequence[tuple[Memory, list[MemoryInfo]]]) -> list[tuple[float, ...]]:
         """The benefit of each candidate for each of its neighbours; all samples are drawn in one batch."""

@@ -6,6 +6,11 @@ killed at any moment, and the next one goes on. A job is finished in the transac
 memories are functions of problem, seed, settings and the memories recalled, so that interruptions leave no trace in
 what is learned.
 
+A fault ends a job, not the learner. What is wrong with a job by itself (too long, another model's) fails it at once.
+Any other exception counts as an attempt at that job alone; it is tried again after a pause, and fails with the reason
+after the last one. What is wrong with all of them (no engine, no bank) costs no job an attempt: the bank is waited for,
+and without an engine the process ends, to be started again.
+
 What comes from traffic proves itself before it is used: every memory starts as a candidate, and ``promotion`` decides.
 ``provenance["admitted"]`` says whether it passed the agent's own rule, without which it is never promoted. Uses of
 recalled memories are not counted here: the server has counted them when it answered.
@@ -13,16 +18,19 @@ recalled memories are not counted here: the server has counted them when it answ
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
 import socket
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -31,7 +39,15 @@ from tacit.assembly import build_agent, build_verifier, load_backbone, open_engi
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
 from tacit.engines.base import Engine
-from tacit.errors import BankError, EngineError, EngineLost, FingerprintError, MemoryFormatError, ModelError, TacitError
+from tacit.errors import (
+    BankUnavailable,
+    EngineError,
+    EngineLost,
+    FingerprintError,
+    MemoryFormatError,
+    ModelError,
+    TacitError,
+)
 from tacit.judges.verifiers import Verifier
 from tacit.memory import Memory, State
 from tacit.model.backbone import Backbone
@@ -39,6 +55,11 @@ from tacit.server.keys import served
 from tacit.server.learner.jobs import Job, JobQueue
 from tacit.server.learner.process import PATIENCE, WorkerSettings
 from tacit.server.learner.promotion import UNPROVEN, Promoter, namespaces, quarantine_hurtful
+
+LOG = logging.getLogger("tacit.learner")
+
+LONGEST_PAUSE = 60.0
+"""Seconds at most until the bank, or a namespace whose candidates could not be tried, is looked at again."""
 
 
 class Stopped(BaseException):
@@ -65,6 +86,7 @@ class Worker:
         self._agents: dict[str, Agent] = {}
         self._promoters: dict[str, Promoter] = {}
         self._held: dict[str, Job] = {}
+        self._resting: dict[str, tuple[float, float]] = {}  # namespaces: until when, and for how long the next time
         self._interruptible = False
 
     def run(self, parent: int | None = None) -> None:
@@ -74,15 +96,31 @@ class Worker:
         beat.start()
         try:
             while not self.stop.is_set():
-                learned = self.once()
-                if not self.review() and not learned:
-                    self.stop.wait(self.settings.poll)
+                self._turn()
         except Stopped:
             pass
         finally:
             self.stop.set()
             beat.join()
-            self.queue.release(self.name)
+            with suppress(BankUnavailable):  # then the leases run out
+                self.queue.release(self.name)
+
+    def _turn(self) -> None:
+        """Learn what there is, and wait where there is nothing; a bank that cannot be had is waited for."""
+        pause, away = self.settings.poll, False
+        while not self.stop.is_set():
+            try:
+                if away:
+                    self.queue.release(self.name)  # none of what was begun may count as an attempt
+                learned = self.once()
+                if not self.review() and not learned:
+                    self.stop.wait(self.settings.poll)
+                return
+            except BankUnavailable as error:
+                LOG.warning("%s; the learner waits", error)
+                self._held, away = {}, True
+                self.stop.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     def once(self) -> bool:
         """Claim one batch and learn it; False if there was nothing to claim."""
@@ -116,18 +154,22 @@ class Worker:
     def _learn(self, jobs: Sequence[Job]) -> None:
         """Learn jobs of one namespace together; if that fails, one by one, so that only the culprits fail."""
         try:
-            learned = self._compute(jobs)
-        except EngineLost:
-            raise  # no fault of the jobs: the process ends, and tries again later
-        except (EngineError, ModelError, FingerprintError, MemoryFormatError) as error:
-            if len(jobs) == 1:
-                self._end(jobs[0], None, error)
-            else:
-                for job in jobs:
+            for job, result in zip(jobs, self._compute(jobs), strict=True):
+                self._end(job, result)
+        except (EngineLost, BankUnavailable):
+            raise  # no fault of the jobs
+        except Exception as error:
+            if len(jobs) > 1:
+                for job in [job for job in jobs if job.id in self._held]:
                     self._learn([job])
-        else:
-            for job, result in zip(jobs, learned, strict=True):
-                self._end(job, result, None)
+                return
+            [job] = jobs
+            self._held.pop(job.id, None)
+            if isinstance(error, EngineError | ModelError | FingerprintError | MemoryFormatError):
+                self.queue.fail(job, self.name, str(error))
+            else:
+                LOG.exception("job %s: attempt %d failed", job.id, job.attempts)
+                self.queue.setback(job, self.name, said(error))
 
     def _compute(self, jobs: Sequence[Job]) -> list[Remembered]:
         agent = self.agent(jobs[0].namespace)
@@ -144,16 +186,13 @@ class Worker:
             for job, info in zip(jobs, infos, strict=True):
                 self.queue.progress(job, self.name, info)
 
-    def _end(self, job: Job, result: Remembered | None, error: TacitError | None) -> None:
-        self._held.pop(job.id, None)
-        if result is None:
-            self.queue.fail(job, self.name, str(error))
-            return
+    def _end(self, job: Job, result: Remembered) -> None:
         memory = None if result.memory is None else _candidate(result.memory, job, result.known)
         outcome = result.learned.reason if memory is None else memory.reason
         with self.bank.transaction():
             if self.queue.finish(job, self.name, None if memory is None else memory.id, outcome) and memory is not None:
                 self.bank.add(memory)
+        self._held.pop(job.id, None)
 
     def review(self) -> bool:
         """Quarantine what has hurt, and try candidates of each namespace; False if there was nothing to do.
@@ -162,12 +201,31 @@ class Worker:
         """
         if not self.settings.promote:
             return False
-        done = bool(quarantine_hurtful(self.bank))
+        done = self._guarded("", lambda: bool(quarantine_hurtful(self.bank)))
         for namespace in namespaces(self.bank, self.backbone.fingerprint):
-            if namespace not in self._promoters:
-                self._promoters[namespace] = Promoter(self.agent(namespace))
-            tried = self._promoters[namespace].step(self.settings.learn.batch, self._may_be_interrupted)
-            done = bool(tried) or done
+            done = self._guarded(namespace, partial(self._promote, namespace)) or done
+        return done
+
+    def _promote(self, namespace: str) -> bool:
+        if namespace not in self._promoters:
+            self._promoters[namespace] = Promoter(self.agent(namespace))
+        return bool(self._promoters[namespace].step(self.settings.learn.batch, self._may_be_interrupted))
+
+    def _guarded(self, namespace: str, work: Callable[[], bool]) -> bool:
+        """``work``; a fault of it holds up its namespace alone, for longer each time."""
+        until, pause = self._resting.get(namespace, (0.0, self.settings.poll))
+        if time.monotonic() < until:
+            return False
+        try:
+            done = work()
+        except (EngineLost, BankUnavailable):
+            raise
+        except Exception:
+            LOG.exception("candidates of namespace %r cannot be tried; again in %g s", namespace, pause)
+            self._resting[namespace] = (time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE))
+            self._promoters.pop(namespace, None)
+            return False
+        self._resting.pop(namespace, None)
         return done
 
     @contextmanager
@@ -194,8 +252,8 @@ class Worker:
                 try:
                     self.queue.extend(held, self.name, self.settings.lease)
                     waited = 0.0
-                except BankError as error:  # locked, say: the next beat tries again, and the lease has time for two
-                    sys.stderr.write(f"learner: {error}\n")
+                except Exception as error:  # locked, say: the next beat tries again, and the lease has time for two
+                    LOG.warning("the leases could not be extended: %s", said(error))
 
 
 def work(settings: WorkerSettings, parent: int | None = None) -> None:
@@ -206,7 +264,7 @@ def work(settings: WorkerSettings, parent: int | None = None) -> None:
     """
     os.nice(settings.nice)
     set_threads(settings, products=True)
-    bank = open_bank(settings.bank, busy_timeout=PATIENCE)
+    bank = open_bank(settings.bank, create=False, busy_timeout=PATIENCE)
     engine = None
     try:
         backbone = load_backbone(settings, bank, served(bank), unsaid="")
@@ -229,6 +287,7 @@ def main() -> int:
     # Told rather than asked for: the parent may have died while torch was being imported.
     parent = int(sys.argv[1]) if len(sys.argv) > 1 else None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the server says when to stop
+    logging.basicConfig(format="learner: %(message)s")
     try:
         work(WorkerSettings.from_json(sys.stdin.read()), parent)
     except TacitError as error:
@@ -238,6 +297,11 @@ def main() -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def said(error: Exception) -> str:
+    """An exception in one line."""
+    return str(error) if isinstance(error, TacitError) else f"{type(error).__name__}: {error}".strip(": ")
 
 
 def _candidate(memory: Memory, job: Job, known: bool) -> Memory:

@@ -22,10 +22,10 @@ from contextlib import suppress
 from torch import Tensor, equal
 
 from tacit.bank.base import Bank
+from tacit.checks.values import MAX_NAME
 from tacit.config import Sampling
 from tacit.engines.base import Request
 from tacit.errors import MemoryNotFound
-from tacit.memory import MAX_NAME
 from tacit.routing import Route
 from tacit.server.keys import ApiKey, KeyStore
 from tacit.server.learner.jobs import problem_digest

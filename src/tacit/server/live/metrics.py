@@ -32,6 +32,7 @@ class Meters:
             "tacit:learning_requests", "What became of the wish to learn.", ("outcome",), registry=registry
         )
         self.memories = Gauge("tacit:memories", "Memories by state.", ("state",), registry=registry)
+        self.learner = Gauge("tacit:learner", "Whether alive, failing; and restarts.", ("what",), registry=registry)
         self.queue = Gauge("tacit:learning_jobs", "Learning jobs by state.", ("state",), registry=registry)
 
 

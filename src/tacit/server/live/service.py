@@ -17,7 +17,7 @@ import torch
 
 from tacit.assembly import bind, build_verifier, load_backbone, open_engine, set_threads, task_of
 from tacit.bank import open_bank
-from tacit.bank.base import Bank
+from tacit.bank.sql import SQLBank
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.engines.shared import SharedEngine
@@ -48,7 +48,7 @@ class Service:
 
     def __init__(self, config: ServeConfig) -> None:
         self.threads = set_threads(config, products=True)
-        self.bank: Bank = open_bank(config.bank, busy_timeout=PATIENCE)
+        self.bank: SQLBank = open_bank(config.bank, busy_timeout=PATIENCE)
         self.backbone = load_backbone(config, self.bank, served(self.bank), unsaid="")
         self.config = config = presets.fit(config, self.backbone)
         self.task = task_of(config)
@@ -61,6 +61,7 @@ class Service:
         self.feed = Feed()
         self.learner: LearnerProcess | None = None
         self.draining = False
+        self.unstored = False  # whether the latest answer could not be counted or queued
         self.places = Places(config.limits.in_flight)
         self.prompts = Places(config.limits.waiting + config.limits.rows)
         self.vocabulary = Vocabulary(self.backbone.tokenizer)

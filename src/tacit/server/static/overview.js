@@ -63,12 +63,14 @@ export async function overview({ main, signal, repeat }) {
 }
 
 function cards(status) {
-  const learner = !status.learner.runs ? "none on this server" : status.learner.alive ? "running" : "not running";
+  const { runs, alive, failing, reason } = status.learner;
+  const learner = !runs ? "none on this server" : failing ? "FAILING" : alive ? "running" : "not running";
+  const last = runs && reason ? `: ${reason}` : "";
   const counts = found => facts(Object.entries(found).map(([name, count]) => [name, whole(count)]));
   const restarts = status.learner.restarts ? `, restarted ${status.learner.restarts} times` : "";
   return [
     h("section", { class: "card" }, h("h2", {}, "Server"), facts([
-      ["model", status.model], ["namespace", status.namespace], ["learner", learner + restarts],
+      ["model", status.model], ["namespace", status.namespace], ["learner", learner + restarts + last],
       ["requests", status.draining ? "no new ones: it is shutting down" : "are taken"]])),
     h("section", { class: "card" }, h("h2", {}, "Memories"), counts(status.memories)),
     h("section", { class: "card" }, h("h2", {}, "Queue"), counts(status.jobs)),

@@ -57,7 +57,7 @@ def item(kind: Kind, level: int, seed: int, index: int) -> tuple[Problem, str]:
     return Problem(label, text, answer, kind.name), about
 
 
-@register("source", NAME)
+@register("source", "families")
 def stream(address: str, seed: int, limit: int | None) -> Iterator[Read]:
     """Families as the address names them, interleaved; nothing is asked twice, in other words neither, before a family
     has no more at its level."""

@@ -1,0 +1,1 @@
+"""What values from outside have to be before anything keeps them."""
