@@ -33,6 +33,7 @@ from tacit.server.api.fields import (
     Zero,
     fault,
 )
+from tacit.server.api.forms import Format
 
 MOST_CHOICES = 128
 """Rollouts of one request: prompts times ``n``."""
@@ -40,6 +41,8 @@ MOST_TOP = 20
 """Alternatives beside a token."""
 MOST_PROMPTS = 128
 MOST_MESSAGES = 1024
+MOST_PARTS = 4096
+"""Parts of contents and calls of tools, of all messages together: reading each takes everyone's time."""
 MOST_LABELS = 16
 """Pairs of ``metadata``, as at OpenAI."""
 
@@ -53,6 +56,16 @@ def _at_most(most: int) -> BeforeValidator:
         return value
 
     return BeforeValidator(small)
+
+
+def _few_parts(messages: Any) -> Any:
+    held = messages[:MOST_MESSAGES] if isinstance(messages, list) else []
+    lists = [one.get(name) for one in held if isinstance(one, dict) for name in ("content", "tool_calls")]
+    parts = sum(len(one) for one in lists if isinstance(one, list))
+    if parts > MOST_PARTS:
+        said = f"the messages have {parts} parts; at most {MOST_PARTS} are read, so send texts instead"
+        raise PydanticCustomError("too_long", "{said}", {"said": said})
+    return messages
 
 
 # A bound of any kind makes pydantic look into a text; then it refuses half surrogate pairs, which no tokenizer takes.
@@ -188,12 +201,6 @@ class StreamOptions(Strict, FromStreams):
     include_usage: bool = False
 
 
-class TextFormat(Strict):
-    """The one response format there is."""
-
-    type: Literal["text"]
-
-
 class _Asked(Strict, FromEverywhere):
     """What both kinds of requests share."""
 
@@ -224,12 +231,14 @@ class _Asked(Strict, FromEverywhere):
 class ChatRequest(_Asked, FromChats):
     """Body of ``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
+    messages: Annotated[
+        list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True), BeforeValidator(_few_parts)
+    ]
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
-    response_format: TextFormat | None = None
+    response_format: Format | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     store: bool | None = None
