@@ -68,6 +68,13 @@ class Load:
         for thread in self._threads:
             thread.start()
 
+    def wait(self) -> None:
+        """Until one more is acknowledged."""
+        before, late = len(self.acknowledged), time.monotonic() + 60
+        while len(self.acknowledged) == before and self.texts:
+            assert time.monotonic() < late, "no question is answered and queued"
+            time.sleep(0.01)
+
     def end(self) -> None:
         """Stop asking."""
         self._stopped.set()
@@ -107,7 +114,7 @@ def kill_servers(path: Path, load: Load, kills: int, chance: random.Random, end:
     """Kill servers and learners at random moments, in the middle of starting too; how many of each."""
     dead: Counter[str] = Counter()
     while dead.total() < kills and time.monotonic() < end:
-        kind = chance.choice(("starting", "server", "learner"))
+        kind = chance.choice(("starting", "server", "server", "learner", "learner"))
         if kind == "starting":
             process = Command("serve", "--bank", path, "--port", "0", *OPTIONS, log=path.with_suffix(".start"))
             time.sleep(chance.uniform(0.0, 3.0))
@@ -117,13 +124,16 @@ def kill_servers(path: Path, load: Load, kills: int, chance: random.Random, end:
         else:
             with serving(path, *OPTIONS) as running:  # a start that is none fails here
                 load.begin(running)
-                time.sleep(chance.uniform(0.0, 2.5))
+                # Most of the kills should hit the work itself, however long a machine takes to come to it.
+                if chance.random() < 0.8:
+                    load.wait()
+                time.sleep(chance.uniform(0.0, 2.0))
                 if kind == "learner":
                     children = psutil.Process(running.process.pid).children(recursive=True)
                     if children:
                         chance.choice(children).kill()
                         dead[kind] += 1
-                    time.sleep(chance.uniform(0.0, 2.0))
+                    time.sleep(chance.uniform(0.0, 1.0))
                 running.process.kill()
                 dead["server"] += 1
                 load.end()

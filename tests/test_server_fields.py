@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import openai
 import pytest
+from pydantic import BaseModel
 from starlette.testclient import TestClient
 
 from conftest import save_tiny_qwen2
 from server import InProcess
 from tacit.engines.base import Request
+from tacit.engines.grammar import of_schema
 from tacit.engines.local import LocalEngine
 from tacit.model.backbone import Backbone
 from tacit.seeds import derive
@@ -276,3 +281,121 @@ def test_a_token_that_is_part_of_a_character_is_told_by_its_bytes(server: InProc
     for token in (one for listed in content for one in (listed, *listed["top_logprobs"])):
         if token["token"] == "\N{REPLACEMENT CHARACTER}":
             assert len(token["bytes"]) == 1 and token["bytes"][0] >= 128
+
+
+# -- answers of a form ------------------------------------------------------------------------------------------------
+
+SCHEMA = {
+    "type": "object", "additionalProperties": False, "required": ["answer", "sure"],
+    "properties": {"answer": {"type": "integer", "minimum": 0, "maximum": 99}, "sure": {"enum": ["yes", "no"]}},
+}  # fmt: skip
+FORM = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
+
+
+def follows(text: str) -> bool:
+    found = json.loads(text)
+    return set(found) == {"answer", "sure"} and 0 <= found["answer"] <= 99 and found["sure"] in ("yes", "no")
+
+
+def test_an_answer_follows_a_schema_whatever_the_model_would_say(server: InProcess, raw: TestClient) -> None:
+    how = {"response_format": FORM, "max_tokens": 200, "temperature": 1.5, "n": 8, "seed": 1}
+    choices = answered(raw, model="tiny:tacit", **how)["choices"]
+    assert all(one["finish_reason"] == "stop" and follows(one["message"]["content"]) for one in choices)
+    assert len({one["message"]["content"] for one in choices}) > 2
+    assert answered(raw, **how)["choices"] == choices
+    alone = answered(raw, **{**how, "n": 1})["choices"][0]  # whoever shares the batch
+    assert alone["message"] == choices[0]["message"]
+    request = Request(
+        server.service.backbone.encode("2 3 +"), temperature=0.0, max_tokens=200, grammar=of_schema(SCHEMA)
+    )
+    [[greedy_one]] = LocalEngine(server.service.backbone).generate([request])
+    told = answered(raw, response_format=FORM, max_tokens=200, logprobs=True)["choices"][0]
+    assert json.loads(told["message"]["content"]) == json.loads(greedy_one.text)
+    content = told["logprobs"]["content"]
+    assert [one["logprob"] for one in content] == list(greedy_one.logprobs[: len(content)])
+    assert answered(raw)["choices"] == answered(raw, response_format={"type": "text"})["choices"]
+
+
+def test_an_answer_of_a_form_is_streamed_and_parsed_by_the_sdk(client: openai.OpenAI) -> None:
+    class Answer(BaseModel):
+        """What the SDK makes a schema of."""
+
+        answer: int
+        sure: Literal["yes", "no"]
+
+    how: Any = {"model": "tiny", "temperature": 1, "seed": 2}
+    parsed = (
+        client.chat.completions.parse(
+            messages=[USER],
+            response_format=Answer,
+            max_tokens=200,
+            **how,  # type: ignore[list-item]
+        )
+        .choices[0]
+        .message.parsed
+    )
+    assert isinstance(parsed, Answer)
+    pieces = client.chat.completions.create(messages=[USER], response_format=FORM, max_tokens=200, stream=True, **how)
+    assert follows("".join(piece.choices[0].delta.content or "" for piece in pieces))
+    form = {"format": {"type": "json_schema", "name": "answer", "schema": SCHEMA, "strict": True}}
+    answer = client.responses.create(
+        model="tiny",
+        input="2 3 +",
+        text=form,
+        max_output_tokens=200,
+        temperature=0,  # type: ignore[call-overload]
+    )
+    assert follows(answer.output_text) and answer.text.format.type == "json_schema"
+
+
+def test_any_object(raw: TestClient) -> None:
+    choices = answered(raw, response_format={"type": "json_object"}, temperature=1, n=8, seed=1, max_tokens=300)[
+        "choices"
+    ]
+    whole = [one["message"]["content"] for one in choices if one["finish_reason"] == "stop"]
+    assert whole and all(isinstance(json.loads(text), dict) for text in whole)
+    assert all(one["message"]["content"].startswith("{") for one in choices)
+
+
+def deep(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize("schema, said", [
+    ({"type": "weird"}, "weird"),
+    ({"type": "object", "unevaluatedProperties": False}, "unevaluatedProperties"),
+    ({"$ref": "https://example.org/schema"}, "example.org"),
+    (deep(100), "smaller"),
+    ({"enum": ["x" * 60_000]}, "smaller"),
+], ids=["type", "keyword", "ref", "deep", "large"])  # fmt: skip
+def test_a_schema_that_cannot_be_followed_is_refused(raw: TestClient, schema: dict[str, Any], said: str) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    param, message = refused(raw, response_format=form)
+    assert param == "response_format" and said in message
+    refusal = raw.post("/v1/responses", json={
+        "model": "tiny", "input": "2", "text": {"format": {"type": "json_schema", "name": "a", "schema": schema}}
+    })  # fmt: skip
+    assert refusal.status_code == 400 and refusal.json()["error"]["param"] == "text.format"
+
+
+def test_forms_that_there_are_not_are_refused(raw: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused(raw, response_format={"type": "grammar"})[0] == "response_format"
+    assert refused(raw, response_format={"type": "json_schema"})[0].startswith("response_format")
+    begun = [USER, {"role": "assistant", "content": "{"}]
+    assert refused(raw, response_format=FORM, messages=begun)[0] == "response_format"
+    monkeypatch.setitem(sys.modules, "llguidance", None)  # as if it were not installed
+    param, message = refused(raw, response_format=FORM)
+    assert param == "response_format" and "grammar" in message and "install" in message
+
+
+def test_a_model_whose_tokens_cannot_be_held_to_a_form_says_so(tmp_path: Path) -> None:
+    server = InProcess(tmp_path / "bank.db")  # the testbed's tokens are words
+    try:
+        response = server.anyone().post(CHAT, json={**asked(response_format=FORM), "model": "testbed"})
+        error = response.json()["error"]
+        assert response.status_code == 400 and error["param"] == "response_format" and "in words" in error["message"]
+    finally:
+        server.service.close()

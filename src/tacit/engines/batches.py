@@ -21,6 +21,7 @@ from tacit.model.backbone import LEAST_TORCH_ROWS, Backbone, prefill, prompt_emb
 from tacit.model.cache import RaggedCache
 
 if TYPE_CHECKING:
+    from tacit.engines.grammar import Follower
     from tacit.model.fused.model import Fused
 
 SCORED_AT_ONCE = 512
@@ -35,6 +36,7 @@ class Row:
         feed: the token to feed next.
         position: its position in the sequence.
         slot: its place in the batch.
+        follower: its place in the grammar that it follows, if any.
     """
 
     ticket: int
@@ -48,6 +50,7 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     alternatives: list[Alternatives] = field(default_factory=list)
     rollout: Rollout | None = None
+    follower: Follower | None = None
 
 
 class Batch(Protocol):

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from tacit.config import Settings
+from tacit.engines import grammar
 from tacit.engines.base import (
     METER,
     Alternatives,
@@ -39,6 +40,7 @@ from tacit.engines.base import (
     uniforms,
 )
 from tacit.engines.batches import Row, batch_for, scores
+from tacit.engines.grammar import Follower
 from tacit.model.backbone import Backbone, prompt_embeddings
 from tacit.registry import register
 
@@ -146,6 +148,8 @@ class LocalEngine(Engine):
 
     def _check(self, what: str, request: Request, least: int = 1) -> None:
         check(self.backbone, self.context, what, request, least=least)
+        if request.grammar:
+            grammar.check(self.backbone, request.grammar)
 
 
 class LocalSession(Session):
@@ -251,6 +255,8 @@ class LocalSession(Session):
             draws = [uniforms(seed, request.max_tokens).tolist() for seed in seeds]
             feed, position = int(request.ids[-1]), length_of(request) - 1
             groups.append([Row(ticket, i, request, draws[i], feed, position) for i in range(request.n)])
+            for row in groups[-1] if request.grammar else ():
+                row.follower = Follower(self.backbone, request.grammar)
         self._batch.start(groups)
         self._rows += [row for group in groups for row in group]
 
@@ -263,12 +269,17 @@ class LocalSession(Session):
         """One token for every row in flight."""
         rows = self._rows
         logits = self._batch.logits(rows)
+        for place, row in enumerate(rows):
+            if row.follower is not None:
+                logits[place] = row.follower.narrow(logits[place])
         tokens, logprobs, alternatives = draw(
             logits, [row.spec for row in rows], [row.draws[len(row.ids)] for row in rows]
         )
         over = []
         for row, token, logprob, likely in zip(rows, tokens, logprobs, alternatives, strict=True):
             row.ids.append(token)
+            if row.follower is not None:
+                row.follower.take(token)
             row.logprobs.append(logprob)
             if row.spec.top:
                 row.alternatives.append(likely[: row.spec.top])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tacit.methods.base import Method
 
 EXPECTED = ("problems", "tokens", "prompt")
-SHIPPED = ("paper", "ablations")
+SHIPPED = ("paper", "ablations", "real")
 """Folders of ``plan`` with comparisons that are shipped."""
 
 

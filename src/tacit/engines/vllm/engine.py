@@ -160,6 +160,10 @@ class VLLMEngine(Engine):
     def check(self, what: str, request: Request) -> None:
         """EngineError, in one sentence that begins with ``what``, unless servers can serve the request."""
         check(self.backbone, self.context, what, request)
+        if request.grammar:
+            raise EngineError(
+                f"{what} has a form to follow, which needs the engine of this process; leave out --engine"
+            )
 
     def differs(self, request: Request) -> bool:
         """Whether what the servers report for this request are not the log-probs of what it is drawn from."""

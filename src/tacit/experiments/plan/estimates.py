@@ -23,6 +23,7 @@ from tacit.methods.planning import Plan, Work
 from tacit.model import gguf_file
 from tacit.model.cache import round_up
 from tacit.model.decoder import FLOATS_AT_ONCE
+from tacit.testbed import real
 
 MAX_ROWS = 256
 """Rollouts that ``LocalEngine`` decodes at once."""
@@ -158,7 +159,7 @@ def dimensions(name: str, *, reward: bool = False) -> Dimensions:
         architectures = values.pop("architectures", [])
         config = AutoConfig.for_model(**values)
         return _measure(config, "QwenProcessRewardModel" if architectures else "", "table shipped with Tacit", reward)
-    if gguf_file.is_gguf(file := Path(name).expanduser()):
+    if gguf_file.is_gguf(file := real.smollm2() if name == real.NAME else Path(name).expanduser()):
         return _measure(gguf_file.configured(file, name), "", "the GGUF file", reward)
     path = _path(name, reward)
     try:

@@ -204,6 +204,7 @@ class Exchange(ABC):
         wanted: int | None,
         memory: bool,
         begun: str = "",
+        grammar: str = "",
         echoed: bool = False,
     ) -> None:
         """Add the answering of one prompt.
@@ -216,6 +217,7 @@ class Exchange(ABC):
             wanted: most new tokens, None for the default.
             memory: False for the plain model.
             begun: what the answer has already: answers are found in all of it.
+            grammar: that the answer follows.
             echoed: the prompt is listed too, in every choice.
 
         Raises:
@@ -244,6 +246,7 @@ class Exchange(ABC):
             top=top,
             top_k=max(0, body.top_k or 0),  # -1 for all tokens is vLLM's way to say it
             min_p=body.min_p or 0.0,
+            grammar=grammar,
         )
         self._refuse_costly(asked, echoed)
         choice = options.memory if memory and problem.strip() else "off"
@@ -252,7 +255,9 @@ class Exchange(ABC):
         read = (lambda one: begun + self.text().whole(one.token_ids)) if begun else None
         stops, most, seeded = service.backbone.stop, self._room(context, ids, None), body.seed is not None
         own_way = own is not None and asked_own_way(asked, own, stops, most, config.sampling, seeded=seeded)
-        plan = Plan(asked, self.caller.namespace, problem, room, choice, verify, own_way and not begun, read)
+        plan = Plan(
+            asked, self.caller.namespace, problem, room, choice, verify, own_way and not begun and not grammar, read
+        )
         self.answerings.append(Answering(service, plan))
 
     def _refuse_costly(self, asked: Request, echoed: bool) -> None:

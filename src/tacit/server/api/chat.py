@@ -13,6 +13,7 @@ from tacit.engines.base import Alternatives, Progress, Rollout
 from tacit.server.api import prompts
 from tacit.server.api.asking import Caller, Exchange, finite
 from tacit.server.api.errors import invalid
+from tacit.server.api.forms import grammar_of
 from tacit.server.api.schemas import ChatRequest
 from tacit.server.live.answering import listed
 from tacit.server.live.service import Service
@@ -39,11 +40,15 @@ class Conversation(Exchange):
         ids = await service.computing(
             lambda: prompts.chat_ids(service.backbone, body.messages, service.context, continued=goes_on)
         )
+        grammar = await service.computing(lambda: grammar_of(service.backbone, body.response_format))
+        if grammar and goes_on:
+            raise invalid("response_format is of a whole answer; leave out the last message, which begins one",
+                          "response_format")  # fmt: skip
         wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
         await self.plan(
             ids, prompts.problem_of(body.messages),
             context=service.context, top=body.top_logprobs or 0, wanted=wanted, memory=self.memory,
-            begun=self.said or "",
+            begun=self.said or "", grammar=grammar,
         )  # fmt: skip
         await self.answerings[0].recall()
 

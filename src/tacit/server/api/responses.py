@@ -19,6 +19,7 @@ from tacit.server.api.asking import Caller
 from tacit.server.api.chat import Conversation
 from tacit.server.api.errors import Refused
 from tacit.server.api.fields import NoChoice, Nothing, NoTools, Word, fault, only
+from tacit.server.api.forms import FlatFormat, FlatJsonSchema
 from tacit.server.api.schemas import (
     MOST_MESSAGES,
     MOST_TOP,
@@ -30,7 +31,6 @@ from tacit.server.api.schemas import (
     Strict,
     TacitOptions,
     Temperature,
-    TextFormat,
     Tokens,
 )
 from tacit.server.api.streaming import bursts, written
@@ -38,7 +38,7 @@ from tacit.server.live.answering import listed
 from tacit.server.live.service import Service
 
 WHOLE = "nothing is stored here; send the whole conversation as input"
-FIELDS = {"messages": "input", "max_tokens": "max_output_tokens"}
+FIELDS = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format"}
 """What a chat's fields are called here, for refusals."""
 LOGPROBS = "message.output_text.logprobs"
 
@@ -74,7 +74,7 @@ class Reasoning(Strict):
 class AsText(Strict):
     """In what form the answer is to be."""
 
-    format: TextFormat | None = None
+    format: FlatFormat | None = None
     verbosity: Annotated[Literal["medium"] | None, only("medium")] = None
 
 
@@ -144,6 +144,8 @@ class ResponsesRequest(Strict):
         wanted = {"logprobs": True, "top_logprobs": self.top_logprobs or 0} if self.logprobs else {}
         same = ("model", "temperature", "top_p", "top_k", "min_p", "seed", "stream", "tacit")
         asked = {name: getattr(self, name) for name in same}
+        form = self.text.format if self.text else None
+        asked["response_format"] = form.as_chat() if isinstance(form, FlatJsonSchema) else form
         return ChatRequest.model_validate(
             {**asked, "messages": [*system, *items], "max_tokens": self.max_output_tokens, **wanted}
         )
@@ -205,6 +207,7 @@ class Answered(Conversation):
     def _response(self, finish: str | None, *output: dict[str, Any]) -> dict[str, Any]:
         """The answer as far as it is there; ``finish`` is None while it is not."""
         asked, used = self.asked, self._usage()
+        form = asked.text.format if asked.text else None
         usage = {
             "input_tokens": used["prompt_tokens"],
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -229,7 +232,7 @@ class Answered(Conversation):
             "reasoning": {"effort": None, "summary": None},
             "store": False,
             "temperature": 1.0 if asked.temperature is None else asked.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": form.model_dump(by_alias=True) if form else {"type": "text"}},
             "tool_choice": "none",
             "tools": [],
             "top_logprobs": asked.top_logprobs or 0,

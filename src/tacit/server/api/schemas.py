@@ -33,6 +33,7 @@ from tacit.server.api.fields import (
     Zero,
     fault,
 )
+from tacit.server.api.forms import Format
 
 MOST_CHOICES = 128
 """Rollouts of one request: prompts times ``n``."""
@@ -200,12 +201,6 @@ class StreamOptions(Strict, FromStreams):
     include_usage: bool = False
 
 
-class TextFormat(Strict):
-    """The one response format there is."""
-
-    type: Literal["text"]
-
-
 class _Asked(Strict, FromEverywhere):
     """What both kinds of requests share."""
 
@@ -243,7 +238,7 @@ class ChatRequest(_Asked, FromChats):
     max_completion_tokens: Tokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
-    response_format: TextFormat | None = None
+    response_format: Format | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     store: bool | None = None

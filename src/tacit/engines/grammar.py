@@ -1,0 +1,121 @@
+"""Rollouts that follow a JSON schema: which tokens may come next, by llguidance.
+
+Builds on llguidance (MIT, 3 MB, no GPU; the extra ``grammar``) and errors. A grammar is llguidance's own text; what it
+allows depends on the tokens before and on nothing else, so that batching changes no result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tacit.errors import EngineError, TacitError, needed
+
+if TYPE_CHECKING:
+    from tacit.model.backbone import Backbone
+
+MOST_CHARACTERS = 50_000
+SPACES = r"[ \n]?"
+"""White space between the parts of JSON; without a bound a small model may write nothing else."""
+
+
+class GrammarError(EngineError):
+    """A schema that cannot be followed."""
+
+
+def of_schema(schema: Mapping[str, Any]) -> str:
+    """The grammar of JSON that follows a schema.
+
+    Raises:
+        GrammarError: the schema is too large, or llguidance does not know a part of it; it is named.
+        ConfigError: llguidance is missing.
+    """
+    guidance = needed("grammar", "response_format", "llguidance")
+    text = json.dumps(schema)
+    if len(text) > MOST_CHARACTERS or _deep(schema):
+        raise GrammarError(f"the schema has more than {MOST_CHARACTERS} characters, or is too deep; make it smaller")
+    spaces = {"whitespace_flexible": True, "whitespace_pattern": SPACES}
+    return str(guidance.LLMatcher.grammar_from_json_schema(text, overrides=spaces))
+
+
+def check(backbone: Backbone, grammar: str) -> None:
+    """GrammarError unless this model can begin a text of the grammar."""
+    try:
+        follower = Follower(backbone, grammar)
+    except TacitError:
+        raise
+    except Exception as error:  # a tokenizer that llguidance cannot read
+        raise GrammarError(f"the tokens of {backbone.name} cannot be held to a form; ask for it in words") from error
+    wrong = follower.error
+    if wrong:
+        raise GrammarError(f"the schema cannot be followed: {wrong}")
+    if not follower.possible:
+        raise GrammarError(f"{backbone.name} has no token that the form could begin with; ask for it in words")
+
+
+class Follower:
+    """One rollout's place in a grammar."""
+
+    def __init__(self, backbone: Backbone, grammar: str) -> None:
+        guidance = needed("grammar", "response_format", "llguidance")
+        self._matcher = guidance.LLMatcher(_vocabulary(backbone.tokenizer, backbone.vocab_size), grammar)
+        self._ends = torch.tensor(sorted(backbone.end_ids))
+        self._size = backbone.vocab_size
+
+    @property
+    def error(self) -> str:
+        """What is wrong with the grammar; "" for nothing."""
+        return " ".join(str(self._matcher.get_error() or "").split())[:300]
+
+    @property
+    def possible(self) -> bool:
+        """Whether any token but an end may come next."""
+        return bool(self._allowed().any())
+
+    def narrow(self, logits: Tensor) -> Tensor:
+        """Logits [V] with minus infinity for what may not come next; at the end of the form an end token alone may."""
+        allowed = self._allowed()
+        if self._matcher.is_accepting() or not bool(allowed.any()):
+            allowed[self._ends] = True
+        return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+
+    def take(self, token_id: int) -> None:
+        """The token that came."""
+        if token_id not in self._ends:
+            self._matcher.consume_token(token_id)
+
+    def _allowed(self) -> Tensor:
+        """Which tokens may come next [V], ends left out."""
+        if self._matcher.is_stopped() or self._matcher.is_error():
+            return torch.zeros(self._size, dtype=torch.bool)
+        words = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.int32)
+        bits = (words[:, None] >> torch.arange(32, dtype=torch.int32)) & 1
+        allowed = torch.zeros(self._size, dtype=torch.bool)
+        flat = bits.flatten().bool()[: self._size]
+        allowed[: len(flat)] = flat
+        allowed[self._ends] = False
+        return allowed
+
+
+@lru_cache(maxsize=4)
+def _vocabulary(tokenizer: Any, size: int) -> Any:
+    """The tokenizer as llguidance reads it: seconds for a large vocabulary, so once."""
+    hf = needed("grammar", "response_format", "llguidance.hf")
+    return hf.from_tokenizer(tokenizer, n_vocab=max(size, len(tokenizer)))
+
+
+def _deep(value: Any, most: int = 40) -> bool:
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(level)
