@@ -29,10 +29,12 @@ from transformers import (
 from conftest import Tacit
 from gguf_models import SPECIAL, TEMPLATE, tokenizer, vocabulary, write_gguf
 from random_models import model_of
+from tacit.engines.base import Request
+from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, ModelError
 from tacit.experiments.plan.estimates import dimensions
 from tacit.model import gguf_file
-from tacit.model.backbone import Backbone
+from tacit.model.backbone import Backbone, Template
 from tacit.server.settings import ServeConfig
 
 SIZES = {
@@ -341,7 +343,7 @@ def test_smollm2_as_a_user_finds_it(smollm2_file: Path, cli: Tacit) -> None:
     found = json.loads(out)["model"]
     assert (found["architecture"], found["parameters"], found["context"]) == ("llama", 134_515_008, 8192)
     assert found["chat_template"] and found["answered"] > 0.5 and found["settings"]["instruction"] == "Answer briefly."
-    code, out, error = cli(
-        "ask", "--model", smollm2_file, "--task", "text", "--bank", "b", "What is the capital of France?"
-    )
-    assert code == 0 and "Paris" in out, error
+    backbone = loaded(smollm2_file, template=Template(instruction=""))
+    ids = backbone.encode("What is the capital of France?")
+    [[said]] = LocalEngine(backbone).generate([Request(ids, None, 1, 0.0, 1.0, 16, (), backbone.stop)])
+    assert "Paris" in said.text and said.finish == "stop"
