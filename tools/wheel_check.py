@@ -80,7 +80,7 @@ def check(wheel: Path, folder: Path) -> None:
     environment.run("tacit", "doctor")
     said = environment.run("tacit", "demo", "--limit", "24", "--out", "demo")
     _expect(
-        re.search(r"\b[1-9]\d* memor(y|ies) ", said) is not None and (environment.elsewhere / "demo" / "report.html").is_file(),
+        bool(re.search(r"[1-9]\d* memor", said)) and (environment.elsewhere / "demo" / "report.html").is_file(),
         said,
     )
     said = environment.run("tacit", "serve", code=2)
