@@ -11,15 +11,13 @@ routed answers to fresh problems before and after.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from promotion import accuracy, learn, stream
+from promotion import accuracy, learn, options, stream, use_admitted
 from starlette.testclient import TestClient
 
 from tacit.assembly import build_verifier
@@ -43,7 +41,7 @@ FORGED: tuple[dict[str, Any], ...] = (
     {"temperature": 2},
     {"seed": 1},
     {"seed": 2},
-    {"route": "verify", "problem": True},
+    {"problem": True},
     {"memory": True},
     {},
     {"temperature": 0},
@@ -53,13 +51,7 @@ FORGED: tuple[dict[str, Any], ...] = (
 
 def main() -> None:
     """One seed, one verifier."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verifier", default="vote")
-    parser.add_argument("--honest", type=int, default=48)
-    parser.add_argument("--fresh", type=int, default=96)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = options(__doc__, honest=48, fresh=96).parse_args()
     torch.set_num_threads(1)
     began = time.perf_counter()
     backbone = Backbone.load("testbed", device="cpu")
@@ -76,9 +68,7 @@ def main() -> None:
         _, secret = keys.create("c", "home", ["ask", "learn"], 10_000)
         learn(bank, worker, owners[0], honest[::2])
         learn(bank, worker, owners[1], honest[1::2])
-        for info in bank.find("home"):
-            if bank.get(info.id, "home").provenance["admitted"]:
-                bank.set_state(info.id, "home", State.ACTIVE, "admitted")
+        use_admitted(bank)
         agent = worker.agent("home")
         active = bank.find("home", states=[State.ACTIVE])
         result: dict[str, Any] = {"seed": args.seed, "verifier": args.verifier, "active": len(active)}
@@ -89,9 +79,8 @@ def main() -> None:
         asked = 0
         statuses: dict[int, int] = {}
         for change in FORGED:
-            taken = []
             for info in active:
-                body = {name: value for name, value in change.items() if name not in ("memory", "problem", "route")}
+                body = {name: value for name, value in change.items() if name not in ("memory", "problem")}
                 tacit: dict[str, Any] = {"learn": False}
                 tacit |= {"memory": info.id} if "memory" in change else {}
                 tacit |= {"problem": info.problem} if "problem" in change else {}
@@ -105,8 +94,7 @@ def main() -> None:
                 )  # fmt: skip
                 asked += 1
                 statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
-            taken += quarantine_hurtful(bank)
-            result.setdefault("quarantined", []).append(len(taken))
+            result.setdefault("quarantined", []).append(len(quarantine_hurtful(bank)))
         counts = [bank.info(info.id, "home") for info in active]
         result |= {"requests": asked, "statuses": statuses, "counted": sum(one.uses for one in counts)}
         result["hurt"] = sum(one.hurt for one in counts)

@@ -120,17 +120,30 @@ def measured(agent: Agent, family: dict[str, str], flooder: str | None, seed: in
     return rows
 
 
-def main() -> None:
-    """One seed, one verifier."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def use_admitted(bank: Bank) -> None:
+    """Take everything into use that admission lets through."""
+    for info in bank.find("home", states=[State.CANDIDATE]):
+        if bank.get(info.id, "home").provenance["admitted"]:
+            bank.set_state(info.id, "home", State.ACTIVE, "admitted")
+
+
+def options(description: str | None, honest: int, fresh: int) -> argparse.ArgumentParser:
+    """What one seed with one verifier is called with; the defaults of how many problems."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verifier", default="vote")
-    parser.add_argument("--honest", type=int, default=96)
+    parser.add_argument("--honest", type=int, default=honest)
+    parser.add_argument("--fresh", type=int, default=fresh)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def main() -> None:
+    """One seed, one verifier."""
+    parser = options(__doc__, honest=96, fresh=144)
     parser.add_argument("--flood", type=int, default=48)
     parser.add_argument("--trust-flood", action="store_true", help="as if the flooding key were trusted too")
-    parser.add_argument("--fresh", type=int, default=144)
     parser.add_argument("--traffic", type=int, default=288)
-    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
     began = time.perf_counter()
@@ -176,10 +189,7 @@ def main() -> None:
         result["flooded"] = {"poison": len(poison), "memories": measured(agent, family, third.id, args.seed)}
         result["flooded"]["accuracy"] = accuracy(agent, fresh)
         result["flooded"]["served"] = served(agent, traffic, fresh, third.id)
-        # Without promotion: everything that admission lets through is used at once.
-        for info in bank.find("home", states=[State.CANDIDATE]):
-            if bank.get(info.id, "home").provenance["admitted"]:
-                bank.set_state(info.id, "home", State.ACTIVE, "admitted")
+        use_admitted(bank)  # as without promotion
         result["ungated"] = {"accuracy": accuracy(agent, fresh)}
     result["seconds"] = time.perf_counter() - began
     args.out.write_text(json.dumps(result))

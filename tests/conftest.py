@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -25,6 +25,12 @@ from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.tasks import sources as problems
 from tacit.testbed import real
+
+if TYPE_CHECKING:  # a second, which most modules do without
+    import openai
+    from starlette.testclient import TestClient
+
+    from server import InProcess
 
 torch.set_num_threads(1)
 
@@ -78,6 +84,32 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_model: Path) -> Backbone:
     """That model, loaded."""
     return Backbone.load(str(tiny_model), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    """A server of that model, called "tiny"; modules that need another make their own."""
+    from server import InProcess
+
+    bank = tmp_path_factory.mktemp("tiny") / "bank.db"
+    made = InProcess(bank, model=str(tiny_model), name="tiny", verifier="vote")
+    yield made
+    made.service.close()
+
+
+@pytest.fixture(scope="module")
+def client(server: InProcess) -> openai.OpenAI:
+    """The openai package's client of that server."""
+    import openai
+
+    http: Any = server.anyone()
+    return openai.OpenAI(base_url="http://localhost/v1", api_key="none", http_client=http, max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def raw(server: InProcess) -> TestClient:
+    """Requests to that server as they are."""
+    return server.anyone()
 
 
 @pytest.fixture(scope="session")

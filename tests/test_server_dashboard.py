@@ -94,6 +94,7 @@ def test_nothing_of_it_without_a_key(server: SimpleNamespace, path: str) -> None
         "/etc/passwd",
         "",
         "vendor",
+        "app.js/",
         "App.js",
     ],
 )

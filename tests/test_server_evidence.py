@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from server import InProcess
 from tacit.config import Sampling
+from tacit.engines.base import Request
 from tacit.memory import State
 from tacit.server.learner.promotion import Rule, quarantine_hurtful
+from tacit.server.live.evidence import asked_own_way
 from test_server_memories_api import made
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -68,6 +72,13 @@ MADE_TO_ORDER: dict[str, dict[str, Any]] = {
     "no room for an answer": {"max_tokens": 1},
     "a temperature at which nothing comes": {"temperature": 2},
     "a chosen seed": {"seed": 1},
+    "the likeliest tokens alone": {"top_k": 1},
+    "tokens as likely as the likeliest": {"min_p": 1},
+    "the likeliest share of tokens": {"top_p": 0.5},
+    "a turn begun": {"messages": [{"role": "user", "content": PROBLEM}, {"role": "assistant", "content": "= 0\n"}]},
+    "a turn begun with nothing to be seen": {
+        "messages": [{"role": "user", "content": PROBLEM}, {"role": "assistant", "content": " "}]
+    },
     "another problem than what is asked": {
         "messages": [{"role": "user", "content": "say nothing"}], "tacit": {"problem": PROBLEM}
     },
@@ -97,6 +108,32 @@ def test_what_is_made_to_order_is_no_evidence(server: InProcess, how: str) -> No
         else:
             assert ask(trusted, **body)["tacit"]["route"] not in ("no_memory", "off")
     assert home.counts == (0, 0, 0, 0)
+
+
+OWN = Request(torch.tensor([1, 2]), max_tokens=8, stop=("=",))
+
+
+@pytest.mark.parametrize("change, counts", [
+    ({}, True),
+    ({"max_tokens": 9, "n": 4, "top": 5}, True),
+    ({"top_p": 0.9}, True),  # the server's own
+    ({"temperature": 0.0, "top_k": 1, "min_p": 1.0, "top_p": 0.5}, True),  # which change nothing then
+    ({"top_k": 50}, False),
+    ({"min_p": 0.1}, False),
+    ({"top_p": 0.99}, False),
+    ({"temperature": 1.1}, False),
+    ({"max_tokens": 7}, False),
+    ({"stop": ()}, False),
+    ({"stop": ("=", ".")}, False),
+    ({"ids": torch.tensor([1, 2, 3])}, False),
+    ({"grammar": "start: /[0-9]+/"}, False),
+    ({"grammar": "start: /[0-9]+/", "temperature": 0.0}, False),
+], ids=str)  # fmt: skip
+def test_only_what_the_server_itself_would_ask_counts(change: dict[str, Any], counts: bool) -> None:
+    sampling = Sampling(temperature=0.8, top_p=0.9)
+    assert asked_own_way(replace(OWN, **change), OWN.ids, ("=",), 8, sampling, seeded=False) is counts
+    greedy = change.get("temperature") == 0
+    assert asked_own_way(replace(OWN, **change), OWN.ids, ("=",), 8, sampling, seeded=True) is (counts and greedy)
 
 
 def test_a_problem_counts_once_for_a_memory(server: InProcess) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,6 @@ import pytest
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
-from conftest import save_tiny_qwen2
 from server import InProcess
 from tacit.engines.base import Request
 from tacit.engines.grammar import of_schema
@@ -32,26 +30,6 @@ TOOLED = [
     {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL]},
     {"role": "tool", "tool_call_id": "call_1", "content": "5"},
 ]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
-    """Of a small random model with a chat template."""
-    folder = tmp_path_factory.mktemp("fields")
-    made = InProcess(folder / "bank.db", model=str(save_tiny_qwen2(folder / "tiny")), name="tiny", verifier="vote")
-    yield made
-    made.service.close()
-
-
-@pytest.fixture(scope="module")
-def client(server: InProcess) -> openai.OpenAI:
-    http: Any = server.anyone()
-    return openai.OpenAI(base_url="http://localhost/v1", api_key="none", http_client=http, max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def raw(server: InProcess) -> TestClient:
-    return server.anyone()
 
 
 def asked(**changes: Any) -> dict[str, Any]:

@@ -31,11 +31,12 @@ def client(server: InProcess) -> TestClient:
     return server.anyone()
 
 
-GETS = ["/", "/v1/models", "/v1/models/testbed", "/health/live", "/health/ready", "/metrics", "/openapi.json",
-        "/static/app.js", "/tacit/v1/memories", "/tacit/v1/status"]  # fmt: skip
+FILES = ["/", "/static/app.js"]
+GETS = ["/v1/models", "/v1/models/testbed", "/health/live", "/health/ready", "/metrics", "/openapi.json",
+        "/tacit/v1/memories", "/tacit/v1/status"]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", GETS)
+@pytest.mark.parametrize("path", [*FILES, *GETS])
 def test_head_is_get_without_the_body(client: TestClient, path: str) -> None:
     whole, head = client.get(path), client.head(path)
     assert head.status_code == whole.status_code == 200 and head.content == b"" and whole.content
@@ -46,7 +47,7 @@ def test_head_of_what_is_posted_is_refused(client: TestClient) -> None:
     assert client.head(CHAT).status_code == 405 and client.head("/nowhere").status_code == 404
 
 
-@pytest.mark.parametrize("path", GETS[1:])
+@pytest.mark.parametrize("path", GETS)
 def test_a_slash_too_many_changes_nothing(client: TestClient, path: str) -> None:
     for more in ("/", "//"):
         found = client.get(path + more, follow_redirects=False)
@@ -57,7 +58,8 @@ def test_a_slash_too_many_after_what_is_posted(client: TestClient) -> None:
     for path in (CHAT, "/v1/completions"):
         body = ASKED if path == CHAT else {"model": "testbed", "prompt": "2 3 +"}
         assert client.post(path + "/", json=body, follow_redirects=False).status_code == 200
-    assert client.get("/nowhere/", follow_redirects=False).status_code == 404
+    for path in ("/nowhere/", "/static/app.js/"):
+        assert client.get(path, follow_redirects=False).status_code == 404
 
 
 # -- pages of other origins -------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -10,31 +9,8 @@ import pytest
 from openai.types.responses import Response
 from starlette.testclient import TestClient
 
-from conftest import save_tiny_qwen2
-from server import InProcess
-
 PATH = "/v1/responses"
 USER = {"role": "user", "content": "2 3 +"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
-    """Of a small random model with a chat template."""
-    folder = tmp_path_factory.mktemp("responses")
-    made = InProcess(folder / "bank.db", model=str(save_tiny_qwen2(folder / "tiny")), name="tiny", verifier="vote")
-    yield made
-    made.service.close()
-
-
-@pytest.fixture(scope="module")
-def client(server: InProcess) -> openai.OpenAI:
-    http: Any = server.anyone()
-    return openai.OpenAI(base_url="http://localhost/v1", api_key="none", http_client=http, max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def raw(server: InProcess) -> TestClient:
-    return server.anyone()
 
 
 def chat(client: openai.OpenAI, messages: list[Any], **settings: Any) -> str:

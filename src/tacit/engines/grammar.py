@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,9 +63,8 @@ class Follower:
     """One rollout's place in a grammar."""
 
     def __init__(self, backbone: Backbone, grammar: str) -> None:
-        guidance = needed("grammar", "response_format", "llguidance")
-        self._matcher = guidance.LLMatcher(_vocabulary(backbone.tokenizer, backbone.vocab_size), grammar)
-        self._ends = torch.tensor(sorted(backbone.end_ids))
+        self._matcher = _matcher(backbone.tokenizer, backbone.vocab_size, grammar).deep_copy()
+        self._ends = sorted(backbone.end_ids)
         self._size = backbone.vocab_size
 
     @property
@@ -93,13 +93,16 @@ class Follower:
         """Which tokens may come next [V], ends left out."""
         if self._matcher.is_stopped() or self._matcher.is_error():
             return torch.zeros(self._size, dtype=torch.bool)
-        words = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.int32)
-        bits = (words[:, None] >> torch.arange(32, dtype=torch.int32)) & 1
-        allowed = torch.zeros(self._size, dtype=torch.bool)
-        flat = bits.flatten().bool()[: self._size]
-        allowed[: len(flat)] = flat
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        allowed = torch.from_numpy(np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_))
         allowed[self._ends] = False
         return allowed
+
+
+@lru_cache(maxsize=16)
+def _matcher(tokenizer: Any, size: int, grammar: str) -> Any:
+    """The beginning of a grammar, to be copied: reading it may take as long as drawing many tokens."""
+    return needed("grammar", "response_format", "llguidance").LLMatcher(_vocabulary(tokenizer, size), grammar)
 
 
 @lru_cache(maxsize=4)

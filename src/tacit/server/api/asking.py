@@ -34,7 +34,7 @@ from tacit.server.api.text import Detokeniser
 from tacit.server.keys import OPEN_KEY, ApiKey
 from tacit.server.live import evidence
 from tacit.server.live.answering import Answering, Plan
-from tacit.server.live.evidence import DEFAULT_TEMPERATURE, asked_own_way
+from tacit.server.live.evidence import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, asked_own_way
 from tacit.server.live.service import Service
 
 SUFFIX = ":tacit"
@@ -239,7 +239,7 @@ class Exchange(ABC):
             None,
             self.n,
             temperature,
-            1.0 if body.top_p is None else body.top_p,
+            DEFAULT_TOP_P if body.top_p is None else body.top_p,
             self._room(context, ids, wanted),
             tuple(derive(seed, "serve", index) for index in range(self.n)) if temperature > 0 else (),
             self.stops,
@@ -255,9 +255,7 @@ class Exchange(ABC):
         read = (lambda one: begun + self.text().whole(one.token_ids)) if begun else None
         stops, most, seeded = service.backbone.stop, self._room(context, ids, None), body.seed is not None
         own_way = own is not None and asked_own_way(asked, own, stops, most, config.sampling, seeded=seeded)
-        plan = Plan(
-            asked, self.caller.namespace, problem, room, choice, verify, own_way and not begun and not grammar, read
-        )
+        plan = Plan(asked, self.caller.namespace, problem, room, choice, verify, own_way and not begun, read)
         self.answerings.append(Answering(service, plan))
 
     def _refuse_costly(self, asked: Request, echoed: bool) -> None:

@@ -67,15 +67,23 @@ class FromEverywhere(BaseModel):
     skip_special_tokens: Annotated[Literal[True] | None, only(True)] = None
 
 
-class FromChats(BaseModel):
-    """Of a conversation."""
+class FromConversations(BaseModel):
+    """Of a conversation, in either of OpenAI's forms."""
 
     tools: NoTools = None
-    functions: NoTools = None
     tool_choice: NoChoice = None
-    function_call: NoChoice = None
     parallel_tool_calls: bool | None = None
     service_tier: Annotated[Literal["auto", "default"] | None, only("auto", "default")] = None
+    safety_identifier: Word | None = None
+    prompt_cache_key: Word | None = None
+    prompt_cache_retention: Word | None = None
+
+
+class FromChats(FromConversations):
+    """Of a chat."""
+
+    functions: NoTools = None
+    function_call: NoChoice = None
     modalities: Annotated[
         Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None, only(["text"], but=TEXT_ALONE)
     ] = None
@@ -84,9 +92,6 @@ class FromChats(BaseModel):
     web_search_options: Nothing = None
     reasoning_effort: Annotated[Literal["none"] | None, only("none")] = None
     verbosity: Annotated[Literal["medium"] | None, only("medium")] = None
-    safety_identifier: Word | None = None
-    prompt_cache_key: Word | None = None
-    prompt_cache_retention: Word | None = None
     chat_template: Nothing = None
     chat_template_kwargs: Annotated[NoTable | None, only({})] = None
 

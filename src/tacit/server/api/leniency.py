@@ -11,12 +11,15 @@ from starlette.middleware.cors import CORSMiddleware
 
 from tacit.server.api.access import App, Message, Receive, Scope, Send
 
+API = ("/v1/", "/tacit/v1/", "/health/", "/metrics/", "/openapi.json/")
+"""Where a slash at the end says nothing. Of a file it makes another name, which there is none of."""
+
 PAGES_MAY = "/v1/"
 """Where a page of an allowed origin may call: what a client of OpenAI's calls, and not what looks after memories."""
 
 
 class Lenient:
-    """Answers HEAD as GET without the body, and a path that ends with slashes as the one without."""
+    """Answers HEAD as GET without the body, and a path of the API that ends with slashes as the one without."""
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -27,7 +30,7 @@ class Lenient:
             await self.app(scope, receive, send)
             return
         is_head = scope["method"] == "HEAD"
-        path = scope["path"].rstrip("/") or "/"
+        path = scope["path"].rstrip("/") if scope["path"].startswith(API) else scope["path"]
         method = "GET" if is_head else scope["method"]
 
         async def headless(message: Message) -> None:

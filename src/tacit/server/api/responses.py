@@ -18,20 +18,22 @@ from tacit.engines.base import Progress
 from tacit.server.api.asking import Caller
 from tacit.server.api.chat import Conversation
 from tacit.server.api.errors import Refused
-from tacit.server.api.fields import NoChoice, Nothing, NoTools, Word, fault, only
+from tacit.server.api.fields import FromConversations, Nothing, Word, fault, only
 from tacit.server.api.forms import FlatFormat, FlatJsonSchema
 from tacit.server.api.schemas import (
     MOST_MESSAGES,
-    MOST_TOP,
     ChatRequest,
     Content,
     Ignored,
+    Likeliest,
     Probability,
     Seed,
+    Share,
     Strict,
     TacitOptions,
     Temperature,
     Tokens,
+    Top,
 )
 from tacit.server.api.streaming import bursts, written
 from tacit.server.live.answering import listed
@@ -84,7 +86,7 @@ class Streaming(Strict):
     include_obfuscation: bool | None = None
 
 
-class ResponsesRequest(Strict):
+class ResponsesRequest(Strict, FromConversations):
     """Body of ``POST /v1/responses``."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -93,28 +95,21 @@ class ResponsesRequest(Strict):
     max_output_tokens: Tokens | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
-    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    top_k: Likeliest | None = None
+    min_p: Share | None = None
     seed: Seed | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
+    top_logprobs: Top | None = None
     include: Annotated[list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]], Field(max_length=8)] | None = None  # fmt: skip # noqa: E501
     stream: bool | None = None
     stream_options: Streaming | None = None
     text: AsText | None = None
     reasoning: Reasoning | None = None
-    tools: NoTools = None
-    tool_choice: NoChoice = None
-    parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None
     truncation: Annotated[Literal["disabled"] | None, only("disabled")] = None
     background: Annotated[Literal[False] | None, only(False)] = None
     previous_response_id: Annotated[None, only(but=WHOLE)] = None
     conversation: Annotated[None, only(but=WHOLE)] = None
     prompt: Nothing = None
-    service_tier: Annotated[Literal["auto", "default"] | None, only("auto", "default")] = None
-    safety_identifier: Word | None = None
-    prompt_cache_key: Word | None = None
-    prompt_cache_retention: Word | None = None
     user: Word | None = None
     store: bool | None = None
     metadata: Ignored | None = None

@@ -73,8 +73,11 @@ Content = Annotated[str, StringConstraints(min_length=0)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Likeliest = Annotated[int, Field(ge=-1, lt=2**31)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Top = Annotated[int, Field(ge=0, le=MOST_TOP)]
 Count = Annotated[int, Field(ge=1, le=MOST_CHOICES)]
 Tokens = Annotated[int, Field(ge=1, lt=2**31)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -208,8 +211,8 @@ class _Asked(Strict, FromEverywhere):
     n: Count | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
-    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    top_k: Likeliest | None = None
+    min_p: Share | None = None
     seed: Seed | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16, fail_fast=True)] | None = None
     stream: bool | None = None
@@ -217,7 +220,7 @@ class _Asked(Strict, FromEverywhere):
     presence_penalty: Zero | None = None
     frequency_penalty: Zero | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0), _at_most(0)] | None = None
-    user: Annotated[str, StringConstraints(max_length=512)] | None = None
+    user: Word | None = None
     tacit: TacitOptions = Field(default_factory=TacitOptions)
 
     @property
@@ -237,7 +240,7 @@ class ChatRequest(_Asked, FromChats):
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
+    top_logprobs: Top | None = None
     response_format: Format | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -258,7 +261,7 @@ class CompletionRequest(_Asked):
         | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
     )
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
+    logprobs: Top | None = None
     echo: bool | None = None
     best_of: Annotated[int, Field(ge=1, le=1)] | None = None
     suffix: Annotated[str, StringConstraints(max_length=0)] | None = None

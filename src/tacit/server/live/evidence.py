@@ -4,7 +4,8 @@ Builds on the bank, keys and recall. A memory's counts decide whether it stays i
 make them to order decides over everybody's memories. An answer is evidence only
 
 - if the server found the memory itself and asked as it would ask by itself: the problem alone, its own stops, room for
-  a whole answer, a temperature no higher than its own and random numbers that nobody chose (``asked_own_way``);
+  a whole answer of any form, a temperature no higher than its own, and tokens drawn from all that it would draw from
+  by random numbers that nobody chose (``asked_own_way``);
 - if one side at least gave an answer;
 - once for a problem: who asks again draws again;
 - if its key may judge: one with the right "trust" or "admin", the namespace's only one, or the one that the memory came
@@ -30,7 +31,7 @@ from tacit.routing import Route
 from tacit.server.keys import ApiKey, KeyStore
 from tacit.server.learner.jobs import problem_digest
 
-DEFAULT_TEMPERATURE = 1.0
+DEFAULT_TEMPERATURE = DEFAULT_TOP_P = 1.0
 """Of a request that names none."""
 
 PER_KEY = 1
@@ -53,13 +54,14 @@ def asked_own_way(
         sampling: the server's own.
         seeded: the client chose the seed, and so may choose among answers.
     """
-    drawn = asked.temperature > 0
+    narrowed = asked.top_k > 0 or asked.min_p > 0 or asked.top_p not in (DEFAULT_TOP_P, sampling.top_p)
     return (
         equal(asked.ids, own)
         and set(asked.stop) == set(stops)
         and asked.max_tokens >= most_tokens
         and asked.temperature <= max(DEFAULT_TEMPERATURE, sampling.temperature)
-        and not (seeded and drawn)
+        and not asked.grammar
+        and not (asked.temperature > 0 and (seeded or narrowed))
     )
 
 
