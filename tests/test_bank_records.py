@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from banks import make, same
 from server import InProcess
-from tacit.bank import open_bank, sql
+from tacit.bank import open_bank
 from tacit.bank.portable import from_safetensors, to_safetensors
 from tacit.checks.values import MAX_DEPTH, MAX_LABEL, MAX_PROVENANCE, MAX_TEXT
 from tacit.errors import BankError, MemoryFormatError
@@ -113,10 +113,12 @@ def test_what_the_database_changes_is_not_acknowledged(factory, monkeypatch):
     """The last line of defence: a value that no check thought of."""
     with factory.open() as bank:
         bank.add(make("before"))
-        monkeypatch.setattr(sql, "record", lambda memory: {**record(memory), "problem": f"{memory.problem} "})
-        with pytest.raises(BankError, match="'m1'"):
-            bank.add(make("m1"))
-        monkeypatch.undo()
+        changes = "memories SET problem = 'another'", "counters SET uses = 7", "keys SET key = prompt FROM payloads"
+        for change in changes:
+            with monkeypatch.context() as patch:
+                patch.setattr(bank, "_remember", lambda there, *_, sql=change: there.exec_driver_sql(f"UPDATE {sql}"))
+                with pytest.raises(BankError, match="'m1'"):
+                    bank.add(make("m1"))
         assert [row.id for row in bank.find("home")] == ["before"]
         bank.check()
 

@@ -296,8 +296,10 @@ def test_full_disk_loses_nothing(tmp_path):
     if mounted.returncode:
         pytest.skip("a small disk cannot be mounted here")
     try:
+        (disk / "ballast").write_bytes(bytes(500_000))
         swallowed, counts, stored = fill_up(disk / "bank.db", 0)
         assert len(stored) > 20 and counts == f"{len(stored)} {len(stored)}"
+        assert (disk / "bank.db").stat().st_size > 2_000_000  # it is the bank that has the room, not its log
         with open_bank(str(disk / "bank.db"), create=False) as bank:
             bank.check()
             assert [row.id for row in bank.find("home")] == stored
@@ -306,12 +308,23 @@ def test_full_disk_loses_nothing(tmp_path):
             with pytest.raises(BankError, match="full") as error:
                 bank.snapshot(disk / "snapshot.db")
             assert one_sentence(error)
+            (disk / "ballast").unlink()
+            assert bank.add(make("room again"))
         assert not [path for path in disk.iterdir() if "snap" in path.name or "partial" in path.name]
         (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
         with pytest.raises(BankError, match="full"):
             open_bank(str(disk / "another.db"))
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("room", [0, 2**62])
+def test_the_log_is_kept_short_where_there_is_little_room(tmp_path, monkeypatch, room):
+    monkeypatch.setattr("tacit.bank.sqlite.ROOM", room)
+    with open_bank(str(tmp_path / "bank.db")) as bank:
+        for i in range(40):
+            bank.add(make(f"m{i}"))
+        assert ((tmp_path / "bank.db-wal").stat().st_size < 200_000) == (room > 0)
 
 
 def test_error_that_ends_the_transaction_leaves_nothing_half_done(tmp_path):

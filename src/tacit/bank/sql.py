@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +55,7 @@ WHOLE = (  # everything about memories but their histories
     .join(schema.payloads, schema.payloads.c.position == _m.position)
     .join(schema.counters, schema.counters.c.position == _m.position)
 )
+_WRITTEN = WHOLE.where(_m.position == bindparam("position"))
 
 
 class SQLBank(Listing):
@@ -144,25 +145,22 @@ class SQLBank(Listing):
         position = connection.execute(_ADD_MEMORY, row).scalar_one()
         key = prompt_bytes(memory.key)
         connection.execute(_ADD_KEY, {"position": position, "dim": len(memory.key), "key": key})
-        payload = {
-            "position": position,
-            "digest": _digest(row, text, memory.sha256, key),
-            "provenance": text,
-            "prompt": safetensors.numpy.save({"prompt": np.ascontiguousarray(memory.prompt)}),
-        }
+        prompt = safetensors.numpy.save({"prompt": np.ascontiguousarray(memory.prompt)})
+        payload = {"position": position, "provenance": text, "prompt": prompt}
+        payload["digest"] = _digest_of({**row, **payload, "key": key})
         connection.execute(_ADD_PAYLOAD, payload)
         connection.execute(_ADDCOUNTERS, {"position": position, **count})
         step = StateChange(memory.created, None, memory.state, memory.reason)
         self._remember(connection, position, step)
-        self._read_back(connection, position, memory)
+        self._check_written(connection, {**row, **count, **payload, "key": key})
         self._stored(connection, position, (memory.namespace, memory.key_kind, len(memory.key)), key)
 
-    def _read_back(self, connection: Connection, position: int, memory: Memory) -> None:
-        """MemoryFormatError, so that nothing is stored, unless what is there now reads as what was given."""
-        found = memory_of(connection.execute(WHOLE.where(_m.position == position)).mappings().one())
-        same_key = prompt_bytes(found.key) == prompt_bytes(memory.key)
-        if record(found) != record(memory) or found.sha256 != memory.sha256 or not same_key:
-            raise MemoryFormatError(f"memory {memory.id!r} does not come back from {self._where} as it was given")
+    def _check_written(self, connection: Connection, written: dict[str, Any]) -> None:
+        """MemoryFormatError, so that nothing is stored, unless the database returns what it was given, bit by bit."""
+        found = connection.execute(_WRITTEN, {"position": written["position"]}).mappings().one()
+        # The digest too: it tells apart what is equal, such as 0.0 and -0.0.
+        if dict(found) != written or _digest_of(found) != written["digest"]:
+            raise MemoryFormatError(f"memory {written['id']!r} does not come back from {self._where} as it was given")
 
     def _stored(self, connection: Connection, position: int, group: tuple[str, str, int], key: bytes) -> None:
         """Called in the transaction of every new memory: its namespace, key kind and dimension, its key as float32."""
@@ -337,15 +335,16 @@ def memory_of(row: RowMapping) -> Memory:
     )
     if memory.sha256 != row["sha256"]:
         raise MemoryFormatError("its soft prompt does not have the SHA-256 that was recorded")
-    if _digest(row, row["provenance"], row["sha256"], row["key"]) != row["digest"]:
+    if _digest_of(row) != row["digest"]:
         raise MemoryFormatError("its record or key does not have the SHA-256 that was recorded")
     return memory
 
 
-def _digest(row: Any, provenance: str, sha256: str, key: bytes) -> str:
+def _digest_of(row: Mapping[Any, Any]) -> str:
     """SHA-256 over what never changes in a memory: identity, problem, provenance, key, and the prompt's own hash."""
     names = ("id", "namespace", "problem_id", "problem", "key_kind", "fingerprint")
-    whole = json.dumps([*(row[name] for name in names), repr(float(row["created"])), provenance, sha256, key.hex()])
+    created, key = repr(float(row["created"])), row["key"].hex()
+    whole = json.dumps([*(row[name] for name in names), created, row["provenance"], row["sha256"], key])
     return hashlib.sha256(whole.encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import time
 import uuid
@@ -31,6 +32,9 @@ APPLICATION_ID = 0x54616369
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process's write by default."""
+
+ROOM = 2**23
+"""Bytes: on a disk with less room the write-ahead log is folded into the file after every write."""
 
 _MAGIC = b"SQLite format 3\x00"
 _EVERYTHING = "SELECT type, name, tbl_name, sql FROM sqlite_master"
@@ -118,6 +122,14 @@ class SQLiteBank(SQLBank):
     def _commit(self, transaction: RootTransaction) -> None:
         self._check_place()  # what was begun in time must not be acknowledged either
         super()._commit(transaction)
+
+    def _ended(self, connection: Connection) -> None:
+        # By itself SQLite folds the log in at some 4 MB only. On a disk that is small, or gets full, the log would take the
+        # room that the file needs to take it in; once folded in, it is written from its start. Nobody is waited for.
+        with contextlib.suppress(SQLAlchemyError, sqlite3.Error, OSError):
+            raw = connection.connection.dbapi_connection
+            if shutil.disk_usage(self.path).free < ROOM and isinstance(raw, sqlite3.Connection):
+                raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _check_files(self) -> None:
         with self._fresh_reading() as connection:

@@ -76,6 +76,7 @@ class Transactions(ABC):
                     raise
                 finally:
                     self._local.connection = None
+                    self._ended(connection)
             finally:
                 with suppress(SQLAlchemyError):
                     connection.close()
@@ -148,6 +149,9 @@ class Transactions(ABC):
     def _commit(self, transaction: RootTransaction) -> None:
         with self._explained():
             transaction.commit()
+
+    def _ended(self, connection: Connection) -> None:  # noqa: B027
+        """Called once a write transaction has been committed or undone; raises nothing."""
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
