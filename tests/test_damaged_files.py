@@ -12,7 +12,7 @@ from tacit.bank import open_bank, restore
 from tacit.config import RunConfig
 from tacit.errors import BankError, ConfigError, DataError
 from tacit.experiments.report import cells, comparison, run, study_tables
-from tacit.experiments.run_folder import RunFolder, begun
+from tacit.experiments.run_folder import RunFolder, as_begun, begun
 
 DEEP = "[" * 100_000
 ROW = {"position": 0, "zero_shot": {}}
@@ -25,6 +25,12 @@ def test_a_snapshot_that_is_no_file_is_not_waited_for(tmp_path: Path, kind: str)
     with pytest.raises(BankError, match="no file, and so no snapshot"):
         restore(path, str(tmp_path / "bank.db"), force=True)
     assert not (tmp_path / "bank.db").exists()
+
+
+@pytest.mark.parametrize("held", [DEEP, '{"run_id": "a", "sampling": [], "learn": 1, "recall": "x"}'])
+def test_a_damaged_run_says_nothing_of_how_it_was_begun(tmp_path: Path, held: str) -> None:
+    (tmp_path / "run.json").write_text(held)
+    assert as_begun(RunConfig(out=str(tmp_path))) == RunConfig(out=str(tmp_path))
 
 
 def test_settings_nested_beyond_reason_are_damaged(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -162,7 +163,7 @@ def load(files: Sequence[str | Path] = ()) -> None:
     Raises:
         ConfigError: one cannot be loaded; the message says which, and where in it.
     """
-    for entry in entry_points(group=GROUP):
+    for entry in _installed(tuple(sys.path)):
         if _new(f"{entry.name} = {entry.value}"):
             what = f"the installed plug-in {entry.name} ({entry.value})"
             _run(entry.load, what, None, forget=f"{entry.name} = {entry.value}")
@@ -170,6 +171,12 @@ def load(files: Sequence[str | Path] = ()) -> None:
     for file in (Path(part).expanduser().resolve() for part in (*named, *files)):
         if _new(str(file)):
             _load_file(file)
+
+
+@cache
+def _installed(where: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Plug-ins of the packages in these places; looking through them takes milliseconds, and every option asks."""
+    return tuple(entry_points(group=GROUP))
 
 
 def files() -> tuple[str, ...]:

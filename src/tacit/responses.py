@@ -112,6 +112,12 @@ class Responder:
         where they do not fit the model."""
         return self.engine.context - length - self.sampling.max_tokens
 
+    def ask(self, problems: Sequence[Problem], purpose: str = "zero-shot") -> list[Responses]:
+        """Responses to problems as they stand, without a memory, in one batch."""
+        encode = self.engine.backbone.encode
+        pairs = [self.requests(problem, encode(problem.text), purpose) for problem in problems]
+        return self.generate([request for pair in pairs for request in pair], problems)
+
     def generate(self, requests: Sequence[Request], problems: Iterable[Problem]) -> list[Responses]:
         """Serve (sampled, greedy) pairs of requests, each for its problem, and extract the answers."""
         pairs = list(zip(requests[::2], requests[1::2], problems, strict=True))

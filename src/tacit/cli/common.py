@@ -190,7 +190,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         things.append(f"{problems}, none with a reference answer: no accuracy to report.")
     else:
         # With nine digits of tokens it is 80 columns wide.
-        heat = summary["settings"].get("sampling", {}).get("temperature", 1)
+        heat = summary["settings"].get("sampling", {}).get("temperature") or 1
         measured = ("sampled", "95 % interval", "greedy", "problems", "tokens")
         answers = table((f"% right, T = {heat:g}", *measured), measured)
         for arm, label in LABELS.items():

@@ -83,8 +83,7 @@ def attempt(
             if responder.room(len(ids)) < 0:
                 emit("not asked: it does not fit the model's context with so long an answer (--max-tokens)")
                 continue
-            blind = problem.blind()
-            [responses] = responder.generate(responder.requests(blind, ids, "zero-shot"), [blind])
+            [responses] = responder.ask([problem.blind()])
             answered = _responses(responses)
             found += answered
             ends = (sample.finish == "length" for sample in responses.samples)

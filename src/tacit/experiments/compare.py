@@ -109,10 +109,9 @@ def compare(
 
 def _fit(config: CompareConfig, tasks: set[str], tell: Callable[[str], None] | None) -> CompareConfig:
     """A comparison in which nothing is unsaid: the model is loaded for it, unless it is the testbed or all is said."""
+    config = presets.known(config)
     if all(filled(part, TESTBED) is part for part in (config.sampling, config.learn, config.recall)):
         return config
-    if (by_name := presets.known(config)) is not config:
-        return by_name
     asked = config.task or (min(tasks) if len(tasks) == 1 else None)
     backbone = load_backbone(replace(config, task=asked, device="cpu"))
     config = presets.fit(config, backbone)

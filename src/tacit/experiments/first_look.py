@@ -135,21 +135,19 @@ def look(config: RunConfig, tell: Callable[[str], None] = lambda line: None) -> 
 
 def _asked(agent: Agent, problems: list[Problem], tell: Callable[[str], None]) -> tuple[list[Responses], int, float]:
     """Responses to as many problems as there is time for, and the tokens and seconds of the last batch."""
-    ids = [agent.backbone.encode(one.text) for one in problems]
-    fits = [place for place, one in enumerate(ids) if agent.responder.room(len(one)) >= 0]
+    fits = [one for one in problems if agent.too_long(one) is None]
     if not fits:
         raise ConfigError(
             f"none of the {len(problems)} problems fits the model's context with {agent.sampling.max_tokens} tokens of "
             "answer; say fewer --max-tokens"
         )
 
-    def ask(places: list[int]) -> tuple[list[Responses], int, float]:
-        asked = [agent.responder.requests(problems[place], ids[place], "zero-shot") for place in places]
+    def ask(some: list[Problem]) -> tuple[list[Responses], int, float]:
         began = time.perf_counter()
-        one = agent.responder.generate([part for pair in asked for part in pair], [problems[place] for place in places])
-        return one, sum(each.tokens for each in one), max(time.perf_counter() - began, 1e-9)
+        found = agent.responder.ask(some)
+        return found, sum(each.tokens for each in found), max(time.perf_counter() - began, 1e-9)
 
-    [short, _] = agent.responder.requests(problems[fits[0]], ids[fits[0]], "zero-shot")
+    [short, _] = agent.responder.requests(fits[0], agent.backbone.encode(fits[0].text), "zero-shot")
     agent.engine.generate([replace(short, max_tokens=1)])  # what is compiled or made ready at first is no measure
     tell(f"asking {len(fits)} problems, {agent.sampling.samples + 1} responses each")
     first, tokens, seconds = ask(fits[:1])

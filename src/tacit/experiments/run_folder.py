@@ -64,7 +64,7 @@ def as_begun(config: RunConfig) -> RunConfig:
     try:
         held = json.loads((Path(config.out) / "run.json").read_text())
         parts = {name: filled(getattr(config, name), held[name]) for name in ("sampling", "learn", "recall")}
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return config  # there is none, or opening the folder will say what is wrong with it
     return dataclasses.replace(config, **parts)
 

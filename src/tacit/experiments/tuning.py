@@ -194,8 +194,7 @@ class _Search:
         began, agent = time.perf_counter(), self.agent
         sampling = replace(agent.sampling, temperature=heat, max_tokens=max(self.lengths))
         responder = Responder(agent.engine, sampling, agent.seed, agent.task)
-        ids = agent.backbone.encode(problem.text)
-        [responses] = responder.generate(responder.requests(problem, ids, "tune"), [problem])
+        [responses] = responder.ask([problem], "tune")
         readers = [agent.task.on(agent.task.shown(problem.text, number)) for number in range(sampling.samples)]
         answers: dict[str, list[str | None]] = {}
         for length in self.lengths:

@@ -48,7 +48,7 @@ class Instance(Trained):
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         world, gate = self.world, vote_gate(self.world)
         replies = []
-        for problem, plain in zip(problems, world.responder.generate(world.requests(problems), problems), strict=True):
+        for problem, plain in zip(problems, world.responder.ask(problems), strict=True):
             arms = {"zero_shot": (plain.answers, plain.greedy_answer)}
             refusal = gate(plain.vote)
             if refusal:

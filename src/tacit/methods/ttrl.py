@@ -58,7 +58,7 @@ class TTRL(Trained):
 
     def _zero_shot_labels(self) -> dict[str, str]:
         world, gate = self.world, vote_gate(self.world)
-        votes = [responses.vote for responses in world.responder.generate(world.requests(world.stream), world.stream)]
+        votes = [responses.vote for responses in world.responder.ask(world.stream)]
         return {
             problem.id: vote.answer
             for problem, vote in zip(world.stream, votes, strict=True)

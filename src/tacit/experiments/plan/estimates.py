@@ -20,10 +20,11 @@ from torch import nn
 from tacit.config import LearnConfig
 from tacit.errors import ConfigError, ModelError
 from tacit.methods.planning import Plan, Work
-from tacit.model import gguf_file
+from tacit.model import adapter, gguf_file
 from tacit.model.cache import round_up
 from tacit.model.decoder import FLOATS_AT_ONCE
-from tacit.testbed import real
+from tacit.model.loading import local_model
+from tacit.testbed import reward_model_path, shipped
 
 MAX_ROWS = 256
 """Rollouts that ``LocalEngine`` decodes at once."""
@@ -159,9 +160,12 @@ def dimensions(name: str, *, reward: bool = False) -> Dimensions:
         architectures = values.pop("architectures", [])
         config = AutoConfig.for_model(**values)
         return _measure(config, "QwenProcessRewardModel" if architectures else "", "table shipped with Tacit", reward)
-    if gguf_file.is_gguf(file := real.smollm2() if name == real.NAME else Path(name).expanduser()):
-        return _measure(gguf_file.configured(file, name), "", "the GGUF file", reward)
-    path = _path(name, reward)
+    found = reward_model_path() if reward and name == "testbed" else shipped(name) or local_model(name)
+    if found is not None and found.is_file():
+        return _measure(gguf_file.configured(found, name), "", "the GGUF file", reward)
+    if found is not None and not (found / "config.json").is_file():
+        return dimensions(adapter.base_of(found, adapter.settings(found, name)), reward=reward)
+    path = str(found or name)
     try:
         from transformers import PreTrainedConfig
 
@@ -176,19 +180,6 @@ def dimensions(name: str, *, reward: bool = False) -> Dimensions:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"no configuration of {name} can be read: {reason}; give its folder") from error
-
-
-def _path(name: str, reward: bool) -> str:
-    from tacit.testbed import reward_model_path, shipped
-
-    found = reward_model_path() if reward and name == "testbed" else shipped(name)
-    if found is None:
-        if not Path(name).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
-            raise ModelError(
-                f"no model at {name}; give an existing folder or GGUF file, a Hub id like Qwen/Qwen2.5-0.5B, or testbed"
-            )
-        return name
-    return str(found)
 
 
 def _measure(config: Any, special: str, source: str, reward: bool) -> Dimensions:

@@ -162,8 +162,7 @@ def _cell(agent: Agent, config: SignalConfig, address: str, task: str) -> Figure
     found = sources.load(address, seed=run.seed, limit=config.problems, fields=run.fields, model=run.model)
     asked: list[Problem] = [one for one in readable(found, agent.task, address) if agent.too_long(one) is None]
     marks = []
-    for problem, one in zip(asked, agent.answer(asked, use_memory=False) if asked else [], strict=True):
-        said = one.zero_shot
+    for problem, said in zip(asked, agent.responder.ask([one.blind() for one in asked]), strict=True):
         arm = Grader(problem, agent.task).arm(said.answers, said.greedy_answer, tokens=said.tokens)
         marks.append(
             {
