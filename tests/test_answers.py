@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 
 import pytest
@@ -276,3 +278,15 @@ def test_groups_are_disjoint_sorted_and_mutually_equivalent(answers: list[str | 
 def test_right() -> None:
     assert MATHS.right(["1/2", None, "0.5", "2", "", "1/2"], r"\frac{1}{2}") == [True, False, True, False, False, True]
     assert MATHS.right([], "1") == []
+
+
+BLIND = "import signal; from tacit.answers import worker; signal.setitimer = lambda *_: None; worker.main()"
+
+
+def test_what_ends_past_its_limit_before_the_timer_sees_it_is_refused_and_costs_the_limit() -> None:
+    pool = answer_pool.Pool([sys.executable, "-c", BLIND], lambda: dict(os.environ))
+    try:
+        reply = pool.run({"do": "search", "pattern": "a*b|c", "text": "a" * 3000 + "c"}, 0.001)
+        assert (reply.status, reply.value, reply.seconds) == ("timeout", None, 0.001)
+    finally:
+        pool.close()

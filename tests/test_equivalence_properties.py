@@ -156,4 +156,4 @@ def test_a_hostile_text_costs_at_most_the_limit(unit: str) -> None:
         text = (unit * length)[:length]
         same, seconds = decide(text, "x+7", PATIENCE)
         assert not same
-        assert seconds <= 2 * PATIENCE  # the limit, and what a busy machine takes to see that it has passed
+        assert seconds <= PATIENCE

@@ -81,6 +81,40 @@ def test_names_of_a_question_are_no_repetition_of_it() -> None:
 
 
 @pytest.mark.parametrize(
+    "mark", ['""', "''", "“”", "‘’", "„“", "«»", "‹›", "``", ("**", "**"), ('**"', '"**'), ("``", "''")]
+)
+@pytest.mark.parametrize("lead", ["The past tense of {} is ", "The correct word is ", "simply ", "It is called "])
+@pytest.mark.parametrize("end", ["", ".", "{}", "{}.", ".{}"])
+def test_what_is_quoted_at_the_end_is_the_answer_wherever_it_was_cut(mark: str, lead: str, end: str) -> None:
+    opening, closing = mark
+    response = lead.format(f"{opening}ask{closing}") + opening + "asked" + end.format(closing)
+    assert TEXT.extract(response) == "asked"
+    assert TEXT.on('What is the past tense of "ask"?').extract(response) == "asked"
+
+
+@pytest.mark.parametrize(
+    ("response", "found"),
+    [
+        ('You write "asked', "asked"),
+        ('Answer: the correct word is "asked', "asked"),
+        ("The correct word is 'don't", "don't"),
+        ('It is "New York', "New York"),
+        ('It is not "asked', 'It is not "asked'),
+        ('"Hamlet" and "Othello', 'Hamlet" and "Othello'),
+        ('There are three in "strawberry"', 'There are three in "strawberry'),
+        ('There are three in "straw', 'There are three in "straw'),
+        ("the students' book", "the students' book"),
+        ("rock 'n' roll", "rock 'n' roll"),
+        ("the music of the '90s", "the music of the '90s"),
+        ("He is 6' 2\" tall", "He is 6' 2\" tall"),
+        ("a 5 * 4 grid", "a 5 * 4 grid"),
+    ],
+)
+def test_only_what_is_named_is_taken_out_of_quotation_marks(response: str, found: str) -> None:
+    assert TEXT.extract(response) == found
+
+
+@pytest.mark.parametrize(
     "response",
     [
         "We find it step by step.\nFirst, let us look at the map of",

@@ -3,7 +3,7 @@
 Builds on math-verify and reasoning-gym, each imported when first asked for, and on nothing of this package, so that it
 starts fast and without torch. Why a process: math-verify's own limit is SIGALRM, which works in the main thread alone
 and does not interrupt one long C call, and a backtracking regex holds the interpreter lock. Here an interval timer on
-CPU time kills the process itself, whatever it is doing.
+CPU time kills the process itself, whatever it is doing; what ends past its limit before the timer sees it is refused.
 
 Requests come on standard input as JSON lines, ``{"do", "limit", ...}``; for each, the numbers 0 (begun), 1 and 2 (first
 and second answer read) and then ``{"value", "status", "seconds"}`` go to standard output.
@@ -231,7 +231,6 @@ def main() -> None:
     comparer: _Comparer | None = None
     gym: _Gym | None = None
     for job in _lines(int(sys.argv[1])):
-        started = 0.0
         try:
             if job["do"] == "compare" and comparer is None:
                 comparer = _Comparer()
@@ -260,7 +259,11 @@ def main() -> None:
         except Exception:  # MemoryError and RecursionError too: an answer nobody can read equals nothing
             value = None
         signal.setitimer(signal.ITIMER_PROF, 0)
-        say({"value": value, "status": "done", "seconds": time.process_time() - started})
+        seconds, limit = time.process_time() - started, job["limit"]
+        if seconds > limit:  # the timer looks only so often
+            say({"value": None, "status": "timeout", "seconds": limit})
+        else:
+            say({"value": value, "status": "done", "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -43,6 +43,15 @@ _UNFINISHED = re.compile(
     re.IGNORECASE,
 )
 _EDGES = ' \t\r\n>#*_`"“”'
+# What a text ends in that it quotes or prints bold, whether or not the mark is closed: a response may be cut before.
+_QUOTED = re.compile(
+    r"(?:^|(?<=[\s(:]))(?:[*_]{0,3}(?:[\"“”„«‹]|`{1,2}(?!`)|['‘](?!\d))|\*\*|__)(?=[^\s*_])"
+    r"(?P<said>(?:[^\"“”„«»‹›`*'‘’\n]|(?<=\w)['’](?=\w)){1,240})(?P<closed>[\"“”„«»‹›`*_'‘’.,;:!?。\s]*)\Z"
+)
+_NAMES = re.compile(r"(?:\b(?:is|are|was|were|be|becomes?|called|simply|just|namely)|['’]s|[:=])\s*\Z", re.IGNORECASE)
+_NAMES_NOT = re.compile(
+    r"(?:\b(?:not|never|no|and|or|but|than|in|of|from|for|with|says?|said)|n['’]t|,)\s*\Z", re.IGNORECASE
+)
 _SILENT = frozenset(("", "no answer", "i dont know", "i do not know", "dont know", "unknown"))
 
 
@@ -78,6 +87,16 @@ def key(text: str) -> str:
     return fold(text) if worth is None else number.spelled(worth)
 
 
+def quoted(said: str, cut: bool = False) -> str:
+    """What a sentence names at its end, in quotation marks or bold: asked, if it is that the word is "asked". Where the
+    mark is not closed and the response was ``cut`` there, any words lead to it but those that name nothing."""
+    found = _QUOTED.search(said)
+    if found is None or not (lead := said[: found.start()]).strip():
+        return said
+    open_still = cut and not re.search(r"[^\s.,;:!?。]", found["closed"]) and not _NAMES_NOT.search(lead)
+    return found["said"].strip() if open_still or _NAMES.search(lead) else said
+
+
 @register("task", "text")
 class Text(Stated):
     """A few words: the stated ones, else a last short sentence.
@@ -100,7 +119,7 @@ class Text(Stated):
 
     def read(self, phrase: str) -> str | None:
         said = _YES_OR_NO.match(phrase)
-        answer = said[1] if said else self._told(phrase.strip(_EDGES).rstrip(".。").strip(_EDGES))
+        answer = said[1] if said else self._told(quoted(phrase).strip(_EDGES).rstrip(".。").strip(_EDGES))
         return answer if fold(answer) not in _SILENT else None
 
     def _told(self, said: str) -> str:
@@ -119,6 +138,7 @@ class Text(Stated):
             return said[1]
         sentences = [part.strip() for part in _SENTENCES.split(text) if part.strip() and not _CHATTER.search(part)]
         last = _REVERSED.sub("", sentences[-1]) if sentences else ""
+        last = quoted(last, cut=len(last.split()) <= WORDS)
         if len(last.split()) > WORDS or len(last) > LONGEST or _UNFINISHED.search(last):
             return None
         if len(last.split()) > 2 and is_nothing(last):
