@@ -124,8 +124,8 @@ class SQLiteBank(SQLBank):
         super()._commit(transaction)
 
     def _ended(self, connection: Connection) -> None:
-        # By itself SQLite folds the log in at some 4 MB only. On a disk that is small, or gets full, the log would take the
-        # room that the file needs to take it in; once folded in, it is written from its start. Nobody is waited for.
+        # By itself SQLite folds the log in at some 4 MB only. On a disk that is small, or gets full, the log would take
+        # the room that the file needs to take it in. Folded in, it is written from its start; nobody is waited for.
         with contextlib.suppress(SQLAlchemyError, sqlite3.Error, OSError):
             raw = connection.connection.dbapi_connection
             if shutil.disk_usage(self.path).free < ROOM and isinstance(raw, sqlite3.Connection):
