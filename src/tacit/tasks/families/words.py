@@ -166,6 +166,5 @@ KINDS: tuple[Kind, ...] = tuple(
         ("which-sort", "choice", _sort_of, ("Which word is a sort of {sort}?\n{options}",)),
         ("which-opposite", "choice", _opposite_of, ('Which word is the opposite of "{word}"?\n{options}',)),
         ("which-largest", "choice", _biggest, ("Which number is the largest?\n{options}",)),
-        *((name, "text", partial(_paired, kind["pairs"]), tuple(kind["ask"])) for name, kind in PAIRS.items()),
     )
-)
+) + tuple(Kind(name, "text", partial(_paired, kind["pairs"]), tuple(kind["ask"])) for name, kind in PAIRS.items())
