@@ -57,7 +57,7 @@ def test_with_a_full_disk_answers_are_given_and_it_is_said(disk: Path) -> None:
         assert first["tacit"]["learning"] == "queued" and first["tacit"]["memory"] == "m1"
         fill(disk)
         queued = 1  # the bank's log has some room of its own, which is used up first
-        while client.post(CHAT, json=asking(f"5 + {queued} + 1", temperature=0)).json()["tacit"]["learning"] == "queued":
+        while client.post(CHAT, json=asking(f"5 + {queued} + 1")).json()["tacit"]["learning"] == "queued":
             queued += 1
             assert queued < 200
         for number in range(4):
