@@ -234,7 +234,7 @@ def test_settings_that_came_later_leave_old_digests_alone() -> None:
 
 def test_settings_that_left_are_kept_as_they_were_and_refused_where_they_did_something() -> None:
     kept = {"seed": 3, "learn": {**GONE["learn"], "steps": 4}, "recall": {**GONE["recall"], "floor": 0.25}}
-    before = LearnConfig(steps=4, enough=2.0)  # a file that does not say it is older than it
+    before = LearnConfig(steps=4, enough=2.0, settled=0)  # a file that does not say it is older than it
     wanted = {"seed": 3, "learn": asdict(before), "recall": asdict(RecallConfig(floor=0.25))}
     assert completed(kept) == wanted and kept["learn"]["keep"] == "last"
     worker = WorkerSettings.from_json(json.dumps({"bank": "b", **kept}))

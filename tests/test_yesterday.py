@@ -105,6 +105,8 @@ def test_the_report_of_a_run_is_written_again(old: Path) -> None:
     wanted = read(old / "run/summary.json")
     write_report(old / "run")
     written = read(old / "run/summary.json")
+    for name, arm in wanted["arms"].items():  # what came later stands beside it
+        written["arms"][name] = {figure: written["arms"][name][figure] for figure in arm}
     assert {name: written[name] for name in wanted} == near(wanted)
 
 

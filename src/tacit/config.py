@@ -37,7 +37,15 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 UNSAID: Any = None
 """Of a setting whose value hangs on the model: nobody has said it (model/presets.py says what fits)."""
 
-TESTBED: dict[str, Any] = {"lr": 0.02, "init": "gaussian", "temperature": 1.0, "max_tokens": 64, "key": "last"}
+TESTBED: dict[str, Any] = {
+    "lr": 0.02,
+    "init": "gaussian",
+    "steps": 10,
+    "settled": 0,
+    "temperature": 1.0,
+    "max_tokens": 64,
+    "key": "last",
+}
 """What holds for the testbed where nobody says it: the defaults of all models before they had their own."""
 
 S = TypeVar("S")
@@ -116,7 +124,7 @@ class LearnConfig:
 
     Attributes:
         tokens: Rows of a soft prompt, K.
-        steps: Policy-gradient steps, one group of rollouts each.
+        steps: Policy-gradient steps, one group of rollouts each; unsaid, what fits the model.
         rollouts: Rollouts of a group, G.
         lr: Learning rate of Adam; unsaid, what fits the model.
         clip: Largest gradient norm of one memory's soft prompt.
@@ -149,7 +157,7 @@ class LearnConfig:
     """
 
     tokens: int = 20
-    steps: int = 10
+    steps: int = UNSAID
     rollouts: int = 8
     lr: float = UNSAID
     clip: float = 1.0
@@ -164,18 +172,21 @@ class LearnConfig:
     admit_steps: int = 3
     admit_belief: float = 0.0
     enough: float = 0.75
-    settled: int = 0
+    settled: int = UNSAID
     batch: int = 32
     row_tokens: int = 16384
 
     def __post_init__(self) -> None:
         for name in ("tokens", "steps", "rollouts", "admit_steps", "batch", "row_tokens"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
+            require(
+                getattr(self, name) is None or getattr(self, name) >= 1,
+                f"{name} is {getattr(self, name)}; it must be at least 1",
+            )
         require(self.rollouts >= 2, "rollouts is 1; a group needs at least 2 to have advantages")
         require(self.lr is None or 0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0 and finite")
         require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
         require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
-        require(self.settled >= 0, f"settled is {self.settled}; it must be 0 or more")
+        require(self.settled is None or self.settled >= 0, f"settled is {self.settled}; it must be 0 or more")
         require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
         require(0 <= self.admit_belief <= 1, f"admit_belief is {self.admit_belief}; it must be between 0 and 1")
         require(0 < self.enough < math.inf, f"enough is {self.enough}; it must be above 0 (above 1: learn always)")

@@ -30,6 +30,8 @@ class Preset:
         weights: how many weights they have, from and to, in millions.
         lr: learning rate, in standard deviations of the inputs that the model sees.
         init: what a soft prompt starts from.
+        steps: most GRPO steps of a memory.
+        settled: steps in a row with the full reward that finish it before.
         temperature: of samples and rollouts.
         brief: most tokens of an answer where the prompt asks for a short one.
         worked: the same elsewhere; never more than half of the model's context.
@@ -43,6 +45,8 @@ class Preset:
     weights: tuple[float, float]
     lr: float
     init: str
+    steps: int
+    settled: int
     temperature: float
     brief: int
     worked: int
@@ -58,6 +62,8 @@ PRESETS = (
         weights=(0, 10),
         lr=0.15,
         init="gaussian",
+        steps=10,
+        settled=0,
         key="last",
         temperature=1.0,
         brief=64,
@@ -70,6 +76,8 @@ PRESETS = (
         weights=(100, 200),
         lr=0.074,
         init="trace",
+        steps=5,
+        settled=1,
         temperature=0.7,
         brief=24,
         worked=128,
@@ -82,6 +90,8 @@ PRESETS = (
         weights=(0, float("inf")),
         lr=0.074,
         init="trace",
+        steps=5,
+        settled=1,
         temperature=0.7,
         brief=64,
         worked=1024,
@@ -114,13 +124,15 @@ def briefly(instruction: str) -> bool:
 
 
 def fitting(backbone: Backbone) -> dict[str, Any]:
-    """The settings that fit a model as it is asked: lr, init, key, temperature, max_tokens."""
+    """The settings that fit a model as it is asked: lr, init, steps, settled, key, temperature, max_tokens."""
     preset, asked = preset_of(backbone), backbone.template
     tokens = preset.brief if briefly(f"{asked.system} {asked.instruction}") else preset.worked
     return {
         # Two digits: sums over the weights may differ in the last bit between machines, and memories' ids may not.
         "lr": float(f"{preset.lr * backbone.embedding_std:.2g}"),
         "init": preset.init,
+        "steps": preset.steps,
+        "settled": preset.settled,
         "key": preset.key,
         "temperature": preset.temperature,
         "max_tokens": min(tokens, max(LEAST, backbone.context // 2)),
@@ -130,10 +142,11 @@ def fitting(backbone: Backbone) -> dict[str, Any]:
 def planned(settings: Settings, weights: int) -> dict[str, Any]:
     """The same as far as it is known of a model that is not loaded: by its size, and by what it is told."""
     if (by_name := known(settings)) is not settings:
-        return vars(by_name.sampling)
+        return {**vars(by_name.sampling), "steps": by_name.learn.steps, "settled": by_name.learn.settled}
     preset = preset_for("", weights)
     tokens = preset.brief if briefly(settings.instruction or "") else preset.worked
-    return {"temperature": preset.temperature, "max_tokens": tokens}
+    length = {"steps": preset.steps, "settled": preset.settled}
+    return {"temperature": preset.temperature, "max_tokens": tokens, **length}
 
 
 def fitted(part: S, backbone: Backbone) -> S:

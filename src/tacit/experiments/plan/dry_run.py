@@ -76,7 +76,8 @@ def dry_run(config: CompareConfig, gpu: str | None = None, tokens_per_answer: fl
     dims = estimates.dimensions(config.model)
     judge = config.reward_model or ("testbed" if config.model == "testbed" else None)
     reward = None if judge is None else estimates.dimensions(judge, reward=True)
-    config = replace(config, sampling=filled(config.sampling, presets.planned(config, dims.parameters)))
+    planned = presets.planned(config, dims.parameters)
+    config = replace(config, sampling=filled(config.sampling, planned), learn=filled(config.learn, planned))
     data = [look(config, source, tokens_per_answer) for source in config.data]
     rows = [_Row(config, label, one, dims, reward, device).values() for label in labels for one in data]
     return {
