@@ -40,6 +40,7 @@ DEADLINE = 600.0
 OPTIONS = ("--steps", "2", "--rollouts", "4", "--samples", "4", "--max-tokens", "48")
 FIXED = "compute 7 + 8"
 DISK = "4m"
+FILLS = 20  # of one disk
 
 
 class Load:
@@ -153,7 +154,7 @@ def settle(path: Path, load: Load) -> dict[str, int]:
     with serving(path, *OPTIONS), open_bank(str(path)) as bank:
         queue, end = JobQueue(bank), time.monotonic() + DEADLINE
         while {"queued", "learning"} & {n for n, c in queue.counts(NAMESPACE).items() if c}:
-            assert time.monotonic() < end, "the learner hangs"
+            assert time.monotonic() < end, f"the learner hangs: {queue.counts(NAMESPACE)}"
             time.sleep(0.2)
             for job in queue.list(NAMESPACE, ["failed"]):  # three kills in the middle of the same job
                 assert job.error is not None and job.error.startswith("given up"), job.error
@@ -244,17 +245,24 @@ def drill(folder: Path, *, kills: int, fills: int, seed: int, seconds: float) ->
         load = Load(list(texts))
         told["killed"] = dict(kill_servers(folder / "bank.sqlite", load, kills - runs, chance, end))
         told["after the kills"] = settle(folder / "bank.sqlite", load)
-    if fills:
-        with small_disk(folder / "disk") as disk:
-            if disk is None:
-                told["full disks"] = "left out: no small disk can be mounted here"
-            else:
-                load = Load(list(texts))
-                told["full disks"] = dict(fill_disks(disk, load, fills, chance, end + seconds / 2))
-                told["after the full disks"] = settle(disk / "bank.sqlite", load) | {
-                    "answers that said so": load.unstored, "503": load.refused[503],
-                }  # fmt: skip
+    # A disk that is used for long is full of memories in earnest, and nothing more can be learned on it.
+    disks = [small_drill(folder / f"disk{at}", list(texts), min(FILLS, fills - at), chance, end + seconds / 2)
+             for at in range(0, fills, FILLS)]  # fmt: skip
+    if None in disks:
+        told["full disks"] = "left out: no small disk can be mounted here"
+    elif disks:
+        told["full disks"] = dict(sum(map(Counter, disks), Counter()))
     return told
+
+
+def small_drill(folder: Path, texts: list[str], fills: int, chance: random.Random, end: float) -> dict[str, int] | None:
+    """One small disk, filled and freed, and then settled; None where none may be mounted."""
+    with small_disk(folder) as disk:
+        if disk is None:
+            return None
+        load = Load(texts)
+        told = fill_disks(disk, load, fills, chance, end)
+        return told | settle(disk / "bank.sqlite", load) | {"said so": load.unstored, "503": load.refused[503]}
 
 
 def main() -> int:
