@@ -1,16 +1,24 @@
 """A memory exported as a PEFT adapter answers as the soft prompt itself does, and comes back whole."""
 
 import json
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from conftest import Tacit
 from tacit.bank.peft_adapter import export_peft, import_peft
+from tacit.engines.base import Request
+from tacit.engines.local import LocalEngine
 from tacit.errors import BankError, MemoryFormatError
 from tacit.memory import State
+from tacit.model.backbone import Backbone
+from tacit.model.prompts import Template
+from tacit.tasks.sources import load
 from test_memory import memory, same
 
 
@@ -79,3 +87,41 @@ def test_import_checks_every_file(one, tmp_path):
     (tmp_path / "a" / "adapter_model.safetensors").write_bytes(weights)
     with pytest.raises(MemoryFormatError, match="not the one"):
         import_peft(tmp_path / "a")
+
+
+@pytest.mark.slow
+def test_a_memory_of_real_weights_answers_the_same_through_peft(smollm2_file: Path, cli: Tacit, tmp_path: Path) -> None:
+    """Learned, exported and loaded by people's own commands: greedy answers token by token."""
+    learned = ("--model", "smollm2", "--data", "families:multiply@1,halves@1", "--limit", 4, "--window", 4)
+    quick = ("--steps", 2, "--rollouts", 4, "--enough", 2, "--admit", 0, "--baselines", "none", "--out", "run")
+    code, _, error = cli("run", *learned, *quick)
+    assert code == 0, error
+    [one, *_] = json.loads(cli("memories", "list", "--bank", "run/bank.sqlite", "--json")[1])
+    code, _, error = cli("memories", "export", one["id"], "adapter", "--peft", "--bank", "run/bank.sqlite")
+    assert code == 0, error
+    held = import_peft("adapter", trusted=True)
+    base = Path(json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"])
+    assert base == smollm2_file
+    backbone = Backbone.load(str(base), template=Template("Answer briefly.", task="number"))
+    assert held.fingerprint == backbone.fingerprint
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = AutoModelForCausalLM.from_pretrained(base.parent, gguf_file=base.name, dtype=torch.float32)
+        adapted = PeftModel.from_pretrained(theirs, "adapter").eval()
+    asked = [backbone.encode(problem.text) for problem in load("families:multiply,capitals,left", seed=3, limit=6)]
+    engine, soft = LocalEngine(backbone), torch.tensor(held.prompt)
+    ours = engine.generate([Request(ids, soft, temperature=0.0, max_tokens=32) for ids in asked])
+    plain = engine.generate([Request(ids, temperature=0.0, max_tokens=32) for ids in asked])
+    ends = sorted(backbone.end_ids)
+    for ids, [rollout] in zip(asked, ours, strict=True):
+        with torch.no_grad():
+            out = adapted.generate(
+                input_ids=ids[None],
+                attention_mask=torch.ones_like(ids)[None],
+                max_new_tokens=32,
+                do_sample=False,
+                eos_token_id=ends,
+            )
+        assert tuple(out[0, len(ids) :].tolist()) == rollout.token_ids
+    # The memory does something, so equality means something.
+    assert [one.token_ids for [one] in ours] != [one.token_ids for [one] in plain]

@@ -1,4 +1,4 @@
-"""A vLLM server on the testbed model, from the environment that ``make vllm-cpu`` makes; for tests."""
+"""A vLLM server, on the testbed model unless told otherwise, from the environment of ``make vllm-cpu``; for tests."""
 
 from __future__ import annotations
 
@@ -36,14 +36,17 @@ class VLLMServer:
 
 
 @contextmanager
-def vllm_server(folder: Path, *flags: str, embeds: bool = True) -> Iterator[VLLMServer]:
+def vllm_server(
+    folder: Path, *flags: str, embeds: bool = True, model: Path | str | None = None
+) -> Iterator[VLLMServer]:
     """A server with these flags, killed at the end. It takes half a minute to start, alone on two cores."""
     assert PYTHON.exists(), "there is no vLLM here; run `make vllm-cpu`"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", model_path(), "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--served-model-name", "testbed", "--dtype", "float32", "--enforce-eager", *flags]
+    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", model or model_path()]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "testbed"]
+    command += ["--dtype", "float32", "--enforce-eager", *flags]
     command += ["--enable-prompt-embeds"] if embeds else []
     settings = {
         "OMP_NUM_THREADS": "1",
@@ -59,7 +62,7 @@ def vllm_server(folder: Path, *flags: str, embeds: bool = True) -> Iterator[VLLM
         )
     server = VLLMServer(process, f"http://127.0.0.1:{port}/v1", log)
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 600
         while not _healthy(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 sys.stderr.write(log.read_text(errors="replace")[-4000:])

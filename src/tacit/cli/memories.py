@@ -266,10 +266,10 @@ def _prompt_facts(memory: Memory) -> dict[str, Any]:
 
 
 def _model_path(model: str) -> str:
-    """The folder of the testbed for its name, or the name itself."""
-    from tacit.testbed import shipped
+    """What holds a model that is known by a name of ours, or the name itself."""
+    from tacit.testbed import real, shipped
 
-    return str(shipped(model) or model)
+    return str(shipped(model) or (real.smollm2() if model == real.NAME else model))
 
 
 def _write_new(path: Path, data: bytes) -> None:
