@@ -1,4 +1,4 @@
-"""What the command line says of itself: its version, its completion in shells, the settings in force, what to do next."""
+"""What the command line says of itself: version, completion in shells, the settings in force, what to do next."""
 
 from __future__ import annotations
 
