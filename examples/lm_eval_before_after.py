@@ -44,10 +44,12 @@ def evaluate(model: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     Path("tacit_problems.yaml").write_text(TASK)
-    asked = subprocess.run([*TACIT, "testbed", "problems", "--limit", str(COUNT), "--seed", "9"], stdout=-1, check=True)
-    Path("problems.jsonl").write_bytes(asked.stdout)
     learn = [*TACIT, "run", "--limit", "48", "--window", "12", "--baselines", "none", "--out", "runs/lm-eval"]
     subprocess.run(learn, check=True)
+    seen = {json.loads(line)["problem"] for line in Path("runs/lm-eval/results.jsonl").read_text().splitlines()}
+    made = subprocess.check_output([*TACIT, "testbed", "problems", "--limit", str(2 * COUNT), "--seed", "9"], text=True)
+    fresh = [line for line in made.splitlines() if json.loads(line)["problem"] not in seen]
+    Path("problems.jsonl").write_text("\n".join(fresh[:COUNT]))
     serve = [*TACIT, "serve", "--bank", "runs/lm-eval/bank.sqlite", "--no-learn", "--port", PORT]
     with subprocess.Popen(serve) as server:
         try:

@@ -3,6 +3,8 @@
 Makes the folder adapter/ with PEFT's own two files (and two more, which PEFT passes over).
 """
 
+from typing import Any
+
 from tacit import Agent, Backbone, Problem, open_bank
 from tacit.bank import export_peft
 from tacit.engines.local import LocalEngine
@@ -28,8 +30,8 @@ def use() -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
-    plain = AutoModelForCausalLM.from_pretrained(BASE)
+    tokenizer: Any = AutoTokenizer.from_pretrained(BASE)
+    plain: Any = AutoModelForCausalLM.from_pretrained(BASE)
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), "adapter")
     message = [{"role": "user", "content": "compute 86 * 3"}]
     asked = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt", return_dict=True)

@@ -6,6 +6,7 @@ Needs pip install -e '.[serve]' and openai. What it starts is: tacit serve --ban
 import subprocess
 import sys
 import time
+from typing import Any
 
 import openai
 
@@ -23,10 +24,10 @@ def ask(client: openai.OpenAI, model: str, problem: str) -> str:
     return f"{said.choices[0].message.content}  ({tacit.get('route')}: {tacit.get('why')})"
 
 
-def wait_for_learning(client: openai.OpenAI) -> dict[str, dict[str, int]]:
+def wait_for_learning(client: openai.OpenAI) -> Any:
     """Until no job is left (without a key, this machine is the administrator)."""
     while True:
-        status = client.get("/tacit/v1/status", cast_to=object)
+        status: Any = client.get("/tacit/v1/status", cast_to=object)
         if not {"queued", "learning"} & {state for state, count in status["jobs"].items() if count}:
             return status
         time.sleep(0.5)

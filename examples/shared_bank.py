@@ -30,7 +30,7 @@ def second_machine(address: str) -> None:
     model = Backbone.load("testbed")
     with open_bank(address) as bank:
         if not bank.find("default"):
-            # trusted: from our own machine. A file of somebody else's comes in as a candidate, which answers nobody yet.
+            # trusted, since it is ours: a file of somebody else's becomes a candidate, which answers nobody yet.
             bank.add(from_safetensors(PARCEL.read_bytes(), trusted=True))
         [answered] = Agent(model, LocalEngine(model), bank).answer([Problem("second", "compute 86 * 3")])
         print("second machine, alone:", answered.zero_shot.vote.why)

@@ -5,8 +5,8 @@ Shows what the task finds in the model's responses, then runs 12 problems under 
 
 from pathlib import Path
 
-from tacit.bank import open_bank
 from tacit.assembly import assembled
+from tacit.bank import open_bank
 from tacit.config import RunConfig
 from tacit.experiments.run import run
 from tacit.problem import Problem
