@@ -24,11 +24,13 @@ def ask(client: openai.OpenAI, model: str, problem: str) -> str:
     return f"{said.choices[0].message.content}  ({tacit.get('route')}: {tacit.get('why')})"
 
 
-def wait_for_learning(client: openai.OpenAI) -> Any:
-    """Until no job is left (without a key, this machine is the administrator)."""
+def wait_for_learning(client: openai.OpenAI, seconds: float = 120) -> Any:
+    """Until all is learned and a memory has helped on other problems, so that it may answer; or for so long."""
+    deadline = time.monotonic() + seconds
     while True:
         status: Any = client.get("/tacit/v1/status", cast_to=object)
-        if not {"queued", "learning"} & {state for state, count in status["jobs"].items() if count}:
+        waiting = status["jobs"]["queued"] + status["jobs"]["learning"]
+        if (not waiting and status["memories"]["active"]) or time.monotonic() > deadline:
             return status
         time.sleep(0.5)
 
