@@ -191,7 +191,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     else:
         # With nine digits of tokens it is 80 columns wide.
         heat = summary["settings"].get("sampling", {}).get("temperature") or 1
-        measured = ("sampled", "95 % interval", "greedy", "problems", "tokens")
+        measured = ("sampled", "95 % interval", "greedy", "answered", "tokens")
         answers = table((f"% right, T = {heat:g}", *measured), measured)
         for arm, label in LABELS.items():
             figures = summary["arms"].get(arm)
@@ -201,7 +201,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
                     percent(figures["accuracy"], ""),
                     f"[{percent(figures['low'], '')}, {percent(figures['high'], '')}]",
                     percent(figures["greedy"], ""),
-                    str(figures["n"]),
+                    percent(figures.get("answered"), ""),
                     f"{figures['tokens']:,}",
                     style="bold" if arm == "routed" else None,
                 )
