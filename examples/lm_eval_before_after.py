@@ -1,6 +1,6 @@
 """lm-eval asks the plain model and the one with memories the same questions: python examples/lm_eval_before_after.py
 
-Needs pip install -e '.[serve,eval]'. The memories are of 48 other problems of the same kinds; about a minute in all.
+The memories are of 48 other problems of the same kinds. Needed before: pip install -e '.[serve,eval]'
 """
 
 import json

@@ -1,6 +1,6 @@
 """A server that learns from its traffic, asked by the openai package: python examples/serve_openai.py
 
-Needs pip install -e '.[serve]' and openai. What it starts is: tacit serve --bank served.sqlite --port 8765
+It starts tacit serve --bank served.sqlite --port 8765 by itself. Needed before: pip install -e '.[serve]' openai
 """
 
 import subprocess
