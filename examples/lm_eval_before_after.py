@@ -12,10 +12,10 @@ from pathlib import Path
 os.environ |= {"HF_HUB_OFFLINE": "1", "OPENAI_API_KEY": "none"}
 PORT = sys.argv[1] if len(sys.argv) > 1 else "8766"
 TACIT = [sys.executable, "-m", "tacit"]
-COUNT = 24
+OUT, COUNT = "runs/lm-eval", 24
 TASK = """task: tacit_problems
 dataset_path: json
-dataset_kwargs: {data_files: {test: problems.jsonl}}
+dataset_kwargs: {data_files: {test: runs/lm-eval/problems.jsonl}}
 test_split: test
 output_type: generate_until
 doc_to_text: "{{problem}}"
@@ -35,7 +35,7 @@ def evaluate(model: str) -> dict[str, float]:
         model="local-chat-completions",
         model_args=f"model={model},base_url=http://127.0.0.1:{PORT}/v1/chat/completions,max_retries=30",
         tasks=["tacit_problems"],
-        task_manager=TaskManager(include_path="."),
+        task_manager=TaskManager(include_path=OUT),
         apply_chat_template=True,
     )
     figures = found["results"]["tacit_problems"]
@@ -43,14 +43,13 @@ def evaluate(model: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    Path("tacit_problems.yaml").write_text(TASK)
-    learn = [*TACIT, "run", "--limit", "48", "--window", "12", "--baselines", "none", "--out", "runs/lm-eval"]
-    subprocess.run(learn, check=True)
-    seen = {json.loads(line)["problem"] for line in Path("runs/lm-eval/results.jsonl").read_text().splitlines()}
+    subprocess.run([*TACIT, "run", "--limit", "48", "--window", "12", "--baselines", "none", "--out", OUT], check=True)
+    seen = {json.loads(line)["problem"] for line in Path(OUT, "results.jsonl").read_text().splitlines()}
     made = subprocess.check_output([*TACIT, "testbed", "problems", "--limit", str(2 * COUNT), "--seed", "9"], text=True)
     fresh = [line for line in made.splitlines() if json.loads(line)["problem"] not in seen]
-    Path("problems.jsonl").write_text("\n".join(fresh[:COUNT]))
-    serve = [*TACIT, "serve", "--bank", "runs/lm-eval/bank.sqlite", "--no-learn", "--port", PORT]
+    Path(OUT, "problems.yaml").write_text(TASK)
+    Path(OUT, "problems.jsonl").write_text("\n".join(fresh[:COUNT]))
+    serve = [*TACIT, "serve", "--bank", f"{OUT}/bank.sqlite", "--no-learn", "--port", PORT]
     with subprocess.Popen(serve) as server:
         try:
             results = {model: evaluate(model) for model in ("testbed", "testbed:tacit")}

@@ -128,7 +128,9 @@ def test_lm_eval_before_and_after(tmp_path: Path) -> None:
     said = ran("lm_eval_before_after.py", tmp_path, free_port())
     found = json.loads(said[said.index("{\n") :])
     assert found["testbed:tacit"]["exact match"] > found["testbed"]["exact match"]
-    asked = [json.loads(line)["problem"] for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
+    asked = [
+        json.loads(line)["problem"] for line in (tmp_path / "runs/lm-eval/problems.jsonl").read_text().splitlines()
+    ]
     rows = (tmp_path / "runs/lm-eval/results.jsonl").read_text().splitlines()
     assert len(asked) == 24 and not {json.loads(row)["problem"] for row in rows} & set(asked)
 
