@@ -40,8 +40,8 @@ drill: $(INSTALLED)
 	$(BIN)/python tests/drill.py --kills $(KILLS) --fills $(FILLS)
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests benchmarks docs tools
-	$(BIN)/ruff format --check src tests benchmarks docs tools
+	$(BIN)/ruff check src tests benchmarks docs examples tools
+	$(BIN)/ruff format --check src tests benchmarks docs examples tools
 	$(BIN)/mypy
 	$(BIN)/python tools/house.py
 
@@ -88,7 +88,7 @@ $(VENV)/.gym-installed: $(INSTALLED)
 	touch $@
 
 $(VENV)/.eval-installed: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[eval]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[eval,notebook]'
 	touch $@
 
 $(VENV)/.scale-installed: $(INSTALLED)

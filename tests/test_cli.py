@@ -256,7 +256,7 @@ def test_wrong_usage_is_one_line_and_exit_2(cli: Tacit, tmp_path: Path, args: li
     one_error(cli(*args))
 
 
-def test_help_and_version(cli: Tacit) -> None:
+def test_help(cli: Tacit) -> None:
     for args in ([], ["--help"], ["memories", "--help"], ["testbed", "train", "-h"]):
         code, out, err = cli(*args)
         assert code == (0 if args else 2) and "Usage:" in out + err

@@ -14,12 +14,17 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from tacit import __version__
 from tacit.cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
-DOCS = [ROOT / "README.md", *sorted(file for file in (ROOT / "docs").rglob("*.md") if file.parent.name != "log")]
-LINKED = [*DOCS, *sorted((ROOT / "docs" / "log").glob("*.md"))]
+GUIDES = ["README.md", "examples/README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md"]
+DOCS = [
+    *(ROOT / guide for guide in GUIDES),
+    *sorted(file for file in (ROOT / "docs").rglob("*.md") if file.parent.name != "log"),
+]
+LINKED = [*DOCS, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs" / "log").glob("*.md"))]
 FOLDERS = ("src", "docs", "tests", "tools", "benchmarks", "deploy")
 COMMANDS: Any = get_command(app)
 FOREIGN = {
@@ -186,6 +191,19 @@ def test_variables_are_read(file: Path) -> None:
     code = [*SRC.rglob("*.py"), *(ROOT / "tests").glob("*.py")]
     read |= {name for part in code for name in re.findall(r'"(TACIT_[A-Z_]+)"', part.read_text(encoding="utf-8"))}
     assert sorted(set(re.findall(r"\bTACIT_[A-Z_]+\b", file.read_text(encoding="utf-8"))) - read) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("CHANGELOG.md", r"^## ([\d.]+) - \d{4}-\d\d-\d\d$"),
+        ("CITATION.cff", r'^version: "(.+)"$'),
+        ("docs/citation.md", r"^  version = \{(.+)\}"),
+    ],
+)
+def test_the_newest_version_is_said_alike(file: str, said: str) -> None:
+    found = re.search(said, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+    assert found and found[1] == __version__
 
 
 def test_what_is_not_there_is_found() -> None:

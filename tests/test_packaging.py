@@ -24,7 +24,8 @@ from tacit import errors
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-READ = ("src", "docs", "deploy", "benchmarks", "tests", "tools", ".ci", "README.md", "Makefile", "pyproject.toml")
+FILES = ("README.md", "Makefile", "pyproject.toml")
+READ = ("src", "docs", "examples", "deploy", "benchmarks", "tests", "tools", ".ci", *FILES)
 KINDS = {".py", ".md", ".service", ".toml", ".jinja", ".html", ".js", ""}
 NOT_OURS = re.compile(r"(?<![\w./-])tacit" + re.escape("["))
 """Somebody else's package, asked for with an extra."""

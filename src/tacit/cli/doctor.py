@@ -1,7 +1,7 @@
 """``tacit doctor``: whether this machine can run Tacit, what it would run on, and what a model makes of a task.
 
 Builds on options, backbone's libraries, testbed and bank, and on experiments.first_look for a model. A check that fails
-says what to do; the command then exits 1.
+says what to do; the command then exits 1. The last lines say what to do next.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def doctor(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Check this installation and, with --bank, a bank; exits 1 on trouble.
+    """Check this installation and, with --bank, a bank; say what to do next; exits 1 on trouble.
 
     With --model it loads the model, asks it 8 problems (of --data, else made ones for its --task) and says what it is,
     how fast it samples, how many responses have an answer, how many votes are clear, and what to do next.
@@ -59,18 +59,32 @@ def doctor(
     if bank is not None:
         checks.append(_bank(bank))
     seen = _look(given)
-    healthy = all(check.ok is not False for check in checks)
+    wrong = [check.name for check in checks if check.ok is False]
+    advice = _next(wrong, bank) if wrong or seen is None else seen.next
     if json:
         more = {} if seen is None else {"model": asdict(seen)}
-        emit_json({"ok": healthy, "checks": [asdict(check) for check in checks], **more})
+        emit_json({"ok": not wrong, "checks": [asdict(check) for check in checks], **more, "next": advice})
     else:
         _show(checks)
         if seen is not None:
             show("")
             _show(_model(seen))
-            show("", *(f"next: {line}" for line in seen.next))
-    if not healthy:
+        show("", *(f"next: {line}" for line in advice))
+    if wrong:
         raise typer.Exit(1)
+
+
+def _next(wrong: list[str], bank: str | None) -> tuple[str, ...]:
+    """What to do now, by what was found of the installation and the bank."""
+    if wrong:
+        mend = f"mend what is marked with a cross ({', '.join(wrong)}), then run tacit doctor again"
+        back = "a damaged bank goes back to a snapshot with: tacit memories restore FILE --bank ... --force"
+        return (mend, back) if "bank" in wrong else (mend,)
+    if bank is not None:
+        from tacit.bank import shown_address
+
+        return (f"tacit memories list --bank {shown_address(bank)}",)
+    return ("tacit demo shows it at work, in minutes", "tacit doctor --model NAME looks at a model of your own")
 
 
 def _show(checks: list[Check]) -> None:

@@ -17,6 +17,7 @@ import typer
 from tacit import __version__
 from tacit.cli import bank as cli_bank
 from tacit.cli import compare as cli_compare
+from tacit.cli import config as cli_config
 from tacit.cli import consolidate as cli_consolidate
 from tacit.cli import doctor as cli_doctor
 from tacit.cli import keys as cli_keys
@@ -58,6 +59,7 @@ app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_study.app, name="study")
 app.add_typer(cli_tasks.app, name="tasks")
 app.add_typer(cli_testbed.app, name="testbed")
+app.add_typer(cli_config.app, name="config")
 app.command("tune")(cli_tune.tune)
 app.command("doctor")(cli_doctor.doctor)
 

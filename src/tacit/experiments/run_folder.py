@@ -263,6 +263,11 @@ def write_json(path: Path, value: Any, indent: int = 1) -> None:
 # -- settings as a user or an earlier version wrote them ---------------------------------------------------------------
 
 
+def toml_value(value: Any) -> str:
+    """JSON's strings, numbers and lists are TOML's too, but for the one control character that JSON leaves as it is."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The tables of a settings file; ConfigError if there is none or it is malformed."""
     try:

@@ -11,7 +11,6 @@ is left only for what is clearly better.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from tacit.agent import Agent
 from tacit.assembly import set_threads
 from tacit.config import RunConfig
 from tacit.errors import ConfigError, DataError
+from tacit.experiments.run_folder import toml_value
 from tacit.experiments.studies.trials import scratch_agent
 from tacit.experiments.trials import Budget, Trials, trials_file
 from tacit.learning import Learner, Target
@@ -355,13 +355,8 @@ def as_toml(config: RunConfig, tuned: Tuned, budget: Budget) -> str:
     lines = [
         f"# Found by `tacit tune` without labels, within {budget}.",
         f"# {_arm_line(best)}.",
-        *(f"{name} = {_value(value)}" for name, value in whole.items() if value != []),
+        *(f"{name} = {toml_value(value)}" for name, value in whole.items() if value != []),
     ]
     for table, values in tables.items():
-        lines += ["", f"[{table}]", *(f"{name} = {_value(value)}" for name, value in values.items())]
+        lines += ["", f"[{table}]", *(f"{name} = {toml_value(value)}" for name, value in values.items())]
     return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    """JSON's strings, numbers and lists are TOML's too, but for the one control character that JSON leaves as it is."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
