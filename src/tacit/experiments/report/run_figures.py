@@ -113,7 +113,8 @@ def summarise(
         ``gain_over_icl`` routed minus ICL, ``gain_over_verified`` routed minus the verifier's choice between two
         zero-shot answers (what memories add to a verifier), ``gain_over_majority`` the vote over routed samples minus
         the vote over as many zero-shot rollouts as Tacit spent in all, ``gain_over_vote``, where that was run, routed
-        minus the vote over as many as routing sees.
+        minus the vote over as many as routing sees, ``votes_over_vote`` the vote over routed samples minus that, and
+        ``gain_over_random`` the recalled memory minus any one.
     """
     marked = [row for row in rows if has_gold(row)]
     late = () if any(row.get("vote") for row in marked) else ("vote",)  # it came later, and is nothing where it is not
@@ -172,7 +173,22 @@ def summarise(
         "gain_over_verified": over(sampled, "routed", "verified"),
         "gain_over_verified_greedy": over(greedy, "routed", "verified"),
         "gain_over_majority": over(sampled, "routed_majority", "majority"),
-        **({"gain_over_vote": over(sampled, "routed", "vote")} if "vote" in shown else {}),
+        **(
+            {
+                f"{name}_over_vote": over(sampled, arm, "vote")
+                for name, arm in (("gain", "routed"), ("votes", "routed_majority"))
+            }
+            if "vote" in shown
+            else {}
+        ),
+        **(
+            {
+                f"gain_over_random{name}": over(of, "memory", "random")
+                for name, of in (("", sampled), ("_greedy", greedy))
+            }
+            if "random" in shown
+            else {}
+        ),
         "gains": gains,
         "halves": {
             name: {arm: _mean(values[part]) for arm, values in sampled.items()}
