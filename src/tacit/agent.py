@@ -36,7 +36,7 @@ from tacit.model.presets import fitted
 from tacit.problem import Problem
 from tacit.recall import Recall
 from tacit.responses import Responder, Responses
-from tacit.routing import NO_MEMORY, Route, route
+from tacit.routing import NO_MEMORY, Route, route, together
 from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
 
@@ -53,6 +53,7 @@ class Answered:
         memory: responses with it.
         routes: one per sample.
         greedy_route: of the greedy pair.
+        together: whether all responses decided together, so that one answer is returned.
     """
 
     problem: Problem
@@ -62,28 +63,29 @@ class Answered:
     memory: Responses | None = None
     routes: tuple[Route, ...] = ()
     greedy_route: Route = NO_MEMORY
+    together: bool = False
 
     @property
     def answers(self) -> tuple[str | None, ...]:
-        """The routed answers, one per sample."""
-        if self.memory is None:
-            return self.zero_shot.answers
-        pairs = zip(self.routes, self.zero_shot.answers, self.memory.answers, strict=True)
-        return tuple(memory if decided.takes_memory else zero for decided, zero, memory in pairs)
+        """The routed answers: one per sample, or the only one."""
+        if self.together:
+            return (self.greedy_answer,)
+        return tuple(self._arm(one).answers[number] for number, one in enumerate(self.routes))
 
-    @property
-    def _greedy(self) -> Responses:
-        return self.memory if self.memory is not None and self.greedy_route.takes_memory else self.zero_shot
+    def _arm(self, decided: Route) -> Responses:
+        return self.memory if self.memory is not None and decided.takes_memory else self.zero_shot
 
     @property
     def greedy_answer(self) -> str | None:
         """The routed greedy answer: what a user who asks once is told."""
-        return self._greedy.greedy_answer
+        arm, number = self._arm(self.greedy_route), self.greedy_route.number
+        return arm.greedy_answer if number is None else arm.answers[number]
 
     @property
     def greedy(self) -> Rollout:
         """The routed greedy rollout."""
-        return self._greedy.greedy
+        arm, number = self._arm(self.greedy_route), self.greedy_route.number
+        return arm.greedy if number is None else arm.samples[number]
 
     @property
     def tokens(self) -> int:
@@ -167,11 +169,15 @@ class Agent:
     def _routed(
         self, problem: Problem, key: np.ndarray, zero_shot: Responses, hit: Hit | None, memory: Responses | None
     ) -> Answered:
-        if memory is None:
+        own, other = zero_shot.candidates(), memory.candidates() if memory else []
+        if pooled := getattr(self.verifier, "together", False):
+            *routes, greedy_route = together(own, other, zero_shot.task)
+        elif memory is None:
             return Answered(problem, key, zero_shot, routes=(NO_MEMORY,) * len(zero_shot.samples))
-        pairs = list(zip(zero_shot.candidates(), memory.candidates(), strict=True))
-        *routes, greedy_route = route(problem.text, pairs, self.verifier, zero_shot.task)
-        return Answered(problem, key, zero_shot, hit, memory, tuple(routes), greedy_route)
+        else:
+            pairs = list(zip(own, other, strict=True))
+            *routes, greedy_route = route(problem.text, pairs, self.verifier, zero_shot.task)
+        return Answered(problem, key, zero_shot, hit, memory, tuple(routes), greedy_route, pooled)
 
     # -- learn --------------------------------------------------------------------------------------------------
 
@@ -239,7 +245,9 @@ class Agent:
         return Target(one.problem, label.vote, start, known, self._enough(one, label), label.trace)
 
     def _enough(self, one: Answered, label: Label) -> str | None:
-        """Why the recalled memory makes another one needless, if it does."""
+        """Why there is nothing to learn: no label is believed, or the recalled memory makes another one needless."""
+        if label.answer is None and label.vote.answer is not None:
+            return label.why
         if one.memory is None or label.answer is None or self.learning.enough > 1:
             return None
         answers = one.memory.answers

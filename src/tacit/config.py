@@ -132,10 +132,11 @@ class LearnConfig:
             (rows of random tokens), nearest (the recalled memory, else gaussian), or trace (the problem with a response
             that gives its label as a worked example, which may have more or fewer rows).
         label: Whose vote becomes the label. "verified" (all responses, with memory or without, weighted by a verifier
-            whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"),
-            "confident" (a vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of the rollouts without
-            memory, as in the paper), "routed" (the routed answers), "all" (the plain vote of all responses, with
-            memory or without), or "renewed" (each step's own group). Measured in docs/log/.
+            whose scores are probabilities; by likelihood as "likeliest"; with another verifier, or where it trusts
+            none, as "zero-shot"), "likeliest" (rollouts without memory by their probability; none where the model is
+            divided between two), "confident" (a vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of
+            the rollouts without memory, as in the paper), "routed" (the routed answers), "all" (the plain vote of all
+            responses, with memory or without), or "renewed" (each step's own group). Measured in docs/log/.
         reward: What a rollout is worth: majority, or a control.
         min_votes: Fewest votes of 8 for a label to be learned from. Scaled to other numbers of responses; with
             ``min_lead`` the vote gate (after SCRL, arXiv 2603.19880).

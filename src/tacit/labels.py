@@ -7,7 +7,10 @@ sources cost no rollout more: the routed answers, which get better as memories a
 
 - *verified*: every response, with memory or without, counts as much as a process reward model believes it, and the
   label is taken if one response that gives it is believed to TRUST. This also catches the consistent misconception
-  that wins a plain vote. It takes the place of the vote gate: one believed response outweighs a weak vote.
+  that wins a plain vote. It takes the place of the vote gate: one believed response outweighs a weak vote. Where
+  likelihood routes, as *likeliest*.
+- *likeliest*: every distinct response without memory counts its own probability, which needs no judge. Nothing is
+  learned where the model is divided between two answers (routing.py): there is nothing in it that could tell.
 - *confident*: every response without memory counts exp(SHARPNESS x its mean log-probability per token), which needs no
   verifier and no labels (after self-certainty for best-of-n, arXiv 2502.18581). The label is taken, whatever the gate
   says, if it has a share of TRUST of the weight.
@@ -22,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tacit import registry
+from tacit.judges.likelihood import divided, masses, ranked
 from tacit.judges.verifiers import Candidate, Verifier
 from tacit.registry import register
 from tacit.responses import Responses
@@ -42,7 +46,7 @@ class Label:
 
     Attributes:
         vote: the plain vote behind it, for the gate and for the record.
-        answer: the label; None if nobody gave an answer.
+        answer: the label; None if nobody gave an answer, or none is to be learned from.
         why: who decided and with what numbers.
         trusted: decided by a verifier, so that the vote gate does not apply.
         trace: the text of a response that gives it; None if there is none.
@@ -69,6 +73,7 @@ class Evidence:
         verifier: weighs responses; None unless its scores are probabilities.
         task: says when two answers are the same.
         believe: whether the belief of the verifier in a plain vote's label is asked for.
+        together: whether likelihood routes.
     """
 
     problem: str
@@ -78,6 +83,7 @@ class Evidence:
     verifier: Verifier | None
     task: Task
     believe: bool = False
+    together: bool = False
 
     @classmethod
     def of(
@@ -95,7 +101,8 @@ class Evidence:
         # The numbers of other verifiers compare two responses and say nothing by themselves.
         calibrated = verifier if verifier is not None and verifier.calibrated else None
         own = zero_shot.candidates()[:-1]
-        return cls(problem, own, with_memory, routes, calibrated, zero_shot.task, believe)
+        pooled = getattr(verifier, "together", False)
+        return cls(problem, own, with_memory, routes, calibrated, zero_shot.task, believe, pooled)
 
     def plain(self, candidates: Sequence[Candidate]) -> Label:
         """The label of a plain vote."""
@@ -113,9 +120,8 @@ class Evidence:
 
     def heaviest(self, candidates: Sequence[Candidate], weights: Sequence[float]) -> list[int] | None:
         """The responses that give the answer with the largest weight; None if nobody answers."""
-        groups = self.task.group([candidate.answer for candidate in candidates])
-        # Equal weights go to the larger, then the earlier group.
-        return max(groups, key=lambda one: (sum(weights[i] for i in one), len(one), -one[0]), default=None)
+        found = ranked(candidates, weights, self.task)
+        return found[0][1] if found else None
 
 
 def choose(how: str, evidence: Evidence) -> Label:
@@ -137,8 +143,9 @@ def routed(evidence: Evidence) -> Label:
     """The plain vote of the responses that were returned."""
     if not evidence.memory:
         return zero_shot(evidence)
-    pairs = zip(evidence.routes, evidence.zero_shot, evidence.memory, strict=True)
-    return evidence.plain([other if route.takes_memory else own for route, own, other in pairs])
+    arms = [(evidence.memory if one.takes_memory else evidence.zero_shot) for one in evidence.routes]
+    said = zip(evidence.routes, arms, strict=True)
+    return evidence.plain([arm[n if one.number is None else one.number] for n, (one, arm) in enumerate(said)])
 
 
 @register("label", "all")
@@ -156,7 +163,7 @@ def verified(evidence: Evidence) -> Label | None:
     """The answer that a verifier believes most, or None if it believes no response."""
     verifier, candidates = evidence.verifier, [*evidence.zero_shot, *evidence.memory]
     if verifier is None:
-        return None
+        return likeliest(evidence) if evidence.together else None
     scores = verifier.score(evidence.problem, candidates)
     best = evidence.heaviest(candidates, scores)
     if best is None:
@@ -167,6 +174,20 @@ def verified(evidence: Evidence) -> Label | None:
     weight, total, answer = sum(scores[i] for i in best), sum(scores), candidates[first].answer
     why = f"{verifier.name}: weight {weight:.1f} of {total:.1f} for {answer!r}, best response {scores[first]:.2f}"
     return Label(evidence.vote(candidates), answer, why, True, candidates[first].rollout.text, weight / len(best))
+
+
+@register("label", "likeliest")
+def likeliest(evidence: Evidence) -> Label | None:
+    """The answer whose distinct responses without memory are likeliest in all, or a label without an answer where the
+    model is divided; None where their probabilities say nothing."""
+    own, task = evidence.zero_shot, evidence.task
+    if (weights := masses(own)) is None or not (found := ranked(own, weights, task)):
+        return None
+    if torn := divided(own, task):
+        return Label(evidence.vote(own), None, torn, False, None)
+    weight, (first, *_) = found[0]
+    why = f"likeliest: probability {weight:.2f} of {sum(weights):.2f} for {own[first].answer!r}"
+    return Label(evidence.vote(own), own[first].answer, why, True, own[first].rollout.text)
 
 
 @register("label", "confident")

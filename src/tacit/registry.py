@@ -56,16 +56,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "reward": dict.fromkeys(("majority", "random", "format"), "rewards"),
     "verifier": {
         "reward-model": "judges.reward_models",
-        **dict.fromkeys(("vote", "logprob", "none"), "judges.verifiers"),
+        **dict.fromkeys(("vote", "likelihood", "logprob", "none"), "judges.verifiers"),
     },
     "key": dict.fromkeys(("last", "input", "hidden", "kv", "relative"), "model.keys"),
-    "label": dict.fromkeys(("verified", "confident", "zero-shot", "routed", "all", "renewed"), "labels"),
+    "label": dict.fromkeys(("verified", "likeliest", "confident", "zero-shot", "routed", "all", "renewed"), "labels"),
     "start": dict.fromkeys(("gaussian", "vocabulary", "nearest", "trace"), "learning"),
     "engine": {"local": "engines.local", "vllm": "engines.vllm.engine", "ray": "cluster.remote"},
     "bank": dict.fromkeys(("sqlite", "postgresql"), "bank"),
     "method": {
         **{name: f"methods.{name.replace('-', '_')}" for name in ("zero-shot", "majority")},
-        **dict.fromkeys(("best-of-2", "best-of-8"), "methods.best_of"),
+        **dict.fromkeys(("best-of-2", "best-of-8", "likeliest"), "methods.best_of"),
         "icl": "methods.icl",
         "icl-reflect": "methods.reflection",
         **dict.fromkeys(("reasoning-bank", "reasoning-bank-obeyed"), "methods.reasoning_bank"),
@@ -75,7 +75,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("ttrl-full", "ttrl-lora", "ttrl-soft"), "methods.ttrl"),
         **dict.fromkeys(("grpo-full", "grpo-lora", "grpo-soft"), "methods.grpo_labels"),
         **dict.fromkeys(
-            ("elm", "elm-strict", "elm-offline", "elm-unrouted", "elm-vote", "elm-confident", "elm-paper"),
+            (
+                "elm",
+                "elm-strict",
+                "elm-offline",
+                "elm-unrouted",
+                "elm-vote",
+                "elm-likeliest",
+                "elm-confident",
+                "elm-paper",
+            ),
             "methods.elm",
         ),
         **dict.fromkeys(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from tacit.agent import Agent, Answered, Remembered
 from tacit.bank import open_bank
 from tacit.config import LearnConfig, RecallConfig
-from tacit.judges.verifiers import VoteShare
+from tacit.judges.verifiers import Likelihood, VoteShare
 from tacit.labels import Label
 from tacit.memory import State
 from tacit.methods import controls
@@ -72,12 +72,12 @@ class ELM(Method):
         if one.hit is not None and one.memory is not None:
             notes |= {"memory": one.hit.memory_id, "source": one.hit.problem_id, "similarity": one.hit.similarity}
         arms = {"zero_shot": (one.zero_shot.answers, one.zero_shot.greedy_answer)}
-        if one.memory is None:
-            return Reply(one.answers, one.greedy_answer, notes, arms, one)
-        arms["memory"] = (one.memory.answers, one.memory.greedy_answer)
+        if one.memory is not None:
+            arms["memory"] = (one.memory.answers, one.memory.greedy_answer)
         if self.routed:
             return Reply(one.answers, one.greedy_answer, notes, arms, one)
-        return Reply(one.memory.answers, one.memory.greedy_answer, notes, arms, one)
+        given = one.memory or one.zero_shot
+        return Reply(given.answers, given.greedy_answer, notes, arms, one)
 
     def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
         answered = [reply.state for reply in replies]
@@ -157,6 +157,15 @@ class VoteRouted(ELM):
         return VoteShare()
 
 
+@register("method", "elm-likeliest")
+class LikelihoodRouted(VoteRouted):
+    """Labels and the one answer that is returned by likelihood, over all responses: nothing in it was ever trained with
+    labels either."""
+
+    def _verifier(self) -> Any:
+        return Likelihood()
+
+
 @register("method", "elm-confident")
 class Confident(VoteRouted):
     """Nothing trained with labels either, but labels from a vote weighted by likelihood."""
@@ -205,6 +214,10 @@ class Paper(ELM):
     """As in the paper: labels by the plain vote without memory, a memory of every problem, keys of its embeddings."""
 
     changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot", "enough": 2.0}
+
+    def _verifier(self) -> Any:
+        given = self.world.verifier
+        return VoteShare() if isinstance(given, Likelihood) else given
 
     def _recalling(self) -> RecallConfig:
         return replace(self.world.recalling, key="input")

@@ -47,7 +47,10 @@ class Sequential(Trained):
 
     def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> list[Lesson]:
         found = [self._label(problem, reply.state) for problem, reply in zip(problems, replies, strict=True)]
-        refusals = [None if label.trusted else self._gate(label.vote) for label in found]
+        refusals = [
+            None if label.trusted else self._gate(label.vote) or (label.why if label.answer is None else None)
+            for label in found
+        ]
         chosen = [problem for problem, refusal in zip(problems, refusals, strict=True) if refusal is None]
         labels = {problem.id: label.answer for problem, label in zip(problems, found, strict=True) if label.answer}
         judge = by_own_vote(self.world, True) if self.options["label"] == "renewed" else by_label(self.world, labels)

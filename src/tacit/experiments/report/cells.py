@@ -105,7 +105,7 @@ KINDS = {
 """Kinds of methods in the order of tables and pictures, with their headings."""
 
 _STARTS = {
-    "frozen": ("zero-shot", "majority", "best-of"),
+    "frozen": ("zero-shot", "majority", "best-of", "likeliest"),
     "text": ("icl", "reasoning-bank", "lag"),
     "trained": ("grpo", "ttrl", "instance", "sequential"),
     "controls": ("elm-random", "elm-unlike", "elm-format"),
@@ -120,8 +120,8 @@ def kind(method: str) -> str:
 
 
 def marks(row: Mapping[str, Any]) -> str:
-    """Marks of a row's method: † it uses labels, ‡ it trains before the first problem."""
-    return "†" * bool(row["uses_labels"]) + "‡" * bool(row["offline"])
+    """Marks of a row's method: † it uses labels, ‡ it trains before the first problem, § it gives one answer."""
+    return "†" * bool(row["uses_labels"]) + "‡" * bool(row["offline"]) + "§" * bool(row.get("single"))
 
 
 def short(data: str) -> str:

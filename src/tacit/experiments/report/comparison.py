@@ -30,8 +30,9 @@ def write_comparison(out: Path, records: Sequence[dict[str, Any]]) -> dict[str, 
 
     - ``method, data, order, kind``; ``n`` problems of all seeds, ``scored`` those with a gold answer, ``problems``
       distinct ones, ``seeds``, ``failed`` (counted as wrong), ``uses_labels``, ``offline``;
-    - ``accuracy, low, high``: of one sampled answer (pass@1, estimated as avg@k with k = ``samples``); ``greedy``;
-      ``majority`` (maj@k); ``pass_at_k``; ``by_seed``; ``online``: prefix and windowed accuracy by fifths;
+    - ``accuracy, low, high``: of one sampled answer (pass@1, estimated as avg@k with k = ``samples``), or of the only
+      answer (``single``), which was chosen from many and is no sample; ``greedy``; ``majority`` (maj@k);
+      ``pass_at_k``; ``by_seed``; ``online``: prefix and windowed accuracy by fifths;
     - ``unanswered``: responses in all, how many have no answer, and their share;
     - ``gain``, ``greedy_gain`` over zero-shot; ``against``: of ELM's rows over each rival;
     - ``learned, sharpened, corrupted`` by the vote, ``greedy_learned, greedy_corrupted``; ``harm`` is corrupted per
@@ -103,7 +104,8 @@ def _page(
         verified=any(_verified(result) for result in results),
         labelled=[method for method, row in held.methods.items() if row["uses_labels"]],
         offline=[method for method, row in held.methods.items() if row["offline"]],
-        unjudged=[name for name in ("elm-vote", "elm-confident") if name in held.methods],
+        single=[method for method, row in held.methods.items() if row["single"]],
+        unjudged=[name for name in ("elm-vote", "elm-likeliest", "elm-confident") if name in held.methods],
         unscored=sum(row["n"] - row["scored"] for row in rows),
         asked=sum(row["n"] for row in rows),
         failed=[_failure(result.record) for result in results if result.record["status"] == "failed"],
@@ -159,7 +161,8 @@ def as_text(table: Mapping[str, Any]) -> str:
     heads += ["learned / sharpened / corrupted", "replay", "trained", "tokens", "seconds"]
     lines = []
     for row in table["rows"]:
-        cells = [row["method"] + (" (labels)" if row["uses_labels"] else ""), where(row["data"], row["order"])]
+        said = " (labels)" * row["uses_labels"] + " (one answer)" * row["single"]
+        cells = [row["method"] + said, where(row["data"], row["order"])]
         silent = percent(row["unanswered"]["share"])
         if "accuracy" not in row:
             lines.append([*cells, "no gold answers", "", silent, *[""] * (len(heads) - 5)])

@@ -46,6 +46,7 @@ def table_row(key: Stream, streams: Mapping[Stream, Sequence[Result]]) -> Figure
         for other, held in streams.items()
         if other[1:] == (data, order) and kind(str(held[0].record["method"])) in RIVALS and method.startswith("elm")
     }
+    samples = max((len(one["answers"]) for one in found), default=0)
     return {
         "method": label,
         "data": data,
@@ -56,7 +57,8 @@ def table_row(key: Stream, streams: Mapping[Stream, Sequence[Result]]) -> Figure
         "seeds": len(results),
         "failed": sum(one["failed"] is not None for one in found),
         "unanswered": counted(map(asked, found)),
-        "samples": max((len(one["answers"]) for one in found), default=0),
+        "samples": samples,
+        "single": samples == 1 < records[0]["settings"].get("sampling", {}).get("samples", 1),
         **_accuracy(results, base),
         "against": _against(results, rivals),
         "online": _online(results),

@@ -129,8 +129,8 @@ def accuracy(rows: Sequence[Figures], data: str, order: str) -> Picture:
         f"accuracy-{slug(data, order)}",
         f"Accuracy on {where(data, order)}",
         "Dots are accuracies, bars 95 % intervals over problems. Vertical lines: zero-shot, sampled (solid) and greedy "
-        "(dotted). † uses labels, ‡ trains before the first problem. Methods are compared by the paired gains in the "
-        "tables: intervals that overlap here may still differ clearly there.",
+        "(dotted). † uses labels, ‡ trains before the first problem, § gives one answer. Methods are compared by the "
+        "paired gains in the tables: intervals that overlap here may still differ clearly there.",
         f"Dot chart of {len(held)} methods on {where(data, order)}; highest sampled accuracy, upper bounds aside: "
         f"{top['method']}, {100 * top['accuracy']:.1f} percent. The main table has all figures.",
         png(made),
@@ -246,7 +246,8 @@ def tokens(rows: Sequence[Figures], data: str, order: str) -> Picture | None:
         f"tokens-{slug(data, order)}",
         f"Accuracy against cost, {where(data, order)}",
         "All that a method generated, answers and learning, against its accuracy over the whole stream; higher and "
-        f"further left is better. Sampled above, greedy below. † uses labels, ‡ trains before the first problem.{note}",
+        "further left is better. Sampled above, greedy below. † uses labels, ‡ trains before the first problem, "
+        f"§ gives one answer.{note}",
         f"Scatter chart of {len(drawn)} methods on {where(data, order)}: accuracy against tokens per problem. "
         "The tables of accuracy and cost have the figures.",
         png(made),

@@ -237,9 +237,10 @@ def _accuracy(rows: Rows) -> Table | None:
     return rows.table(
         "Accuracy",
         f"Percent right, with 95 % bootstrap intervals over problems. Sampled: one answer at the sampling temperature; "
-        f"greedy: the answer at temperature 0. {counts}. A problem on which a method failed is wrong. "
-        "No answer: percent of the sampled responses in which none was found. Highest of the "
-        "methods without labels in bold.",
+        f"greedy: the answer at temperature 0. {counts}. A problem on which a method failed is wrong. Those marked § "
+        "give one answer, chosen from many by vote or likelihood: it stands in both columns and is no sample; compare "
+        "it with others of its kind. No answer: percent of the sampled responses in which none was found. Highest of "
+        "the methods without labels in bold.",
         {
             "sampled": lambda row: bounded(row, "accuracy", percent, bare=True),
             "greedy": lambda row: bounded(row, "greedy", percent),
