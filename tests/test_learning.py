@@ -15,7 +15,7 @@ from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
 from tacit.gradients import Group
-from tacit.learning import Learner, Target
+from tacit.learning import EXAMPLE, Learner, Target, by_reward
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.rewards import Attempts
@@ -167,6 +167,26 @@ def test_initialisations_differ_and_nearest_starts_from_the_recalled_prompt(test
     assert starts["gaussian"].std() == pytest.approx(testbed.embedding_std, rel=0.05)
     rows = {row.tobytes() for row in testbed.embedding_matrix.numpy()}
     assert all(row.tobytes() in rows for row in starts["vocabulary"])
+
+
+def test_a_start_from_the_trace_is_the_worked_example_itself(testbed: Backbone) -> None:
+    (task,) = tasks(testbed, 1)
+    text, trace = task.problem.text, "2 + 3 = 5. \\boxed{5}"
+    start = learner(testbed, init="trace")._begin(replace(task, trace=trace)).prompt.detach()
+    example = testbed.example_ids(text, trace)
+    assert example is not None and torch.equal(start, testbed.embed(example))
+    shown = testbed.encode("compute 1 + 1", [(text, trace)])
+    assert torch.equal(torch.cat([start, testbed.embed(testbed.encode("compute 1 + 1"))]), testbed.embed(shown))
+    long = learner(testbed, init="trace")._begin(replace(task, trace=trace * 9)).prompt
+    assert len(long) == EXAMPLE
+    assert len(learner(testbed, init="trace")._begin(task).prompt) == 20  # without one, rows of random tokens
+
+
+def test_a_memory_that_was_right_from_its_start_is_admitted_if_the_start_knew_the_label(testbed: Backbone) -> None:
+    full = [{"reward": 1.0, "updated": False}]
+    assert by_reward(LearnConfig(init="trace"), full)[0]
+    assert not by_reward(LearnConfig(init="gaussian"), full)[0]
+    assert not by_reward(LearnConfig(init="trace"), [{"reward": 0.25, "updated": False}])[0]
 
 
 def test_row_norms_are_capped(testbed: Backbone) -> None:

@@ -85,6 +85,8 @@ def test_a_run_leaves_what_others_rely_on(finished: Path) -> None:
     assert summary["model"] == "testbed" and summary["seed"] == 0 and summary["memories"] == len(contents(finished))
     mean = sum(row["routed"]["correct"] for row in rows) / len(rows)
     assert summary["arms"]["routed"]["accuracy"] == pytest.approx(mean)
+    lead = summary["arms"]["memory"]["accuracy"] - summary["arms"]["random"]["accuracy"]
+    assert summary["gain_over_random"]["mean"] == pytest.approx(lead)
     assert (finished / "report.html").stat().st_size > 10_000
     assert len(list((finished / "plots").glob("*.png"))) >= 3
 

@@ -78,15 +78,17 @@ def test_what_is_found_is_what_the_trials_say(data: Path) -> None:
     told: list[str] = []
     found = tune(QUICK, BUDGET, Path("out.toml"), told.append)
     assert {(arm["lr"], arm["init"]) for arm in found.arms} == {
-        (lr, init) for lr in (0.02, 0.006, 0.06) for init in ("gaussian", "vocabulary")
+        (lr, init) for lr in (0.02, 0.006, 0.06) for init in ("gaussian", "vocabulary", "trace")
     }
     rows = [json.loads(line) for line in trials_file(Path("out.toml")).read_text().splitlines()[1:]]
     best = found.arms[0]
-    rewards = [row["rewards"] for row in rows if row["key"][:3] == ["learn", best["lr"], best["init"]]]
+    mine = [row for row in rows if row["key"][:3] == ["learn", best["lr"], best["init"]]]
+    rewards = [row["rewards"] for row in mine]
     assert best["problems"] == len(rewards)
     assert best["first"] == pytest.approx(sum(one[0] for one in rewards) / len(rewards))
     assert best["last"] == pytest.approx(sum(sum(one[-3:]) / len(one[-3:]) for one in rewards) / len(rewards))
-    assert best["gained"] == best["last"] - best["without"] and "gold" not in json.dumps(rows)
+    assert best["with"] == pytest.approx(sum(row["other"] for row in mine) / len(mine))
+    assert best["gained"] == best["with"] - best["without"] and "gold" not in json.dumps(rows)
     way = next(one for one in found.ways if "chosen" in told[found.ways.index(one)])
     assert (way["temperature"], way["max_tokens"]) == (found.temperature, found.max_tokens)
     assert found.spent[0] == sum(row["tokens"] for row in rows) and len(found.problems) == 6
@@ -117,7 +119,7 @@ def test_too_few_problems_and_nothing_to_learn_from_are_said(data: Path) -> None
         tune(QUICK, BUDGET, Path("few.toml"), lambda line: None)
     data.write_text("".join(lines))
     sure = replace(QUICK, learn=replace(QUICK.learn, min_votes=9))
-    with pytest.raises(DataError, match=r"none of \d+ votes is confident without being unanimous"):
+    with pytest.raises(DataError, match=r"of \d+ votes 0 are confident without being unanimous, and 2 are needed"):
         tune(sure, BUDGET, Path("sure.toml"), lambda line: None)
 
 
@@ -146,7 +148,8 @@ def test_a_run_that_leaves_everything_out_says_so(data: Path, cli: Tacit) -> Non
 def test_texts_of_all_kinds_survive_the_file(tmp_path: Path) -> None:
     said = 'Say "it"\n\\ briefly\x7f\t\u2028é.'
     asked = {"task": "number", "instruction": said, "system": ""}
-    arm = {"lr": 0.01, "init": "vocabulary", "problems": 2, "without": 0.5, "first": 0.5, "last": 0.75, "gained": 0.25}
+    arm = {"lr": 0.01, "init": "vocabulary", "problems": 2, "without": 0.5, "first": 0.5, "last": 0.75}
+    arm |= {"with": 0.75, "gained": 0.25}
     found = tuning.Tuned(0.7, 24, 0.01, "vocabulary", [], [arm], ['a"b', "c,d"], asked, (1, 1.0))
     (tmp_path / "file.toml").write_text(as_toml(RunConfig(), found, BUDGET), encoding="utf-8")
     held = read_toml(tmp_path / "file.toml")

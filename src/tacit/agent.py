@@ -235,7 +235,8 @@ class Agent:
         start = None
         if one.hit is not None and getattr(self.learner.start, "recalled", False):
             start = self.bank.get(one.hit.memory_id, self.namespace).prompt
-        return Target(one.problem, label.vote, start, label.answer if label.trusted else None, self._enough(one, label))
+        known = label.answer if label.trusted else None
+        return Target(one.problem, label.vote, start, known, self._enough(one, label), label.trace)
 
     def _enough(self, one: Answered, label: Label) -> str | None:
         """Why the recalled memory makes another one needless, if it does."""

@@ -127,12 +127,13 @@ class LearnConfig:
         lr: Learning rate of Adam; unsaid, what fits the model.
         clip: Largest gradient norm of one memory's soft prompt.
         init: What a soft prompt starts from; unsaid, what fits the model. gaussian (at the embedding scale), vocabulary
-            (rows of random tokens), or nearest (the recalled memory, else gaussian).
+            (rows of random tokens), nearest (the recalled memory, else gaussian), or trace (the problem with a response
+            that gives its label as a worked example, which may have more or fewer rows).
         label: Whose vote becomes the label. "verified" (all responses, with memory or without, weighted by a verifier
             whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"),
             "confident" (a vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of the rollouts without
-            memory, as in the paper), "routed" (the routed answers), or "renewed" (each step's own group). Measured in
-            docs/log/.
+            memory, as in the paper), "routed" (the routed answers), "all" (the plain vote of all responses, with
+            memory or without), or "renewed" (each step's own group). Measured in docs/log/.
         reward: What a rollout is worth: majority, or a control.
         min_votes: Fewest votes of 8 for a label to be learned from. Scaled to other numbers of responses; with
             ``min_lead`` the vote gate (after SCRL, arXiv 2603.19880).

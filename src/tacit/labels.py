@@ -141,6 +141,12 @@ def routed(evidence: Evidence) -> Label:
     return evidence.plain([other if route.takes_memory else own for route, own, other in pairs])
 
 
+@register("label", "all")
+def every(evidence: Evidence) -> Label:
+    """The plain vote of all responses, without memory and with it."""
+    return evidence.plain([*evidence.zero_shot, *evidence.memory])
+
+
 @register("label", "verified")
 def verified(evidence: Evidence) -> Label | None:
     """The answer that a verifier believes most, or None if it believes no response."""

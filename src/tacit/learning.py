@@ -43,9 +43,10 @@ class Target:
     Attributes:
         problem: blind.
         vote: over its answers: gate and, for fixed labels, the label.
-        start: soft prompt [K, d] to start from, for init "nearest"; None if there is none.
+        start: soft prompt [K, d] of the recalled memory, for starts that ask for it; None if there is none.
         label: decided by better evidence than the vote, which then neither gates nor labels; None for the vote's.
         refusal: why there is nothing to learn here, if so.
+        trace: a response that gives the label, for starts that show it; None if there is none.
     """
 
     problem: Problem
@@ -53,6 +54,7 @@ class Target:
     start: np.ndarray | None = None
     label: str | None = None
     refusal: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Learner:
 
     def _room(self, target: Target) -> str | None:
         """Why a problem is too long to be learned from: with a soft prompt it needs more room than without."""
-        rows = len(target.start) if target.start is not None else self.config.tokens
+        rows = len(self._start(target))
         needed = len(self.backbone.encode(target.problem.text)) + rows + self.sampling.max_tokens
         if needed <= self.engine.context:
             return None
@@ -169,10 +171,14 @@ class Learner:
             return f"small lead: {vote.why}"
         return None
 
-    def _begin(self, target: Target) -> Live:
+    def _start(self, target: Target) -> Tensor:
         rng = generator(self.seed, target.problem.id, "init")
-        start: Tensor = self.start(Start(self.backbone, self.config.tokens, rng, target.start))
-        prompt = start.to(self.backbone.device).requires_grad_(True)
+        example = None if target.trace is None else (target.problem.text, target.trace)
+        start: Tensor = self.start(Start(self.backbone, self.config.tokens, rng, target.start, example))
+        return start
+
+    def _begin(self, target: Target) -> Live:
+        prompt = self._start(target).to(self.backbone.device).requires_grad_(True)
         optimizer = torch.optim.Adam([prompt], lr=self.config.lr)
         label = target.label if target.label is not None else target.vote.answer
         assert label is not None
@@ -279,6 +285,9 @@ def learner_of(engine: Engine, config: LearnConfig, sampling: Sampling, *, seed:
 
 # -- what a soft prompt starts from -----------------------------------------------------------------------------------
 
+EXAMPLE = 64
+"""Most rows of a soft prompt that starts from a worked example."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -290,12 +299,14 @@ class Start:
         rng: for what is drawn.
         recalled: soft prompt [K', d] of the nearest memory, if there is one and the start asks for it by an attribute
             ``recalled``.
+        example: the problem and a response that gives its label, if there is one.
     """
 
     backbone: Backbone
     tokens: int
     rng: np.random.Generator
     recalled: np.ndarray | None = None
+    example: tuple[str, str] | None = None
 
 
 @register("start", "gaussian")
@@ -321,6 +332,17 @@ def nearest(start: Start) -> Tensor:
 nearest.recalled = True  # type: ignore[attr-defined]
 
 
+@register("start", "trace")
+def trace(start: Start) -> Tensor:
+    """Embeddings of the problem with its own response as a worked example, its last ``EXAMPLE`` tokens at most, so that
+    learning begins where in-context learning ends; else rows of random tokens."""
+    ids = None if start.example is None else start.backbone.example_ids(*start.example)
+    return vocabulary(start) if ids is None else start.backbone.embed(ids[-EXAMPLE:]).detach().float().cpu().clone()
+
+
+trace.informed = True  # type: ignore[attr-defined]
+
+
 @register("admission", "reward")
 def by_reward(config: LearnConfig, steps: Sequence[dict[str, Any]]) -> tuple[bool, str]:
     """Whether a memory is admitted by the mean reward of its last steps, and why in one sentence."""
@@ -328,7 +350,8 @@ def by_reward(config: LearnConfig, steps: Sequence[dict[str, Any]]) -> tuple[boo
     mean = sum(recent) / len(recent)
     if not any(step["reward"] > 0 for step in steps):
         return False, "it never saw a reward"
-    if not any(step["updated"] for step in steps):
+    informed = getattr(registry.get("start", config.init), "informed", False)  # it may be right from the start
+    if not informed and not any(step["updated"] for step in steps):
         return False, "its rollouts never differed in reward, so there was nothing to learn"
     reason = f"mean reward {mean:.2f} over its last {len(recent)} steps, {config.admit:.2f} needed"
     return mean >= config.admit, reason

@@ -59,8 +59,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("vote", "logprob", "none"), "judges.verifiers"),
     },
     "key": dict.fromkeys(("last", "input", "hidden", "kv", "relative"), "model.keys"),
-    "label": dict.fromkeys(("verified", "confident", "zero-shot", "routed", "renewed"), "labels"),
-    "start": dict.fromkeys(("gaussian", "vocabulary", "nearest"), "learning"),
+    "label": dict.fromkeys(("verified", "confident", "zero-shot", "routed", "all", "renewed"), "labels"),
+    "start": dict.fromkeys(("gaussian", "vocabulary", "nearest", "trace"), "learning"),
     "engine": {"local": "engines.local", "vllm": "engines.vllm.engine", "ray": "cluster.remote"},
     "bank": dict.fromkeys(("sqlite", "postgresql"), "bank"),
     "method": {

@@ -191,7 +191,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     else:
         # With nine digits of tokens it is 80 columns wide.
         heat = summary["settings"].get("sampling", {}).get("temperature") or 1
-        measured = ("sampled", "95 % interval", "greedy", "problems", "tokens")
+        measured = ("sampled", "95 % interval", "greedy", "answered", "tokens")
         answers = table((f"% right, T = {heat:g}", *measured), measured)
         for arm, label in LABELS.items():
             figures = summary["arms"].get(arm)
@@ -201,7 +201,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
                     percent(figures["accuracy"], ""),
                     f"[{percent(figures['low'], '')}, {percent(figures['high'], '')}]",
                     percent(figures["greedy"], ""),
-                    str(figures["n"]),
+                    percent(figures.get("answered"), ""),
                     f"{figures['tokens']:,}",
                     style="bold" if arm == "routed" else None,
                 )
@@ -215,11 +215,14 @@ def show_summary(summary: Mapping[str, Any]) -> None:
             gains.add_row("routed over the verifier alone", *map(points, over))
         if "gain_over_vote" in summary:
             gains.add_row("routed over a vote of as many", points(summary["gain_over_vote"]), "-")
+            gains.add_row("vote of routed over that vote", points(summary["votes_over_vote"]), "-")
         if summary["gain_over_majority"]["n"]:
             gains.add_row("vote, at equal compute", points(summary["gain_over_majority"]), "-")
         if "random" in summary["gains"]:
             control = summary["gains"]["random"]
             gains.add_row("random memory over zero-shot", points(control["sampled"]), points(control["greedy"]))
+            over = summary["gain_over_random"], summary["gain_over_random_greedy"]
+            gains.add_row("memory over a random one", *map(points, over))
         things.append("")
         things.append(gains)
         changes = summary["changes"]["routed"]

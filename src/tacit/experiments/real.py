@@ -29,7 +29,7 @@ def demonstration(model: str | None = None) -> RunConfig:
         window=4,
         verifier="vote",
         sampling=Sampling(samples=8, temperature=0.7, max_tokens=20),
-        learn=LearnConfig(tokens=20, steps=10, rollouts=8, lr=0.01, init="vocabulary", label="zero-shot", settled=2),
+        learn=LearnConfig(steps=5, rollouts=8, lr=0.01, init="trace", label="all", settled=1),
         recall=RecallConfig(key="relative", floor=0.5),
         baselines=("icl", "random", "vote"),
     )

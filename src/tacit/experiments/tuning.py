@@ -4,18 +4,21 @@ Builds on the agent, learning, the sources and trials. First, how answers are sa
 each temperature, with twice the tokens of the preset, and read as if they had been cut earlier. What counts is how much
 there is to learn from, 4 p (1 - p) of a confident vote's share p, where cutting changes no answer. Then how memories
 are learned: every learning rate with every start learns from such votes, the better half goes on to further problems,
-and so on until one is left (successive halving). What counts is the reward gained, from the share that the vote has
-without a memory to the last steps. A preset is left only for what is clearly better.
+and so on until one is left (successive halving). What counts is the reward gained on the nearest other problem, from
+the share that its vote has without a memory: on its own problem a memory that was told the answer would win. A preset
+is left only for what is clearly better.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tacit.agent import Agent
 from tacit.assembly import set_threads
@@ -37,7 +40,7 @@ LENGTHS = (0.5, 1.0, 2.0)
 """Tokens of an answer, in those of the preset."""
 RATES = (1.0, 0.3, 3.0)
 """Learning rates, in that of the preset."""
-STARTS = ("vocabulary", "gaussian")
+STARTS = ("vocabulary", "gaussian", "trace")
 TOGETHER = 2
 """Problems of a round."""
 EARLY = 0.4
@@ -57,7 +60,8 @@ class Tuned:
     Attributes:
         temperature, max_tokens, lr, init: the settings.
         ways: per temperature and length: shares of answered responses, final answers, confident votes; the signal.
-        arms: per learning rate and start: how many problems, first and last rewards, gained; the best first.
+        arms: per learning rate and start: how many problems, first and last rewards, the reward on other problems
+            without the memory and with it, gained there; the best first.
         problems: ids of all that were looked at, which no figure should be reported on; none where they are of an
             endless source, which has others for every run.
         asked: how problems were asked: task, instruction, system message.
@@ -137,7 +141,7 @@ class _Search:
                 f"{LEAST} are needed to tune on; give more data, or fewer --max-tokens"
             )
         self.problems = fits[:MOST]
-        head = {"model": agent.backbone.fingerprint, "data": config.data, "seed": config.seed, "settings": "1"}
+        head = {"model": agent.backbone.fingerprint, "data": config.data, "seed": config.seed, "settings": "2"}
         head |= {"samples": usual.samples, "top_p": usual.top_p, "longest": longest}
         head |= {name: value for name, value in learning.payload().items() if name not in ("lr", "init")}
         self.trials = Trials(trials_file(out), head)
@@ -154,10 +158,14 @@ class _Search:
                 f"{one['signal']:.2f} to learn from{chosen}"
             )
         votes = [(problem, self._vote(problem, way)) for problem in tried]
-        targets = [Target(problem, vote) for problem, vote in votes if self._teaches(vote)]
-        if not targets:
+        targets = [
+            Target(problem, vote, trace=self._trace(problem, vote, way))
+            for problem, vote in votes
+            if self._teaches(vote)
+        ]
+        if len(targets) < 2:
             raise DataError(
-                f"none of {len(tried)} votes is confident without being unanimous, so there is nothing to learn from; "
+                f"of {len(tried)} votes {len(targets)} are confident without being unanimous, and 2 are needed; "
                 "try easier or harder problems, another --instruction, or another task (tacit tasks try)"
             )
         arms = self._halved(way, targets)
@@ -203,12 +211,17 @@ class _Search:
                 for one in responses.samples
             ]
             answers[str(length)] = [reader.extract(text) for reader, text in zip(readers, cut, strict=True)]
-        seconds = time.perf_counter() - began
-        self.trials.add(("sample", problem.id, heat), responses.tokens, seconds, answers=answers)
+        seconds, texts = time.perf_counter() - began, [one.text for one in responses.samples]
+        self.trials.add(("sample", problem.id, heat), responses.tokens, seconds, answers=answers, texts=texts)
 
     def _vote(self, problem: Problem, way: dict[str, Any]) -> Vote:
         row = self.trials.rows["sample", problem.id, way["temperature"]]
         return self.agent.task.on(problem.text).vote(row["answers"][str(way["max_tokens"])])
+
+    def _trace(self, problem: Problem, vote: Vote, way: dict[str, Any]) -> str:
+        """The first response that gives the vote's answer."""
+        texts: list[str] = self.trials.rows["sample", problem.id, way["temperature"]]["texts"]
+        return texts[vote.agrees.index(True)]
 
     def _teaches(self, vote: Vote) -> bool:
         return self.agent.learner.gate(vote) is None and vote.share < 1
@@ -240,6 +253,10 @@ class _Search:
     def _halved(self, way: dict[str, Any], targets: Sequence[Target]) -> list[dict[str, Any]]:
         """Figures of every arm that was tried on all problems of a round, the best first."""
         alive, done, seen = list(self.arms), 0, dict[Arm, dict[str, Any]]()
+        keys = self.agent.recall.keys([target.problem.text for target in targets])
+        alike = keys @ keys.T
+        np.fill_diagonal(alike, -2.0)
+        others = {one.problem.id: targets[int(at)] for one, at in zip(targets, alike.argmax(1), strict=True)}
         while done < len(targets) and (len(alive) > 1 or not seen):
             part = targets[done : done + TOGETHER]
             for arm in alive:
@@ -251,10 +268,10 @@ class _Search:
                         )
                     self.tell(f"the budget of {self.budget} is used up")
                     return _ranked(seen)
-                self._learn(way, arm, part)
+                self._learn(way, arm, part, others)
             done += len(part)
             for arm in alive:
-                seen[arm] = self._figures(way, arm, targets[:done])
+                seen[arm] = self._figures(way, arm, targets[:done], others)
                 self.tell(_arm_line(seen[arm]))
             best = sorted(alive, key=lambda arm: -seen[arm]["gained"])
             alive = best[: (len(best) + 1) // 2]
@@ -266,26 +283,47 @@ class _Search:
     def _known(self, way: dict[str, Any], arm: Arm, targets: Sequence[Target]) -> bool:
         return all(self._key(way, arm, target) in self.trials.rows for target in targets)
 
-    def _learn(self, way: dict[str, Any], arm: Arm, targets: Sequence[Target]) -> None:
+    def _learn(self, way: dict[str, Any], arm: Arm, targets: Sequence[Target], others: Mapping[str, Target]) -> None:
         began, agent = time.perf_counter(), self.agent
         new = [target for target in targets if self._key(way, arm, target) not in self.trials.rows]
+        if not new:
+            return
         learning = replace(agent.learning, lr=arm[0], init=arm[1])
         sampling = replace(agent.sampling, temperature=way["temperature"], max_tokens=way["max_tokens"])
         learner = Learner(agent.backbone, agent.engine, learning, sampling, seed=agent.seed, task=agent.task)
-        for target, learned in zip(new, learner.learn(new), strict=True):
-            rewards = [step["reward"] for step in learned.steps]
-            seconds = (time.perf_counter() - began) / len(new)
-            self.trials.add(self._key(way, arm, target), learned.tokens, seconds, rewards=rewards)
+        learned = learner.learn(new)
+        asked = [others[target.problem.id] for target in new]
+        responder = Responder(agent.engine, sampling, agent.seed, agent.task)
+        requests = [
+            request
+            for other, one in zip(asked, learned, strict=True)
+            for request in responder.requests(
+                other.problem, agent.backbone.encode(other.problem.text), "tune", one.prompt
+            )
+        ]
+        found = responder.generate(requests, [other.problem for other in asked])
+        seconds = (time.perf_counter() - began) / len(new)
+        for target, one, other, responses in zip(new, learned, asked, found, strict=True):
+            rewards = [step["reward"] for step in one.steps]
+            assert other.vote.answer is not None
+            right = sum(responses.task.giving(responses.answers, other.vote.answer)) / len(responses.answers)
+            tokens = one.tokens + responses.tokens
+            self.trials.add(self._key(way, arm, target), tokens, seconds, rewards=rewards, other=right)
 
-    def _figures(self, way: dict[str, Any], arm: Arm, targets: Sequence[Target]) -> dict[str, Any]:
-        rows = [self.trials.rows[self._key(way, arm, target)]["rewards"] for target in targets]
-        first = sum(rewards[0] for rewards in rows) / len(rows)
-        tail = self.agent.learning.admit_steps
-        last = sum(sum(rewards[-tail:]) / len(rewards[-tail:]) for rewards in rows) / len(rows)
-        without = sum(target.vote.share for target in targets) / len(targets)
-        gained = last - without
-        figures = {"problems": len(rows), "without": without, "first": first, "last": last, "gained": gained}
-        return {"lr": arm[0], "init": arm[1], **figures}
+    def _figures(
+        self, way: dict[str, Any], arm: Arm, targets: Sequence[Target], others: Mapping[str, Target]
+    ) -> dict[str, Any]:
+        rows = [self.trials.rows[self._key(way, arm, target)] for target in targets]
+        tail, count = self.agent.learning.admit_steps, len(rows)
+        last = [row["rewards"][-tail:] for row in rows]
+        figures = {
+            "problems": count,
+            "first": sum(row["rewards"][0] for row in rows) / count,
+            "last": sum(sum(rewards) / len(rewards) for rewards in last) / count,
+            "without": sum(others[target.problem.id].vote.share for target in targets) / count,
+            "with": sum(row["other"] for row in rows) / count,
+        }
+        return {"lr": arm[0], "init": arm[1], **figures, "gained": figures["with"] - figures["without"]}
 
 
 def _digits(value: float) -> float:
@@ -299,8 +337,9 @@ def _ranked(seen: dict[Arm, dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _arm_line(figures: dict[str, Any]) -> str:
     return (
-        f"lr {figures['lr']:g} from {figures['init']}, {figures['problems']} problems: reward {figures['without']:.2f} "
-        f"without a memory, {figures['first']:.2f} at first, {figures['last']:.2f} at last: {figures['gained']:+.2f}"
+        f"lr {figures['lr']:g} from {figures['init']}, {figures['problems']} problems: reward {figures['first']:.2f} "
+        f"at first, {figures['last']:.2f} at last; on the nearest other problem {figures['without']:.2f} without it, "
+        f"{figures['with']:.2f} with it: {figures['gained']:+.2f}"
     )
 
 

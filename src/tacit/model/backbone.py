@@ -176,6 +176,16 @@ class Backbone:
             raise ModelError(f"the tokenizer of {self.name} makes no tokens of the problem {problem[:60]!r}")
         return torch.tensor(ids, dtype=torch.int64)
 
+    def example_ids(self, problem: str, solution: str) -> Tensor | None:
+        """Token ids [T] that a worked example adds before a problem; None if the template does more than add them."""
+        plain = self.encode("?").tolist()
+        shown = self.encode("?", [(problem, solution)]).tolist()
+        added = len(shown) - len(plain)
+        for place in range(len(plain)):
+            if shown[:place] == plain[:place] and shown[place + added :] == plain[place:]:
+                return torch.tensor(shown[place : place + added], dtype=torch.int64)
+        return None
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()

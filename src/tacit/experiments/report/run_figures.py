@@ -65,6 +65,17 @@ def column(rows: Sequence[Row], arm: str, key: str = "correct") -> Floats:
     return np.array([np.nan if mark is None else float(mark) for mark in marks], dtype=np.float64)
 
 
+def with_answer(rows: Sequence[Row], arm: str) -> float | None:
+    """The share of an arm's samples that have an answer; None of votes, and of nothing. Where the arm is null in a row
+    it answered as zero-shot did, as in ``column``."""
+    if arm in VOTES or arm in VOTERS or not (arm in TACIT or any(row.get(arm) for row in rows)):
+        return None
+    share: float | None = counted((row.get(arm) or row.get("zero_shot") or {}).get("answers") or () for row in rows)[
+        "share"
+    ]
+    return None if share is None else 1 - share
+
+
 def arm_tokens(rows: Sequence[Row], arm: str) -> npt.NDArray[np.int64]:
     """Tokens each problem cost under an arm, int64 [n]: Tacit (memory, routed) is charged with all it spent, answers
     and learning; a baseline with its own answers alone."""
@@ -97,7 +108,8 @@ def summarise(
         ``gain_over_icl`` routed minus ICL, ``gain_over_verified`` routed minus the verifier's choice between two
         zero-shot answers (what memories add to a verifier), ``gain_over_majority`` the vote over routed samples minus
         the vote over as many zero-shot rollouts as Tacit spent in all, ``gain_over_vote``, where that was run, routed
-        minus the vote over as many as routing sees.
+        minus the vote over as many as routing sees, ``votes_over_vote`` the vote over routed samples minus that, and
+        ``gain_over_random`` the recalled memory minus any one.
     """
     marked = [row for row in rows if has_gold(row)]
     late = () if any(row.get("vote") for row in marked) else ("vote",)  # it came later, and is nothing where it is not
@@ -114,12 +126,16 @@ def summarise(
     def of_arm(arm: str) -> Figures:
         stats = interval(sampled[arm])
         low_temperature = interval(greedy[arm]) if arm in greedy else dict.fromkeys(("mean", "low", "high"))
+        share = with_answer(marked, arm)
         return {
             "accuracy": stats["mean"],
             "greedy": low_temperature["mean"],
             **{name: stats[name] for name in ("n", "low", "high")},
             "greedy_low": low_temperature["low"],
             "greedy_high": low_temperature["high"],
+            # Form and content apart: how many samples have an answer, and how many of those are right.
+            "answered": share,
+            "right_of_answered": stats["mean"] / share if share and stats["mean"] is not None else None,
             "covered": sum(1 for row in marked if row.get(arm.removesuffix("_majority"))),
             "tokens": int(arm_tokens(marked, arm).sum()) if stats["n"] else 0,
         }
@@ -151,7 +167,22 @@ def summarise(
         "gain_over_verified": over(sampled, "routed", "verified"),
         "gain_over_verified_greedy": over(greedy, "routed", "verified"),
         "gain_over_majority": over(sampled, "routed_majority", "majority"),
-        **({"gain_over_vote": over(sampled, "routed", "vote")} if "vote" in shown else {}),
+        **(
+            {
+                f"{name}_over_vote": over(sampled, arm, "vote")
+                for name, arm in (("gain", "routed"), ("votes", "routed_majority"))
+            }
+            if "vote" in shown
+            else {}
+        ),
+        **(
+            {
+                f"gain_over_random{name}": over(of, "memory", "random")
+                for name, of in (("", sampled), ("_greedy", greedy))
+            }
+            if "random" in shown
+            else {}
+        ),
         "gains": gains,
         "halves": {
             name: {arm: _mean(values[part]) for arm, values in sampled.items()}

@@ -1,14 +1,17 @@
 """Families whose answer is a word, or one of a few options.
 
-Builds on kind. A level sets how long the words are, how far to count, or how many options there are. All ask what or
-which: the task finds an answer in a sentence by what the question does not say.
+Builds on kind; the words of most are in pairs.toml. A level sets how rare or long the words are, how far to count, or
+how many options there are. All ask what or which: the task finds an answer in a sentence by what the question does not
+say.
 """
 
 from __future__ import annotations
 
 import random
 import string
+import tomllib
 from functools import partial
+from pathlib import Path
 
 from tacit.tasks.families.kind import Kind, Made
 
@@ -22,59 +25,8 @@ BY_LENGTH = (
     "blanket elephant chocolate mountain strawberry telephone butterfly newspaper hospital umbrella".split(),
 )
 """Words by level."""
-PLURALS = (
-    "cat:cats dog:dogs book:books tree:trees car:cars hat:hats pen:pens cup:cups bird:birds lamp:lamps ring:rings "
-    "door:doors river:rivers plant:plants house:houses tiger:tigers train:trains garden:gardens",
-    "box:boxes bus:buses dish:dishes fox:foxes church:churches glass:glasses brush:brushes class:classes peach:peaches "
-    "watch:watches dress:dresses bench:benches tax:taxes wish:wishes beach:beaches kiss:kisses",
-    "city:cities baby:babies story:stories lady:ladies berry:berries party:parties family:families country:countries "
-    "army:armies body:bodies copy:copies duty:duties puppy:puppies spy:spies enemy:enemies fly:flies",
-    "leaf:leaves wolf:wolves knife:knives wife:wives shelf:shelves loaf:loaves half:halves calf:calves thief:thieves "
-    "life:lives scarf:scarves elf:elves hero:heroes potato:potatoes tomato:tomatoes echo:echoes",
-    "child:children mouse:mice foot:feet tooth:teeth goose:geese man:men woman:women ox:oxen person:people louse:lice "
-    "cactus:cacti crisis:crises analysis:analyses datum:data fungus:fungi nucleus:nuclei",
-)
-OPPOSITES = (
-    "hot:cold big:small up:down yes:no day:night in:out black:white good:bad left:right happy:sad fast:slow old:young "
-    "on:off first:last true:false over:under",
-    "open:closed early:late light:dark hard:soft long:short rich:poor strong:weak full:empty wet:dry near:far high:low "
-    "love:hate win:lose start:finish north:south above:below",
-    "push:pull thick:thin clean:dirty cheap:expensive safe:dangerous easy:difficult loud:quiet buy:sell give:take "
-    "sink:float arrive:depart smooth:rough sweet:sour friend:enemy war:peace question:answer",
-    "brave:cowardly deep:shallow tight:loose guilty:innocent polite:rude generous:selfish public:private "
-    "simple:complex success:failure accept:refuse increase:decrease attack:defend import:export sharp:blunt",
-    "ancient:modern expand:contract permanent:temporary victory:defeat transparent:opaque humble:arrogant "
-    "artificial:natural horizontal:vertical optimist:pessimist scarce:abundant majority:minority rigid:flexible "
-    "voluntary:compulsory urban:rural stale:fresh exterior:interior",
-)
-CAPITALS = (
-    "France:Paris Spain:Madrid Italy:Rome Germany:Berlin Japan:Tokyo England:London Russia:Moscow Egypt:Cairo "
-    "Greece:Athens China:Beijing Ireland:Dublin Portugal:Lisbon Austria:Vienna Cuba:Havana Poland:Warsaw Peru:Lima",
-    "Canada:Ottawa Sweden:Stockholm Norway:Oslo Finland:Helsinki Hungary:Budapest Turkey:Ankara Iran:Tehran "
-    "Thailand:Bangkok Denmark:Copenhagen Belgium:Brussels Australia:Canberra Argentina:Buenos_Aires Chile:Santiago "
-    "Iraq:Baghdad Ukraine:Kyiv Lebanon:Beirut",
-    "Kenya:Nairobi Colombia:Bogota Vietnam:Hanoi Romania:Bucharest Bulgaria:Sofia Croatia:Zagreb Morocco:Rabat "
-    "Indonesia:Jakarta Venezuela:Caracas Ecuador:Quito Syria:Damascus Nepal:Kathmandu Iceland:Reykjavik "
-    "Scotland:Edinburgh Jordan:Amman Serbia:Belgrade",
-    "Ghana:Accra Senegal:Dakar Latvia:Riga Estonia:Tallinn Lithuania:Vilnius Slovakia:Bratislava Slovenia:Ljubljana "
-    "Uruguay:Montevideo Mongolia:Ulaanbaatar Jamaica:Kingston Nigeria:Abuja Ethiopia:Addis_Ababa Angola:Luanda "
-    "Algeria:Algiers Tunisia:Tunis Paraguay:Asuncion",
-    "Kazakhstan:Astana Myanmar:Naypyidaw Bhutan:Thimphu Zambia:Lusaka Botswana:Gaborone Namibia:Windhoek "
-    "Mozambique:Maputo Honduras:Tegucigalpa Suriname:Paramaribo Moldova:Chisinau Gabon:Libreville Chad:N'Djamena "
-    "Mali:Bamako Malawi:Lilongwe Oman:Muscat Togo:Lome",
-)
-PASTS = (
-    "walk:walked play:played jump:jumped look:looked help:helped ask:asked work:worked call:called want:wanted "
-    "talk:talked open:opened clean:cleaned paint:painted start:started cook:cooked wait:waited",
-    "go:went see:saw eat:ate come:came take:took make:made say:said give:gave run:ran have:had find:found know:knew "
-    "get:got do:did write:wrote sit:sat",
-    "buy:bought think:thought teach:taught bring:brought catch:caught drive:drove fly:flew sing:sang swim:swam "
-    "speak:spoke break:broke begin:began feel:felt sleep:slept win:won wear:wore",
-    "freeze:froze choose:chose steal:stole draw:drew grow:grew throw:threw shake:shook hide:hid build:built lend:lent "
-    "bend:bent dig:dug stick:stuck hang:hung shine:shone tear:tore",
-    "seek:sought weave:wove cling:clung flee:fled slay:slew strive:strove tread:trod bind:bound grind:ground "
-    "swear:swore forsake:forsook forbid:forbade spring:sprang sling:slung stride:strode arise:arose",
-)
+PAIRS = tomllib.loads(Path(__file__).with_name("pairs.toml").read_text(encoding="utf-8"))
+"""Kinds that ask for the other word of a pair, by name: the ways they are asked, and pairs by level."""
 SORTS = {
     "animal": "cow goat horse tiger bear rabbit".split(),
     "fruit": "apple cherry lemon mango peach plum".split(),
@@ -102,9 +54,9 @@ def _reverse(rng: random.Random, level: int) -> Made:
     return {"word": word}, word[::-1]
 
 
-def _paired(table: tuple[str, ...], rng: random.Random, level: int) -> Made:
-    word, _, other = rng.choice(table[level - 1].split()).partition(":")
-    return {"word": word}, other.replace("_", " ")
+def _paired(pairs: list[str], rng: random.Random, level: int) -> Made:
+    word, _, other = rng.choice(pairs[level - 1].split()).replace("_", " ").partition(":")
+    return {"word": word}, other
 
 
 def _later(names: list[str], unit: str, rng: random.Random, level: int) -> Made:
@@ -152,7 +104,7 @@ def _sort_of(rng: random.Random, level: int) -> Made:
 
 
 def _opposite_of(rng: random.Random, level: int) -> Made:
-    pairs = [pair.split(":") for pair in rng.sample(OPPOSITES[level - 1].split(), min(level + 1, 4))]
+    pairs = [pair.split(":") for pair in rng.sample(PAIRS["opposites"]["pairs"][level - 1].split(), min(level + 1, 4))]
     return _options([other for _, other in pairs], rng, word=pairs[0][0])
 
 
@@ -191,30 +143,6 @@ KINDS: tuple[Kind, ...] = tuple(
             ('What is "{word}" spelled backwards?', 'What is the word "{word}" written backwards?'),
         ),
         (
-            "plurals",
-            "text",
-            partial(_paired, PLURALS),
-            ('What is the plural of "{word}"?', 'What is the plural form of "{word}"?'),
-        ),
-        (
-            "opposites",
-            "text",
-            partial(_paired, OPPOSITES),
-            ('What is the opposite of "{word}"?', 'Which word is the opposite of "{word}"?'),
-        ),
-        (
-            "capitals",
-            "text",
-            partial(_paired, CAPITALS),
-            ("What is the capital of {word}?", "Which city is the capital of {word}?"),
-        ),
-        (
-            "past",
-            "text",
-            partial(_paired, PASTS),
-            ('What is the past tense of "{word}"?', 'Which word is the past tense of "{word}"?'),
-        ),
-        (
             "weekdays",
             "text",
             partial(_later, DAYS, "day"),
@@ -239,4 +167,4 @@ KINDS: tuple[Kind, ...] = tuple(
         ("which-opposite", "choice", _opposite_of, ('Which word is the opposite of "{word}"?\n{options}',)),
         ("which-largest", "choice", _biggest, ("Which number is the largest?\n{options}",)),
     )
-)
+) + tuple(Kind(name, "text", partial(_paired, kind["pairs"]), tuple(kind["ask"])) for name, kind in PAIRS.items())
