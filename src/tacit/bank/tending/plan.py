@@ -15,7 +15,8 @@ Builds on base, schema and harm; changes nothing. In this order:
 
 Age is counted in problems, as far as they are known: memories stored since, or recalls counted since the first tending
 that saw the memory, whichever is more. Both are at most the problems that really came. Everything is a function of what
-is stored, taking no notice of who is in use where that would move a threshold: what has been done is not done again.
+is stored, taking no notice of who is in use where that would move a threshold: what has been done is not done again,
+until what went is deleted and the bank measured by what is left.
 """
 
 from __future__ import annotations

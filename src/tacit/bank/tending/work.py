@@ -18,6 +18,7 @@ import re
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ def tend(
     Args:
         rule: what is kept.
         dry_run: change nothing, say what would be done.
-        name: of this tending; default: the time. If there was one of that name already, nothing is done.
+        name: of this tending; default: the time, or that of the latest, if it was cut off. Nothing is done if one of
+            that name has ended.
 
     Raises:
         BankUnavailable: another process is tending the namespace.
@@ -79,23 +81,28 @@ def tend(
     if dry_run:
         return Tended(name or stamp, _planned(bank, namespace, rule), len(_old(bank, namespace, rule)))
     with _claimed(bank, namespace) as hold:
-        if name is not None and any(one["name"] == name for one in _ledger(bank, namespace)["entries"]):
+        entries = _ledger(bank, namespace)["entries"]
+        if name is not None and any(one["name"] == name and "open" not in one for one in entries):
             return Tended(name, Plan((), (0, 0), (0, 0), 1.0))
-        name = name or stamp
+        if name is None:  # one that was cut off is gone on with, so that one undoing takes all of it back
+            name = entries[-1]["name"] if entries and "open" in entries[-1] else stamp
         freed = _free(bank, namespace, _old(bank, namespace, rule), hold)
         plan = _planned(bank, namespace, rule)
         anew = {harm.id: harm for harm in harmful(bank, namespace)}
         for batch in _batches(plan.gone):
             with bank.transaction():
                 hold()
+                done = []
                 for one in batch:
                     if _is(bank, namespace, one.id, one.state):
                         if one.cause == "harmful" and one.id in anew:
                             anew[one.id].begin_anew(bank)
                         bank.set_state(one.id, namespace, State.RETIRED, f"tended {name}: {one.why}")
+                        done.append(one.cause)
+                _enter(bank, namespace, name, done)
         with bank.transaction():
             hold()
-            _enter(bank, namespace, {"name": name, "time": time.time(), "retired": plan.causes(), "freed": freed})
+            _enter(bank, namespace, name, freed=freed)
     shrunk = 0
     with suppress(BankUnavailable):  # in use, or no room: the next time
         shrunk = bank.shrink() if freed else 0
@@ -124,19 +131,21 @@ def undo(bank: Bank, namespace: str, name: str = "last") -> tuple[str, int]:
                 f"namespace {namespace!r} has nothing that tending {name!r} took out of use (it was undone, or deleted "
                 f"for good, or never was); the latest that may still be undone: {known}"
             )
+        back = 0
         for batch in _batches(there):
             with bank.transaction():
                 hold()
                 for one in batch:
                     if _is(bank, namespace, one.id, State.RETIRED):
                         _bring_back(bank, one, name)
-        with bank.transaction():
-            hold()
-            ledger = _ledger(bank, namespace)
-            for entry in ledger["entries"]:
-                if entry["name"] == name:
-                    entry["undone"] = time.time()
-            bank.mark(namespace, _LEDGER, json.dumps(ledger))
+                back += len(batch)
+                if back == len(there):
+                    ledger = _ledger(bank, namespace)
+                    for entry in ledger["entries"]:
+                        if entry["name"] == name:
+                            entry["undone"] = time.time()
+                            entry.pop("open", None)
+                    bank.mark(namespace, _LEDGER, json.dumps(ledger))
     return name, len(there)
 
 
@@ -147,7 +156,8 @@ def due(bank: Bank, namespace: str, every: int) -> bool:
     stored = select(func.count()).where(_m.namespace == namespace, _m.position > last["position"])
     with bank.connection() as connection:
         came = int(connection.execute(stored).scalar_one())
-    return "undone" not in last and max(came, _recalls(bank, namespace) + ledger["past"] - last["problems"]) >= every
+    come = max(came, _recalls(bank, namespace) + ledger["past"] - last["problems"])
+    return "open" in last or ("undone" not in last and come >= every)
 
 
 def _planned(bank: Bank, namespace: str, rule: Rule) -> Plan:
@@ -210,12 +220,20 @@ def _ledger(bank: Bank, namespace: str) -> dict[str, Any]:
     return found
 
 
-def _enter(bank: Bank, namespace: str, entry: dict[str, Any]) -> None:
+def _enter(bank: Bank, namespace: str, name: str, causes: Sequence[str] = (), freed: int | None = None) -> None:
+    """Add to the entry of a tending what it did; it is open until ``freed`` is said, at its end."""
     ledger = _ledger(bank, namespace)
+    entries = [one for one in ledger["entries"] if one["name"] != name]
+    entry: dict[str, Any] = next((one for one in ledger["entries"] if one["name"] == name), {"name": name})
+    entry["retired"] = dict(Counter(entry.get("retired", {})) + Counter(causes))
     with bank.connection() as connection:
         last = connection.execute(select(func.max(_m.position)).where(_m.namespace == namespace)).scalar_one()
     entry |= {"position": int(last or 0), "problems": ledger["past"] + _recalls(bank, namespace)}
-    ledger["entries"] = [*ledger["entries"], entry][-KEPT:]
+    entry |= {"time": time.time(), "open": True}
+    if freed is not None:
+        del entry["open"]
+        entry["freed"] = freed
+    ledger["entries"] = [*entries, entry][-KEPT:]
     bank.mark(namespace, _LEDGER, json.dumps(ledger))
 
 
