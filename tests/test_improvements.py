@@ -159,6 +159,16 @@ def test_a_confident_vote_counts_likelihood() -> None:
     assert labels.choose("confident", Evidence.of("?", silent, None, (), None)).answer is None
 
 
+def test_what_is_said_with_the_memory_alone_is_no_label() -> None:
+    def said(*answers: str) -> Responses:
+        return responses(*((answer, -1.0) for answer in answers))
+
+    own = said("7", "7", "8", "9")
+    assert labels.choose("all", Evidence.of("?", own, said("8", "8", "8", "8"), (), None)).answer == "8"
+    alone = labels.choose("all", Evidence.of("?", own, said("5", "5", "5", "5"), (), None))
+    assert alone.answer == "7" and alone.vote == labels.choose("zero-shot", Evidence.of("?", own, None, (), None)).vote
+
+
 def test_where_the_recalled_memory_is_enough_nothing_is_learned(
     testbed: Backbone, bank: Bank, verifier: RewardModel
 ) -> None:

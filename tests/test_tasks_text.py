@@ -61,11 +61,24 @@ def test_what_is_found(response: str, found: str | None) -> None:
         ("The capital of France is a city.\nIt is called so since 987.", "called so since 987"),
         ("The capital of Spain is Madrid.", "The capital of Spain is Madrid"),
         ("France is in Europe.", "France is in Europe"),
-        ("The capital of France is the capital of France.", "The capital of France is the capital of France"),
+        ("The capital of France is the capital of France.", None),
+        ("France is the capital of France.", None),
     ],
 )
-def test_a_sentence_that_says_the_question_again_says_the_rest(response: str, found: str) -> None:
+def test_a_sentence_that_says_the_question_again_says_the_rest(response: str, found: str | None) -> None:
     assert TEXT.on("Think well. What is the capital city of France?").extract(response) == found
+
+
+@pytest.mark.parametrize(
+    ("question", "response", "found"),
+    [
+        ("Who is a knight, Zoey or Riley?", "Zoey is a knight.", "Zoey is a knight"),
+        ("Which is the number 4, even or odd?", "The number 4 is even.", "The number 4 is even"),
+        ("Which of these is a fruit: pear, stone?", "Pear is a fruit.", "Pear is a fruit"),
+    ],
+)
+def test_a_question_may_name_its_answer(question: str, response: str, found: str) -> None:
+    assert TEXT.on(question).extract(response) == found
 
 
 @pytest.mark.parametrize("question", ["The capital of France.", "Is Paris the capital of France?", ""])

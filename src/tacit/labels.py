@@ -143,8 +143,12 @@ def routed(evidence: Evidence) -> Label:
 
 @register("label", "all")
 def every(evidence: Evidence) -> Label:
-    """The plain vote of all responses, without memory and with it."""
-    return evidence.plain([*evidence.zero_shot, *evidence.memory])
+    """The plain vote of all responses, but for answers that are given with the memory alone: a wrong memory gives its
+    own with one voice, and another one would be learned from it."""
+    both = [*evidence.zero_shot, *evidence.memory]
+    groups = evidence.task.group([candidate.answer for candidate in both])
+    alone = {i for one in groups if min(one) >= len(evidence.zero_shot) for i in one}
+    return evidence.plain([candidate for i, candidate in enumerate(both) if i not in alone])
 
 
 @register("label", "verified")

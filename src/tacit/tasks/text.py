@@ -109,12 +109,15 @@ class Text(Stated):
 
     asked: frozenset[str] = frozenset()
     """The words of the question that is answered."""
+    offered: bool = False
+    """Whether the question may name its answer, as in "larger, 3 or 5"."""
 
     def on(self, problem: str) -> Text:
         bound = copy.copy(self)
         question = _SENTENCES.split(problem[-TAIL:].rpartition("?")[0] or problem)[-1]
         words = frozenset(fold(_POSSESSIVE.sub("", question)).split())
         bound.asked = words if words & _WHICH else frozenset()
+        bound.offered = bool(re.search(r"\bor\b|[:,;(]", question))
         return bound
 
     def read(self, phrase: str) -> str | None:
@@ -123,7 +126,8 @@ class Text(Stated):
         return answer if fold(answer) not in _SILENT else None
 
     def _told(self, said: str) -> str:
-        """What a sentence says that the question does not: Paris, if it is that the capital of France is Paris."""
+        """What a sentence says that the question does not: Paris, if it is that the capital of France is Paris;
+        nothing, if it only says the question again."""
         wanted = self.asked - _WANTS
         for match in _SAYS.finditer(said) if self.asked and len(said) <= LONGEST else ():
             about = {*fold(_POSSESSIVE.sub("", said[: match.start()])).split()}
@@ -131,6 +135,9 @@ class Text(Stated):
             again = about <= self.asked and 2 * len(about & wanted) >= len(wanted)
             if (again or about <= _IT) and not {*fold(rest).split()} <= self.asked:
                 return rest
+        words = {*fold(_POSSESSIVE.sub("", said)).split()}
+        if not self.offered and words <= self.asked and 2 * len(words & wanted) >= len(wanted) and _SAYS.search(said):
+            return ""
         return said
 
     def unstated(self, text: str) -> str | None:
