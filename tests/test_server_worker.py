@@ -224,3 +224,18 @@ def test_a_user_error_is_one_line(tmp_path: Path) -> None:
     for wrong in ("", "[]", json.dumps({"bank": "b", "speed": 9}), json.dumps({"bank": "b", "learn": {"steps": "x"}})):
         with pytest.raises(ConfigError):
             WorkerSettings.from_json(wrong)
+
+
+def test_a_namespace_is_tended_when_it_is_due(tmp_path: Path, testbed: Backbone, engine: LocalEngine) -> None:
+    bank = submitted(tmp_path / "bank.db")
+    worker = worker_for(bank, testbed, engine, tend=4, keep=1)
+    assert not worker.tend() and worker.once() and worker.once()
+    for info in bank.find("home"):
+        bank.set_state(info.id, "home", State.ACTIVE, "by hand")
+    worker._tend_at = time.monotonic() + 1000
+    assert not worker.tend()  # it rests
+    worker._tend_at = 0.0
+    assert worker.tend() and bank.counts("home")[State.ACTIVE] == 1
+    worker._tend_at = 0.0
+    assert not worker.tend()  # nothing came since
+    assert not worker_for(bank, testbed, engine).tend()  # off unless asked for

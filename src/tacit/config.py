@@ -25,6 +25,12 @@ def require(ok: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def check_tending(tend: int, keep: int | None) -> None:
+    """ConfigError unless these are problems between tendings, and memories to keep."""
+    require(tend >= 0, f"tend is {tend}; it must be 0 (never) or more problems")
+    require(keep is None or (keep >= 1 and tend > 0), f"keep is {keep}; it must be at least 1, and needs tend")
+
+
 def _of(kind: str, default: Any) -> Any:
     """A field whose values are the registry's names of a kind."""
     return field(default=default, metadata={"kind": kind})
@@ -344,6 +350,8 @@ class RunConfig(Settings):
             protocol of the paper.
         namespace: Whose memories; nothing crosses namespaces.
         baselines: Controls run beside: icl, majority, random, verified, vote; or none.
+        tend: Tend the bank after so many problems each (docs/how-to.md, "Keep a bank small and good"); 0 for never.
+        keep: Most active memories that tending keeps. Default: any number.
     """
 
     data: str = "testbed"
@@ -356,9 +364,12 @@ class RunConfig(Settings):
     window: int = 1
     namespace: str = "default"
     baselines: tuple[str, ...] = ("icl", "majority")
+    tend: int = 0
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_tending(self.tend, self.keep)
         require(self.limit is None or self.limit >= 1, f"limit is {self.limit}; it must be at least 1")
         require(self.window >= 1, f"window is {self.window}; it must be at least 1")
         require(self.seed >= 0, f"seed is {self.seed}; it must be 0 or more")
@@ -368,7 +379,8 @@ class RunConfig(Settings):
     def settings(self) -> dict[str, Any]:
         """As JSON-ready values, for run.json, which people pass on: without a password in the bank's address."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        values |= {} if values.pop("skip") == [] else {"skip": list(self.skip)}  # counts where it is used
+        for name, unused in (("skip", []), ("tend", 0), ("keep", None)):  # count where they are used
+            values |= {} if (value := values.pop(name)) == unused else {name: value}
         if self.bank is not None and self.bank.startswith("postgres"):
             values["bank"] = re.sub(r"([?&]password=)[^&]*", r"\1***", self.bank)
             values["bank"] = re.sub(r"^([^:]*://[^:/@]*:)[^@]*@", r"\1***@", values["bank"])

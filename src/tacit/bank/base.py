@@ -221,8 +221,11 @@ class Bank(Protocol):
         """``search`` for each row of ``keys`` [N, D], all against the same state of the bank."""
         ...
 
-    def set_state(self, id: str, namespace: str, state: State, reason: str) -> None:
-        """Move a memory to ``state`` and record when and why. MemoryNotFound where there is none."""
+    def set_state(self, id: str, namespace: str, state: State, reason: str, note: str = "") -> None:
+        """Move a memory to ``state`` and record when and why. MemoryNotFound where there is none.
+
+        ``note`` comes before the reason in the history alone.
+        """
         ...
 
     def history(self, id: str, namespace: str) -> list[StateChange]:
@@ -254,6 +257,13 @@ class Bank(Protocol):
 
     def snapshot(self, path: str | Path) -> None:
         """A consistent, verified copy at ``path`` while the bank stays in use. BankError if ``path`` exists."""
+        ...
+
+    def shrink(self) -> int:
+        """Give room that deleted memories have left back to the disk, where that is worth it; bytes given back.
+
+        Not within a transaction. Where the database sees to it by itself, nothing is done.
+        """
         ...
 
     def check(self) -> None:

@@ -88,6 +88,10 @@ class SQLBank(Listing):
     def _check_files(self) -> None:
         """The database's own integrity check; BankError when it finds damage."""
 
+    def shrink(self) -> int:
+        """See ``Bank.shrink``."""
+        return 0
+
     def fault(self) -> str | None:
         """Why the whole bank cannot be used, as far as that can be told at once; None where it may be well."""
         return None
@@ -165,9 +169,9 @@ class SQLBank(Listing):
     def _stored(self, connection: Connection, position: int, group: tuple[str, str, int], key: bytes) -> None:
         """Called in the transaction of every new memory: its namespace, key kind and dimension, its key as float32."""
 
-    def set_state(self, id: str, namespace: str, state: State, reason: str) -> None:
+    def set_state(self, id: str, namespace: str, state: State, reason: str, note: str = "") -> None:
         """See ``Bank.set_state``."""
-        check_text("reason", reason)
+        check_text("reason", f"{note}{reason}")
         state = State(state)
         with self._writing() as connection:
             position = self._found(connection, id, namespace)
@@ -178,7 +182,7 @@ class SQLBank(Listing):
                 .where(_m.position == position)
                 .values(state=state.value, reason=reason, revision=revision)
             )
-            self._remember(connection, position, StateChange(time.time(), state_of(old), state, reason))
+            self._remember(connection, position, StateChange(time.time(), state_of(old), state, f"{note}{reason}"))
 
     def count(self, id: str, namespace: str, *, uses: int = 0, agreed: int = 0, helped: int = 0, hurt: int = 0) -> None:
         """See ``Bank.count``."""

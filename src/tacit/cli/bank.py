@@ -1,4 +1,4 @@
-"""``tacit bank``: banks as a whole, whichever database they are in.
+"""``tacit bank``: banks as a whole, whichever database they are in: copied, and tended.
 
 Builds on the bank, when called.
 """
@@ -7,13 +7,28 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from textwrap import fill
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tacit.cli.common import JsonOption, counted, emit, emit_json
+from tacit.cli.common import (
+    DEFAULT_NAMESPACE,
+    JsonOption,
+    NamespaceOption,
+    counted,
+    emit,
+    emit_json,
+    one_line,
+    opened_bank,
+)
+from tacit.errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="Copy banks between SQLite and PostgreSQL.")
+if TYPE_CHECKING:
+    from tacit.bank.tending.plan import Rule
+    from tacit.bank.tending.work import Tended
+
+app = typer.Typer(no_args_is_help=True, help="Copy banks between SQLite and PostgreSQL; tend one.")
 
 PAUSE = 10.0
 """Seconds between lines of progress where there is no terminal."""
@@ -39,6 +54,89 @@ def copy(
     kept = "was there already" if copied.already else f"{copied.stored} of them copied now"
     memories = counted(copied.memories, "memory", "memories")
     emit(f"{shown_address(target)} holds the {memories} of {shown_address(source)}, verified ({kept})")
+
+
+@app.command("tend")
+def tend(
+    bank: Annotated[str, typer.Argument(metavar="BANK", help="Address of the bank.")],
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; list what would go, and why.")] = False,
+    keep: Annotated[int | None, typer.Option(metavar="N", help="Most active memories.")] = None,
+    keep_bytes: Annotated[int | None, typer.Option(metavar="N", help="Most bytes of active memories.")] = None,
+    near: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Near-duplicates: this share of the distance a quarter of pairs is within."),
+    ] = None,
+    idle: Annotated[
+        int | None, typer.Option(metavar="N", help="Problems that come without a recall until a memory goes.")
+    ] = None,
+    helpless: Annotated[
+        int | None, typer.Option(metavar="N", help="Recalls without a single help until a memory goes.")
+    ] = None,
+    undo_days: Annotated[
+        float | None, typer.Option(metavar="X", help="Days until what went is deleted by a later tending.")
+    ] = None,
+    undo: Annotated[
+        str | None, typer.Option(metavar="WHEN|last", help="Bring back what that tending took out of use.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Take harmful, useless and doubled memories out of use, and what is over a budget; or undo that.
+
+    See docs/how-to.md, "Keep a bank small and good", for the rules and their defaults.
+    """
+    from tacit.bank.tending import work
+    from tacit.bank.tending.plan import Rule
+
+    given = {"keep": keep, "keep_bytes": keep_bytes, "near": near, "idle": idle, "helpless": helpless}
+    said = {name: value for name, value in {**given, "undo_days": undo_days}.items() if value is not None}
+    if undo is not None and (said or dry_run):
+        raise ConfigError("--undo brings back a tending as it was; give it without --dry-run and rules")
+    rule = Rule(**said)  # type: ignore[arg-type]
+    with opened_bank(bank, create=False) as opened:
+        if undo is not None:
+            name, count = work.undo(opened, namespace, undo)
+            if json:
+                emit_json({"undone": name, "memories": count})
+            else:
+                emit(f"{counted(count, 'memory', 'memories')} of tending {name} are as they were before it")
+            return
+        done = work.tend(opened, namespace, rule, dry_run=dry_run)
+    if json:
+        _show_json(done, dry_run)
+    else:
+        _show(done, rule, dry_run)
+
+
+def _show_json(done: Tended, dry_run: bool) -> None:
+    plan = done.plan
+    emit_json(
+        {
+            "name": None if dry_run else done.name,
+            "causes": plan.causes(),
+            "active": plan.active,
+            "bytes": plan.size,
+            "expected_benefit_kept": plan.kept,
+            "deleted": done.freed,
+            "file_bytes_given_back": done.shrunk,
+            "memories": [{"id": one.id, "state": str(one.state), "why": one.why} for one in plan.gone],
+        }
+    )
+
+
+def _show(done: Tended, rule: Rule, dry_run: bool) -> None:
+    plan = done.plan
+    for one in plan.gone if dry_run else ():
+        emit(f"{one.id}, {one.state}\n{fill(one_line(one.why), 80, initial_indent='  ', subsequent_indent='  ')}")
+    causes = ", ".join(f"{count:,} {cause}" for cause, count in plan.causes().items()) or "nothing"
+    emit(f"{'would go' if dry_run else 'gone':<10} {causes}")
+    emit(f"{'active':<10} {plan.active[0]:,} before, {plan.active[1]:,} after")
+    emit(f"{'bytes':<10} {plan.size[0]:,} before, {plan.size[1]:,} after")
+    emit(f"{'benefit':<10} {plan.kept:.1%} of what is expected is left by the budget")
+    what = "would be deleted" if dry_run else f"deleted, the file gave back {done.shrunk:,} bytes"
+    emit(f"{'deleted':<10} {done.freed:,} of earlier tendings {what}")
+    if plan.gone and not dry_run:
+        emit(f"{'undo':<10} tacit bank tend BANK --undo {done.name}, within {rule.undo_days:g} days")
 
 
 class _Meter:

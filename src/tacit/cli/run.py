@@ -51,7 +51,7 @@ DEMO: dict[str, Any] = {
 }
 """The demonstration: enough problems for intervals, in minutes on two cores."""
 
-OF_A_STREAM = ("data", "fields", "out", "limit", "skip", "window", "baselines")
+OF_A_STREAM = ("data", "fields", "out", "limit", "skip", "window", "baselines", "tend", "keep")
 """Settings of a run that a single problem has no use for."""
 
 

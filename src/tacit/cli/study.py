@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Measure what predicts a good memory, where memories carry over, and where a model has signal to learn from.",
 )
 
-OWN = ("out", "bank", "limit", "skip", "window", "namespace", "baselines")
+OWN = ("out", "bank", "limit", "skip", "window", "namespace", "baselines", "tend", "keep")
 """Settings of a run that a study has of its own, or none of."""
 
 OF_MEMORIES = (

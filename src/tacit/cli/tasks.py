@@ -33,7 +33,7 @@ LINES = 12
 """Of a prompt or a response, so many first and last lines are shown."""
 
 LEFT_OUT = (
-    "skip",
+    *("skip", "tend", "keep"),
     *(name for name, setting in settings_of(RunConfig).items() if setting.table in ("learn", "recall")),
     *("task", "out", "bank", "window", "namespace", "baselines", "verifier", "reward_model"),
 )

@@ -14,7 +14,9 @@ from tacit.cli.common import Interrupted, emit, one_line, show, table
 from tacit.cli.options import Given, taking
 from tacit.config import RunConfig
 
-LEFT_OUT = ("out", "bank", "limit", "window", "namespace", "baselines", "skip", "ray", "learners", "engines")
+LEFT_OUT = (
+    *("out", "bank", "limit", "window", "namespace", "baselines", "skip", "tend", "keep", "ray", "learners", "engines"),
+)
 """Settings of a run that a search has no use for."""
 
 

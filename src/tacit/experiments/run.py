@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,10 @@ from tacit import __version__
 from tacit.agent import Agent, Answered, Remembered
 from tacit.assembly import as_bound, assembled, check_engine, set_threads, task_of
 from tacit.bank import open_bank
+from tacit.bank.tending.plan import Rule
+from tacit.bank.tending.work import tend
 from tacit.config import RunConfig
-from tacit.errors import ConfigError
+from tacit.errors import BankUnavailable, ConfigError
 from tacit.experiments.report.run import write_report
 from tacit.experiments.run_folder import Row, RunFolder, as_begun
 from tacit.experiments.scoring import Grader, Watch, readable
@@ -125,11 +127,21 @@ class _Stream:
         if self.beside:
             self.beside.resume(done)
         self.watch.rows(done)
+        self._tend(len(done))  # where a kill came between
         for row in done:
             progress(row, row["position"] + 1, total)
         for start in range(len(done), total, self.config.window):
-            for row in self._window(start, self.problems[start : start + self.config.window]):
+            rows = self._window(start, self.problems[start : start + self.config.window])
+            self._tend(start + len(rows))
+            for row in rows:
                 progress(row, row["position"] + 1, total)
+
+    def _tend(self, done: int) -> None:
+        """Tend the bank, if that is asked for and due after so many problems; once, however often this is called."""
+        every, rule = self.config.tend, Rule(keep=self.config.keep)
+        if every and done >= every and done % every < self.config.window:
+            with suppress(BankUnavailable):  # another run on this bank is at it
+                tend(self.agent.bank, self.config.namespace, rule, name=f"{self.folder.run_id}:{done}")
 
     def _window(self, start: int, problems: Sequence[Problem]) -> list[Row]:
         began = time.perf_counter()

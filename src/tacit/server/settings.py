@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from tacit.config import Settings, require
+from tacit.config import Settings, check_tending, require
 from tacit.server.learner.process import WorkerSettings
 
 
@@ -64,6 +64,8 @@ class ServeConfig(Settings):
         votes: Samples that the verifier "vote" draws for each side of a request that asks for fewer.
         learner: Whether a learner process runs beside the server.
         learner_threads: Threads of the learner.
+        tend: The learner tends each namespace after so many problems, in a twentieth of its time; 0 for never.
+        keep: Most active memories of a namespace that tending keeps. Default: any number.
         limits: what one client may take.
         sampling: how the learner samples; its ``max_tokens`` is also the default of requests that name none.
 
@@ -79,10 +81,13 @@ class ServeConfig(Settings):
     votes: int = 4
     learner: bool = True
     learner_threads: int = 1
+    tend: int = 0
+    keep: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_tending(self.tend, self.keep)
         require(self.ray is None, "a server samples here or on vLLM servers (--engine); Ray is for runs")
         require(0 <= self.port < 65536, f"port is {self.port}; it must be between 0 (any free one) and 65535")
         for origin in self.allow_origin:
@@ -113,4 +118,5 @@ class ServeConfig(Settings):
     def worker(self) -> WorkerSettings:
         """The same, as the learner's process needs it."""
         common = {part.name: getattr(self, part.name) for part in fields(Settings)}
-        return WorkerSettings(**{**common, "threads": self.learner_threads}, bank=self.bank, seed=self.seed)
+        common |= {name: getattr(self, name) for name in ("bank", "seed", "tend", "keep")}
+        return WorkerSettings(**{**common, "threads": self.learner_threads})

@@ -16,7 +16,7 @@ import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from tacit.config import Settings, require
+from tacit.config import Settings, check_tending, require
 from tacit.errors import ConfigError
 from tacit.experiments.run_folder import changed, completed
 
@@ -46,6 +46,8 @@ class WorkerSettings(Settings):
         lease: seconds until another worker takes over what one that stalls or dies had claimed.
         poll: seconds between looks for work while there is none.
         promote: whether candidates are tried for promotion between batches, and hurtful memories quarantined.
+        tend: every so many problems each namespace is tended; 0 for never.
+        keep: most active memories of a namespace that tending keeps.
     """
 
     bank: str = ""
@@ -54,9 +56,12 @@ class WorkerSettings(Settings):
     lease: float = 15.0
     poll: float = 1.0
     promote: bool = True
+    tend: int = 0
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_tending(self.tend, self.keep)
         require(0 <= self.nice <= 19, f"nice is {self.nice}; it must be between 0 and 19")
         for name in ("lease", "poll"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be above 0 seconds")

@@ -45,6 +45,7 @@ from tacit.agent import Agent
 from tacit.bank import schema
 from tacit.bank.base import Bank, MemoryInfo
 from tacit.bank.damage import undamaged
+from tacit.bank.harm import HURT_LEAD, HURT_SHARE, harmful
 from tacit.engines.base import Request, Rollout
 from tacit.errors import BankUnavailable, EngineLost, MemoryNotFound, TacitError
 from tacit.judges.verifiers import Candidate
@@ -85,8 +86,8 @@ class Rule:
     harm: float = 0.25
     suffering: float = 0.0
     tries: int = 3
-    hurt_lead: int = 3
-    hurt_share: float = 0.25
+    hurt_lead: int = HURT_LEAD
+    hurt_share: float = HURT_SHARE
 
 
 @dataclass(frozen=True)
@@ -318,25 +319,13 @@ def quarantine_hurtful(bank: Bank, rule: Rule | None = None) -> list[str]:
     What was counted before an earlier quarantine does not count again: who activates one gives it a fresh start.
     """
     rule = rule or Rule()
-    m, c = schema.memories.c, schema.counters.c
-    suspects = (
-        select(m.id, m.namespace, c.uses, c.helped, c.hurt)
-        .join_from(schema.memories, schema.counters)
-        .where(m.state == State.ACTIVE, c.hurt - c.helped >= rule.hurt_lead)
-    )
-    with bank.connection() as connection:
-        rows = connection.execute(suspects).all()
     taken = []
-    for row in rows:
-        name = f"quarantine:{row.id}"
-        before = json.loads(bank.marked(row.namespace, name) or '{"uses": 0, "helped": 0, "hurt": 0}')
-        uses, helped, hurt = (getattr(row, what) - before[what] for what in ("uses", "helped", "hurt"))
-        if hurt - helped >= rule.hurt_lead and hurt >= rule.hurt_share * max(1, uses):
-            reason = f"quarantined: in {uses} uses it hurt {hurt} and helped {helped} times"
-            with suppress(MemoryNotFound), bank.transaction():  # deleted meanwhile
-                bank.mark(row.namespace, name, json.dumps({"uses": row.uses, "helped": row.helped, "hurt": row.hurt}))
-                bank.set_state(row.id, row.namespace, State.QUARANTINED, reason)
-                taken.append(row.id)
+    for harm in harmful(bank, lead=rule.hurt_lead, share=rule.hurt_share):
+        reason = f"quarantined: in {harm.uses} uses it hurt {harm.hurt} and helped {harm.helped} times"
+        with suppress(MemoryNotFound), bank.transaction():  # deleted meanwhile
+            harm.begin_anew(bank)
+            bank.set_state(harm.id, harm.namespace, State.QUARANTINED, reason)
+            taken.append(harm.id)
     return taken
 
 

@@ -38,6 +38,8 @@ from tacit.agent import Agent, Remembered
 from tacit.assembly import build_agent, build_verifier, load_backbone, open_engine, set_threads
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
+from tacit.bank.tending.plan import Rule
+from tacit.bank.tending.work import due, tend
 from tacit.engines.base import Engine
 from tacit.errors import (
     BankUnavailable,
@@ -60,6 +62,9 @@ LOG = logging.getLogger("tacit.learner")
 
 LONGEST_PAUSE = 60.0
 """Seconds at most until the bank, or a namespace whose candidates could not be tried, is looked at again."""
+
+TENDING = 0.05
+"""Share of the time that tending, and looking whether it is due, may take."""
 
 
 class Stopped(BaseException):
@@ -86,8 +91,9 @@ class Worker:
         self._agents: dict[str, Agent] = {}
         self._promoters: dict[str, Promoter] = {}
         self._held: dict[str, Job] = {}
-        self._resting: dict[str, tuple[float, float]] = {}  # namespaces: until when, and for how long the next time
+        self._resting: dict[tuple[str, str], tuple[float, float]] = {}  # until when, and for how long the next time
         self._interruptible = False
+        self._tend_at = 0.0
 
     def run(self, parent: int | None = None) -> None:
         """Work until ``stop`` is set, SIGTERM comes or the process ``parent`` is gone; then give back what is not
@@ -113,7 +119,8 @@ class Worker:
                 if away:
                     self.queue.release(self.name)  # none of what was begun may count as an attempt
                 learned = self.once()
-                if not self.review() and not learned:
+                tried, tended = self.review(), self.tend()
+                if not (learned or tried or tended):
                     self.stop.wait(self.settings.poll)
                 return
             except BankUnavailable as error:
@@ -206,14 +213,38 @@ class Worker:
             done = self._guarded(namespace, partial(self._promote, namespace)) or done
         return done
 
+    def tend(self) -> bool:
+        """Tend the namespaces that it is due for; False if there was none.
+
+        It waits after each time, so that it takes ``TENDING`` of the time at most however large the bank is.
+        """
+        if not self.settings.tend or time.monotonic() < self._tend_at:
+            return False
+        began, done = time.monotonic(), False
+        for namespace in namespaces(self.bank, self.backbone.fingerprint):
+            done = self._guarded(namespace, partial(self._tend, namespace), "tending") or done
+        now = time.monotonic()
+        self._tend_at = now + (now - began) / TENDING
+        return done
+
+    def _tend(self, namespace: str) -> bool:
+        if not due(self.bank, namespace, self.settings.tend):
+            return False
+        try:
+            tend(self.bank, namespace, Rule(keep=self.settings.keep))
+        except BankUnavailable as error:  # another process is at it
+            LOG.warning("%s", error)
+            return False
+        return True
+
     def _promote(self, namespace: str) -> bool:
         if namespace not in self._promoters:
             self._promoters[namespace] = Promoter(self.agent(namespace))
         return bool(self._promoters[namespace].step(self.settings.learn.batch, self._may_be_interrupted))
 
-    def _guarded(self, namespace: str, work: Callable[[], bool]) -> bool:
-        """``work``; a fault of it holds up its namespace alone, for longer each time."""
-        until, pause = self._resting.get(namespace, (0.0, self.settings.poll))
+    def _guarded(self, namespace: str, work: Callable[[], bool], what: str = "trying candidates") -> bool:
+        """``work``; a fault of it holds up that work in its namespace alone, for longer each time."""
+        until, pause = self._resting.get((what, namespace), (0.0, self.settings.poll))
         if time.monotonic() < until:
             return False
         try:
@@ -221,11 +252,11 @@ class Worker:
         except (EngineLost, BankUnavailable):
             raise
         except Exception:
-            LOG.exception("candidates of namespace %r cannot be tried; again in %g s", namespace, pause)
-            self._resting[namespace] = (time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE))
+            LOG.exception("%s failed in namespace %r; again in %g s", what, namespace, pause)
+            self._resting[what, namespace] = (time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE))
             self._promoters.pop(namespace, None)
             return False
-        self._resting.pop(namespace, None)
+        self._resting.pop((what, namespace), None)
         return done
 
     @contextmanager
