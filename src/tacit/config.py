@@ -43,15 +43,8 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 UNSAID: Any = None
 """Of a setting whose value hangs on the model: nobody has said it (model/presets.py says what fits)."""
 
-TESTBED: dict[str, Any] = {
-    "lr": 0.02,
-    "init": "gaussian",
-    "steps": 10,
-    "settled": 0,
-    "temperature": 1.0,
-    "max_tokens": 64,
-    "key": "last",
-}
+TESTBED: dict[str, Any] = {"lr": 0.02, "init": "gaussian", "steps": 10, "settled": 0}
+TESTBED |= {"temperature": 1.0, "max_tokens": 64, "key": "last"}
 """What holds for the testbed where nobody says it: the defaults of all models before they had their own."""
 
 S = TypeVar("S")

@@ -7,10 +7,9 @@ sources cost no rollout more: the routed answers, which get better as memories a
 
 - *verified*: every response, with memory or without, counts as much as a process reward model believes it, and the
   label is taken if one response that gives it is believed to TRUST. This also catches the consistent misconception
-  that wins a plain vote. It takes the place of the vote gate: one believed response outweighs a weak vote. Where
-  likelihood routes, as *likeliest*.
-- *likeliest*: every distinct response without memory counts its own probability, which needs no judge. Nothing is
-  learned where the model is divided between two answers (routing.py): there is nothing in it that could tell.
+  that wins a plain vote. It takes the place of the vote gate: one believed response outweighs a weak vote.
+- *likeliest*: every distinct response without memory counts its own probability. Nothing is learned where the model
+  is divided between two answers. *verified* does so where likelihood routes.
 - *confident*: every response without memory counts exp(SHARPNESS x its mean log-probability per token), which needs no
   verifier and no labels (after self-certainty for best-of-n, arXiv 2502.18581). The label is taken, whatever the gate
   says, if it has a share of TRUST of the weight.

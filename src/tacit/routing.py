@@ -2,9 +2,8 @@
 
 Builds on the task and verifiers. They agree: nothing to decide. They differ: the verifier scores both responses and the
 better one wins; on a tie the frozen model's own answer does. This protects against noisy and harmful memories
-(method.md, "Response routing"), and its decisions are the helped and hurt counts of a memory.
-
-By likelihood all responses of both arms decide ``together``, and one answer is returned (judges/likelihood.py).
+(method.md, "Response routing"), and its decisions are the helped and hurt counts of a memory. By likelihood all
+responses of both arms decide ``together``, and one answer is returned (judges/likelihood.py).
 """
 
 from __future__ import annotations
