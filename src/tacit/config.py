@@ -135,7 +135,7 @@ class LearnConfig:
             none, as "zero-shot"), "likeliest" (rollouts without memory by their probability; none where the model is
             divided between two), "confident" (a vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of
             the rollouts without memory, as in the paper), "routed" (the routed answers), "all" (the plain vote of all
-            responses, with memory or without), or "renewed" (each step's own group). Measured in docs/log/.
+            responses, but for what is said with the memory alone), or "renewed" (each step's own group).
         reward: What a rollout is worth: majority, or a control.
         min_votes: Fewest votes of 8 for a label to be learned from. Scaled to other numbers of responses; with
             ``min_lead`` the vote gate (after SCRL, arXiv 2603.19880).
