@@ -79,20 +79,11 @@ def likeliest(samples: Sequence[Rollout], task: Task) -> str | None:
 
 
 @register("method", "likeliest")
-class Likeliest(Method):
+class Likeliest(Majority):
     """Of ``n`` samples the likeliest answer (default 16: as many as routing chooses from)."""
 
-    probed: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {"n": 16}
 
-    @classmethod
-    def plan(cls, setting: Setting) -> Plan:
-        return Majority.plan(setting)
-
-    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
-        world, counts = self.world, [int(self.options["n"])] * len(problems)
-        told = [
-            likeliest(drawn, world.task.on(problem.text))
-            for problem, drawn in zip(problems, world.rollouts(problems, counts), strict=True)
-        ]
-        return [Reply((answer,), answer) for answer in told]
+    def told(self, rollouts: Sequence[Rollout], task: Task) -> Reply:
+        answer = likeliest(rollouts, task)
+        return Reply((answer,), answer)
