@@ -20,7 +20,6 @@ from tacit.bank import schema
 from tacit.bank.sqlite import (
     SQLiteBank,
     backup,
-    check_tables,
     connect,
     copy,
     foreign,
@@ -53,7 +52,6 @@ def restore_file(
         with plainly(snapshot, busy_timeout), contextlib.closing(connect(snapshot, busy_timeout)) as source:
             if not version_of(source, snapshot, create=False):
                 raise foreign(snapshot)
-            check_tables(source, snapshot)
             copy(source, fresh, busy_timeout, new_epoch=True)
         with SQLiteBank(fresh, create=False) as verified:
             if left_out is not None:
@@ -102,7 +100,6 @@ def _put(fresh: Path, target: Path, busy_timeout: float) -> Path | None:
         with contextlib.closing(connect(target, busy_timeout)) as old:
             if not version_of(old, target, create=False):
                 raise foreign(target)
-            check_tables(old, target)
             copy(old, aside, busy_timeout)
             migrate(old, target, create=False)
             with contextlib.closing(connect(fresh, busy_timeout)) as source:
