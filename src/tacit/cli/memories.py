@@ -113,6 +113,70 @@ def show_(
 
 
 @app.command()
+def explain(
+    id: IdArgument, bank: BankOption, namespace: NamespaceOption = DEFAULT_NAMESPACE, json: JsonOption = False
+) -> None:
+    """Say why a memory is there, who it came from, what it did, and what was made of it since."""
+    from tacit.bank.tending.stats import explained
+
+    with opened_bank(bank) as opened:
+        facts = explained(opened, _resolve(opened, id, namespace), namespace)
+    if json:
+        emit_json(facts)
+        return
+    for number, (title, lines) in enumerate(facts.items()):
+        emit(("\n" if number else "") + title)
+        for line in lines:
+            emit(f"  {one_line(line)}")
+
+
+@app.command()
+def diff(
+    first: IdArgument,
+    second: IdArgument,
+    bank: BankOption,
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+    json: JsonOption = False,
+) -> None:
+    """Say what two memories of a bank differ in.
+
+    Two memories and not two banks: whether one may go for another, or why two of one kind fare differently, is asked of
+    a pair; two banks are compared by what `tacit bank stats` shows of each.
+    """
+    import numpy as np
+
+    from tacit.memory import record
+
+    with opened_bank(bank) as opened:
+        both = [opened.get(_resolve(opened, id, namespace), namespace) for id in (first, second)]
+    one, other = (_flat(record(memory)) for memory in both)
+    told = {name: [one.get(name), other.get(name)] for name in {**one, **other} if one.get(name) != other.get(name)}
+    near = {}
+    for part in ("key", "prompt"):
+        a, b = (getattr(memory, part).astype(np.float64) for memory in both)
+        size = float(np.linalg.norm(a) * np.linalg.norm(b))
+        near[f"cosine of {part}s"] = float((a * b).sum()) / size if a.shape == b.shape and size else None
+    if json:
+        emit_json({**near, "differs": told})
+        return
+    listed = table(("what", *(memory.id for memory in both)), overflow="fold")
+    for name, values in told.items():
+        listed.add_row(name, *(one_line(value if isinstance(value, str) else _short(value)) for value in values))
+    show(listed)
+    for name, value in near.items():
+        emit(f"{name}: {'not of one shape' if value is None else f'{value:.4f}'}")
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of a memory with those of its provenance beside them, learning's steps as their rewards."""
+    provenance = {**facts.pop("provenance")}
+    if "steps" in provenance:
+        provenance["rewards"] = _rewards(provenance.pop("steps"))
+    settings = provenance.pop("learning", {})
+    return {**facts, **provenance, **(settings if isinstance(settings, dict) else {})}
+
+
+@app.command()
 def rm(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of the memories to delete for good.")],
     bank: BankOption,
