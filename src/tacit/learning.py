@@ -2,7 +2,8 @@
 
 Builds on backbone, the engine, the task, rewards and gradients. For every problem (method.md, "Creation"): sample a
 group of rollouts under its soft prompt, reward those that give the label, and take one policy-gradient step on the soft
-prompt alone (gradients.py), with advantages A_i = r_i - mean(r).
+prompt alone (gradients.py), with advantages A_i = r_i - mean(r). Before, ``distil`` steps make the response likelier
+that gave the label when the problem was answered: it is there already, so they need no rollouts.
 
 One step per group of fresh rollouts keeps it on-policy: the importance ratio is 1, so there is no old policy, no
 clipping (whose bias has passed for learning, arXiv 2506.10947), and no division by the deviation.
@@ -46,7 +47,7 @@ class Target:
         start: soft prompt [K, d] of the recalled memory, for starts that ask for it; None if there is none.
         label: decided by better evidence than the vote, which then neither gates nor labels; None for the vote's.
         refusal: why there is nothing to learn here, if so.
-        trace: a response that gives the label, for starts that show it; None if there is none.
+        trace: the problem as it was shown, and a response to it that gives the label; None if there is none.
     """
 
     problem: Problem
@@ -54,7 +55,7 @@ class Target:
     start: np.ndarray | None = None
     label: str | None = None
     refusal: str | None = None
-    trace: str | None = None
+    trace: tuple[str, Rollout] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,9 @@ class Learner:
         waiting, live = iter(range(len(targets))), dict[int, Live]()
         while True:
             # A memory that is done makes room for the next.
-            for number in islice(waiting, self.config.batch - len(live)):
-                live[number] = self._begin(targets[number])
+            begun = {n: self._begin(targets[n]) for n in islice(waiting, self.config.batch - len(live))}
+            self._distil(list(begun.values()))
+            live |= begun
             if not live:
                 break
             self._step(list(live.values()))
@@ -173,7 +175,7 @@ class Learner:
 
     def _start(self, target: Target) -> Tensor:
         rng = generator(self.seed, target.problem.id, "init")
-        example = None if target.trace is None else (target.problem.text, target.trace)
+        example = None if target.trace is None else (target.trace[0], target.trace[1].text)
         start: Tensor = self.start(Start(self.backbone, self.config.tokens, rng, target.start, example))
         return start
 
@@ -188,6 +190,24 @@ class Learner:
         config = self.config
         return len(memory.steps) == config.steps or 0 < config.settled <= memory.settled
 
+    def _distil(self, begun: list[Live]) -> None:
+        """Steps on the responses that gave the labels, one each: no rollouts are drawn, and no rewards are recorded."""
+        shown = [(memory, memory.target.trace) for memory in begun if memory.target.trace and self.config.distil]
+        ids = [self.backbone.encode(text) for _, (text, _) in shown]
+        for _ in range(self.config.distil if shown else 0):
+            of = [
+                Group(one, memory.prompt, [trace], [1.0]) for one, (memory, (_, trace)) in zip(ids, shown, strict=True)
+            ]
+            self._gradients(of)
+            for memory, _ in shown:
+                self._descend(memory)
+
+    def _descend(self, memory: Live) -> float:
+        """One step along a soft prompt's gradient; returns the norm that this had."""
+        norm = descend(memory.optimizer, self.config.clip)
+        cap(memory.prompt, self.config.norm_cap * self.backbone.embedding_norm)
+        return norm
+
     def _step(self, live: list[Live]) -> None:
         began = time.perf_counter()
         drawn = self.engine.generate([self._request(memory) for memory in live])
@@ -198,9 +218,7 @@ class Learner:
         moved = self._gradients(groups)
         for memory in live:
             if id(memory.prompt) in moved:
-                norm = descend(memory.optimizer, self.config.clip)
-                cap(memory.prompt, self.config.norm_cap * self.backbone.embedding_norm)
-                memory.steps[-1].update(updated=True, grad_norm=norm)
+                memory.steps[-1].update(updated=True, grad_norm=self._descend(memory))
         seconds = (time.perf_counter() - began) / len(live)
         for memory in live:
             norms = memory.prompt.detach().norm(dim=1)
@@ -346,7 +364,8 @@ def by_reward(config: LearnConfig, steps: Sequence[dict[str, Any]]) -> tuple[boo
     mean = sum(recent) / len(recent)
     if not any(step["reward"] > 0 for step in steps):
         return False, "it never saw a reward"
-    informed = getattr(registry.get("start", config.init), "informed", False)  # it may be right from the start
+    # It may be right before its first step.
+    informed = config.distil or getattr(registry.get("start", config.init), "informed", False)
     if not informed and not any(step["updated"] for step in steps):
         return False, "its rollouts never differed in reward, so there was nothing to learn"
     reason = f"mean reward {mean:.2f} over its last {len(recent)} steps, {config.admit:.2f} needed"

@@ -56,7 +56,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "reward": dict.fromkeys(("majority", "random", "format"), "rewards"),
     "verifier": {
         "reward-model": "judges.reward_models",
-        **dict.fromkeys(("vote", "likelihood", "logprob", "none"), "judges.verifiers"),
+        **dict.fromkeys(("vote", "logprob", "none"), "judges.verifiers"),
     },
     "key": dict.fromkeys(("last", "input", "hidden", "kv", "relative"), "model.keys"),
     "label": dict.fromkeys(("verified", "likeliest", "confident", "zero-shot", "routed", "all", "renewed"), "labels"),
@@ -74,7 +74,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("ttrl-full", "ttrl-lora", "ttrl-soft"), "methods.ttrl"),
         **dict.fromkeys(("grpo-full", "grpo-lora", "grpo-soft"), "methods.grpo_labels"),
         **dict.fromkeys(("elm", "elm-strict", "elm-offline", "elm-unrouted", "elm-vote"), "methods.elm"),
-        **dict.fromkeys(("elm-likeliest", "elm-confident", "elm-paper"), "methods.elm"),
+        **dict.fromkeys(("elm-confident", "elm-paper"), "methods.elm"),
         **dict.fromkeys(
             ("elm-random", "elm-unlike", "elm-random-reward", "elm-format-reward", "elm-oracle"), "methods.elm"
         ),

@@ -181,7 +181,7 @@ def points(value: Mapping[str, Any] | None) -> str:
 
 def show_summary(summary: Mapping[str, Any]) -> None:
     """The figures of a run as a table on stdout."""
-    from tacit.experiments.report.run_figures import labels_of
+    from tacit.experiments.report.run_figures import LABELS
     from tacit.experiments.scoring import HELP, MOST
 
     things: list[Any] = []
@@ -193,7 +193,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         heat = summary["settings"].get("sampling", {}).get("temperature") or 1
         measured = ("sampled", "95 % interval", "greedy", "answered", "tokens")
         answers = table((f"% right, T = {heat:g}", *measured), measured)
-        for arm, label in labels_of(summary).items():
+        for arm, label in LABELS.items():
             figures = summary["arms"].get(arm)
             if figures and figures["n"]:
                 answers.add_row(

@@ -62,7 +62,7 @@ def begun(config: RunConfig) -> RunConfig:
 def as_begun(config: RunConfig) -> RunConfig:
     """A run's settings; what nobody says and the model decides is what it was begun with, if its folder is there."""
     try:
-        held = json.loads((Path(config.out) / "run.json").read_text())
+        held = completed(json.loads((Path(config.out) / "run.json").read_text()))
         parts = {name: filled(getattr(config, name), held[name]) for name in ("sampling", "learn", "recall")}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return config  # there is none, or opening the folder will say what is wrong with it

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from tacit.agent import Agent, Answered, Remembered
 from tacit.bank import open_bank
 from tacit.config import LearnConfig, RecallConfig
-from tacit.judges.verifiers import Likelihood, VoteShare
+from tacit.judges.verifiers import VoteShare
 from tacit.labels import Label
 from tacit.memory import State
 from tacit.methods import controls
@@ -156,15 +156,6 @@ class VoteRouted(ELM):
         return VoteShare()
 
 
-@register("method", "elm-likeliest")
-class LikelihoodRouted(VoteRouted):
-    """Labels and the one answer that is returned by likelihood, over all responses: nothing in it was ever trained with
-    labels either."""
-
-    def _verifier(self) -> Any:
-        return Likelihood()
-
-
 @register("method", "elm-confident")
 class Confident(VoteRouted):
     """Nothing trained with labels either, but labels from a vote weighted by likelihood."""
@@ -194,29 +185,29 @@ class UnlikeMemory(RandomMemory):
     unlike: ClassVar[bool] = True
 
 
+GRPO: Mapping[str, Any] = {"distil": 0, "steps": 10}
+"""Learning from rewards alone, as in the paper."""
+
+
 @register("method", "elm-random-reward")
 class RandomReward(Unrouted):
     """Control: rewards drawn by a coin (arXiv 2506.10947), admitted and used as if they meant something; unrouted."""
 
-    changes: ClassVar[Mapping[str, Any]] = {"reward": "random", "admit": 0.0}
+    changes: ClassVar[Mapping[str, Any]] = {"reward": "random", "admit": 0.0, **GRPO}
 
 
 @register("method", "elm-format-reward")
 class FormatReward(Unrouted):
     """Control: a reward for giving any answer; unrouted."""
 
-    changes: ClassVar[Mapping[str, Any]] = {"reward": "format"}
+    changes: ClassVar[Mapping[str, Any]] = {"reward": "format", **GRPO}
 
 
 @register("method", "elm-paper")
 class Paper(ELM):
     """As in the paper: labels by the plain vote without memory, a memory of every problem, keys of its embeddings."""
 
-    changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot", "enough": 2.0}
-
-    def _verifier(self) -> Any:
-        given = self.world.verifier
-        return VoteShare() if isinstance(given, Likelihood) else given
+    changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot", "enough": 2.0, **GRPO}
 
     def _recalling(self) -> RecallConfig:
         return replace(self.world.recalling, key="input")
@@ -231,7 +222,9 @@ class _Told(Agent):
     def _label(self, one: Answered) -> Label:
         assert self.oracle is not None
         answer = self.oracle.truth(one.problem.id)
-        return Label(one.zero_shot.vote, answer, "the right answer", True, None)
+        giving = one.zero_shot.task.giving(one.zero_shot.answers, answer)
+        trace = next((said for said, right in zip(one.zero_shot.samples, giving, strict=True) if right), None)
+        return Label(one.zero_shot.vote, answer, "the right answer", True, trace)
 
 
 @register("method", "elm-oracle")
