@@ -75,6 +75,7 @@ LEARNING: dict[str, dict[str, Any]] = {
     "admit_belief, late": {"admit_belief": 0.9},
     "enough, late": {"enough": 0.75},
     "settled, late": {"settled": 2},
+    "distil, late": {"distil": 10},
     "three, late": {"admit_belief": 0.5, "enough": 1.0, "settled": 3},
     "batch, for nothing": {"batch": 1},
     "row_tokens, for nothing": {"row_tokens": 1},
@@ -90,7 +91,7 @@ AGENTS: dict[str, dict[str, Any]] = {
     "key input": {"recalling": RecallConfig(key="input")},
     "key last:2": {"recalling": RecallConfig(key="last:2")},
     "recall, for nothing": {"recalling": RecallConfig(floor=0.1)},
-    "learning": {"learning": LearnConfig(**FIRST, tokens=8, steps=3)},
+    "learning": {"learning": LearnConfig(**{**FIRST, "tokens": 8, "steps": 3})},
     "learning, late": {"learning": LearnConfig(**{**FIRST, "enough": 0.75}, settled=2)},
     "batch, for nothing": {"learning": LearnConfig(**FIRST, batch=1)},
 }
