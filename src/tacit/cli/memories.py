@@ -5,6 +5,7 @@ Builds on bank and memory. Ids may be shortened to a beginning that only one mem
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from tacit.cli.common import (
     BankOption,
     JsonOption,
     NamespaceOption,
+    console,
     counted,
     emit,
     emit_json,
@@ -62,13 +64,17 @@ def list_(
         return
     numbers = ("uses", "agreed", "helped", "hurt")
     titles = ("id", "state", *numbers, "label", "share", "created", "problem")
-    listed = table(titles, (*numbers, "share"), no_wrap=True, overflow="ellipsis")
+    kept = [
+        title for title in titles if console(sys.stdout).width >= 150 or title not in ("agreed", "share", "created")
+    ]
+    listed = table(kept, (*numbers, "share"), no_wrap=True)
+    listed.columns[-1].no_wrap = False  # the problem alone gets shorter where there is less room: an id is to be copied
     for info in infos:
         counters = (str(getattr(info, name)) for name in numbers)
-        share = "-" if info.share is None else f"{info.share:.2f}"
-        label = one_line(info.label or "-")[:24]
-        problem = one_line(info.problem)[:60]
-        listed.add_row(info.id, info.state.value, *counters, Text(label), share, when(info.created), Text(problem))
+        share, label = "-" if info.share is None else f"{info.share:.2f}", Text(one_line(info.label or "-")[:24])
+        problem = Text(one_line(info.problem)[:60], no_wrap=True, overflow="ellipsis")
+        cells = (info.id, info.state.value, *counters, label, share, when(info.created), problem)
+        listed.add_row(*(cell for title, cell in zip(titles, cells, strict=True) if title in kept))
     show(*([listed] if infos else []), f"{counted(len(infos), 'memory', 'memories')} in namespace {namespace!r}")
 
 
@@ -87,13 +93,12 @@ def show_(
     if json:
         emit_json(facts)
         return
-    counters = ", ".join(f"{name} {facts[name]}" for name in ("uses", "agreed", "helped", "hurt"))
     lines = [
         ("id", memory.id),
         ("namespace", memory.namespace),
         ("problem", f"{memory.problem_id}: {one_line(memory.problem)}"),
         ("state", f"{memory.state.value}: {memory.reason}"),
-        ("counters", counters),
+        ("counters", ", ".join(f"{name} {facts[name]}" for name in ("uses", "agreed", "helped", "hurt"))),
         ("soft prompt", "{tokens} x {width}, row norms {norm_low:.3g} to {norm_high:.3g}".format(**facts["prompt"])),
         ("sha256", memory.sha256),
         ("key", f"{memory.key_kind}, {len(memory.key)} dimensions"),
@@ -101,12 +106,9 @@ def show_(
         ("created", when(memory.created)),
     ]
     for name, value in memory.provenance.items():
-        if name == "steps":
-            lines.append(("rewards", _rewards(value)))
-            continue
-        lines.append((name, one_line(value if isinstance(value, str) else _short(value))))
-    for step in steps:
-        lines.append(("history", f"{when(step.time)} {step.old or 'new'} -> {step.new}: {step.reason}"))
+        plain = value if isinstance(value, str) else _short(value)
+        lines.append(("rewards", _rewards(value)) if name == "steps" else (name, one_line(plain)))
+    lines += [("history", f"{when(step.time)} {step.old or 'new'} -> {step.new}: {step.reason}") for step in steps]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         emit(f"{name:<{width}}  {value}")
