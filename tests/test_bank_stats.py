@@ -39,22 +39,20 @@ def test_kinds_are_found_with_what_they_did(filled: Bank) -> None:
     filled.count("k2-3", "home", uses=10, helped=10)
     filled.set_state("k2-4", "home", State.QUARANTINED, "by hand")
     found = kinds(filled, "home")
-    assert sorted({one.id[:2] for one in kind.members} == {kind.members[0].id[:2]} for kind in found) == [True] * KINDS
-    assert {len(kind.members) for kind in found} == {EACH}
-    [second] = [kind.facts() for kind in found if kind.members[0].id.startswith("k2")]
-    assert second["head"] == "k2-3" and second["states"] == {"active": 4, "quarantined": 1}
-    assert (second["uses"], second["helped"], second["hurt"], second["gain"]) == (30, 20, 5, 0.5)
-    assert second["age"] == [16, 19] and second["tended"] == {}
-    assert found[-1].members[0].id == "k2-3"  # the fewest in use
-    would = {one.id for one in tend(filled, "home", dry_run=True).plan.gone}
-    assert sum(sum(kind.goes.values()) for kind in found) == len(would) > 0
+    assert sorted(len({id[:2] for id in kind["memories"]}) for kind in found) == [1] * KINDS
+    assert {len(kind["memories"]) for kind in found} == {EACH}
+    assert found[-1]["memories"][0] == "k2-3" and found[-1]["states"] == {"active": 4, "quarantined": 1}
+    assert [found[-1][name] for name in ("uses", "helped", "hurt", "gain")] == [30, 20, 5, 0.5]
+    assert found[-1]["age"] == [16, 19] and found[-1]["tended"] == 0
+    would = tend(filled, "home", dry_run=True).plan.gone
+    assert sum(kind["would_go"] for kind in found) == len(would) > 0
 
 
 def test_what_tending_did_is_told_until_it_is_undone(filled: Bank) -> None:
     done = tend(filled, "home")
-    assert sum(sum(kind.went.values()) for kind in kinds(filled, "home")) == len(done.plan.gone) > 0
+    assert sum(kind["tended"] for kind in kinds(filled, "home")) == len(done.plan.gone) > 0
     undo(filled, "home")
-    assert not any(kind.went for kind in kinds(filled, "home")) and kinds(filled, "nobody's") == []
+    assert not any(kind["tended"] for kind in kinds(filled, "home")) and kinds(filled, "nobody's") == []
 
 
 def test_a_memory_is_explained(bank: Bank) -> None:
@@ -85,7 +83,10 @@ def test_the_commands_print_tables_and_json(tmp_path: Path, cli: Tacit) -> None:
     code, out, _ = cli("bank", "stats", url, *home, "--json")
     facts = json.loads(out)
     assert facts["tendings"] == []
-    assert [kind["head"] for kind in facts["kinds"]] == ["two", "far"] and facts["would"]["active"] == [3, 2]
+    assert [kind["memories"] for kind in facts["kinds"]] == [["two", "one"], ["far"]] and facts["would"]["active"] == [
+        3,
+        2,
+    ]
     assert cli("bank", "tend", url, *home)[0] == 0
     code, out, _ = cli("bank", "stats", url, *home)
     assert code == 0 and ": 1 near-duplicate\n" in out

@@ -33,6 +33,7 @@ from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.run import run
 from tacit.learning import by_reward
 from tacit.memory import Memory, State, memory_id
+from tacit.methods.drift import DRIFTED
 from tacit.model.backbone import Backbone, Template
 from tacit.model.loading import digest_state
 from tacit.problem import Problem
@@ -213,7 +214,7 @@ def test_what_a_server_goes_by() -> None:
     same("server_digests", {**found, "snapshot": _Folder(Path("bank.sqlite"), "team/ä")._stem})
 
 
-BEGINNINGS = {"run:", "promotion:", "quarantine:", "served-", "job-", "ask/", "study/", "stream/"}
+BEGINNINGS = {"run:", "promotion:", "quarantine:", "drift:", "served-", "job-", "ask/", "study/", "stream/"}
 """Of marks in banks, and of ids of problems and jobs."""
 
 
@@ -221,7 +222,14 @@ def test_words_that_are_looked_for_in_what_was_kept() -> None:
     """A candidate is known by its reason, a copy's mark and a file by their names: texts that are no mere texts."""
     same(
         "kept_words",
-        {"format": FORMAT, "unproven": UNPROVEN, "untrusted": UNTRUSTED, "secret": PREFIX, "copy": [_NAMESPACE, _NAME]},
+        {
+            "format": FORMAT,
+            "unproven": UNPROVEN,
+            "untrusted": UNTRUSTED,
+            "secret": PREFIX,
+            "copy": [_NAMESPACE, _NAME],
+            "drifted": DRIFTED,
+        },
     )
     assert set(State) == {"candidate", "active", "quarantined", "retired"}
     assert set(JobState) == {"queued", "learning", "done", "failed"}

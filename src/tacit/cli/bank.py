@@ -127,7 +127,7 @@ def stats(
     from tacit.bank.tending import stats, work
 
     with opened_bank(bank, create=False) as opened:
-        found = [kind.facts() for kind in stats.kinds(opened, namespace)]
+        found = stats.kinds(opened, namespace)
         did = work.ledger_of(opened, namespace)["entries"]
         plan = work.tend(opened, namespace, dry_run=True).plan
     if json:
@@ -138,10 +138,10 @@ def stats(
     for one in found:
         age = "-" if one["age"] is None else "{}-{}".format(*one["age"])
         gain = "-" if one["gain"] is None else f"{one['gain']:+.0%}"
-        counts = (one["memories"], one["states"].get("active", 0), age, one["uses"], one["helped"], one["hurt"], gain)
-        went = (sum(one["tended"].values()), sum(one["would_go"].values()))
-        listed.add_row(one["head"], *map(str, (*counts, *went)), Text(one_line(one["problem"])[:40]))
-    memories = counted(sum(one["memories"] for one in found), "memory", "memories")
+        counts = (len(one["memories"]), one["states"].get("active", 0), age, one["uses"], one["helped"], one["hurt"])
+        numbered = map(str, (*counts, gain, one["tended"], one["would_go"]))
+        listed.add_row(one["memories"][0], *numbered, Text(one_line(one["problem"])[:40]))
+    memories = counted(sum(len(one["memories"]) for one in found), "memory", "memories")
     said = f"{memories} of {counted(len(found), 'kind', 'kinds')} in namespace {namespace!r}; ages in problems"
     show(*([listed] if found else []), said)
     for one in did[-5:]:

@@ -6,16 +6,14 @@ the worst, active ones first, each joins the kind of the nearest better one that
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
 
 from tacit.bank import schema
-from tacit.bank.base import Bank, MemoryInfo
+from tacit.bank.base import Bank
 from tacit.bank.harm import interval
 from tacit.bank.tending.plan import Rule, doubled, near_by, rows_of
 from tacit.bank.tending.work import ledger_of, planned_now
@@ -25,61 +23,42 @@ KIND = 0.3
 """Memories are of one kind within this share of the distance that a quarter of all pairs are within (see plan)."""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Memories that are alike.
+def kinds(bank: Bank, namespace: str, share: float = KIND) -> list[dict[str, Any]]:
+    """The kinds of a namespace, those with the most active memories first.
 
-    Attributes:
-        members: best first; the first one is what the kind is known by.
-        ages: of those in use or waiting, in problems that came since.
-        went: how many members tending took out of use, by cause; ``goes``: how many it would.
+    Each with its ``memories``, best first; the ``problem`` of the best; how many are in which of the ``states``; the
+    least and the greatest ``age``, in problems, of those in use or waiting; sums of their counts; the ``gain``, the
+    share of uses that they helped in less that in which they hurt; and how many tending took out of use and would.
     """
-
-    members: tuple[MemoryInfo, ...]
-    ages: tuple[int, ...]
-    went: dict[str, int]
-    goes: dict[str, int]
-
-    def facts(self) -> dict[str, Any]:
-        """As JSON has it: ``gain`` is by how many of a hundred uses it helped more than it hurt."""
-        counts = {
-            name: sum(getattr(one, name) for one in self.members) for name in ("uses", "agreed", "helped", "hurt")
-        }
-        states = Counter(str(one.state) for one in self.members)
-        head, uses = self.members[0], counts["uses"]
-        return {
-            "head": head.id,
-            "problem": head.problem,
-            "memories": len(self.members),
-            "states": dict(states),
-            "age": [min(self.ages), max(self.ages)] if self.ages else None,
-            **counts,
-            "gain": (counts["helped"] - counts["hurt"]) / uses if uses else None,
-            "tended": self.went,
-            "would_go": self.goes,
-        }
-
-
-def kinds(bank: Bank, namespace: str, share: float = KIND) -> list[Kind]:
-    """The kinds of a namespace, those with the most active memories first."""
     every, ledger = bank.find(namespace), ledger_of(bank, namespace)
     seen = [(one["position"], one["problems"]) for one in ledger["entries"]]
     held = rows_of(bank, namespace, every, seen, ledger["past"], tuple(State))
     best = sorted(held, key=lambda row: (row.info.state is not State.ACTIVE, row.rank))
-    goes = {one.id: one.cause for one in planned_now(bank, namespace, Rule()).gone}
+    goes = {one.id for one in planned_now(bank, namespace, Rule()).gone}
     found = []
     for key_kind in sorted({row.info.key_kind for row in best}):
         own = [row for row in best if row.info.key_kind == key_kind]
-        near = near_by(bank, [row.info.position for row in sorted(own, key=lambda row: row.info.position)], share)
+        near = near_by(bank, sorted(row.info.position for row in own), share)
         groups = {row.info.id: [row] for row in own}
         for row, better, _ in doubled(bank, own, near):
             groups[better.info.id] += groups.pop(row.info.id)
         for group in groups.values():
-            infos = tuple(row.info for row in group)
-            ages = tuple(row.age for row in group if row.info.state in (State.ACTIVE, State.CANDIDATE))
-            went = Counter(one.reason.split(": ")[1] for one in infos if re.match("tended .+: .+: ", one.reason))
-            found.append(Kind(infos, ages, dict(went), dict(Counter(goes[one.id] for one in infos if one.id in goes))))
-    return sorted(found, key=lambda kind: -sum(one.state is State.ACTIVE for one in kind.members))
+            infos = [row.info for row in group]
+            ages = [row.age for row in group if row.info.state in (State.ACTIVE, State.CANDIDATE)]
+            counts = {name: sum(getattr(one, name) for one in infos) for name in ("uses", "agreed", "helped", "hurt")}
+            found.append(
+                {
+                    "memories": [one.id for one in infos],
+                    "problem": infos[0].problem,
+                    "states": dict(Counter(str(one.state) for one in infos)),
+                    "age": [min(ages), max(ages)] if ages else None,
+                    **counts,
+                    "gain": (counts["helped"] - counts["hurt"]) / counts["uses"] if counts["uses"] else None,
+                    "tended": sum(one.state is State.RETIRED and one.reason.startswith("tended ") for one in infos),
+                    "would_go": sum(one.id in goes for one in infos),
+                }
+            )
+    return sorted(found, key=lambda kind: -kind["states"].get(State.ACTIVE, 0))
 
 
 def explained(bank: Bank, id: str, namespace: str) -> dict[str, list[str]]:
