@@ -22,7 +22,7 @@ ROW = {"position": 0, "zero_shot": {}}
 def test_a_snapshot_that_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
     path = tmp_path / kind
     os.mkfifo(path) if kind == "pipe" else path.mkdir()
-    with pytest.raises(BankError, match="no file, and so no snapshot"):
+    with pytest.raises(BankError, match="not a bank"):
         restore(path, str(tmp_path / "bank.db"), force=True)
     assert not (tmp_path / "bank.db").exists()
 

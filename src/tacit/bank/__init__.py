@@ -19,7 +19,7 @@ from tacit.bank.restoring import restore_file
 from tacit.bank.search.compressed import EXACT_ROWS
 from tacit.bank.sql import SQLBank
 from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank
-from tacit.errors import BankError, ConfigError
+from tacit.errors import ConfigError
 from tacit.registry import register
 
 __all__ = [
@@ -125,14 +125,8 @@ def restore(
             f"a bank in PostgreSQL is not restored in place; copy the snapshot into an empty one: tacit bank copy "
             f"{path} 'postgresql+psycopg://user@host/database?schema=NAME'"
         )
-    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited at for ever
-        raise BankError(f"{path} is no file, and so no snapshot")
     return restore_file(
-        Path(path).absolute(),
-        sqlite_path(url).absolute(),
-        force=force,
-        busy_timeout=busy_timeout,
-        left_out=left_out,
+        Path(path).absolute(), sqlite_path(url).absolute(), force=force, busy_timeout=busy_timeout, left_out=left_out
     )
 
 

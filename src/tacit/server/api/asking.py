@@ -26,7 +26,7 @@ from tacit.engines.base import Progress, Request, Rollout
 from tacit.errors import BankError
 from tacit.seeds import derive
 from tacit.server.api import prompts
-from tacit.server.api.errors import busy, forbidden, invalid, not_found
+from tacit.server.api.errors import Refused, busy, forbidden, invalid, not_found
 from tacit.server.api.rights import present
 from tacit.server.api.schemas import MOST_CHOICES, ChatRequest, CompletionRequest
 from tacit.server.api.streaming import DONE, bursts, event, merged, sent, unless_gone, written
@@ -340,8 +340,11 @@ class Exchange(ABC):
                     outcome = "refused" if submitted.job is None else "queued" if learning == "queued" else "known"
                     job = None if submitted.job is None else {"id": submitted.job.id, "state": str(submitted.job.state)}
             service.unstored = service.unstored and not (judged or learn)
-        except BankError as error:  # the answer has been made, and is no worse for it
-            LOG.warning("an answer could not be counted or queued: %s", error)
+        except Refused:
+            raise  # the key has gone
+        except Exception as error:  # the answer has been made, and is no worse for it
+            told = not isinstance(error, BankError)
+            LOG.warning("an answer could not be counted or queued: %s", error, exc_info=told)
             service.unstored, job, outcome = True, None, "unstored"
             learning = UNSTORED if learn else learning
         # Not ``learning``: it may quote the problem, and a label has few values.

@@ -55,7 +55,8 @@ class Refused(TacitError):
 
     def body(self) -> dict[str, Any]:
         """What the client receives."""
-        return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
+        said = str(self).encode("utf-8", "backslashreplace").decode()  # it may quote half a surrogate pair
+        return {"error": {"message": said, "type": self.type, "param": self.param, "code": self.code}}
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> Refused:

@@ -47,6 +47,8 @@ FIRST_PAUSE = 5.0
 
 DAY = 86_400.0
 
+GIVEN_UP = "given up"  # how the error of a job begins that failed by a fault
+
 LONGEST_NOTE = 2000
 """Most characters kept of an error or an outcome."""
 
@@ -227,7 +229,7 @@ class JobQueue:
         free = and_(_j.state.in_([JobState.QUEUED, JobState.LEARNING]), over)
         turn = func.row_number().over(partition_by=(_j.namespace, _j.key_id), order_by=_j.number)
         with self.bank.connection(write=True) as connection:
-            error = f"given up: {MAX_ATTEMPTS} attempts ended without a result, and the last left no word"
+            error = f"{GIVEN_UP}: {MAX_ATTEMPTS} attempts ended without a result, and the last left no word"
             said = func.coalesce(literal(error + "; one before it: ") + _j.error, error)
             connection.execute(
                 update(schema.jobs)
@@ -285,7 +287,7 @@ class JobQueue:
         False, and nothing changed, if it is no longer this worker's.
         """
         if job.attempts >= MAX_ATTEMPTS:
-            return self.fail(job, worker, f"given up after {job.attempts} attempts: {error}")
+            return self.fail(job, worker, f"{GIVEN_UP} after {job.attempts} attempts: {error}")
         until = self.clock() + FIRST_PAUSE * 4 ** (job.attempts - 1)
         back = {"state": JobState.QUEUED.value, "worker": None, "progress": None}
         return self._write(job, worker, error=note(error), lease_until=until, **back)
@@ -336,7 +338,13 @@ def _gone(connection: Connection, job: Job) -> bool:
 def _known(job: Job) -> str:
     if job.state is JobState.DONE:
         return "already learned"
-    return "already queued" if job.state is not JobState.FAILED else f"already tried: {job.error}"
+    return "already queued" if job.state is not JobState.FAILED else f"already tried: {why_failed(job)}"
+
+
+def why_failed(job: JobRow) -> str | None:
+    """``error`` for who asked: what it says of a fault of the server names its files, which are the operator's."""
+    fault = job.error is not None and (job.state is not JobState.FAILED or job.error.startswith(GIVEN_UP))
+    return "the server failed at it; its log says why" if fault else job.error
 
 
 def _today(connection: Connection, key: ApiKey, now: float) -> str:

@@ -35,6 +35,10 @@ from tacit.server.settings import ServeConfig
 
 T = TypeVar("T")
 
+BESIDE = 32
+"""Requests at a time that do not ask the model: lists, changes, files. Each may hold a body, and a thread of the disk's
+few, which everybody's keys are looked up by too."""
+
 
 class Service:
     """A loaded server. Close it after use.
@@ -63,6 +67,7 @@ class Service:
         self.draining = False
         self.unstored = False  # whether the latest answer could not be counted or queued
         self.places = Places(config.limits.in_flight)
+        self.beside = Places(BESIDE)
         self.prompts = Places(config.limits.waiting + config.limits.rows)
         self.vocabulary = Vocabulary(self.backbone.tokenizer)
         self._recalls: dict[str, Recall] = {}
