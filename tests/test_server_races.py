@@ -145,7 +145,8 @@ class Races(RuleBasedStateMachine):
         served = response.status_code == 200 and '"error"' not in text
         if served:
             assert "ask" in began and ended, "answered without the right to ask, or after the key had gone"
-            assert memory not in IDS or ("admin" in began and memory == f"m-{namespace}")
+            there = [row[0] for row in before[0]]  # of the key's own namespace, imported ones among them
+            assert memory not in IDS or ("admin" in began and memory in there)
         else:
             assert after == before, "what is refused is not stored"
         if "admin" not in began:
@@ -215,15 +216,16 @@ class Races(RuleBasedStateMachine):
 def test_nothing_crosses_and_nothing_is_gained_by_a_race() -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(
-        Races,
-        settings=settings(
-            max_examples=math.ceil(1.25 * STEPS / EACH),  # some are cut short
-            stateful_step_count=EACH,
-            deadline=None,
-            phases=[Phase.explicit, Phase.generate] if STEPS > 100 else [Phase.explicit, Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    phases = [Phase.explicit, Phase.generate] if STEPS > 100 else [Phase.explicit, Phase.generate, Phase.shrink]
+    while Races.made < STEPS:  # examples may be cut short
+        run_state_machine_as_test(
+            Races,
+            settings=settings(
+                max_examples=math.ceil((STEPS - Races.made) / EACH),
+                stateful_step_count=EACH,
+                deadline=None,
+                phases=phases,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
     print(f"{Races.made} steps")
-    assert Races.made >= STEPS

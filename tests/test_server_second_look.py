@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
+import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from server import InProcess
+from commands import words
+from server import InProcess, _address
 from tacit.bank.portable import FORMAT
 from tacit.memory import record
 from tacit.server.learner.jobs import MAX_ATTEMPTS
@@ -112,3 +117,27 @@ def test_a_fault_of_the_servers_is_for_its_log(server: InProcess) -> None:
     with service.bank.connection(write=True) as connection:
         connection.exec_driver_sql("UPDATE jobs SET error = 'the problem is too long'")
     assert asker.get(f"/tacit/v1/jobs/{job.id}").json()["error"] == "the problem is too long"
+
+
+def test_connections_that_ask_nothing_leave_room_for_who_does(tmp_path: Path) -> None:
+    """Nobody needs a key to connect; a server whose descriptors are all taken can neither answer nor write."""
+    bank = tmp_path / "bank.db"
+    command = " ".join(map(shlex.quote, words("serve", "--bank", str(bank), "--port", "0", "--no-learn")))
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(["bash", "-c", f"ulimit -n 96; exec {command}"], stdout=log, stderr=log)
+    try:
+        url = _address(process, tmp_path / "log")
+        place = (url.split("/")[2].split(":")[0], int(url.rpartition(":")[2]))
+        held = [socket.create_connection(place, 30) for _ in range(120)]
+        with httpx.Client(base_url=url, timeout=60) as client:
+            for _ in range(3):
+                assert client.get("/health/live").status_code == 200
+                asked = {**ASKED, "model": "testbed:tacit", "n": 4}
+                assert client.post(CHAT, json=asked).status_code == 200
+            assert client.post("/tacit/v1/snapshot").status_code == 201
+        for one in held:
+            one.close()
+        assert "a request to" not in (tmp_path / "log").read_text()  # failed
+    finally:
+        process.kill()
+        process.wait()

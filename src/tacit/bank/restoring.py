@@ -24,8 +24,7 @@ from tacit.errors import BankError
 UNFINISHED = 3600.0
 """Seconds since the last write after which a part of a copy belongs to nobody who still works on it."""
 
-_WHOLE = ("bank", "namespaces", "api_keys")
-"""Tables that nothing is left out of: without its keys a bank would be open."""
+_WHOLE = ("bank", "namespaces", "api_keys")  # nothing is left out of them: without its keys a bank would be open
 
 
 def restore_file(

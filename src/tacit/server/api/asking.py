@@ -343,8 +343,7 @@ class Exchange(ABC):
         except Refused:
             raise  # the key has gone
         except Exception as error:  # the answer has been made, and is no worse for it
-            told = not isinstance(error, BankError)
-            LOG.warning("an answer could not be counted or queued: %s", error, exc_info=told)
+            LOG.warning("an answer could not be counted: %s", error, exc_info=not isinstance(error, BankError))
             service.unstored, job, outcome = True, None, "unstored"
             learning = UNSTORED if learn else learning
         # Not ``learning``: it may quote the problem, and a label has few values.

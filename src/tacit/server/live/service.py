@@ -35,9 +35,7 @@ from tacit.server.settings import ServeConfig
 
 T = TypeVar("T")
 
-BESIDE = 32
-"""Requests at a time that do not ask the model: lists, changes, files. Each may hold a body, and a thread of the disk's
-few, which everybody's keys are looked up by too."""
+BESIDE = 32  # requests at a time that do not ask the model: each may hold a body, and a thread that looks keys up
 
 
 class Service:
