@@ -1,8 +1,5 @@
-"""Rows that are not as Tacit writes them. SQLite keeps any value in any column, so that a file from elsewhere can have
-the right tables and a time that is a text, a number that is infinite, or no row where there is always one.
-
-Builds on schema and checks. What is read all the time relies on what is looked at here once.
-"""
+"""Rows that are not as Tacit writes them: SQLite keeps any value in any column, so a file with the right tables can say
+anything. Builds on schema and checks. What is read all the time relies on what is looked at here once."""
 
 from __future__ import annotations
 
@@ -27,8 +24,7 @@ _MARKS: dict[str, Any] = {
     "promotion": {"": 0},
     "tending": {"by": "", "until": 0.0},
     "tendings": {"entries": [{"name": "", "position": 0, "problems": 0}], "past": 0},
-}
-"""What the bank's own notes are like, by what their names begin with; "" stands for any key."""
+}  # what the bank's own notes are like, by what their names begin with; "" stands for any key
 
 
 def odd(connection: Connection) -> Iterator[tuple[str, int]]:

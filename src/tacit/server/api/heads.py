@@ -20,8 +20,7 @@ LEAST = 64 * 1024
 class Connection(H11Protocol):
     """One connection; closed where a head is not there ``seconds`` after its connection or its first byte."""
 
-    seconds = write_seconds = 30.0
-    most = 1000
+    seconds, write_seconds, most = 30.0, 30.0, 1000
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)

@@ -48,7 +48,6 @@ FIRST_PAUSE = 5.0
 DAY = 86_400.0
 
 GIVEN_UP = "given up"  # how the error of a job begins that failed by a fault
-
 LONGEST_NOTE = 2000
 """Most characters kept of an error or an outcome."""
 

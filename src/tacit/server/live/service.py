@@ -34,7 +34,6 @@ from tacit.server.live.vocabulary import Vocabulary
 from tacit.server.settings import ServeConfig
 
 T = TypeVar("T")
-
 BESIDE = 32  # requests at a time that do not ask the model: each may hold a body, and a thread that looks keys up
 
 
