@@ -34,7 +34,7 @@ class Connection(H11Protocol):
         self._wait()
         if len(self.connections) > self.most:
             others = (one for one in self.connections if isinstance(one, Connection) and one is not self)
-            next((one for one in others if not one._answering), self).transport.abort()
+            next((one for one in others if not (one._answering or one.transport.is_closing())), self).transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Called with whatever has come."""
