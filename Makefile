@@ -53,6 +53,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check src tests benchmarks docs examples tools
 	$(BIN)/mypy
 	$(BIN)/python tools/house.py
+	$(BIN)/python tools/words.py
 
 # The site, into site/: every link and anchor within it has to lead somewhere.
 docs: $(VENV)/.docs-installed

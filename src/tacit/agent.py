@@ -162,11 +162,11 @@ class Agent:
         responses = self.responder.generate([request for pair in asked for request in pair], every)
         zero_shot, memory = responses[: len(problems)], dict(zip(hits, responses[len(problems) :], strict=True))
         return [
-            self._routed(problem, keys[n], zero_shot[n], hits.get(n), memory.get(n))
+            self.routed(problem, keys[n], zero_shot[n], hits.get(n), memory.get(n))
             for n, problem in enumerate(problems)
         ]
 
-    def _routed(
+    def routed(
         self, problem: Problem, key: np.ndarray, zero_shot: Responses, hit: Hit | None, memory: Responses | None
     ) -> Answered:
         own, other = zero_shot.candidates(), memory.candidates() if memory else []

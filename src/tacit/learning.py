@@ -190,12 +190,11 @@ class Learner:
 
     def _step(self, live: list[Live]) -> None:
         began = time.perf_counter()
-        asked = [self._requests(memory) for memory in live]
-        drawn = iter(self.engine.generate([request for requests in asked for request in requests]))
+        drawn = self.engine.generate([self._request(memory) for memory in live])
         groups: list[Group] = []
-        for memory, requests in zip(live, asked, strict=True):
+        for memory, rollouts in zip(live, drawn, strict=True):
             rng = generator(self.seed, memory.target.problem.id, "reward", len(memory.steps))
-            groups += self._judge(memory, [next(drawn) for _ in requests], rng)
+            groups += self._judge(memory, rollouts, rng)
         moved = self._gradients(groups)
         for memory in live:
             if id(memory.prompt) in moved:
@@ -207,28 +206,25 @@ class Learner:
             norms = memory.prompt.detach().norm(dim=1)
             memory.steps[-1].update(norm=float(norms.mean()) / self.backbone.embedding_norm, seconds=seconds)
 
-    def _requests(self, memory: Live) -> list[Request]:
+    def _request(self, memory: Live) -> Request:
         """What a memory asks for in a step: a group of rollouts of its own problem."""
         name, step, text = memory.target.problem.id, len(memory.steps), memory.target.problem.text
         if (shown := self.task.shown(text, step)) != text:
             memory.ids = self.backbone.encode(shown)
-        return [
-            Request(
-                memory.ids,
-                memory.prompt.detach(),
-                self.config.rollouts,
-                self.sampling.temperature,
-                1.0,
-                self.sampling.max_tokens,
-                tuple(derive(self.seed, name, "learn", step, g) for g in range(self.config.rollouts)),
-                self.backbone.stop,
-            )
-        ]
+        return Request(
+            memory.ids,
+            memory.prompt.detach(),
+            self.config.rollouts,
+            self.sampling.temperature,
+            1.0,
+            self.sampling.max_tokens,
+            tuple(derive(self.seed, name, "learn", step, g) for g in range(self.config.rollouts)),
+            self.backbone.stop,
+        )
 
-    def _judge(self, memory: Live, drawn: list[list[Rollout]], rng: np.random.Generator) -> list[Group]:
-        """Reward what ``_requests`` gave and write the step's record; a group whose advantages are zero or mean nothing
+    def _judge(self, memory: Live, rollouts: list[Rollout], rng: np.random.Generator) -> list[Group]:
+        """Reward what ``_request`` gave and write the step's record; a group whose advantages are zero or mean nothing
         is left out."""
-        [rollouts] = drawn
         task = self.task.on(self.task.shown(memory.target.problem.text, len(memory.steps)))
         answers = [task.extract(rollout.text) for rollout in rollouts]
         vote = task.vote(answers)

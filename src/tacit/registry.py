@@ -76,14 +76,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("elm", "elm-strict", "elm-offline", "elm-unrouted", "elm-vote"), "methods.elm"),
         **dict.fromkeys(("elm-likeliest", "elm-confident", "elm-paper"), "methods.elm"),
         **dict.fromkeys(
-            ("elm-random", "elm-unlike", "elm-random-reward", "elm-format-reward", "elm-oracle", "elm-consolidated"),
-            "methods.elm",
+            ("elm-random", "elm-unlike", "elm-random-reward", "elm-format-reward", "elm-oracle"), "methods.elm"
         ),
         "truth": "methods.truth",
     },
     "admission": {"reward": "learning"},
 }
 """Per kind, the module of each part that comes with Tacit; once imported, it registers the part as a plug-in does."""
+
+LEFT = {"elm-consolidated": "did not pay and has left (docs/log/); take it out, or use tacit 0.1"}
+"""Parts that are no longer there, and what is said of them."""
 
 T = TypeVar("T")
 
@@ -149,6 +151,8 @@ def known(kind: str, name: str, what: str | None = None) -> str:
     there = names(kind)
     if name in there:
         return name
+    if name in LEFT:
+        raise ConfigError(f"the {what or kind} {name!r} {LEFT[name]}")
     near = difflib.get_close_matches(name, there, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}? There" if near else "there"
     raise ConfigError(f"there is no {what or kind} {name!r}; {meant} are: {', '.join(there)}")

@@ -110,9 +110,6 @@ def restore(
     has no key, or there was none, those of the snapshot are kept, all revoked, so that what was closed stays closed.
 
     Args:
-        path, url: the snapshot, and the bank, see ``open_bank``.
-        force: replace an existing bank.
-        busy_timeout: as for ``open_bank``.
         left_out: where a list is given, damaged memories are left out of what is restored, and one sentence on each is
             added to the list; otherwise a damaged snapshot is refused.
 

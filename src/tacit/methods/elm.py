@@ -18,8 +18,7 @@ from tacit.labels import Label
 from tacit.memory import State
 from tacit.methods import controls
 from tacit.methods.base import Lesson, Method, Oracle, Reply, World
-from tacit.methods.consolidation import consolidate
-from tacit.methods.planning import Plan, Setting, Work, answering, remembering
+from tacit.methods.planning import Plan, Setting, answering, remembering
 from tacit.problem import Problem
 from tacit.registry import register
 
@@ -246,32 +245,3 @@ class OracleLabels(ELM):
         super().__init__(world)
         assert isinstance(self.agent, _Told)
         self.agent.oracle = world.oracle
-
-
-@register("method", "elm-consolidated")
-class Consolidated(ELM):
-    """ELM that every few windows trains one memory for several that are alike, and keeps it if it does no worse."""
-
-    defaults: ClassVar[Mapping[str, Any]] = {"every": 3, "near": 0.8, "least": 3, "most": 6}
-
-    @classmethod
-    def plan(cls, setting: Setting) -> Plan:
-        """As if every memory joined a cluster once: trained on again, and judged when found, alone and in it."""
-        plan = super().plan(setting)
-        clusters = -(-setting.problems // int(setting.options["least"]))
-        rollouts, steps = setting.problems * setting.learning.rollouts, setting.learning.steps
-        again = Work("learn", rollouts * steps, steps * clusters, rollouts * steps, steps * clusters)
-        return replace(plan, work=(*plan.work, again, Work("learn", 3 * rollouts, 3 * clusters)))
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self.windows = 0
-
-    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
-        lessons = super().learn(problems, replies)
-        self.windows += 1
-        if self.windows % int(self.options["every"]) == 0:
-            near, least, most = (self.options[name] for name in ("near", "least", "most"))
-            for done in consolidate(self.agent, near=float(near), least=int(least), most=int(most)):
-                self.gradient_steps += sum(step["updated"] for step in done.memory.provenance["steps"])
-        return lessons

@@ -210,14 +210,11 @@ class Exchange(ABC):
         """Add the answering of one prompt.
 
         Args:
-            ids: of the prompt [T].
             implied: the problem that it stands for, where the request names none.
             context: most tokens of a sequence, for the engine that will serve it.
-            top: alternatives beside each token.
             wanted: most new tokens, None for the default.
             memory: False for the plain model.
             begun: what the answer has already: answers are found in all of it.
-            grammar: that the answer follows.
             echoed: the prompt is listed too, in every choice.
 
         Raises:

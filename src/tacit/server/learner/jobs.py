@@ -89,18 +89,11 @@ class Job(JobRow):
 
     Attributes:
         number: order of submission, across the bank.
-        id: names the job.
-        namespace: whose memory it makes.
         problem_id: "served-" and 16 hex digits of ``problem_digest``.
-        problem: text.
-        key_id: of the API key that brought it.
-        state: see ``JobState``.
         attempts: claims so far, without those that a worker gave back in good order.
         lease_until: unix seconds; until then it is ``worker``'s alone, or if it is queued, nobody's. Else None.
         worker: who has or had it.
-        error: why it failed.
         memory_id: the memory that came of it; None while there is none, and where nothing was worth keeping.
-        outcome: one sentence about what came of it.
         progress: what the worker last said about it, a JSON object.
         created, started, finished: unix seconds; ``started`` is that of the latest attempt.
     """

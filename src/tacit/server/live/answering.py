@@ -35,9 +35,6 @@ class Plan:
     """A request, understood.
 
     Attributes:
-        asked: what the plain model would be asked.
-        namespace: whose memories.
-        problem: what memories are found by.
         room: positions that a soft prompt may take beside prompt and answer.
         memory: "auto", "off" or an id.
         verify: compare with the plain answer.
