@@ -169,7 +169,7 @@ def load(files: Sequence[str | Path] = ()) -> None:
             what = f"the installed plug-in {entry.name} ({entry.value})"
             _run(entry.load, what, None, forget=f"{entry.name} = {entry.value}")
     named = [part for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
-    for file in (Path(part).expanduser().resolve() for part in (*named, *files)):
+    for file in (Path(os.path.realpath(Path(part).expanduser())) for part in (*named, *files)):
         if _new(str(file)):
             _load_file(file)
 

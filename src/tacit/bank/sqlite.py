@@ -148,13 +148,11 @@ class SQLiteBank(SQLBank):
         with self._fresh_reading() as connection:
             found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
             orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
-        if found != ["ok"]:
-            raise BankError(f"{self._where} is damaged: {' '.join('; '.join(found).split())[:200]}; restore a snapshot")
-        if orphans:
-            raise BankError(
-                f"{self._where} is damaged: {len(orphans)} rows (the first in table {orphans[0][0]!r}) belong to "
-                "memories that are gone; restore a snapshot"
-            )
+        wrong = "; ".join(found) if found != ["ok"] else ""
+        if orphans and not wrong:
+            wrong = f"{len(orphans)} rows (the first in table {orphans[0][0]!r}) belong to memories that are gone"
+        if wrong:
+            raise BankError(f"{self._where} is damaged: {' '.join(wrong.split())[:200]}; restore a snapshot")
 
     def _explain(self, error: SQLAlchemyError) -> BankError:
         if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
@@ -222,8 +220,9 @@ def prepare(path: Path, create: bool, busy_timeout: float) -> None:
 
 def look(path: Path) -> bool:
     """Whether there is a file that may be a bank, judged by its first bytes; BankError where it cannot be one."""
-    if path.is_dir():
-        raise BankError(f"{path} is a folder, not a bank; give the path of a file in it, such as {path / 'bank.db'}")
+    if path.exists() and not path.is_file():  # a pipe would be waited at for ever
+        what, where = ("a folder", "in it ") if path.is_dir() else ("no file", "")
+        raise BankError(f"{path} is {what}, not a bank; give the path of a file {where}such as {path / 'bank.db'}")
     try:
         with path.open("rb") as file:
             head = file.read(100)

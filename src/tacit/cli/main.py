@@ -108,8 +108,11 @@ def _exit_code() -> int:
         code = app(standalone_mode=False)
         with writing():  # output may still be in the buffer: trouble is to be met here, not at exit
             sys.stdout.flush()
-    except TacitError as error:
-        return _fail(str(error))
+    except (TacitError, OSError) as error:
+        where = getattr(error, "filename", None)
+        if isinstance(error, OSError) and where is None:
+            raise
+        return _fail(f"{where} cannot be used ({error}); give another path" if where else str(error))
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]

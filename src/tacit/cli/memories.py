@@ -26,7 +26,7 @@ from tacit.cli.common import (
     table,
     when,
 )
-from tacit.errors import BankError, ConfigError, MemoryFormatError, MemoryNotFound
+from tacit.errors import BankError, ConfigError, MemoryNotFound
 
 if TYPE_CHECKING:
     from tacit.bank import Bank
@@ -255,16 +255,12 @@ def import_(
 ) -> None:
     """Read one memory into a namespace. It enters as a candidate: not recalled until you activate it."""
     from tacit.bank import import_peft
-    from tacit.bank.portable import from_safetensors
+    from tacit.bank.portable import from_safetensors, read_file
 
     if path.is_dir():
         memory = import_peft(path, trusted=trusted, namespace=namespace)
     else:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise MemoryFormatError(f"{path} cannot be read ({error.strerror}).") from None
-        memory = from_safetensors(data, trusted=trusted, namespace=namespace)
+        memory = from_safetensors(read_file(path), trusted=trusted, namespace=namespace)
     with opened_bank(bank, create=True) as opened:
         stored = opened.add(memory)
     emit(f"imported {memory.id} ({memory.state})" if stored else f"{memory.id} is already there; nothing was changed")

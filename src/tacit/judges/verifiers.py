@@ -32,10 +32,7 @@ class Candidate:
 
 
 def candidates(
-    rollouts: Sequence[Rollout],
-    answers: Sequence[str | None],
-    voters: Sequence[str | None],
-    task: Task,
+    rollouts: Sequence[Rollout], answers: Sequence[str | None], voters: Sequence[str | None], task: Task
 ) -> list[Candidate]:
     """Rollouts with their answers for a verifier, each with the share of the voters' answers that are equivalent, in
     whatever way they are written."""

@@ -246,10 +246,7 @@ def _families(rows: Sequence[Row]) -> Figures:
             "n": len(members),
             "recalled": sum(1 for row in members if row.get("memory")),
             **{
-                arm: {
-                    "accuracy": _mean(column(members, arm)),
-                    "greedy": _mean(column(members, arm, "greedy_correct")),
-                }
+                arm: {"accuracy": _mean(column(members, arm)), "greedy": _mean(column(members, arm, "greedy_correct"))}
                 for arm in ("zero_shot", *TACIT)
             },
         }
