@@ -77,7 +77,7 @@ def evidence(own: list[Candidate]) -> Evidence:
 
 def test_labels_without_a_judge() -> None:
     sure = [said("5", 0.4), said("7", 0.01), said("7", 0.01, 1), said("8", 0.001)]
-    for how in ("likeliest", "verified"):
+    for how in ("likeliest",):
         label = choose(how, evidence(sure))
         assert (label.answer, label.trusted) == ("5", True), "the vote would say 7"
         assert label.trace is sure[0].rollout
@@ -97,7 +97,7 @@ def test_an_agent_without_a_judge(testbed: Backbone, engine: LocalEngine, tmp_pa
         bank,
         verifier=VoteShare(),
         sampling=Sampling(samples=8, max_tokens=48),
-        learning=LearnConfig(steps=2, admit=0.0),
+        learning=LearnConfig(label="likeliest", steps=2, admit=0.0),
     )
     problems = [one for one in stream(60, seed=3) if one.family in ("prec", "add", "max")][:16]
     answered = made.answer(problems)

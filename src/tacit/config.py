@@ -43,7 +43,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 UNSAID: Any = None
 """Of a setting whose value hangs on the model: nobody has said it (model/presets.py says what fits)."""
 
-TESTBED: dict[str, Any] = {"lr": 0.02, "init": "gaussian", "distil": 10, "steps": 1, "settled": 0}
+TESTBED: dict[str, Any] = {"lr": 0.02, "init": "gaussian", "distil": 10, "steps": 2, "settled": 0}
 TESTBED |= {"temperature": 1.0, "max_tokens": 64, "key": "last"}
 """What holds for the testbed where nobody says it: the defaults of all models before they had their own."""
 
@@ -124,7 +124,8 @@ class LearnConfig:
 
     Attributes:
         tokens: Rows of a soft prompt, K.
-        distil: Steps on the response that gave the label, before any rollouts; unsaid, what fits the model.
+        distil: Steps on the response that gave the label, before any rollouts; unsaid, what fits the model. Half as
+            many where a plain vote gave it.
         steps: Policy-gradient steps, one group of rollouts each; unsaid, what fits the model.
         rollouts: Rollouts of a group, G.
         lr: Learning rate of Adam; unsaid, what fits the model.
@@ -133,11 +134,11 @@ class LearnConfig:
             (rows of random tokens), nearest (the recalled memory, else gaussian), or trace (the problem with a response
             that gives its label as a worked example, which may have more or fewer rows).
         label: Whose vote becomes the label. "verified" (all responses, with memory or without, weighted by a verifier
-            whose scores are probabilities; with another verifier as "likeliest"; where it trusts none, as
-            "zero-shot"), "likeliest" (rollouts without memory by their probability; none where the model is
-            divided between two), "confident" (a vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of
-            the rollouts without memory, as in the paper), "routed" (the routed answers), "all" (the plain vote of all
-            responses, but for what is said with the memory alone), or "renewed" (each step's own group).
+            whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"), "likeliest"
+            (rollouts without memory by their probability; none where the model is divided between two), "confident" (a
+            vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of the rollouts without memory, as in
+            the paper), "routed" (the routed answers), "all" (the plain vote of all responses, but for what is said with
+            the memory alone), or "renewed" (each step's own group).
         reward: What a rollout is worth: majority, or a control.
         min_votes: Fewest votes of 8 for a label to be learned from. Scaled to other numbers of responses; with
             ``min_lead`` the vote gate (after SCRL, arXiv 2603.19880).

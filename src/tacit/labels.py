@@ -9,7 +9,7 @@ sources cost no rollout more: the routed answers, which get better as memories a
   label is taken if one response that gives it is believed to TRUST. This also catches the consistent misconception
   that wins a plain vote. It takes the place of the vote gate: one believed response outweighs a weak vote.
 - *likeliest*: every distinct response without memory counts its own probability. Nothing is learned where the model
-  is divided between two answers. *verified* does so where there is no reward model.
+  is divided between two answers.
 - *confident*: every response without memory counts exp(SHARPNESS x its mean log-probability per token), which needs no
   verifier and no labels (after self-certainty for best-of-n, arXiv 2502.18581). The label is taken, whatever the gate
   says, if it has a share of TRUST of the weight.
@@ -159,7 +159,7 @@ def verified(evidence: Evidence) -> Label | None:
     """The answer that a verifier believes most, or None if it believes no response."""
     verifier, candidates = evidence.verifier, [*evidence.zero_shot, *evidence.memory]
     if verifier is None:
-        return likeliest(evidence)
+        return None
     scores = verifier.score(evidence.problem, candidates)
     best = evidence.heaviest(candidates, scores)
     if best is None:

@@ -191,15 +191,20 @@ class Learner:
         return len(memory.steps) == config.steps or 0 < config.settled <= memory.settled
 
     def _distil(self, begun: list[Live]) -> None:
-        """Steps on the responses that gave the labels, one each: no rollouts are drawn, and no rewards are recorded."""
-        shown = [(memory, memory.target.trace) for memory in begun if memory.target.trace and self.config.distil]
-        ids = [self.backbone.encode(text) for _, (text, _) in shown]
-        for _ in range(self.config.distil if shown else 0):
-            of = [
-                Group(one, memory.prompt, [trace], [1.0]) for one, (memory, (_, trace)) in zip(ids, shown, strict=True)
-            ]
-            self._gradients(of)
-            for memory, _ in shown:
+        """Steps on the responses that gave the labels, one each: no rollouts are drawn, and no rewards are recorded.
+
+        Where a plain vote gave the label, half as many: what is wrong is learned as well as what is right.
+        """
+        all_steps, few = self.config.distil, (self.config.distil + 1) // 2
+        todo = [
+            (all_steps if one.target.label is not None else few, one, self.backbone.encode(trace[0]), trace[1])
+            for one in begun
+            if (trace := one.target.trace)
+        ]
+        for done in range(all_steps):
+            left = [(memory, ids, trace) for steps, memory, ids, trace in todo if done < steps]
+            self._gradients([Group(ids, memory.prompt, [trace], [1.0]) for memory, ids, trace in left])
+            for memory, *_ in left:
                 self._descend(memory)
 
     def _descend(self, memory: Live) -> float:

@@ -19,6 +19,7 @@ from tacit.memory import State
 from tacit.methods import controls
 from tacit.methods.base import Lesson, Method, Oracle, Reply, World
 from tacit.methods.planning import Plan, Setting, answering, remembering
+from tacit.model.presets import fitted
 from tacit.problem import Problem
 from tacit.registry import register
 
@@ -30,6 +31,8 @@ class ELM(Method):
     routed: ClassVar[bool] = True
     agent_class: ClassVar[type[Agent]] = Agent
     changes: ClassVar[Mapping[str, Any]] = {}
+    rewards_alone: ClassVar[bool] = False
+    """Whether steps on rollouts stand for those on the response that gave the label, as in the paper."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -49,7 +52,7 @@ class ELM(Method):
 
     @classmethod
     def plan(cls, setting: Setting) -> Plan:
-        work = (answering(setting, arms=2), remembering(setting))
+        work = (answering(setting, arms=2), remembering(replace(setting, learning=cls._changed(setting.learning))))
         # Both answers of every pair are read to route, and all samples to weigh labels.
         read = 2 * setting.responses + 2 * setting.sampling.samples * (setting.learning.label == "verified")
         return Plan(work, "memory", scored=setting.problems * read if setting.verified else 0)
@@ -61,7 +64,14 @@ class ELM(Method):
         return self.world.recalling
 
     def _learning(self) -> LearnConfig:
-        return replace(self.world.learning, **self.changes)
+        return self._changed(fitted(self.world.learning, self.world.backbone))
+
+    @classmethod
+    def _changed(cls, learning: LearnConfig) -> LearnConfig:
+        alone: dict[str, Any] = (
+            {"distil": 0, "steps": max(learning.distil, learning.steps)} if cls.rewards_alone else {}
+        )
+        return replace(learning, **cls.changes, **alone)
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         return [self._reply(one) for one in self.agent.answer(problems)]
@@ -82,8 +92,12 @@ class ELM(Method):
         answered = [reply.state for reply in replies]
         remembered = self.agent.learn(answered)
         self.agent.remember(answered, remembered)
-        self.gradient_steps += sum(step["updated"] for one in remembered for step in one.learned.steps)
+        self._count(remembered)
         return [lesson(result) for result in remembered]
+
+    def _count(self, remembered: Sequence[Remembered]) -> None:
+        learned = [one.learned for one in remembered if one.learned.prompt is not None]
+        self.gradient_steps += sum(self.agent.learning.distil + sum(s["updated"] for s in one.steps) for one in learned)
 
     def close(self) -> None:
         self.bank.close()
@@ -131,7 +145,7 @@ class Offline(ELM):
             answered = self.agent.answer(stream[start : start + size])
             remembered = self.agent.learn(answered)
             self.agent.remember(answered, remembered)
-            self.gradient_steps += sum(step["updated"] for one in remembered for step in one.learned.steps)
+            self._count(remembered)
 
     def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
         return None
@@ -185,29 +199,28 @@ class UnlikeMemory(RandomMemory):
     unlike: ClassVar[bool] = True
 
 
-GRPO: Mapping[str, Any] = {"distil": 0, "steps": 10}
-"""Learning from rewards alone, as in the paper."""
-
-
 @register("method", "elm-random-reward")
 class RandomReward(Unrouted):
     """Control: rewards drawn by a coin (arXiv 2506.10947), admitted and used as if they meant something; unrouted."""
 
-    changes: ClassVar[Mapping[str, Any]] = {"reward": "random", "admit": 0.0, **GRPO}
+    changes: ClassVar[Mapping[str, Any]] = {"reward": "random", "admit": 0.0}
+    rewards_alone: ClassVar[bool] = True
 
 
 @register("method", "elm-format-reward")
 class FormatReward(Unrouted):
     """Control: a reward for giving any answer; unrouted."""
 
-    changes: ClassVar[Mapping[str, Any]] = {"reward": "format", **GRPO}
+    changes: ClassVar[Mapping[str, Any]] = {"reward": "format"}
+    rewards_alone: ClassVar[bool] = True
 
 
 @register("method", "elm-paper")
 class Paper(ELM):
     """As in the paper: labels by the plain vote without memory, a memory of every problem, keys of its embeddings."""
 
-    changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot", "enough": 2.0, **GRPO}
+    changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot", "enough": 2.0}
+    rewards_alone: ClassVar[bool] = True
 
     def _recalling(self) -> RecallConfig:
         return replace(self.world.recalling, key="input")
