@@ -103,3 +103,14 @@ def test_the_commands_print_tables_and_json(tmp_path: Path, cli: Tacit) -> None:
     assert told["cosine of prompts"] is None and -1 <= told["cosine of keys"] <= 1
     assert cli("memories", "diff", "one", "nobody", "--bank", url, *home)[0] == 2
     assert cli("bank", "stats", str(tmp_path / "none.sqlite"))[0] == 2
+
+
+@pytest.mark.parametrize("created", [1.7e12, 2.0**63 - 1024])
+@pytest.mark.parametrize("asked", [["list"], ["show", "late"], ["explain", "late"]], ids=str)
+def test_a_time_beyond_the_calendar_is_shown(tmp_path: Path, cli: Tacit, created: float, asked: list[str]) -> None:
+    """Such as one that somebody wrote in milliseconds."""
+    url = str(tmp_path / "bank.sqlite")
+    with open_bank(url) as bank:
+        bank.add(make("late", created=created))
+    code, out, err = cli("memories", *asked, "--bank", url, "--namespace", "home")
+    assert code == 0 and "late" in out, err

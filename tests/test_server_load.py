@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from server import InProcess, Served, serving
 from tacit.memory import State
 from tacit.server.api.memories import EXCERPT
-from tacit.server.api.text import Detokeniser, _begun
+from tacit.server.api.text import LOOK_BACK, Detokeniser, _begun
 from tacit.server.keys import OPEN_NAMESPACE
 from tacit.server.live.places import Places
 from tacit.server.settings import Limits
@@ -182,6 +182,8 @@ def test_the_beginning_of_a_stop_string_is_found(text: str, stop: str) -> None:
 @given(
     ids=some.lists(some.integers(3, 100), max_size=200), stop=some.lists(some.text("0123 +=", min_size=1, max_size=4))
 )
+@example(ids=[3, *[99] * LOOK_BACK, 3], stop=[])  # tokens without a text between two
+@example(ids=[7, 8, 9], stop=["123", "2"])  # the second is complete while the first has only begun
 def test_a_whole_text_is_what_was_streamed(testbed: Any, ids: list[int], stop: list[str]) -> None:
     text = Detokeniser(testbed.tokenizer, stop)
     assert "".join([*map(text.push, ids), text.end()]) == Detokeniser(testbed.tokenizer, stop).whole(ids)

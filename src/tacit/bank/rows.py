@@ -12,7 +12,7 @@ from tacit.bank import schema
 from tacit.checks.values import parse_json
 from tacit.errors import MemoryFormatError
 
-MOST = 2**62  # no number, count or time is larger; the counters of a memory may be, and are checked with it
+MOST = 2**62  # no number or count is larger; the counters of a memory may be, and are checked with it
 _KINDS = {Text: "text", Integer: "integer", BigInteger: "integer", Double: "real", LargeBinary: "blob"}
 
 _WRONG = {"keys": "length(key) <> 4 * dim", "memories": "position NOT IN (SELECT position FROM history)"}
@@ -44,8 +44,9 @@ def _is_odd(column: Column[Any]) -> str:
     kind = _KINDS[type(column.type)]
     kinds = f"('{kind}', 'null')" if column.nullable else f"('{kind}')"
     test = f"typeof({column.name}) NOT IN {kinds}"
-    bounded = kind in ("integer", "real") and column.table is not schema.counters
-    return f"{test} OR {column.name} NOT BETWEEN -{MOST} AND {MOST}" if bounded else test
+    if kind == "integer" and column.table is not schema.counters:
+        test += f" OR {column.name} NOT BETWEEN -{MOST} AND {MOST}"
+    return f"{test} OR abs({column.name}) = 9e999" if kind == "real" else test  # any time or share but the infinite
 
 
 def _is_bad(name: str, value: str) -> bool:

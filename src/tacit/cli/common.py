@@ -9,10 +9,10 @@ import io
 import json
 import logging
 import sys
+import time
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
@@ -141,7 +141,7 @@ def table(titles: Sequence[str], right: Collection[str] = (), **how: Any) -> Tab
 
 def when(seconds: float, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
     """A time as people read it."""
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime(form)
+    return time.strftime(form, time.gmtime(min(seconds, 2**55)))  # a memory may name any time; no year is later
 
 
 def at_least(name: str, value: int | None, least: int) -> None:

@@ -79,7 +79,8 @@ def explained(bank: Bank, id: str, namespace: str) -> dict[str, list[str]]:
         "who it came from": _origin(bank, memory),
         "what it did": _deeds(bank, memory),
         "what was made of it": [
-            f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(one.time))} {one.old or 'new'} -> {one.new}: {one.reason}"
+            time.strftime("%Y-%m-%d %H:%M", time.gmtime(min(one.time, 2**55)))  # a memory may name any time
+            + f" {one.old or 'new'} -> {one.new}: {one.reason}"
             for one in steps
         ],
     }
