@@ -70,7 +70,7 @@ def explained(bank: Bank, id: str, namespace: str) -> dict[str, list[str]]:
         f"label {told.get('label')!r}, {told.get('why', 'nobody says why')}",
     ]
     if isinstance(share := told.get("share"), float):
-        why.append(f"the vote without memory: share {share:.2f}, margin {told.get('margin', 0.0):.2f}")
+        why.append(f"the vote without memory: share {share:.2f}, margin {told.get('margin')}")
     if isinstance(belief := told.get("belief"), float):
         why.append(f"the verifier believes the label to {belief:.2f}")
     why.append(f"{'admitted' if steps[0].new is State.ACTIVE else 'came in'} as {steps[0].new}: {steps[0].reason}")
