@@ -10,7 +10,6 @@ figures depend on what else the machine does, so they are printed with its load,
 from __future__ import annotations
 
 import argparse
-import http.client
 import os
 import tempfile
 import threading
@@ -18,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from server import InProcess, serving
+from server import InProcess, looks, serving
 from tacit.memory import State
 from tacit.server.keys import OPEN_NAMESPACE
 from test_server_load import LARGEST, PROBLEM, post
@@ -64,15 +63,7 @@ def main() -> None:
             threads.append(threading.Thread(target=lists))
             for thread in threads:
                 thread.start()
-            seconds, host = [], served.url.removeprefix("http://")
-            while any(thread.is_alive() for thread in threads):
-                began = time.perf_counter()
-                connection = http.client.HTTPConnection(host, timeout=120)
-                connection.request("GET", "/health/live")
-                assert connection.getresponse().read() == b'{"status":"live"}'
-                connection.close()
-                seconds.append(time.perf_counter() - began)
-                time.sleep(0.02)
+            seconds = looks(served, lambda: any(thread.is_alive() for thread in threads))
     seconds.sort()
     shown = {f"p{share}": round(1000 * seconds[int(len(seconds) * share / 100)]) for share in (50, 90, 99)}
     print(f"{len(seconds)} looks, in ms: {shown}, longest {1000 * seconds[-1]:.0f}; load {os.getloadavg()}")

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as some
 
-from server import InProcess, Served, serving
+from server import InProcess, Served, looks, serving
 from tacit.memory import State
 from tacit.server.api.memories import EXCERPT
 from tacit.server.api.text import LOOK_BACK, Detokeniser, _begun
@@ -95,7 +95,6 @@ def post(served: Served, path: str, body: dict[str, Any]) -> tuple[int, int]:
 
 def beside(served: Served, work: Callable[[], Any]) -> tuple[Any, list[float]]:
     """What ``work`` gave, and how long each look at health took meanwhile."""
-    seconds: list[float] = []
     found: list[Any] = []
 
     def run() -> None:
@@ -103,15 +102,7 @@ def beside(served: Served, work: Callable[[], Any]) -> tuple[Any, list[float]]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    host, _, port = served.url.removeprefix("http://").partition(":")
-    while thread.is_alive() or not seconds:
-        began = time.perf_counter()
-        connection = http.client.HTTPConnection(host, int(port), timeout=120)
-        connection.request("GET", "/health/live")
-        assert connection.getresponse().read() == b'{"status":"live"}'
-        connection.close()
-        seconds.append(time.perf_counter() - began)
-        time.sleep(0.02)
+    seconds = looks(served, thread.is_alive)
     thread.join()
     assert found
     return found[0], seconds

@@ -241,8 +241,8 @@ class Agent:
     def _shown(self, one: Answered, label: Label) -> tuple[str, Rollout] | None:
         """The response behind a label, and the problem as that response saw it."""
         arms = [one.zero_shot.samples, one.memory.samples if one.memory else ()]
-        seen = [(self.task.shown(one.problem.text, n), trace) for arm in arms for n, trace in enumerate(arm)]
-        return next((pair for pair in seen if pair[1] is label.trace), None)
+        numbers = (n for arm in arms for n, trace in enumerate(arm) if trace is label.trace)
+        return next(((self.task.shown(one.problem.text, n), label.trace) for n in numbers if label.trace), None)
 
     def _enough(self, one: Answered, label: Label) -> str | None:
         """Why there is nothing to learn: no label is believed, or the recalled memory makes another one needless."""
@@ -258,7 +258,7 @@ class Agent:
 
     def _settings(self) -> dict[str, Any]:
         """What people ask of a memory's settings; ``config`` is the digest of all."""
-        names = ("lr", "init", "reward", "label", "steps", "tokens", "rollouts")
+        names = ("lr", "init", "reward", "label", "distil", "steps", "tokens", "rollouts")
         learning = {name: getattr(self.learning, name) for name in names}
         return {**learning, "key": self.recalling.key, "floor": self.recalling.floor}
 

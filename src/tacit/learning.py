@@ -70,6 +70,7 @@ class Learned:
         steps: per step: reward (mean of the group), label, share, norm (mean row norm in embedding norms), grad_norm,
             updated, tokens, seconds.
         tokens: tokens generated in all.
+        distilled: steps on the response that gave the label.
     """
 
     problem: Problem
@@ -79,11 +80,13 @@ class Learned:
     label: str | None
     steps: list[dict[str, Any]] = field(default_factory=list)
     tokens: int = 0
+    distilled: int = 0
 
 
 @dataclass(eq=False)
 class Live:
-    """A memory being learned; ``settled`` counts the latest steps in which every rollout earned the full reward."""
+    """A memory being learned; ``settled`` counts the latest steps in which every rollout earned the full reward,
+    ``distilled`` its steps on the response that gave its label."""
 
     target: Target
     ids: Tensor
@@ -92,6 +95,7 @@ class Live:
     label: str
     steps: list[dict[str, Any]] = field(default_factory=list)
     settled: int = 0
+    distilled: int = 0
     tokens: int = 0
 
 
@@ -195,14 +199,12 @@ class Learner:
 
         Where a plain vote gave the label, half as many: what is wrong is learned as well as what is right.
         """
-        all_steps, few = self.config.distil, (self.config.distil + 1) // 2
-        todo = [
-            (all_steps if one.target.label is not None else few, one, self.backbone.encode(trace[0]), trace[1])
-            for one in begun
-            if (trace := one.target.trace)
-        ]
-        for done in range(all_steps):
-            left = [(memory, ids, trace) for steps, memory, ids, trace in todo if done < steps]
+        todo = [(one, self.backbone.encode(trace[0]), trace[1]) for one in begun if (trace := one.target.trace)]
+        for memory, *_ in todo:
+            trusted, steps = memory.target.label is not None, self.config.distil
+            memory.distilled = steps if trusted else (steps + 1) // 2
+        for done in range(self.config.distil):
+            left = [(memory, ids, trace) for memory, ids, trace in todo if done < memory.distilled]
             self._gradients([Group(ids, memory.prompt, [trace], [1.0]) for memory, ids, trace in left])
             for memory, *_ in left:
                 self._descend(memory)
@@ -290,6 +292,7 @@ class Learner:
             memory.label,
             memory.steps,
             memory.tokens,
+            memory.distilled,
         )
 
 

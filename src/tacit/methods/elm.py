@@ -96,8 +96,8 @@ class ELM(Method):
         return [lesson(result) for result in remembered]
 
     def _count(self, remembered: Sequence[Remembered]) -> None:
-        learned = [one.learned for one in remembered if one.learned.prompt is not None]
-        self.gradient_steps += sum(self.agent.learning.distil + sum(s["updated"] for s in one.steps) for one in learned)
+        learned = [one.learned for one in remembered]
+        self.gradient_steps += sum(one.distilled + sum(step["updated"] for step in one.steps) for one in learned)
 
     def close(self) -> None:
         self.bank.close()
