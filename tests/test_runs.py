@@ -112,7 +112,7 @@ def test_a_finished_run_is_continued_to_a_larger_limit(finished: Path, tmp_path:
 def killed_and_continued(options: list[str], folder: Path, kills: int, pause: float) -> list[Path]:
     """Run to the end, killing the process at random moments; the run folders, each of which is a finished run.
 
-    A quick machine may come to the end before the last kill: then another run is begun, so that there are always so many.
+    A quick machine may come to the end before the last kill: then another run is begun.
     """
     rng = random.Random(7)
     finished: list[Path] = []
