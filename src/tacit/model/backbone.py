@@ -371,21 +371,3 @@ def compiled_passes(decoder: Decoder | None, width: int) -> Fused | None:
     from tacit.model.fused.model import Fused
 
     return Fused(decoder, width) if Fused.supports(decoder, width) else None
-
-
-def trainable_share(config: Any, tokens: int) -> tuple[int, float]:
-    """What a memory trains of a model, from its configuration alone (no weights are made).
-
-    Args:
-        config: a transformers configuration of a causal LM.
-        tokens: K, rows of the soft prompt.
-
-    Returns:
-        Parameters of one soft prompt (K x d), and their share of the model's parameters in 0..1.
-    """
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    trained = tokens * int(model.get_input_embeddings().weight.shape[1])
-    return trained, trained / sum(parameter.numel() for parameter in model.parameters())
