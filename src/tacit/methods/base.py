@@ -178,6 +178,20 @@ class Method(ABC):
         self.world = world
         self.options: dict[str, Any] = {**self.defaults, **world.options}
 
+    def count(self, name: str) -> int:
+        """An option that is a whole number of at least 1."""
+        value = self.options.get(name)
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"method {self.name}: {name} is {value!r}; it must be a whole number of at least 1")
+        return value
+
+    def choice(self, name: str, *allowed: str) -> str:
+        """An option that is one of some words."""
+        value = self.options.get(name)
+        if value not in allowed:
+            raise ConfigError(f"method {self.name}: {name} is {value!r}; use one of {', '.join(allowed)}")
+        return str(value)
+
     @classmethod
     def plan(cls, setting: Setting) -> Plan:
         """What it spends at most, said before a model is loaded (``tacit compare --dry-run``); by default that of

@@ -160,16 +160,14 @@ def _rewards(
     return reward(Attempts(problem, rollouts, answers, label, task, rng))
 
 
-def by_own_vote(world: World, gated: bool) -> Judge:
-    """Agreement with the majority of the group itself, as in TTRL; ``gated``: only where the vote is clear enough."""
-    gate = vote_gate(world)
+def by_own_vote(world: World) -> Judge:
+    """Agreement with the majority of the group itself, as in TTRL."""
 
     def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Judged:
         task = world.task.on(problem.text)
         vote = task.vote([task.extract(rollout.text) for rollout in rollouts])
-        refusal = gate(vote) if gated else None
-        if vote.answer is None or refusal:
-            return Judged(None, vote.answer, refusal or "no response gave an answer")
+        if vote.answer is None:
+            return Judged(None, None, "no response gave an answer")
         return Judged(_rewards(world, problem, rollouts, vote.answer, rng), vote.answer)
 
     return judge
@@ -338,13 +336,6 @@ class Trained(Method):
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         return [Reply.of(responses) for responses in self.policy.respond(problems)]
-
-    def choice(self, name: str, *allowed: str) -> str:
-        """An option that is one of a few words."""
-        value = str(self.options[name])
-        if value not in allowed:
-            raise ConfigError(f"{self.name}: {name} is {value!r}; use one of {', '.join(allowed)}")
-        return value
 
 
 def variant(base: type[Trained], name: str, says: str, kind: str = "full", **options: Any) -> None:
