@@ -5,7 +5,9 @@
 One client with a key of its own sends each problem over HTTP twice (eight samples, which may be learned from, and a
 greedy one); then the learner does what is queued, tries candidates, takes out what has hurt, and tends every ``TEND``
 problems. Once with drift and once without. Prints and writes (``drift-served.json``) what drift.py does, and how many
-memories went by the counts of their uses. Right answers are read here alone.
+memories went by the counts of their uses; each stream's problems are in its ``rows.json``. Answers are drawn by random
+numbers that nobody chose, so two calls differ. Right answers are read here alone. ``--steady N`` serves N problems of
+sets A and B as well, where nothing changes.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from unittest import mock
 import drift as stream
 import torch
 from promotion import right
+from promotion import stream as mixed
 from starlette.testclient import TestClient
 
 from tacit.agent import Answered
@@ -89,8 +92,9 @@ def measured(out: Path, seed: int, problems: Sequence[Problem], recall: RecallCo
             infos = bank.find(key.namespace)
             states.append({info.id: (families[info.problem], f"{info.state}: {info.reason}") for info in infos})
     service.close()
+    (out / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
     said = [{id: one for id, (_, one) in at.items()} for at in states]
-    kind = problems[0].family in stream.TURNS
+    kind = recall.key == "opening"
     figures = stream.figures(rows, states) if kind else {"accuracy": stream.accuracy(rows)}
 
     def ever(words: str) -> int:
@@ -119,17 +123,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/drift-served"), help="folder of banks and figures")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--phase", type=int, default=stream.PHASE, help="problems of the kind between changes")
+    parser.add_argument("--phase", type=int, default=stream.PHASE, help="problems of the kind between changes; 0: none")
+    parser.add_argument("--steady", type=int, default=0, help="problems of a stream without a change")
     given = parser.parse_args()
     torch.set_num_threads(1)
     found = []
     for seed in given.seeds:
-        problems = list(stream.drifting(str(given.phase), seed, None))
-        for watching in (True, False):
-            out = given.out / f"{seed}-{'with' if watching else 'without'}"
-            found.append(measured(out, seed, problems, RecallConfig(key="opening"), watching))
-            print(json.dumps(found[-1]), flush=True)
-            (given.out / "drift-served.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        drifting = list(stream.drifting(str(given.phase), seed, None)) if given.phase else []
+        kinds = ((drifting, RecallConfig(key="opening")), (mixed(seed, given.steady), RecallConfig()))
+        for problems, recall in kinds:
+            for watching in (True, False) if problems else ():
+                out = given.out / f"{'steady-' * (problems is not drifting)}{seed}-{'with' if watching else 'without'}"
+                found.append(measured(out, seed, problems, recall, watching))
+                print(json.dumps(found[-1]), flush=True)
+                (given.out / "drift-served.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

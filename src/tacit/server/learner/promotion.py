@@ -23,7 +23,8 @@ nor push aside those that vouch; a trusted key cannot by its own problems make a
 one. What it does not: two trusted keys in one hand can vouch for each other, and a misconception that problems of
 trusted keys share looks like knowledge (on the testbed half of such memories were promoted). With a verifier,
 everything hangs on its belief: then all keys and all neighbours count. A namespace with a single key is at its owner's
-mercy. Some of what slips through is caught by use (``quarantine_hurtful``), on the evidence of live/evidence.py.
+mercy. Some of what slips through is caught by use (``quarantine_hurtful``), on the evidence of live/evidence.py. Of
+drift a trusted key's problems speak for everybody, others' of their own memories alone (``Sources.speaker``).
 
 Every decision is a change of state with a reason that has the numbers; ``tacit memories activate`` and ``quarantine``
 undo it.

@@ -13,7 +13,8 @@ and without an engine the process ends, to be started again.
 
 What comes from traffic proves itself before it is used: every memory starts as a candidate, and ``promotion`` decides.
 ``provenance["admitted"]`` says whether it passed the agent's own rule, without which it is never promoted. Uses of
-recalled memories are not counted here: the server has counted them when it answered.
+recalled memories are not counted here: the server has counted them when it answered. What its own samples, drawn as
+it draws them, say of drift (methods/drift.py) is noted with the job's end: once for a problem, however often it died.
 """
 
 from __future__ import annotations
