@@ -81,14 +81,7 @@ class Policy:
         """Answer problems in one batch, with the random numbers of the frozen model's answers."""
         responder = Responder(self.engine, self._world.sampling, self._world.seed, self._world.task)
         prompt = None if self.prompt is None else self.prompt.detach().cpu().numpy()
-        return responder.generate(
-            [
-                request
-                for problem in problems
-                for request in responder.requests(problem, self.backbone.encode(problem.text), "zero-shot", prompt)
-            ],
-            problems,
-        )
+        return responder.generate(self._world.requests(problems, prompt), problems)
 
 
 def duplicate(backbone: Backbone, name: str) -> Backbone:
