@@ -13,7 +13,7 @@ mean key, turned by a fixed random rotation:
 So the number of candidates follows from the data and the query, and everything returned is a real memory of an allowed
 state with its exact cosine, in the right order. What may happen is that one of the best k is missing: because its error
 in stage 1 was larger than the margin, or because more than ``_KEPT`` keys are so alike that a byte a dimension cannot
-tell them apart. Rows cost D + D / 8 + 16 bytes, besides ids.
+tell them apart. Rows cost D + D / 8 + 25 bytes; ids are read from the database.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class CompressedView(View):
-    """``View`` of a compressed matrix; its ``segments`` are empty.
+    """``View`` of a compressed matrix; its ``segments`` and ids are empty.
 
     Attributes:
         codes: the rows in order.
@@ -118,15 +118,15 @@ class CompressedView(View):
 
 
 class CompressedMatrix(KeyMatrix):
-    """A ``KeyMatrix`` that keeps codes instead of keys. Never empty: it is made of an exact one."""
+    """A ``KeyMatrix`` that keeps codes instead of keys, and no ids. Never empty: it is made of an exact one."""
 
     def __init__(self, exact: KeyMatrix) -> None:
         """Take over the rows of ``exact``, which must not be used any more."""
         super().__init__(exact.dim)
         view = exact.view()
-        self._take_rows(exact)
+        self._positions, self._states = exact._positions, exact._states
         total = np.zeros(self.dim)
-        parts = [segment[: max(0, view.rows - first)] for first, segment in _numbered(view.segments)]
+        parts = [segment[: max(0, view.rows - first)] for first, segment in numbered(view.segments)]
         for part in parts:
             total += part.sum(axis=0, dtype=np.float64)
         self._rotation = Rotation.about(total / view.rows)
@@ -134,12 +134,30 @@ class CompressedMatrix(KeyMatrix):
         for part in parts:
             self._store(part)
 
+    @classmethod
+    def of(cls, rotation: Rotation, codes: Codes, positions: np.ndarray, states: np.ndarray) -> CompressedMatrix:
+        """That of codes made before."""
+        made = cls.__new__(cls)
+        KeyMatrix.__init__(made, len(rotation.centre))
+        made._positions.frombytes(positions.tobytes())
+        made._states, made._rotation, made._codes = states.copy(), rotation, [codes]
+        return made
+
+    def append(
+        self,
+        positions: Sequence[int],
+        ids: Sequence[str],
+        problem_ids: Sequence[str],
+        states: Sequence[int],
+        keys: np.ndarray,
+    ) -> None:
+        """See ``KeyMatrix.append``."""
+        super().append(positions, (), (), states, keys)
+
     def view(self) -> CompressedView:
         """What a search may read without a lock."""
         rows = len(self._positions)
-        return CompressedView(
-            rows, self._states, (), self._ids, self._problem_ids, tuple(self._codes), self._positions, self._rotation
-        )
+        return CompressedView(rows, self._states, (), (), (), tuple(self._codes), self._positions, self._rotation)
 
     def _store(self, keys: np.ndarray) -> None:
         done = 0
@@ -243,7 +261,7 @@ def _estimates(
         )  # fmt: skip
 
     tasks = []
-    for first, codes in _numbered(view.codes):
+    for first, codes in numbered(view.codes):
         used = min(len(codes.bits), view.rows - first)
         for start in range(0, used, _CHUNK):
             stop = min(used, start + _CHUNK)
@@ -267,7 +285,7 @@ def _products(
         errors[low:high] = codes.scale[here] * np.float32(_BYTE_MARGIN * length / np.sqrt(12.0))
 
     tasks = []
-    for first, codes in _numbered(view.codes):
+    for first, codes in numbered(view.codes):
         low, high = np.searchsorted(rows, (first, first + len(codes.bits)))
         for start in range(low, high, _CHUNK // 8):
             tasks.append(partial(work, codes, first, start, min(high, start + _CHUNK // 8)))
@@ -275,7 +293,7 @@ def _products(
     return out, errors
 
 
-def _numbered(segments: Sequence[Any]) -> list[tuple[int, Any]]:
+def numbered(segments: Sequence[Any]) -> list[tuple[int, Any]]:
     """(number of its first row, segment) for each."""
     made, first = [], 0
     for segment in segments:

@@ -12,6 +12,7 @@ whose threads.
 from __future__ import annotations
 
 import os
+from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,9 @@ from functools import partial
 import numpy as np
 
 from tacit.memory import UNIT_TOLERANCE
+
+Group = tuple[str, str, int]
+"""What is comparable: namespace, key kind, dimension."""
 
 DELETED = 255
 """State code of a row whose memory is gone; no search admits it."""
@@ -74,7 +78,7 @@ class KeyMatrix:
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
-        self._positions: list[int] = []
+        self._positions = array("q")
         self._ids: list[str] = []
         self._problem_ids: list[str] = []
         self._states = np.empty(0, dtype=np.uint8)
@@ -121,11 +125,6 @@ class KeyMatrix:
             segment[start : start + take] = keys[done : done + take]
             self._free -= take
             done += take
-
-    def _take_rows(self, other: KeyMatrix) -> None:
-        """Have the rows of ``other`` but not its keys."""
-        self._positions, self._ids, self._problem_ids = other._positions, other._ids, other._problem_ids
-        self._states = other._states
 
     def change(self, states: Iterable[tuple[int, int]]) -> None:
         """Set the state codes of (position, code) pairs; positions not held are passed over."""
