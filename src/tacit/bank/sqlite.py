@@ -89,7 +89,7 @@ class SQLiteBank(SQLBank):
         event.listen(engine, "begin", _begin)
         url, where = f"sqlite:///{self.path}", f"bank {self.path}"
         super().__init__(url, where, engine, busy_timeout, search_threads, exact_rows)
-        self._matrices.kept = Kept(self.path, self.transaction, self.mark)
+        self._matrices.kept = Kept(self, self.path)
 
     def snapshot(self, path: str | Path) -> None:
         """See ``Bank.snapshot``: one SQLite file, complete in itself."""

@@ -39,6 +39,7 @@ _BIT_MARGIN = 2.75
 _BYTE_MARGIN = 4.0
 _KEPT = 1024
 _PILOTS = 64
+_LEAST = float(np.finfo(np.float32).min)  # more than -inf, which rows have that are not allowed
 _FLOAT_ERROR = 1e-5  # of float32 sums, generously
 
 ReadKeys = Callable[[np.ndarray], np.ndarray]
@@ -120,6 +121,8 @@ class CompressedView(View):
 class CompressedMatrix(KeyMatrix):
     """A ``KeyMatrix`` that keeps codes instead of keys, and no ids. Never empty: it is made of an exact one."""
 
+    named = False
+
     def __init__(self, exact: KeyMatrix) -> None:
         """Take over the rows of ``exact``, which must not be used any more."""
         super().__init__(exact.dim)
@@ -142,17 +145,6 @@ class CompressedMatrix(KeyMatrix):
         made._positions.frombytes(positions.tobytes())
         made._states, made._rotation, made._codes = states.copy(), rotation, [codes]
         return made
-
-    def append(
-        self,
-        positions: Sequence[int],
-        ids: Sequence[str],
-        problem_ids: Sequence[str],
-        states: Sequence[int],
-        keys: np.ndarray,
-    ) -> None:
-        """See ``KeyMatrix.append``."""
-        super().append(positions, (), (), states, keys)
 
     def view(self) -> CompressedView:
         """What a search may read without a lock."""
@@ -189,19 +181,12 @@ def nearly_nearest(
     """``index.nearest`` by the cascade: nearly always the same, see above."""
     allowed = np.zeros(256, dtype=np.bool_)
     allowed[list(codes)] = True
-    turn = view.rotation
-    differences = (queries - turn.centre).astype(np.float32)
-    turned = _kernels().rotate_queries(differences, turn.signs, turn.power)
-    return [
-        _search(view, query, rotated, k, floor, allowed, helpers, read)
-        for query, rotated in zip(queries, turned, strict=True)
-    ]
+    return [_search(view, query, k, floor, allowed, helpers, read) for query in queries]
 
 
 def _search(
     view: CompressedView,
     query: np.ndarray,
-    turned: np.ndarray,
     k: int,
     floor: float,
     allowed: np.ndarray,
@@ -210,7 +195,11 @@ def _search(
 ) -> list[tuple[int, float]]:
     # cosine = centre . query + (centre . rest of the key) + (rest of the key . rest of the query); the first is the
     # same for all rows and is left out, the second is their ``offset``, the third is what the codes estimate.
-    constant = float(view.rotation.centre.astype(np.float64) @ query)
+    turn, lanes = view.rotation, np.zeros((len(query), _kernels().LANES), dtype=np.float32)
+    lanes[:, 0] = query - turn.centre
+    _kernels().rotate(lanes, turn.signs, turn.power)
+    turned = lanes[:, 0].copy()
+    constant = float(turn.centre.astype(np.float64) @ query)
     length = float(np.sqrt((turned.astype(np.float64) ** 2).sum()))
     least = floor - constant - _FLOAT_ERROR
     uppers = _estimates(view, turned, length * _BIT_MARGIN, allowed, helpers)
@@ -219,7 +208,7 @@ def _search(
     if not len(pilots):
         return []
     products, errors = _products(view, pilots, turned, length, helpers)
-    rows = _kernels().above(uppers, max(least, _kth(products - errors, k)))
+    rows = np.flatnonzero(uppers >= np.float32(max(least, _kth(products - errors, k), _LEAST)))
     products, errors = _products(view, rows, turned, length, helpers)
     near = np.flatnonzero(products + errors >= max(least, _kth(products - errors, k)))
     most = max(_KEPT, 8 * k)
@@ -229,7 +218,7 @@ def _search(
     if not len(rows):
         return []
 
-    cosines = cosines_of(read(np.array([view.positions[row] for row in rows], dtype=np.int64)), query)
+    cosines = cosines_of(read(np.array([view.positions[int(row)] for row in rows], dtype=np.int64)), query)
     order = np.lexsort((rows, -cosines))[:k]
     return [(int(rows[i]), float(cosines[i])) for i in order if cosines[i] >= floor]
 

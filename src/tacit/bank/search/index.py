@@ -27,8 +27,8 @@ from tacit.memory import UNIT_TOLERANCE
 Group = tuple[str, str, int]
 """What is comparable: namespace, key kind, dimension."""
 
-DELETED = 255
-"""State code of a row whose memory is gone; no search admits it."""
+DELETED, DAMAGED = 255, 254
+"""State codes of rows that no search admits: of memories that are gone, and of damaged keys, which stay so."""
 
 _FIRST_ROWS = 256
 _SEGMENT_BYTES = 64 << 20
@@ -76,6 +76,8 @@ class View:
 class KeyMatrix:
     """Keys of one group in the order of storing. Not thread-safe: its owner locks; the views it hands out are."""
 
+    named = True  # it keeps ids too
+
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self._positions = array("q")
@@ -110,8 +112,9 @@ class KeyMatrix:
         """Add rows, ``keys`` float32 [n, D], whose positions are above ``last`` and rising."""
         self._store(keys)
         self._positions.extend(positions)
-        self._ids.extend(ids)
-        self._problem_ids.extend(problem_ids)
+        if self.named:
+            self._ids.extend(ids)
+            self._problem_ids.extend(problem_ids)
         self._states = np.concatenate([self._states, np.asarray(states, dtype=np.uint8)])
 
     def _store(self, keys: np.ndarray) -> None:
@@ -131,7 +134,7 @@ class KeyMatrix:
         fresh = self._states.copy()  # views keep the old array, so no search sees half of a transaction
         for position, code in states:
             row = bisect_left(self._positions, position)
-            if row < len(self._positions) and self._positions[row] == position:
+            if row < len(self._positions) and self._positions[row] == position and fresh[row] != DAMAGED:
                 fresh[row] = code
         self._states = fresh
 

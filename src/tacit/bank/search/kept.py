@@ -25,8 +25,8 @@ import sys
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ import numpy as np
 from sqlalchemy import Connection, select
 
 from tacit.bank import schema
+from tacit.bank.base import Bank
 from tacit.bank.search.compressed import Codes, CompressedMatrix, CompressedView, Rotation, numbered
 from tacit.bank.search.index import Group
 from tacit.errors import BankError
@@ -43,7 +44,6 @@ LOG = logging.getLogger("tacit.bank")
 UNFINISHED = 3600.0
 """Seconds since the last write after which a part of a file belongs to nobody who still works on it."""
 
-
 _FORMAT = f"tacit index 1 {sys.byteorder}"  # counted up whenever codes get another meaning
 _HEAD, _SUM = 1 << 14, 16  # bytes of the head, which is filled up with blanks, and of the checksum
 _FREE = 1 << 30  # bytes that stay free: the room is the bank's first
@@ -52,32 +52,23 @@ _FREE = 1 << 30  # bytes that stay free: the room is the bank's first
 class Kept:
     """The files of one bank. Thread-safe."""
 
-    def __init__(
-        self, bank: Path, transaction: Callable[[], AbstractContextManager[None]], mark: Callable[[str, str, str], None]
-    ) -> None:
-        """``bank`` is the bank's file, the others are its methods."""
-        self._bank = bank.resolve()  # the same files, whichever link leads to it
-        self._transaction, self._mark = transaction, mark
+    def __init__(self, bank: Bank, file: Path) -> None:
+        """``file`` is the bank's."""
+        self._bank, self._file = bank, file.resolve()  # the same one, whichever link leads to it
 
     def path(self, group: Group) -> Path:
         """Of the file of a group, if there is one."""
         digest = hashlib.sha256(json.dumps(group).encode()).hexdigest()[:12]
-        return self._bank.with_name(f"{self._bank.name}.index-{digest}")
+        return self._file.with_name(f"{self._file.name}.index-{digest}")
 
-    def discard(self, group: Group) -> None:
-        """Remove a file that is wrong."""
-        with suppress(OSError):
-            self.path(group).unlink(missing_ok=True)
-
-    def load(self, connection: Connection, group: Group, epoch: str) -> tuple[CompressedMatrix, int, set[int]] | None:
-        """The codes of a group, the revision that they are of, and the positions of damaged keys.
+    def load(self, connection: Connection, group: Group, epoch: str) -> tuple[CompressedMatrix, int] | None:
+        """The codes of a group and the revision that they are of.
 
         None where there is no file, or it is not certain to be of the bank that ``connection`` sees.
         """
-        marks = schema.marks.c
+        marks, path, dim = schema.marks.c, self.path(group), group[2]
         mark = select(marks.value).where(marks.namespace == group[0], marks.name == _mark(group))
         token = connection.execute(mark).scalar_one_or_none()
-        path = self.path(group)
         if token is None or not path.exists():
             return None
         try:
@@ -85,49 +76,46 @@ class Kept:
 
             whole = np.memmap(path, dtype=np.uint8, mode="c")  # nobody writes to it, but kernels are made for such
             head = json.loads(whole[:_HEAD].tobytes())
-            revision, rows, damaged = (int(head.pop(name)) for name in ("revision", "rows", "damaged"))
-            right = head == _head(group, epoch, token)
-            if right and xxh3_128(whole[:-_SUM].data).digest() == whole[-_SUM:].tobytes():
-                parts, place = [], _HEAD
-                for kind, shape in _layout(group[2], rows, damaged):
-                    size = math.prod(shape) * np.dtype(kind).itemsize
-                    parts.append(np.asarray(whole[place : place + size]).view(kind).reshape(shape))
-                    place += size
-                bits, positions, out, centre, *numbers, small, states = parts
-                codes = Codes(bits, small, *numbers)
-                matrix = CompressedMatrix.of(Rotation.about(centre), codes, positions, states)
-                return matrix, revision, set(out.tolist())
-        except ImportError:
+            revision, rows = int(head.pop("revision")), int(head.pop("rows"))
+            if head != _head(group, epoch, token):
+                raise ValueError("it is not of this bank as it is now")
+            if xxh3_128(whole[:-_SUM].data).digest() != whole[-_SUM:].tobytes():
+                raise ValueError("it is damaged")
+            parts, place, words, numbers = [], _HEAD, (rows, -(-dim // 64)), [("f4", (rows,))] * 4
+            kinds = [("u8", words), ("i8", (rows,)), ("f4", (dim,)), *numbers, ("i1", (rows, dim)), ("u1", (rows,))]
+            for kind, shape in kinds:
+                size = math.prod(shape) * np.dtype(kind).itemsize
+                parts.append(np.asarray(whole[place : place + size]).view(kind).reshape(shape))
+                place += size
+            bits, positions, centre, *columns, small, states = parts
+            codes = Codes(bits, small, *columns)
+            return CompressedMatrix.of(Rotation.about(centre), codes, positions, states), revision
+        except (OSError, ImportError, ValueError, TypeError, KeyError, AttributeError) as error:
+            LOG.warning("%s is not used, and made anew: %s", path, error)
             return None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            right = True
-        LOG.warning("%s %s; it is made anew", path, "is damaged" if right else "is not of this bank as it is now")
-        return None
 
-    def save(self, group: Group, epoch: str, revision: int, view: CompressedView, damaged: set[int]) -> None:
+    def save(self, group: Group, epoch: str, revision: int, view: CompressedView) -> None:
         """Put the file of a group in its place, whole or not at all; what prevents that is told in the log."""
-        sweep(self._bank)
+        sweep(self._file)
         token, path = uuid.uuid4().hex, self.path(group)
-        partial = path.with_name(f".{self._bank.name}.{token}.partial")
-        head = {**_head(group, epoch, token), "revision": revision, "rows": view.rows, "damaged": len(damaged)}
+        partial = path.with_name(f".{self._file.name}.{token}.partial")
+        head = {**_head(group, epoch, token), "revision": revision, "rows": view.rows}
         try:
             from xxhash import xxh3_128
 
-            layout = _layout(group[2], view.rows, len(damaged))
-            size = sum(math.prod(shape) * np.dtype(kind).itemsize for kind, shape in layout)
-            if shutil.disk_usage(path.parent).free < size + _FREE:
-                raise OSError(f"it takes {size:,} bytes, and {_FREE:,} are to stay free")
+            if shutil.disk_usage(path.parent).free < view.rows * (group[2] * 9 // 8 + 25) + _FREE:
+                raise OSError(f"{_FREE:,} bytes are to stay free on the disk")
             with partial.open("xb") as file:
-                partial.chmod(self._bank.stat().st_mode & 0o666)  # who may not read the bank may not read this
+                partial.chmod(self._file.stat().st_mode & 0o666)  # who may not read the bank may not read this
                 checksum = xxh3_128()
-                for part in (json.dumps(head).encode().ljust(_HEAD), *_parts(view, damaged)):
+                for part in (json.dumps(head).encode().ljust(_HEAD), *_parts(view)):
                     checksum.update(part)
                     file.write(part)
                 file.write(checksum.digest())
                 file.flush()
                 os.fsync(file.fileno())
-            with self._transaction():
-                self._mark(group[0], _mark(group), token)
+            with self._bank.transaction():
+                self._bank.mark(group[0], _mark(group), token)
                 partial.replace(path)
         except (OSError, ImportError, BankError) as error:
             LOG.warning("%s is not kept, so the next start makes it anew: %s", path, error)
@@ -146,19 +134,11 @@ def _head(group: Group, epoch: str, token: str) -> dict[str, Any]:
     return {"format": _FORMAT, "group": list(group), "epoch": epoch, "token": token, "signs": signs}
 
 
-def _layout(dim: int, rows: int, damaged: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Type and shape of the arrays of a file, those first that have to lie at a multiple of 8 or 4 bytes."""
-    words, numbers = (rows, -(-dim // 64)), [("f4", (rows,))] * 4
-    return [("u8", words), ("i8", (rows,)), ("i8", (damaged,)), ("f4", (dim,)), *numbers, ("i1", (rows, dim)),
-            ("u1", (rows,))]  # fmt: skip
-
-
-def _parts(view: CompressedView, damaged: set[int]) -> Iterator[Any]:
-    """The arrays in that order, in pieces."""
+def _parts(view: CompressedView) -> Iterator[Any]:
+    """The arrays in the order of a file, in pieces; those first that have to lie at a multiple of 8 or 4 bytes."""
     used = [codes.part(0, max(0, view.rows - first)) for first, codes in numbered(view.codes)]
     yield from (codes.bits for codes in used)
     yield np.array(view.positions[: view.rows], dtype=np.int64)
-    yield np.array(sorted(damaged), dtype=np.int64)
     yield view.rotation.centre
     for name in ("offset", "factor", "doubt", "scale", "small"):
         yield from (getattr(codes, name) for codes in used)

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, bindparam, select
 from tacit.bank import schema
 from tacit.bank.base import Hit
 from tacit.bank.search.compressed import CompressedMatrix, CompressedView, available, nearly_nearest
-from tacit.bank.search.index import DELETED, Group, Helpers, KeyMatrix, View, nearest
+from tacit.bank.search.index import DAMAGED, DELETED, Group, Helpers, KeyMatrix, View, nearest
 from tacit.bank.search.kept import Kept
 from tacit.errors import BankError, ConfigError, FingerprintError
 from tacit.memory import UNIT_TOLERANCE, State
@@ -57,7 +57,6 @@ _KEYS_AT = (
 class _Group:
     matrix: KeyMatrix
     revision: int = -1
-    damaged: set[int] = field(default_factory=set)
     changed: int = 0  # rows that are new, or of another state, since its codes were kept
     view: View = field(init=False)
 
@@ -140,7 +139,7 @@ class Matrices:
         name, wanted = (namespace, key_kind, queries.shape[1]), [State(state).value for state in states]
         asked: dict[str, Any] = {"k": k, "floor": floor, "codes": [_CODES[state] for state in wanted]}
         while True:
-            ids: dict[int, tuple[str, str]] = {}  # and problem ids, by position
+            rows: dict[int, Any] = {}  # of the database, by position
             with ExitStack() as transaction:
                 with self._lock:
                     connection = transaction.enter_context(self._reading())
@@ -149,19 +148,19 @@ class Matrices:
                     return [[] for _ in queries]
                 if not isinstance(view, CompressedView):
                     transaction.close()
-                    rows = nearest(view, queries, helpers=self._helpers, **asked)
-                    return [
-                        [Hit(view.ids[row], view.problem_ids[row], cosine) for row, cosine in hits] for hits in rows
-                    ]
+                    found = nearest(view, queries, helpers=self._helpers, **asked)
+                    return [[Hit(view.ids[row], view.problem_ids[row], near) for row, near in hits] for hits in found]
                 # Keys are read in the transaction that the view is of, so that none can be gone.
-                read = partial(self._read_keys, connection, name, wanted, ids)
+                read = partial(self._read_keys, connection, name, wanted, rows)
                 with suppress(_Unlike):
-                    rows = nearly_nearest(view, queries, helpers=self._helpers, read=read, **asked)
-                    return [[Hit(*ids[view.positions[row]], cosine) for row, cosine in hits] for hits in rows]
+                    found = nearly_nearest(view, queries, helpers=self._helpers, read=read, **asked)
+                    pairs = [[(rows[view.positions[row]], near) for row, near in hits] for hits in found]
+                    return [[Hit(row.id, row.problem_id, near) for row, near in hits] for hits in pairs]
             LOG.warning("the codes of %s are not of the keys in %s; they are made anew", name, self._where)
             self.forget(*name)
             if self.kept is not None:
-                self.kept.discard(name)
+                with suppress(OSError):
+                    self.kept.path(name).unlink(missing_ok=True)
 
     def _current(self, connection: Connection, name: Group, fingerprint: str) -> View | None:
         """The view as of ``connection``'s transaction, None where no key of the kind is stored; the caller holds the
@@ -208,7 +207,7 @@ class Matrices:
         if self.kept is None or busy or not isinstance(view, CompressedView) or group.changed * _PART < view.rows:
             return
         group.changed = 0
-        about = (name, self._epoch, group.revision, view, set(group.damaged))
+        about = (name, self._epoch, group.revision, view)
         self._keeper = threading.Thread(target=self.kept.save, args=about, name="tacit-bank-index")
         self._keeper.start()
 
@@ -248,12 +247,11 @@ class Matrices:
                 )
             ).all()
             if changed or gone:
-                codes = [(row.position, _code(row.state)) for row in changed if row.position not in group.damaged]
+                codes = [(row.position, _code(row.state)) for row in changed]
                 matrix.change(codes + [(row.position, DELETED) for row in gone])
                 group.changed += len(changed) + len(gone)
             if matrix.mostly_deleted():
                 matrix = group.matrix = KeyMatrix(dim)
-                group.damaged.clear()
         rows = connection.execute(
             select(_m.position, _m.id, _m.problem_id, _m.state, _k.key)
             .join_from(schema.memories, schema.keys)
@@ -265,8 +263,7 @@ class Matrices:
             keys, damaged = _read(blobs, dim)
             codes_read = [_code(state) for state in states]
             for row in damaged:  # stands in its place, and is never found
-                codes_read[row] = DELETED
-                group.damaged.add(positions[row])
+                codes_read[row] = DAMAGED
                 LOG.warning("%s; it is left out of every search", self._damaged(ids[row], namespace))
             matrix.append(positions, ids, problem_ids, codes_read, keys)
             group.changed += len(part)
@@ -275,26 +272,18 @@ class Matrices:
                 matrix = group.matrix = CompressedMatrix(matrix)
 
     def _read_keys(
-        self,
-        connection: Connection,
-        name: Group,
-        states: list[str],
-        ids: dict[int, tuple[str, str]],
-        positions: np.ndarray,
+        self, connection: Connection, name: Group, states: list[str], rows: dict[int, Any], positions: np.ndarray
     ) -> np.ndarray:
-        """Stored keys, float32 [n, D], at rising ``positions``; their names go to ``ids``.
+        """Stored keys, float32 [n, D], at rising ``positions``; what they were read from goes to ``rows``.
 
         _Unlike unless all are there, undamaged, of the group, and in one of ``states``, as the codes said.
         """
-        rows: list[Any] = []
         asked = {"namespace": name[0], "key_kind": name[1], "states": states}
         for start in range(0, len(positions), _KEYS_PER_READ):
             some = positions[start : start + _KEYS_PER_READ].tolist()
-            rows += connection.execute(_KEYS_AT, {**asked, "positions": some}).all()
-        rows.sort(key=lambda row: int(row.position))
-        ids.update({row.position: (row.id, row.problem_id) for row in rows})
-        keys, damaged = _read([row.key for row in rows], name[2])
-        if damaged or len(rows) < len(positions):
+            rows |= {row.position: row for row in connection.execute(_KEYS_AT, {**asked, "positions": some})}
+        keys, damaged = _read([getattr(rows.get(at), "key", b"") for at in positions.tolist()], name[2])
+        if damaged:
             raise _Unlike
         return keys
 

@@ -45,7 +45,7 @@ from tacit.agent import Agent
 from tacit.bank import schema
 from tacit.bank.base import Bank, MemoryInfo
 from tacit.bank.damage import undamaged
-from tacit.bank.harm import HURT_LEAD, HURT_SHARE, harmful
+from tacit.bank.harm import harmful
 from tacit.engines.base import Request, Rollout
 from tacit.errors import BankUnavailable, EngineLost, MemoryNotFound, TacitError
 from tacit.judges.verifiers import Candidate
@@ -76,8 +76,6 @@ class Rule:
         harm: a neighbour suffers if its benefit is below minus this.
         suffering: largest share of neighbours that may suffer.
         tries: trials before it is refused for good; each later one waits for half as many more memories.
-        hurt_lead, hurt_share: an active memory is quarantined when its answers were judged worse so many times more
-            often than better, and in at least this share of its uses.
     """
 
     neighbours: int = 4
@@ -86,8 +84,6 @@ class Rule:
     harm: float = 0.25
     suffering: float = 0.0
     tries: int = 3
-    hurt_lead: int = HURT_LEAD
-    hurt_share: float = HURT_SHARE
 
 
 @dataclass(frozen=True)
@@ -313,14 +309,13 @@ class Promoter:
         return Trial(memory.id, decision, reason, benefits)
 
 
-def quarantine_hurtful(bank: Bank, rule: Rule | None = None) -> list[str]:
+def quarantine_hurtful(bank: Bank) -> list[str]:
     """Take every active memory out of use that has hurt clearly more than helped in serving; returns their ids.
 
     What was counted before an earlier quarantine does not count again: who activates one gives it a fresh start.
     """
-    rule = rule or Rule()
     taken = []
-    for harm in harmful(bank, lead=rule.hurt_lead, share=rule.hurt_share):
+    for harm in harmful(bank):
         reason = f"quarantined: in {harm.uses} uses it hurt {harm.hurt} and helped {harm.helped} times"
         with suppress(MemoryNotFound), bank.transaction():  # deleted meanwhile
             harm.begin_anew(bank)
