@@ -4,11 +4,11 @@
 
 Two real ``tacit serve`` processes have a bank each of the same memories, and a learner beside them; only one of these
 tends, as often as it may. They take turns, in an order that changes; the other one is stopped meanwhile (SIGSTOP), so
-that it takes nothing of the machine. Before each turn the bank gets memories near to those that it has, so that
-something is to be done. In a turn clients ask ``M:tacit`` without pause, greedy, testbed problems of the kinds that the bank
-knows, and nothing is learned from them: a learner that learns would be busy on both sides. Reported are the 50th and
-99th percentiles, their ratio with an interval by bootstrap over pairs of turns, and what was tended. Any status but 200
-ends it. Writes ``tending.json`` and ``tending.png``.
+that it takes nothing of the machine. Before each turn the bank gets memories near to those that it has, so that there
+is something to do. In a turn clients ask ``M:tacit`` without pause, greedy, testbed problems of the kinds that the bank
+knows, and nothing is learned from them: a learner that learns would be busy on both sides. Reported are the 50th, 90th
+and 99th percentiles, their ratios with intervals by bootstrap over pairs of turns, and what was tended. Any status but
+200 ends it. Writes ``tending.json`` and ``tending.png``.
 """
 
 from __future__ import annotations
