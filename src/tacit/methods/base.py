@@ -20,6 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.errors import ConfigError
@@ -85,13 +87,11 @@ class World:
         """Asks the frozen model."""
         return Responder(self.engine, self.sampling, self.seed, self.task)
 
-    def requests(self, problems: Sequence[Problem]) -> list[Request]:
-        """The sampled and the greedy request of every problem, just as it stands."""
-        return [
-            request
-            for problem in problems
-            for request in self.responder.requests(problem, self.backbone.encode(problem.text), "zero-shot")
-        ]
+    def requests(self, problems: Sequence[Problem], soft_prompt: np.ndarray | None = None) -> list[Request]:
+        """The sampled and the greedy request of every problem, as it stands or behind one soft prompt."""
+        ask, encode = self.responder.requests, self.backbone.encode
+        pairs = [ask(problem, encode(problem.text), "zero-shot", soft_prompt) for problem in problems]
+        return [request for pair in pairs for request in pair]
 
     def rollouts(
         self, problems: Sequence[Problem], counts: Sequence[int], drawn: Sequence[Sequence[Rollout]] = ()
