@@ -60,7 +60,7 @@ OF_A_STREAM = ("data", "fields", "out", "limit", "skip", "window", "baselines", 
 def run(given: Given) -> None:
     """Answer a stream of problems one after the other, learn a memory from each, and report.
 
-    A run folder that is there is continued, with the settings it was begun with where they are not given again.
+    A run folder that is there is continued, with its own settings where they are not given again.
     """
     from tacit.experiments.run_folder import begun
 

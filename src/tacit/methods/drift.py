@@ -1,14 +1,14 @@
 """Drift: memories that stop working go out of use, and come back when they work again. A part of tending, in runs.
 
-Builds on the agent and tending. Counts of uses since a memory was stored are slow to turn, so what single problems say
-is summed up only while it speaks against how things are (Page's test). A problem says how many more of the samples
-routing gave to the memory than to the frozen model, from -1 to 1: it takes a verifier, and no labels.
+Builds on the agent and tending. Counts of uses since a memory was stored are slow to turn. So what single problems say
+is summed up only while it speaks against how things are (Page's test). A problem says how many more samples routing
+gave to the memory than to the model, from -1 to 1: it takes a verifier, and no labels.
 
-Memories of a kind that fall behind half of what they usually gain by ``LEAD`` in all, and win nothing meanwhile, are
-quarantined, if they were there when the first of them began to fall: one change, one group. Groups are tried beside
-the answers to problems of their kind, for nobody to see, the nearest member each; one that comes ``LEAD`` above half
-of what was usual is in use again. Of a memory's kind is what lies within ``WIDE`` times its reach, the distance at
-which it usually wins. (That of near-duplicates says little of a bank most of whose memories are of one kind.)
+Memories of a kind may fall behind half of their usual gain by ``LEAD`` in all, and win nothing meanwhile. Then those
+are quarantined that were there when the first of them began to fall: one change, one group. Groups are tried beside the
+answers to problems of their kind, for nobody to see, the nearest member each; one that comes ``LEAD`` above half of
+what was usual is in use again. Of a memory's kind is what lies within ``WIDE`` times its reach, the distance at which
+it usually wins. (That of near-duplicates says little of a bank most of whose memories are of one kind.)
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Drift:
         )
 
     def _kin(self, info: MemoryInfo, held: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """A memory and those of its kind in use that were there when the first began to fall, with their marks."""
+        """A memory and those of its kind in use, there when the first began to fall, with their marks."""
         bank = self.agent.bank
         hits = self._near(bank.get(info.id, info.namespace).key, State.ACTIVE)
         near = {hit.memory_id: self._held(hit.memory_id) for hit in hits if 1 - hit.similarity <= WIDE * held["reach"]}

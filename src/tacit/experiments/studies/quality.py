@@ -8,8 +8,8 @@ would serve it,
     benefit = mean over its P most similar held-out problems of (accuracy under the memory - zero-shot accuracy),
 
 with accuracy the share of right answers among samples at temperature T; no routing, so harm shows. Signals use no gold
-answer and no held-out problem: the vote, the learning curve, rollouts under the finished memory on its own problem, and
-on the other learned problems nearest to it (the *neighbours*, which a running system has already seen).
+answer and no held-out problem: the vote; the learning curve; rollouts under the finished memory, on its own problem and
+on the learned problems nearest to it (the *neighbours*, which a running system has already seen).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def measure(config: QualityConfig, seed: int) -> tuple[list[dict[str, Any]], lis
 
 
 def _problems(config: QualityConfig, seed: int) -> tuple[list[Problem], list[Problem]]:
-    """Problems to learn from and held-out ones, of a fresh stream or of a finite data set dealt out by the seed."""
+    """Problems to learn from and held-out ones: of a fresh stream, or of a data set dealt out by the seed."""
     wanted = config.limit + config.held_out
     data = config.run.data
     found: list[Problem]
