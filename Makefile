@@ -24,7 +24,7 @@ demo-short: $(INSTALLED)
 test: $(INSTALLED) $(VENV)/.gym-installed
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not scale"
 
-test-slow: $(VENV)/.eval-installed clients
+test-slow: $(VENV)/.eval-installed $(VENV)/.docs-installed clients
 	$(BIN)/pytest -m "slow and not scale"
 
 # What needs a PostgreSQL server or other programs beside this one; they are set up from nothing.

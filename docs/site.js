@@ -9,5 +9,8 @@ function reach() {
   }
 }
 
-document$.subscribe(reach);  // the theme's: a page is there, and its tables are wrapped
+document$.subscribe(() => {  // the theme's: a page is there, and its tables are wrapped
+  document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
+  reach();
+});
 window.addEventListener("resize", reach);
