@@ -130,8 +130,7 @@ def show(*things: Any) -> None:
 
 
 def table(titles: Sequence[str], right: Collection[str] = (), **how: Any) -> Table:
-    """An empty table without lines, with bold titles; numbers go to the ``right``, and ``how`` is of all columns but
-    the problem: that gets shorter where there is less room, since an id is to be copied."""
+    """An empty table with bold titles; numbers go to the ``right``; ``how`` is of all columns but the problem's."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, header_style="bold")

@@ -53,8 +53,7 @@ def doctor(
     """Check this installation and, with --bank, a bank; say what to do next; exits 1 on trouble.
 
     With --model it loads the model and asks it 8 problems (of --data, else made ones for its --task). It says what the
-    model is and how fast it samples; how many responses have an answer and how many votes are clear; and what to do
-    next.
+    model is; how fast it samples; how many responses have an answer; how many votes are clear; what to do next.
     """
     checks = [*_versions(), *_device(), _compiled(), _weights(), _answers()]
     if bank is not None:

@@ -368,10 +368,8 @@ class Progress:
     def _time(self) -> str:
         elapsed = time.monotonic() - self._start
         new = self._done - self._earlier
-        if self._done >= self._total > 0:
-            return _clock(elapsed)
-        if not self._begun or new <= 0:
-            return _clock(elapsed) + ("" if self._begun else ", starting")
+        if (over := self._done >= self._total > 0) or not self._begun or new <= 0:
+            return _clock(elapsed) + ("" if over or self._begun else ", starting")
         # The rows of a window come one by one, but the time went into all of them.
         worked = min(-(-new // self._window) * self._window, self._total - self._earlier)
         each = (time.monotonic() - self._work_start) / worked

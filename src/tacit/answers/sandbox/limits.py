@@ -78,8 +78,7 @@ def enclose() -> list[str]:
 
 
 def _landlock() -> bool:
-    """No access to any file by its path, nor to TCP; no signals out of here. This holds as far as the kernel can refuse
-    it."""
+    """No access to any file by its path, nor to TCP; no signals out of here: as far as this kernel can refuse it."""
     version = _libc.syscall(444, None, 0, 1)
     if version < 1:
         return False
