@@ -102,7 +102,7 @@ class SQLiteBank(SQLBank):
     def fault(self) -> str | None:
         """See ``SQLBank.fault``: the file is no longer the one that was opened.
 
-        SQLite itself would go on with both, the old one where a connection is open and the new one for the next.
+        SQLite itself would go on with both: the old one where a connection is open, the new one for the next.
         """
         try:
             found = place_of(self.path)
@@ -242,7 +242,7 @@ def foreign(path: Path) -> BankError:
 def version_of(connection: sqlite3.Connection, path: Path, create: bool) -> int:
     """Number of migrations applied; BankError unless the file has exactly the tables and indexes that these make.
 
-    A trigger or a view in place of a table would make of what is written, or read, whatever somebody else likes.
+    A trigger or a view in place of a table could change what is written or read.
     """
     connection.execute("BEGIN")  # so that no other process makes or migrates the bank between two readings
     try:

@@ -2,8 +2,8 @@
 tokens that are given.
 
 Builds on backbone, cache, fused and the engine protocol. A request's prompt is prefilled once, all but its last token;
-its rows share those keys and values, and start by feeding that last token, so that logits are computed only where a
-token is drawn. ``FusedBatch`` is for models with compiled passes, ``RaggedBatch`` for every other.
+its rows share those keys and values, and start by feeding that last token. So logits are computed only where a token is
+drawn. ``FusedBatch`` is for models with compiled passes, ``RaggedBatch`` for every other.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ computed again, nothing is learned. What is stored is a choice:
 Positions: attention with rotary embeddings sees differences of positions only, so the problem is computed at the
 positions -T .. -1 and the solution's activations come out as those of 0 .. P-1, whatever stood before.
 
-No engine knows of activations: what is asked behind some is generated here, in this process, with the random numbers of
-every engine, and counted as theirs is.
+No engine knows of activations: what is asked behind some is generated in this process, with every engine's random
+numbers, and counted as theirs.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ class Backbone:
         fingerprint: hex digest of weights + tokenizer + template; memories are valid for equal fingerprints only.
         hidden_size: d, the width of an input embedding.
         context: most tokens of a sequence, soft prompt included.
-        embedding_std, embedding_norm: scalar standard deviation and mean row norm of the inputs that the model sees,
-            the scale at which soft prompts start and learn, and against which their norms are capped.
+        embedding_std, embedding_norm: scalar standard deviation and mean row norm of the inputs that the model sees.
+            Soft prompts start and learn at this scale, and their norms are capped against it.
         fused: compiled passes of a small model on the CPU, or None; they copy the weights, which therefore must not
             change. ``lean=False`` leaves them and the lean decoder out, for models that are trained.
     """
@@ -144,8 +144,8 @@ class Backbone:
     def end_ids(self) -> frozenset[int]:
         """Token ids that end a rollout: those configured, and the end of a turn where the chat template has one.
 
-        Base models with a chat template (Qwen2.5-Math-7B) name the end of a text alone, and would run on into a turn of
-        their own making.
+        Base models with a chat template (Qwen2.5-Math-7B) name the end of a text alone. They would run on into a turn
+        of their own making.
         """
         configured = getattr(self.model.generation_config, "eos_token_id", None)
         ids = configured if isinstance(configured, list) else [configured]

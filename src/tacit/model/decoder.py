@@ -2,17 +2,17 @@
 
 Builds on the cache. On small batches a forward pass through transformers spends most of its time between the matrix
 products: three projections where one would do, a mask converted in every layer, norms and rotations in six calls each.
-Here the projections of one input are one product, over a weight whose rows the model's own parameters view, so nothing
-is held twice; the mask is made once; and padding can be left out of everything but attention.
+Here the projections of one input are one product, over a weight whose rows the model's own parameters view. Nothing is
+held twice; the mask is made once; and padding can be left out of everything but attention.
 
 Only for frozen models: gradients reach the inputs, not the weights. Every other architecture takes transformers' way
 (backbone.py), with the same results up to rounding; tests compare the two.
 
 Below it, log-probs of given tokens from hidden states, without the logits of all of them. With a vocabulary of 150,000,
-the logits of 16,384 tokens are 10 GB in float32, and a softmax with its gradient holds them three times; here they are
-made a part at a time. What the backward pass needs is the gradient of each token's log-prob in its own hidden state,
-one row of the model's width. It is computed in the forward pass, while the part's probabilities are at hand (as fused
-losses do; Hsu et al., Liger Kernel, arXiv 2410.10989), so that nothing is computed twice.
+the logits of 16,384 tokens are 10 GB in float32. A softmax with its gradient holds them three times; here they are made
+a part at a time. The backward pass needs the gradient of each token's log-prob in its hidden state, a row of the
+model's width. It is computed in the forward pass, while the part's probabilities are at hand (as fused losses do; Hsu
+et al., Liger Kernel, arXiv 2410.10989), so that nothing is computed twice.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Nearest keys among very many: a cascade of codes in memory, then the stored keys themselves.
+"""Nearest keys among a million: a cascade of codes in memory, then the stored keys themselves.
 
 Builds on index (the bookkeeping of rows) and, when numba is installed, on kernels. Where the exact scan has to read
 4 D bytes a memory, this one reads D / 8. A ``CompressedMatrix`` holds no keys but, of each key's difference from the
 mean key, turned by a fixed random rotation:
 
 1. One bit a dimension, the sign. The product with a query, of which 4 bits a dimension are kept, estimates the cosine
-   (the RaBitQ estimator), and the row's own numbers say how far off that may be. All rows are scanned.
+   (the RaBitQ estimator). The row's own numbers say how far off that may be. All rows are scanned.
 2. One byte a dimension, for every row whose estimate is within ``_BIT_MARGIN`` standard errors of the k-th best.
 3. The keys in the database, for every row whose second estimate is within ``_BYTE_MARGIN`` standard errors of the k-th
    best (at most ``_KEPT``, or 8 k): cosines in float64, by the same formula as in the exact search.

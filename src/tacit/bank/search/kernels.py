@@ -1,8 +1,8 @@
 """Machine code for the search of large banks: rotating, coding, scanning and rescoring keys.
 
-Builds on fused.lanes and numba (the extra ``fast``), which compiles these loops for the processor at hand
-the first time that they are called and keeps the result on the disk. ``compressed`` says what the numbers mean. All
-loops let other threads run meanwhile and none has threads of its own.
+Builds on fused.lanes and numba (the extra ``fast``). It compiles these loops for the processor at hand at their first
+call, and keeps the result on the disk. ``compressed`` says what the numbers mean. All loops let other threads run
+meanwhile and none has threads of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which groups of keys the database server is to search, as far as this process knows, and who builds their indexes.
+"""Which groups of keys the database server is to search, to this process's knowledge, and who builds their indexes.
 
 Builds on errors. A group that turns out larger than the limit is built by a thread in the background, once per process;
 another process may be faster. Until it is ready, searches go on as before.

@@ -300,7 +300,7 @@ def _code(state: str) -> int:
 
 
 def _read(blobs: Sequence[bytes], dim: int) -> tuple[np.ndarray, list[int]]:
-    """Stored keys as float32 [n, D], and the rows that are damaged, in whose place is a key of norm 1."""
+    """Stored keys as float32 [n, D], and the rows that are damaged; in their place is a key of norm 1."""
     damaged = [row for row, blob in enumerate(blobs) if not isinstance(blob, bytes) or len(blob) != 4 * dim]
     whole = list(blobs)
     for row in damaged:

@@ -1,9 +1,9 @@
 """The common decoder on a CPU, near what its matrix products cost: compiled loops between them, and no autograd.
 
 Builds on forward (numba) and the decoder's joined weights. Through PyTorch alone, a pass over a small model is mostly
-calls, and attention of single tokens that reads a prompt again for each of its rollouts. Here a pass is one call: four
-products a layer, over weights laid out so that a product of eight rows runs near the speed of one of a thousand, and
-compiled loops between them; a prompt's keys and values lie once in memory for all rollouts of it (forward.py).
+calls. Attention of single tokens reads a prompt again for each of its rollouts. Here a pass is one call: four products
+a layer, with compiled loops between them. Weights are laid out so that a product of eight rows runs near the speed of
+one of a thousand; a prompt's keys and values lie once in memory for all rollouts of it (forward.py).
 
 For small float32 models that ``Decoder`` supports, with head sizes that are multiples of 32; every other one takes
 PyTorch's way, with the same results up to rounding. Every row, and every prompt, is computed in the same way whatever
@@ -25,7 +25,7 @@ from tacit.model.fused.lanes import blas
 
 LARGEST = 1 << 25
 """Weights of the joined projections at most: the loops between products take one thread, so a larger model on many
-gains more from PyTorch's, and its weights are better once in memory."""
+gains more from PyTorch's. Its weights are better once in memory."""
 
 Floats = np.ndarray
 """Flat, contiguous float32."""

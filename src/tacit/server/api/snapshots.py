@@ -2,7 +2,7 @@
 
 Builds on the bank and the service. A snapshot is of the whole database, so this is for banks of one namespace alone:
 where there is anything of another one, all of it is refused. Files lie beside the bank under names that the server
-makes; a name holds a digest of the namespace, so that whoever has a bank to itself later cannot go back to another's.
+makes; a name holds a digest of the namespace: who has a bank to itself later cannot go back to another's.
 """
 
 from __future__ import annotations
