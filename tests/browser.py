@@ -1,7 +1,8 @@
 """A page in a real browser: what headless Chromium says of it, at a given width, in light or dark.
 
 ``chromium --dump-dom`` needs no Python package. The page stands in a frame of the wanted width, because a window has a
-least width; the frame's surroundings measure it once it is loaded.
+least width; the frame's surroundings measure it once it is loaded. What keeps people out,
+axe-core says, by playwright.
 """
 
 from __future__ import annotations
@@ -77,6 +78,39 @@ def chromium() -> str:
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
+    return found
+
+
+def driver() -> Any:
+    """Playwright's entry. Without it the test fails in CI (CI=true) and is skipped elsewhere."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip("playwright is not installed: the page was not opened in a browser")
+    return sync_playwright
+
+
+def barriers(page: Any) -> list[str]:
+    """What axe-core finds on a page of playwright's that keeps somebody out: all that is serious or critical."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    grave = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{one['id']}: {node['target']} {node['failureSummary']}" for one in grave for node in one["nodes"]]
+
+
+def examined(file: Path, *, width: int, dark: bool = False) -> list[str]:
+    """``barriers`` of a file, with all open that can be opened."""
+    executable = chromium()
+    with driver()() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
+        page.goto(file.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        found = barriers(page)
+        browser.close()
     return found
 
 

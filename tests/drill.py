@@ -221,16 +221,15 @@ def fill_disks(disk: Path, load: Load, fills: int, chance: random.Random, end: f
     return done
 
 
-def kill_runs(folder: Path, kills: int) -> int:
-    """Kill a run at random moments and continue it, until it equals one that was left in peace; how often."""
+def kill_runs(folder: Path, kills: int) -> None:
+    """Kill a run at random moments and continue it: it has to equal one that was left in peace."""
     from test_runs import SHORT, contents, killed_and_continued, results, tacit
 
     options = ["run", "--data", "testbed", "--limit", str(3 * kills), *SHORT, "--window", "2", "--out"]
     tacit(*options, folder / "whole")
-    dead = killed_and_continued([*options, str(folder / "killed")], folder / "killed", kills, pause=0.6)
-    assert results(folder / "killed") == results(folder / "whole"), "a killed run is another one"
-    assert contents(folder / "killed") == contents(folder / "whole"), "a killed run has other memories"
-    return dead
+    for out in killed_and_continued(options, folder, kills, pause=0.6):
+        assert results(out) == results(folder / "whole"), f"a killed run is another one: {out}"
+        assert contents(out) == contents(folder / "whole"), f"a killed run has other memories: {out}"
 
 
 def drill(folder: Path, *, kills: int, fills: int, seed: int, seconds: float) -> dict[str, Any]:
@@ -240,7 +239,8 @@ def drill(folder: Path, *, kills: int, fills: int, seed: int, seconds: float) ->
     texts = list(dict.fromkeys(problem.text for problem in stream(2 * kills + 20, seed=seed)))
     runs = kills // 5
     if runs:
-        told["killed runs"] = kill_runs(folder, runs)
+        kill_runs(folder, runs)
+        told["killed runs"] = runs
     if kills > runs:
         load = Load(list(texts))
         told["killed"] = dict(kill_servers(folder / "bank.sqlite", load, kills - runs, chance, end))

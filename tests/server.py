@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,20 @@ def _address(process: Command | subprocess.Popen[str], log: Path) -> str:
         assert process.poll() is None, log.read_text()
         time.sleep(0.1)
     raise AssertionError(f"the server did not start in {START_SECONDS} s: {log.read_text()}")
+
+
+def looks(served: Served, going: Callable[[], bool]) -> list[float]:
+    """Seconds that each of many looks at /health/live took, one at least, as long as something is ``going`` on."""
+    seconds: list[float] = []
+    while going() or not seconds:
+        began = time.perf_counter()
+        connection = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=120)
+        connection.request("GET", "/health/live")
+        assert connection.getresponse().read() == b'{"status":"live"}'
+        connection.close()
+        seconds.append(time.perf_counter() - began)
+        time.sleep(0.02)
+    return seconds
 
 
 class Tight(LocalEngine):

@@ -93,7 +93,7 @@ def test_learning_one_memory_changes_no_other(testbed: Backbone, bank: Bank) -> 
     made = agent(testbed, bank)
     learned(made, 8)
     before = {info.id: info.sha256 for info in bank.find("default")}
-    answered = made.answer(stream(6, seed=9))
+    answered = made.answer(stream(16, seed=9))
     made.remember(answered, made.learn(answered))
     after = {info.id: info.sha256 for info in bank.find("default")}
     assert len(after) > len(before)

@@ -1,15 +1,19 @@
 """Several processes on one bank, and processes that die: nothing acknowledged is lost, nothing is half there."""
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 from banks import make, same, search
 from tacit.bank import open_bank
+from tacit.bank.schema import MIGRATIONS
+from tacit.bank.sqlite import connect, version_of
 from tacit.errors import BankError
 from tacit.memory import State
 
@@ -46,6 +50,24 @@ def test_processes_writing_at_once_lose_nothing(tmp_path):
         assert set(ids) == {"shared", *(f"w{w}-{i}" for w in range(3) for i in range(40))}
         assert (ids["shared"].uses, ids["shared"].helped) == (120, 240)
         bank.check()
+
+
+def test_a_bank_that_another_makes_while_it_is_looked_at_is_a_bank(tmp_path):
+    """All that a file says of itself is read at one moment: no file of no mark, and then of a version."""
+    path = tmp_path / "bank.db"
+    path.touch()
+    maker = threading.Thread(target=lambda: open_bank(str(path)).close())
+
+    def meanwhile(statement):
+        if "user_version" in statement and not maker.ident:
+            maker.start()
+            maker.join(0.5)  # it may have to wait for the reader, and then comes after it
+
+    with contextlib.closing(connect(path, 5.0)) as connection:
+        connection.set_trace_callback(meanwhile)
+        assert version_of(connection, path, create=True) == 0
+        maker.join()
+        assert version_of(connection, path, create=True) == len(MIGRATIONS)
 
 
 KILLED = """

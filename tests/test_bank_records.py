@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import safetensors.numpy
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from banks import make, same
@@ -145,6 +145,8 @@ JSON = st.recursive(
     problem=st.text(max_size=20),
     uses=st.integers(-1, 2**64) | st.sampled_from([2**63 - 1]),
 )
+@example(created=2.0**63 - 1024, provenance={}, problem="", uses=0)
+@example(created=0, provenance={"share": 1.7e308, "margin": -(10**300)}, problem="", uses=0)
 @settings(max_examples=150, deadline=None)
 def test_any_record_is_refused_or_comes_back(tmp_path_factory, created, provenance, problem, uses):
     try:

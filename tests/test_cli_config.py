@@ -84,7 +84,7 @@ def test_flags_variables_file_and_run_folder_are_in_force(cli: Tacit, monkeypatc
 
 
 def test_what_fits_the_model_is_marked(cli: Tacit) -> None:
-    fits = {"temperature", "max_tokens", "lr", "init", "key"}
+    fits = {"temperature", "max_tokens", "lr", "init", "distil", "steps", "settled", "key"}
     shown = cli("config", "show", "--model", "testbed")[1]
     marked = {line.split(" = ")[0] for line in shown.splitlines() if line.endswith("# what fits the model")}
     assert marked == fits and tomllib.loads(shown)["learn"]["lr"] == 0.02

@@ -1,15 +1,25 @@
-"""Live progress: its figures are those of the summary, and it says them in one plain line without a terminal."""
+"""Live progress: its figures are those of the summary, and it says them in one plain line without a terminal; and what
+fits into a terminal."""
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import re
+import struct
+import subprocess
+import termios
+from pathlib import Path
 
 import pytest
 
+from tacit.bank import open_bank
 from tacit.cli import run as cli_progress
 from tacit.cli.common import show_summary
 from tacit.cli.run import Progress, Tally
 from tacit.experiments.report.run_figures import LABELS, summarise
+from test_cli import COMMAND, memory
 from test_metrics_rows import synthetic_rows
 
 
@@ -43,7 +53,7 @@ def test_the_table_of_a_run_is_no_wider_than_a_terminal(capsys: pytest.CaptureFi
     summary = summarise(rows, resamples=10)
     for arm in LABELS:
         summary["arms"][arm] = {**summary["arms"]["routed"], "tokens": 123_456_789, "high": 1.0, "accuracy": 1.0}
-    summary["gain_over_vote"] = summary["gain"]
+    summary["gain_over_vote"] = summary["votes_over_vote"] = summary["gain"]
     show_summary(summary)
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(tuple(LABELS.values())) for line in lines) >= len(LABELS)
@@ -124,3 +134,21 @@ def test_the_terminal_block_renders_and_an_error_leaves_the_cursor(monkeypatch: 
     plain = io.StringIO()
     Console(file=plain, width=100).print(progress.render())
     assert "1 / 5" in plain.getvalue() and "routed" in plain.getvalue()
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_a_list_on_a_terminal_keeps_whole_ids_in_one_line_each(tmp_path: Path, columns: int) -> None:
+    with open_bank(str(tmp_path / "bank.db")) as bank:
+        bank.add(memory(1, id="1" * 24, problem="how many words has a long question? " * 9, provenance={"label": "42"}))
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    command = [*COMMAND, "memories", "list", "--bank", str(tmp_path / "bank.db")]
+    subprocess.run(command, stdout=theirs, stdin=theirs, env=environment | {"TERM": "xterm"}, check=True, timeout=120)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()
+    assert "\x1b[1m" in shown and max(map(len, plain)) <= columns
+    assert len(plain) == 3 and plain[1].startswith("1" * 24) and "active" in plain[1] and "how many" in plain[1]
+    assert ("created" in plain[0]) == (columns == 200)

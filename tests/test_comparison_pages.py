@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from browser import look
+from browser import examined, look
 from conftest import Tacit
 from tacit.config import LearnConfig
 from tacit.errors import DataError
@@ -238,6 +238,7 @@ def test_the_page_in_a_browser(full: Path, tmp_path: Path, width: int, dark: boo
     assert found["dangling"] == found["twice"] == []
     assert found["unreachable"] == 0, "what scrolls must take the keyboard and have a name"
     assert found["narrowest"] > 60, "method names are squeezed"
+    assert examined(full / "report.html", width=width, dark=dark) == []
 
 
 def test_the_browser_sees_what_is_wrong(tmp_path: Path) -> None:
@@ -252,6 +253,11 @@ def test_the_browser_sees_what_is_wrong(tmp_path: Path) -> None:
     assert found["broken"] == found["silent"] == found["unreachable"] == 1
     assert found["overflow"] > 1000 and found["contrast"] < 4.5
     assert found["dangling"] == ["nowhere"] and found["twice"] == ["a"]
+    assert {one.partition(":")[0] for one in examined(page, width=390)} >= {
+        "color-contrast",
+        "image-alt",
+        "html-has-lang",
+    }
 
 
 def test_a_report_is_written_again_the_same(tmp_path: Path, cli: Tacit) -> None:

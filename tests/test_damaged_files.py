@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Tacit
 from tacit.bank import open_bank, restore
 from tacit.config import RunConfig
 from tacit.errors import BankError, ConfigError, DataError
@@ -22,7 +23,7 @@ ROW = {"position": 0, "zero_shot": {}}
 def test_a_snapshot_that_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
     path = tmp_path / kind
     os.mkfifo(path) if kind == "pipe" else path.mkdir()
-    with pytest.raises(BankError, match="no file, and so no snapshot"):
+    with pytest.raises(BankError, match="not a bank"):
         restore(path, str(tmp_path / "bank.db"), force=True)
     assert not (tmp_path / "bank.db").exists()
 
@@ -88,3 +89,33 @@ def test_a_run_does_not_go_on_from_rows_that_repeat(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="lacks or repeats a problem at position 1"):
             folder.resume(bank, "default")
     folder.close()
+
+
+@pytest.mark.parametrize("args", [
+    ["memories", "import", "PIPE", "--bank", "b.db"],
+    ["memories", "import", "/dev/zero", "--bank", "b.db"],
+    ["memories", "import", "x" * 300, "--bank", "b.db"],
+    ["memories", "import", "FOLDER", "--bank", "b.db"],
+    ["memories", "list", "--bank", "PIPE"],
+    ["memories", "restore", "PIPE", "--bank", "r.db"],
+    ["memories", "restore", "x" * 300, "--bank", "r.db"],
+    ["keys", "list", "--bank", "PIPE"],
+    ["config", "--config", "DEEP"],
+    ["run", "--task", "DEEP", "--out", "o", "--limit", "1"],
+    ["run", "--plugin", "LOOP", "--out", "o", "--limit", "1"],
+    ["run", "--data", "PIPE", "--out", "o", "--limit", "1"],
+    ["run", "--data", "/dev/zero", "--out", "o", "--limit", "1"],
+], ids=" ".join)  # fmt: skip
+def test_what_is_no_file_or_too_deep_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Tacit, args: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    os.mkfifo("folder/tacit.json")
+    Path("deep.toml").write_text("a = " + DEEP + "]" * len(DEEP))
+    Path("loop.py").symlink_to("loop.py")
+    named = {"PIPE": "pipe", "FOLDER": "folder", "DEEP": "deep.toml", "LOOP": "loop.py"}
+    code, _, err = cli(*(named.get(word, word) for word in args))
+    assert code == 2 and len(err.strip().splitlines()) == 1 and err.startswith("error: "), err
+    assert not [held for held in Path().iterdir() if held.suffix == ".db"]

@@ -23,7 +23,6 @@ import tacit
 from frozen import same
 from tacit import seeds
 from tacit.agent import Agent
-from tacit.assembly import agent_for
 from tacit.bank import open_bank
 from tacit.bank.copying import _NAME, _NAMESPACE
 from tacit.bank.portable import FORMAT, from_safetensors, to_safetensors
@@ -34,7 +33,7 @@ from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.run import run
 from tacit.learning import by_reward
 from tacit.memory import Memory, State, memory_id
-from tacit.methods.consolidation import _tried, _whole, consolidate
+from tacit.methods.drift import DRIFTED
 from tacit.model.backbone import Backbone, Template
 from tacit.model.loading import digest_state
 from tacit.problem import Problem
@@ -77,6 +76,7 @@ LEARNING: dict[str, dict[str, Any]] = {
     "admit_belief, late": {"admit_belief": 0.9},
     "enough, late": {"enough": 0.75},
     "settled, late": {"settled": 2},
+    "distil, late": {"distil": 10},
     "three, late": {"admit_belief": 0.5, "enough": 1.0, "settled": 3},
     "batch, for nothing": {"batch": 1},
     "row_tokens, for nothing": {"row_tokens": 1},
@@ -92,7 +92,7 @@ AGENTS: dict[str, dict[str, Any]] = {
     "key input": {"recalling": RecallConfig(key="input")},
     "key last:2": {"recalling": RecallConfig(key="last:2")},
     "recall, for nothing": {"recalling": RecallConfig(floor=0.1)},
-    "learning": {"learning": LearnConfig(**FIRST, tokens=8, steps=3)},
+    "learning": {"learning": LearnConfig(**{**FIRST, "tokens": 8, "steps": 3})},
     "learning, late": {"learning": LearnConfig(**{**FIRST, "enough": 0.75}, settled=2)},
     "batch, for nothing": {"learning": LearnConfig(**FIRST, batch=1)},
 }
@@ -207,13 +207,6 @@ def test_bytes_of_the_portable_file() -> None:
     assert to_safetensors(from_safetensors(data, trusted=True)) == data
 
 
-def test_what_consolidation_goes_by(agent: Agent) -> None:
-    parts = [fixed_memory(letter * 24, at) for at, letter in enumerate("abc")]
-    whole = _whole(agent, parts, parts[0].prompt, [], 1.0, 0.5)
-    assert _tried(parts) != _tried(parts[::-1])
-    same("consolidation", {"mark": _tried(parts), "id": whole.id})
-
-
 def test_what_a_server_goes_by() -> None:
     texts = ["2 + 2 = ?", "  2 +\t2 =\n? ", "cafe\u0301", "caf\u00e9", "x"]
     found = {f"{name}: {text}": problem_digest(name, text) for name in ("default", "ä") for text in texts}
@@ -221,7 +214,7 @@ def test_what_a_server_goes_by() -> None:
     same("server_digests", {**found, "snapshot": _Folder(Path("bank.sqlite"), "team/ä")._stem})
 
 
-BEGINNINGS = {"run:", "promotion:", "quarantine:", "consolidated:", "served-", "job-", "ask/", "study/", "stream/"}
+BEGINNINGS = {"run:", "promotion:", "quarantine:", "drift:", "served-", "job-", "ask/", "study/", "stream/"}
 """Of marks in banks, and of ids of problems and jobs."""
 
 
@@ -229,7 +222,14 @@ def test_words_that_are_looked_for_in_what_was_kept() -> None:
     """A candidate is known by its reason, a copy's mark and a file by their names: texts that are no mere texts."""
     same(
         "kept_words",
-        {"format": FORMAT, "unproven": UNPROVEN, "untrusted": UNTRUSTED, "secret": PREFIX, "copy": [_NAMESPACE, _NAME]},
+        {
+            "format": FORMAT,
+            "unproven": UNPROVEN,
+            "untrusted": UNTRUSTED,
+            "secret": PREFIX,
+            "copy": [_NAMESPACE, _NAME],
+            "drifted": DRIFTED,
+        },
     )
     assert set(State) == {"candidate", "active", "quarantined", "retired"}
     assert set(JobState) == {"queued", "learning", "done", "failed"}
@@ -318,9 +318,6 @@ def test_seeds_of_a_run_and_of_a_comparison(tmp_path: Path, monkeypatch: pytest.
     run(config)
     names = {one.id for one in problems.load("testbed", seed=2, limit=3)}
     contract = {"run": taken(names)}
-    with open_bank(str(tmp_path / "run" / "bank.sqlite"), create=False) as bank:
-        assert consolidate(agent_for(config, bank), near=-1.0, least=2, serves=0.0)
-    contract["consolidation"] = taken(names)
     plan = CompareConfig(
         data=("testbed:A",),
         limit=4,

@@ -29,7 +29,7 @@ from tacit.experiments.report.comparison import write_comparison
 from tacit.experiments.run import run
 from tacit.experiments.run_folder import FREE, SETTLED
 
-LEARN = LearnConfig(tokens=8, steps=2, rollouts=4, min_votes=1, min_lead=1, admit=0.1, enough=2.0)
+LEARN = LearnConfig(tokens=8, distil=0, steps=2, rollouts=4, min_votes=1, min_lead=1, admit=0.1, enough=2.0)
 SAMPLING, RECALL = Sampling(samples=4), RecallConfig(floor=-1.0)
 
 

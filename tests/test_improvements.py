@@ -1,4 +1,4 @@
-"""What goes beyond the paper: several problems to a memory, belief, enough, consolidation."""
+"""What goes beyond the paper: belief, enough, controls, and what has left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Tacit, save_tiny_qwen2, stream
+from conftest import save_tiny_qwen2, stream
 from tacit import labels
 from tacit.agent import Agent, Answered
 from tacit.bank import open_bank
@@ -23,10 +23,8 @@ from tacit.experiments.run_folder import completed
 from tacit.judges.reward_models import RewardModel
 from tacit.judges.verifiers import VoteShare
 from tacit.labels import Evidence
-from tacit.learning import Learned
 from tacit.memory import Memory, State
 from tacit.methods import controls
-from tacit.methods.consolidation import Cluster, Example, Together, consolidate
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.responses import Responses
@@ -57,44 +55,6 @@ def taught(made: Agent, count: int, seed: int = 5, which: str = "AB") -> list[An
     answered = made.answer(stream(count, seed, which))
     made.remember(answered, made.learn(answered))
     return answered
-
-
-# -- several problems to a memory -----------------------------------------------------------------------------------
-
-
-def tasks(backbone: Backbone, bank: Bank) -> list[Cluster]:
-    made = agent(backbone, bank)
-    answered = made.answer(stream(8), use_memory=False)
-    labelled = [one for one in answered if one.zero_shot.vote.answer is not None]
-    examples = [
-        (Example(one.problem, str(one.zero_shot.vote.answer)), backbone.encode(one.problem.text)) for one in labelled
-    ]
-    return [
-        Cluster(one.problem, one.zero_shot.vote, label=example.label, also=tuple(examples[at + 1 : at + 1 + at % 3]))
-        for at, (one, (example, _)) in enumerate(zip(labelled, examples, strict=True))
-    ]
-
-
-def test_memories_of_several_problems_are_the_same_alone_and_together(testbed: Backbone, bank: Bank) -> None:
-    todo = tasks(testbed, bank)
-
-    def learn(batch: int, row_tokens: int) -> list[Learned]:
-        config = LearnConfig(steps=2, batch=batch, row_tokens=row_tokens)
-        return Together(testbed, LocalEngine(testbed), config, SAMPLING, seed=0).learn(todo)
-
-    together, alone, split = learn(32, 16384), learn(1, 16384), learn(3, 300)
-    for task, one, other, parts in zip(todo, together, alone, split, strict=True):
-        assert one.prompt is not None and other.prompt is not None and parts.prompt is not None
-        assert np.array_equal(one.prompt, other.prompt)
-        np.testing.assert_allclose(one.prompt, parts.prompt, rtol=1e-3, atol=1e-4)
-        assert [("also" in step) for step in one.steps] == [bool(task.also)] * 2
-
-
-def test_what_a_prompt_has_to_serve_besides_its_problem_changes_it(testbed: Backbone, bank: Bank) -> None:
-    todo = [task for task in tasks(testbed, bank) if task.also]
-    learner = Together(testbed, LocalEngine(testbed), LearnConfig(steps=2), SAMPLING, seed=0)
-    both, alone = learner.learn(todo), learner.learn([replace(task, also=()) for task in todo])
-    assert any(not np.array_equal(a.prompt, b.prompt) for a, b in zip(both, alone, strict=True))  # type: ignore[arg-type]
 
 
 # -- controls -------------------------------------------------------------------------------------------------------
@@ -151,7 +111,9 @@ def responses(*given: tuple[str | None, float]) -> Responses:
 def test_a_confident_vote_counts_likelihood() -> None:
     outvoted = responses(("7", -1.0), ("7", -1.0), ("5", -0.1), (None, -2.0))
     label = labels.choose("confident", Evidence.of("?", outvoted, None, (), None))
-    assert label.answer == "5" and label.trusted and label.trace == "5" and label.vote.answer == "7"
+    assert (
+        label.answer == "5" and label.trusted and label.trace and label.trace.text == "5" and label.vote.answer == "7"
+    )
     assert labels.choose("zero-shot", Evidence.of("?", outvoted, None, (), None)).answer == "7"
     even = responses(("7", -0.3), ("5", -0.3), ("3", -0.3))  # nobody has half of the weight: the gate decides
     assert not labels.choose("confident", Evidence.of("?", even, None, (), None)).trusted
@@ -228,13 +190,14 @@ def test_settings_out_of_range_are_refused(make: object) -> None:
 
 
 def test_settings_that_came_later_leave_old_digests_alone() -> None:
-    assert LearnConfig(label="zero-shot", min_votes=3, min_lead=2, enough=2.0).digest() == "8e9f86e6de35"
+    before = LearnConfig(label="zero-shot", min_votes=3, min_lead=2, enough=2.0, distil=0, steps=10)
+    assert before.digest() == "8e9f86e6de35"
     assert LearnConfig(enough=0.5).digest() != LearnConfig().digest()
 
 
 def test_settings_that_left_are_kept_as_they_were_and_refused_where_they_did_something() -> None:
     kept = {"seed": 3, "learn": {**GONE["learn"], "steps": 4}, "recall": {**GONE["recall"], "floor": 0.25}}
-    before = LearnConfig(steps=4, enough=2.0, settled=0)  # a file that does not say it is older than it
+    before = LearnConfig(distil=0, steps=4, enough=2.0, settled=0)  # a file that does not say it is older than it
     wanted = {"seed": 3, "learn": asdict(before), "recall": asdict(RecallConfig(floor=0.25))}
     assert completed(kept) == wanted and kept["learn"]["keep"] == "last"
     worker = WorkerSettings.from_json(json.dumps({"bank": "b", **kept}))
@@ -249,53 +212,3 @@ def test_settings_that_left_are_kept_as_they_were_and_refused_where_they_did_som
     plan = CompareConfig(variants={"old": {"method": "elm", "learn": {"kl": 0.0}}})
     with pytest.raises(ConfigError, match=r"^old: kl did not pay and has left"):
         plan.resolve("old")
-
-
-# -- consolidation --------------------------------------------------------------------------------------------------
-
-
-def test_consolidation_keeps_what_does_no_worse_than_its_parts(
-    testbed: Backbone, bank: Bank, verifier: RewardModel
-) -> None:
-    made = agent(testbed, bank, learning=LearnConfig(steps=4), verifier=verifier)
-    taught(made, 24, which="A")
-    before = {info.id: info for info in bank.find("default")}
-    done = consolidate(made, near=0.7)
-    assert done and any(one.kept for one in done)
-    after = {info.id: info for info in bank.find("default")}
-    assert {name: after[name].sha256 for name in before} == {name: info.sha256 for name, info in before.items()}
-    members = [part for one in done for part in one.parts]
-    assert len(members) == len(set(members))
-    for one in done:
-        assert one.kept == (one.whole >= one.apart) and len(one.parts) >= 3
-        assert (one.memory.id in after) == one.kept
-        for part in one.parts:
-            assert after[part].state is (State.RETIRED if one.kept else State.ACTIVE)
-        if one.kept:
-            stored = bank.get(one.memory.id, "default")
-            assert stored.state is State.ACTIVE and stored.provenance["parts"] == list(one.parts)
-            assert {example["id"] for example in stored.provenance["examples"]} == {
-                before[part].problem_id for part in one.parts
-            }
-    # What was tried is not tried again, and parts come back if their whole is not wanted.
-    assert not {one.parts for one in done} & {one.parts for one in consolidate(made, near=0.7)}
-
-
-def test_consolidation_from_the_command_line(testbed: Backbone, tmp_path: Path, cli: Tacit) -> None:
-    url = str(tmp_path / "bank.sqlite")
-    bank = open_bank(url)
-    taught(agent(testbed, bank, learning=LearnConfig(steps=3, admit=0.0)), 10, which="A")
-    before = [info.id for info in bank.find("default", states=[State.ACTIVE])]
-    code, out, err = cli("consolidate", "--bank", url, "--least", 2, "--steps", 2, "--near", -1, "--json")
-    done = json.loads(out)
-    assert code == 0 and done, err
-    for one in done:
-        assert one["kept"] == (one["whole"] >= one["apart"]) and set(one["parts"]) <= set(before)
-    assert cli("consolidate", "--bank", url, "--least", 9, "--most", 8)[0] == 2
-    assert cli("consolidate", "--bank", str(tmp_path / "nowhere.sqlite"))[0] == 2
-    bank.close()
-
-
-def test_a_cluster_of_one_is_refused(testbed: Backbone, bank: Bank) -> None:
-    with pytest.raises(ConfigError, match="at least 2"):
-        consolidate(agent(testbed, bank), least=1)

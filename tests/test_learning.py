@@ -26,7 +26,7 @@ SAMPLING = Sampling(max_tokens=48)
 
 
 def tasks(backbone: Backbone, count: int, seed: int = 5) -> list[Target]:
-    """Problems with the vote over eight zero-shot samples."""
+    """Problems with the vote over eight zero-shot samples, and the first of these that gives its answer."""
     problems = [problem.blind() for problem in stream(count, seed)]
     asked = [
         Request(backbone.encode(p.text), n=8, max_tokens=48, seeds=tuple(derive(0, p.id, k) for k in range(8)))
@@ -34,7 +34,10 @@ def tasks(backbone: Backbone, count: int, seed: int = 5) -> list[Target]:
     ]
     groups = LocalEngine(backbone).generate(asked)
     votes = [MATHS.vote([MATHS.extract(rollout.text) for rollout in group]) for group in groups]
-    return [Target(problem, vote) for problem, vote in zip(problems, votes, strict=True)]
+    traces = [(one.text, dict(zip(vote.agrees[::-1], group[::-1], strict=True)).get(True)) for one, vote, group in
+              zip(problems, votes, groups, strict=True)]  # fmt: skip
+    return [Target(one, vote, trace=None if trace[1] is None else (trace[0], trace[1]))
+            for one, vote, trace in zip(problems, votes, traces, strict=True)]  # fmt: skip
 
 
 def learner(backbone: Backbone, **changes: object) -> Learner:
@@ -92,21 +95,21 @@ def test_batch_of_1_and_of_32_give_identical_memories(testbed: Backbone) -> None
 
 def test_learning_raises_the_reward_and_the_same_seed_repeats_it(testbed: Backbone) -> None:
     todo = tasks(testbed, 16)
-    first = learner(testbed, steps=10).learn(todo)
+    first = learner(testbed, distil=0, steps=10).learn(todo)
     learned = [result for result in first if result.prompt is not None]
     before = np.mean([np.mean([s["reward"] for s in result.steps[:3]]) for result in learned])
     after = np.mean([np.mean([s["reward"] for s in result.steps[-3:]]) for result in learned])
     assert after > before + 0.1
-    again = learner(testbed, steps=10).learn(todo[:4])
+    again = learner(testbed, distil=0, steps=10).learn(todo[:4])
     for one, other in zip(first, again, strict=False):
         assert (one.prompt is None and other.prompt is None) or np.array_equal(one.prompt, other.prompt)  # type: ignore[arg-type]
 
 
 def test_a_settled_memory_stops_and_makes_room_without_changing_any(testbed: Backbone) -> None:
     todo = tasks(testbed, 8)
-    whole = learner(testbed, steps=8).learn(todo)
-    early = learner(testbed, steps=8, settled=1, batch=3).learn(todo)
-    alone = learner(testbed, steps=8, settled=1, batch=1).learn(todo)
+    whole = learner(testbed, distil=1, steps=8).learn(todo)
+    early = learner(testbed, distil=1, steps=8, settled=1, batch=3).learn(todo)
+    alone = learner(testbed, distil=1, steps=8, settled=1, batch=1).learn(todo)
     lengths = set()
     for full, short, single in zip(whole, early, alone, strict=True):
         if short.prompt is None:
@@ -172,14 +175,17 @@ def test_initialisations_differ_and_nearest_starts_from_the_recalled_prompt(test
 def test_a_start_from_the_trace_is_the_worked_example_itself(testbed: Backbone) -> None:
     (task,) = tasks(testbed, 1)
     text, trace = task.problem.text, "2 + 3 = 5. \\boxed{5}"
-    start = learner(testbed, init="trace")._begin(replace(task, trace=trace)).prompt.detach()
+    seen = replace(task, trace=(text, Rollout((), (), trace, "stop")))
+    start = learner(testbed, init="trace")._begin(seen).prompt.detach()
     example = testbed.example_ids(text, trace)
     assert example is not None and torch.equal(start, testbed.embed(example))
     shown = testbed.encode("compute 1 + 1", [(text, trace)])
     assert torch.equal(torch.cat([start, testbed.embed(testbed.encode("compute 1 + 1"))]), testbed.embed(shown))
-    long = learner(testbed, init="trace")._begin(replace(task, trace=trace * 9)).prompt
+    many = replace(task, trace=(text, Rollout((), (), trace * 9, "stop")))
+    long = learner(testbed, init="trace")._begin(many).prompt
     assert len(long) == EXAMPLE
-    assert len(learner(testbed, init="trace")._begin(task).prompt) == 20  # without one, rows of random tokens
+    none = replace(task, trace=None)
+    assert len(learner(testbed, init="trace")._begin(none).prompt) == 20  # without one, rows of random tokens
 
 
 def test_a_memory_that_was_right_from_its_start_is_admitted_if_the_start_knew_the_label(testbed: Backbone) -> None:
@@ -187,6 +193,41 @@ def test_a_memory_that_was_right_from_its_start_is_admitted_if_the_start_knew_th
     assert by_reward(LearnConfig(init="trace"), full)[0]
     assert not by_reward(LearnConfig(init="gaussian"), full)[0]
     assert not by_reward(LearnConfig(init="trace"), [{"reward": 0.25, "updated": False}])[0]
+
+
+def test_steps_on_the_trace_make_it_likelier_and_draw_nothing(testbed: Backbone) -> None:
+    todo = [one for one in tasks(testbed, 12) if one.trace is not None]
+    before, after = [learner(testbed, distil=distil, steps=1, lr=0.02) for distil in (0, 10)]
+    gained = []
+    for one, (short, taught) in zip(todo, zip(before.learn(todo), after.learn(todo), strict=True), strict=True):
+        assert len(taught.steps) <= 1, "what is seen on the way is no reward"
+        if taught.prompt is None or short.prompt is None or one.trace is None:
+            assert taught.reason == short.reason
+            continue
+        said = torch.tensor(one.trace[1].token_ids)
+        words = testbed.embed(torch.cat([testbed.encode(one.trace[0]), said]))
+        told = []
+        for prompt in (short.prompt, taught.prompt):
+            with torch.no_grad():
+                logits = testbed.model(inputs_embeds=torch.cat([torch.tensor(prompt), words])[None]).logits[0]
+            told.append(float(torch.log_softmax(logits[-len(said) - 1 : -1], -1).gather(1, said[:, None]).sum()))
+        gained.append(told[1] - told[0])
+    assert len(gained) >= 6 and min(gained) > 0
+    reward = [[one.steps[0]["reward"] for one in learner.learn(todo) if one.steps] for learner in (before, after)]
+    assert np.mean(reward[1]) > np.mean(reward[0]) + 0.1
+
+
+def test_a_trace_teaches_under_the_problem_as_it_was_shown(testbed: Backbone) -> None:
+    """Options are shuffled from sample to sample: the letter of one order is wrong in another."""
+    (task,) = tasks(testbed, 1)
+    held: list[torch.Tensor] = []
+    learning = learner(testbed, distil=1)
+    learning._gradients = lambda groups: held.extend(group.ids for group in groups) or set()  # type: ignore[method-assign, func-returns-value]
+    assert task.trace is not None
+    memory = learning._begin(replace(task, trace=("compute 9 + 9", task.trace[1])))
+    memory.prompt.grad = torch.zeros_like(memory.prompt)
+    learning._distil([memory])
+    assert [ids.tolist() for ids in held] == [testbed.encode("compute 9 + 9").tolist()]
 
 
 def test_row_norms_are_capped(testbed: Backbone) -> None:

@@ -117,7 +117,7 @@ def test_a_run_uses_the_other_kinds_too(cli: Tacit) -> None:
         assert memory.provenance["why"] == "the first said so" and memory.reason.startswith("everybody is admitted")
         assert memory.provenance["learning"]["init"] == "zeros" and memory.provenance["label"].isdigit()
         # Adam moves no entry further than its rate in a step: it began at zero.
-        assert abs(memory.prompt).max() <= 2 * 0.02 * 1.01
+        assert abs(memory.prompt).max() <= (10 + 2) * 0.02 * 1.01
     # A bank knows its task, which whoever asks need not say again.
     with open_bank("out/bank.sqlite", create=False) as bank:
         assert json.loads(bank.marked("default", "binding") or "")["task"] == "numbers"

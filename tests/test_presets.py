@@ -30,7 +30,7 @@ from tacit.model.presets import PRESETS, Preset, briefly, fitting, known, preset
 from tacit.model.prompts import Template
 from tacit.testbed import model_path
 
-MINE = Preset("mine", (), (0, 10), 0.1, "vocabulary", 7, 2, 0.5, 12, 40, "", {"maths": "Answer briefly."})
+MINE = Preset("mine", (), (0, 10), 0.1, "vocabulary", 4, 7, 2, 0.5, 12, 40, "", {"maths": "Answer briefly."})
 LOG = Path(__file__).parent.parent / "docs" / "log"
 
 
@@ -139,7 +139,7 @@ def test_an_agent_a_learner_and_a_method_have_what_fits(
     assert (agent.sampling.temperature, agent.sampling.max_tokens, agent.sampling.samples) == (0.5, 40, 8)
     assert (
         agent.learning.digest()
-        == LearnConfig(lr=0.013, init="gaussian", steps=7, settled=2).digest()
+        == LearnConfig(lr=0.013, init="gaussian", distil=4, steps=7, settled=2).digest()
         != LearnConfig().digest()
     )
     assert agent.learner.config == agent.learning and agent.responder.sampling == agent.sampling

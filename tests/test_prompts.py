@@ -160,5 +160,5 @@ def test_only_a_plain_model_is_stopped_where_it_would_go_on_with_a_problem(
         asked = Responder(engine, sampling, 0).requests(problem, backbone.encode(problem.text), "zero-shot")
         assert {one.stop for one in asked} == {stopped.stop}
         learner = Learner(stopped, engine, LearnConfig(rollouts=2, tokens=2), sampling, seed=0)
-        [request] = learner._requests(learner._begin(Target(problem, MATHS.vote(["2"]))))
+        request = learner._request(learner._begin(Target(problem, MATHS.vote(["2"]))))
         assert request.stop == stopped.stop

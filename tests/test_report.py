@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from browser import look
+from browser import examined, look
 from tacit.errors import DataError
 from tacit.experiments import run_folder
 from tacit.experiments.report import page
@@ -66,7 +66,7 @@ def test_a_run_folder_gets_summary_page_and_plots(tmp_path: Path) -> None:
     assert names == {"results.jsonl", "run.json", "summary.json", "report.html"} | plots  # and no temporary file
     for name in plots:
         data = (run / "plots" / name).read_bytes()
-        assert data.startswith(b"\x89PNG") and struct.unpack(">II", data[16:24]) == (1080, 630)
+        assert data.startswith(b"\x89PNG") and struct.unpack(">II", data[16:24]) == (750, 600)
     shown = _Page((run / "report.html").read_text())
     assert shown.tags.count("img") == len(plots) and shown.tags.count("details") == 40
     assert all(link.startswith("data:") for link in shown.links)
@@ -106,6 +106,7 @@ def test_the_page_in_a_browser(tmp_path: Path, width: int, dark: bool) -> None:
     assert found["overflow"] <= 0, "the page itself scrolls sideways"
     assert found["contrast"] >= 4.5, found["faintest"]
     assert found["dangling"] == found["twice"] == []
+    assert examined(run / "report.html", width=width, dark=dark) == []
 
 
 def test_text_from_models_and_data_is_escaped_and_cut(tmp_path: Path) -> None:

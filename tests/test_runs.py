@@ -109,28 +109,41 @@ def test_a_finished_run_is_continued_to_a_larger_limit(finished: Path, tmp_path:
     assert results(part) == results(finished)
 
 
-def killed_and_continued(options: list[str], out: Path, kills: int, pause: float) -> int:
-    """Run to the end, killing the process at random moments; how often it was killed."""
+def killed_and_continued(options: list[str], folder: Path, kills: int, pause: float) -> list[Path]:
+    """Run to the end, killing the process at random moments; the run folders, each of which is a finished run.
+
+    A quick machine may come to the end before the last kill: then another run is begun.
+    """
     rng = random.Random(7)
+    finished: list[Path] = []
     dead = 0
     while dead < kills:
-        process = Command(*options)
-        done_before = len(acknowledged(out))
-        # Starting takes seconds in which nothing can be lost: more than half of the kills should hit the work itself.
-        if rng.random() < 0.6:
-            while process.poll() is None and len(acknowledged(out)) == done_before:
-                time.sleep(0.01)
-        time.sleep(rng.random() * pause)
-        if process.poll() is not None:
-            assert process.returncode == 0, process.written()
-            break
-        before = acknowledged(out)
-        process.kill()
-        process.wait()
-        dead += 1
-        assert acknowledged(out)[: len(before)] == before
-    tacit(*options)
-    return dead
+        before_this, out = dead, folder / f"killed{len(finished)}"
+        while dead < kills and killed(options, out, rng, pause):
+            dead += 1
+        assert dead > before_this, "a whole run has ended before it could be killed"
+        tacit(*options, out)
+        finished.append(out)
+    return finished
+
+
+def killed(options: list[str], out: Path, rng: random.Random, pause: float) -> bool:
+    """Start or continue a run and kill it at a random moment; whether it was still running then."""
+    process = Command(*options, out)
+    done_before = len(acknowledged(out))
+    # Starting takes seconds in which nothing can be lost: more than half of the kills should hit the work itself.
+    if rng.random() < 0.6:
+        while process.poll() is None and len(acknowledged(out)) == done_before:
+            time.sleep(0.01)
+    time.sleep(rng.random() * pause)
+    if process.poll() is not None:
+        assert process.returncode == 0, process.written()
+        return False
+    before = acknowledged(out)
+    process.kill()
+    process.wait()
+    assert acknowledged(out)[: len(before)] == before
+    return True
 
 
 def acknowledged(out: Path) -> list[str]:
@@ -146,9 +159,9 @@ def acknowledged(out: Path) -> list[str]:
 def test_kill_9_changes_nothing(tmp_path: Path, limit: int, window: int, kills: int) -> None:
     options = ["run", "--data", "testbed", "--limit", str(limit), *SHORT, "--window", str(window), "--out"]
     tacit(*options, tmp_path / "whole", start=cold)
-    assert killed_and_continued([*options, str(tmp_path / "killed")], tmp_path / "killed", kills, pause=0.6) == kills
-    assert results(tmp_path / "killed") == results(tmp_path / "whole")
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    for out in killed_and_continued(options, tmp_path, kills, pause=0.6):
+        assert results(out) == results(tmp_path / "whole")
+        assert contents(out) == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("name", ["math500", "amc23", "aime24", "gsm8k_test"])

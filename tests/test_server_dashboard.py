@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +13,15 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from browser import chromium
+from browser import barriers, chromium, driver
 from server import InProcess, serving
+from tacit.engines.base import Rollout
+from tacit.judges.verifiers import Candidate
 from tacit.memory import State
+from tacit.routing import route
 from tacit.server.api.dashboard import FILES
+from tacit.server.api.views import FeedPage
+from tacit.server.live.answering import ALONE
 from tacit.server.live.feed import LATEST, MINUTES, Feed
 from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
@@ -176,12 +181,7 @@ EVIL = "<img src=x onerror=\"document.title='taken'\"> compute 1 + 2"
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A server process on a bank with memories and jobs, and a page of a real browser with an administrator's key."""
     browser = chromium()
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip("playwright is not installed: the dashboard was not opened in a browser")
+    sync_playwright = driver()
     bank = tmp_path_factory.mktemp("opened") / "bank.sqlite"
     service = Service(ServeConfig(bank=str(bank), learner=False))
     for number in range(60):
@@ -239,9 +239,49 @@ def test_overview_shows_the_state_and_new_answers_by_itself(opened: SimpleNamesp
     shown = dict(zip(facts.locator("dt").all_inner_texts(), facts.locator("dd").all_inner_texts(), strict=True))
     assert (shown["model"], shown["namespace"], shown["learner"]) == ("testbed", "home", "none on this server")
     assert (shown["active"], shown["quarantined"], shown["failed"]) == ("61", "0", "1")
-    page.get_by_text("Of 1 answers with a memory in the last hour").wait_for()
+    page.get_by_text("In the last hour 1 answer with memory was compared with one without.").wait_for()
     assert page.locator(".chart canvas").count() == 2
     assert page.title() == "Overview · Tacit"  # the problem's script has not run
+
+
+@pytest.mark.parametrize(
+    ("routes", "word", "evidence"),
+    [
+        ("", "Not known yet.", "no answer with memory was compared with one without. 61 memories are in use"),
+        ("a a", "It changes nothing.", "2 answers with memory were compared with one without. None differed."),
+        ("a m z", "Too early to say.", "2 differed; the one with memory was judged better in 1 of these: 50%"),
+        ("m m m m m m m m m m z", "Yes.", "judged better in 10 of these: 91%, 95% interval 62% to 98%"),
+        ("z z z z z z z z z z m", "No, it hurts.", "judged better in 1 of these: 9%, 95% interval 2% to 38%"),
+        ("u u u u u u u u u r r r", "Not known yet.", "no answer with memory was compared with one without"),
+        ("o o o o o o o o", "Not known yet.", "no answer with memory was compared with one without"),
+    ],
+)
+def test_the_first_screen_says_whether_memory_helps_and_by_what(
+    opened: SimpleNamespace, page: Any, routes: str, word: str, evidence: str
+) -> None:
+    scored = "reward model: 0.900 with memory, 0.100 without"
+    one, other = (Candidate(Rollout((1,), (-0.5,), said, "stop"), said, 0.5) for said in "12")
+    [trusted] = route("p", [(one, other)], None)
+    told = {
+        "a": ("agree", "both give the same answer"), "m": ("memory", scored), "z": ("zero_shot", scored),
+        "u": ("memory", ALONE.why), "r": ("memory", trusted.why), "o": ("memory", scored),
+    }  # fmt: skip
+    feed = Feed(lambda: time.time() - (7200 if "o" in routes else 0))
+    for letter in routes.split():
+        name, why = told[letter]
+        feed.add(
+            "a", model="m", route=name, why=why, memory="m1", similarity=0.9, seconds=1.0, tokens=1, problem="p",
+            learning="no",
+        )  # fmt: skip
+    last, answers, minutes = feed.since("a")
+    body = FeedPage(last=last, answers=answers, minutes=minutes).model_dump_json()
+    page.route("**/tacit/v1/feed*", lambda asked: asked.fulfill(body=body, content_type="application/json"))
+    page.goto(f"{opened.url}/#/")
+    page.reload()
+    page.locator(".verdict").get_by_text(evidence).wait_for()
+    assert page.locator(".verdict h2").inner_text() == f"Does memory help right now? {word}"
+    assert page.locator(".verdict").get_by_text("No right answer is known here").count() == ("Not known" not in word)
+    page.unroute("**/tacit/v1/feed*")
 
 
 def test_memories_are_filtered_sorted_and_paged_by_the_server(opened: SimpleNamespace, page: Any) -> None:
@@ -330,6 +370,16 @@ def test_no_page_is_wider_than_a_phone(opened: SimpleNamespace, page: Any, where
     page.goto(f"{opened.url}/#/{where}")
     page.locator("main :is(table, textarea)").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    assert barriers(page) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("where", ["", "memories", "memories/m3", "queue", "ask"])
+def test_no_page_keeps_anybody_out(opened: SimpleNamespace, page: Any, where: str, theme: Any) -> None:
+    page.emulate_media(color_scheme=theme)
+    page.goto(f"{opened.url}/#/{where}")
+    page.locator("main :is(table, textarea)").first.wait_for()
+    assert barriers(page) == []
 
 
 def test_a_key_without_the_right_is_told_so(opened: SimpleNamespace) -> None:

@@ -342,13 +342,21 @@ def deep(levels: int) -> dict[str, Any]:
     return schema
 
 
+def joined(patterns: int) -> dict[str, Any]:
+    return {"type": "string", "allOf": [{"pattern": f".*{chr(97 + number)}.*"} for number in range(patterns)]}
+
+
 @pytest.mark.parametrize("schema, said", [
     ({"type": "weird"}, "weird"),
     ({"type": "object", "unevaluatedProperties": False}, "unevaluatedProperties"),
     ({"$ref": "https://example.org/schema"}, "example.org"),
     (deep(100), "smaller"),
     ({"enum": ["x" * 60_000]}, "smaller"),
-], ids=["type", "keyword", "ref", "deep", "large"])  # fmt: skip
+    (joined(24), "join fewer"),  # which would take minutes, and all others would wait
+    ({"type": "object", "properties": {"a": {"$ref": "#/$defs/0"}}, "$defs": {
+        str(number): {"pattern": f".*{number}.*", "$ref": f"#/$defs/{number + 1}"} for number in range(24)
+    }}, "join fewer"),
+], ids=["type", "keyword", "ref", "deep", "large", "joined", "joined by references"])  # fmt: skip
 def test_a_schema_that_cannot_be_followed_is_refused(raw: TestClient, schema: dict[str, Any], said: str) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     param, message = refused(raw, response_format=form)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
-from server import InProcess, Served, serving
+from server import InProcess, Served, looks, serving
 from tacit.memory import State
 from tacit.server.api.memories import EXCERPT
-from tacit.server.api.text import Detokeniser, _begun
+from tacit.server.api.text import LOOK_BACK, Detokeniser, _begun
 from tacit.server.keys import OPEN_NAMESPACE
 from tacit.server.live.places import Places
 from tacit.server.settings import Limits
@@ -95,7 +95,6 @@ def post(served: Served, path: str, body: dict[str, Any]) -> tuple[int, int]:
 
 def beside(served: Served, work: Callable[[], Any]) -> tuple[Any, list[float]]:
     """What ``work`` gave, and how long each look at health took meanwhile."""
-    seconds: list[float] = []
     found: list[Any] = []
 
     def run() -> None:
@@ -103,15 +102,7 @@ def beside(served: Served, work: Callable[[], Any]) -> tuple[Any, list[float]]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    host, _, port = served.url.removeprefix("http://").partition(":")
-    while thread.is_alive() or not seconds:
-        began = time.perf_counter()
-        connection = http.client.HTTPConnection(host, int(port), timeout=120)
-        connection.request("GET", "/health/live")
-        assert connection.getresponse().read() == b'{"status":"live"}'
-        connection.close()
-        seconds.append(time.perf_counter() - began)
-        time.sleep(0.02)
+    seconds = looks(served, thread.is_alive)
     thread.join()
     assert found
     return found[0], seconds
@@ -182,6 +173,8 @@ def test_the_beginning_of_a_stop_string_is_found(text: str, stop: str) -> None:
 @given(
     ids=some.lists(some.integers(3, 100), max_size=200), stop=some.lists(some.text("0123 +=", min_size=1, max_size=4))
 )
+@example(ids=[3, *[99] * LOOK_BACK, 3], stop=[])  # tokens without a text between two
+@example(ids=[7, 8, 9], stop=["123", "2"])  # the second is complete while the first has only begun
 def test_a_whole_text_is_what_was_streamed(testbed: Any, ids: list[int], stop: list[str]) -> None:
     text = Detokeniser(testbed.tokenizer, stop)
     assert "".join([*map(text.push, ids), text.end()]) == Detokeniser(testbed.tokenizer, stop).whole(ids)

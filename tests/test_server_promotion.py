@@ -31,7 +31,7 @@ from tacit.server.learner.promotion import UNPROVEN, UNTRUSTED, Promoter, Rule, 
 from tacit.server.learner.worker import Worker
 from tacit.testbed import reward_model_path
 
-LEARN = LearnConfig(tokens=8, steps=4, min_votes=1, min_lead=1, admit=0.0)
+LEARN = LearnConfig(distil=0, tokens=8, steps=4, min_votes=1, min_lead=1, admit=0.0)
 FAMILY = [problem for problem in stream(200, seed=21, which="A") if problem.family == "add"]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
+from tokenizers import Tokenizer, decoders, models
 
 from tacit.model.backbone import Backbone
 from tacit.server.api.text import Detokeniser
@@ -86,3 +87,35 @@ def test_a_text_that_spells_a_special_token(tiny: Backbone) -> None:
     for text in ("<|end|>", "so <|end|> it"):
         ids = tiny.tokenizer(text, add_special_tokens=False)["input_ids"]
         assert "".join(pieces(tiny, ids, ())) == tiny.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+class Bytes:
+    """A tokenizer of a few words that spells everything else in bytes, as SentencePiece does."""
+
+    def __init__(self) -> None:
+        tokens = [*(f"<0x{byte:02X}>" for byte in range(256)), "▁a", "b", "▁"]
+        model = models.BPE({token: number for number, token in enumerate(tokens)}, [], byte_fallback=True)
+        self._tokenizer = Tokenizer(model)
+        steps = decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)
+        self._tokenizer.decoder = decoders.Sequence([*steps])
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+
+
+CHARACTERS = some.sampled_from([*(list(one.encode()) for one in "😀€é"), [256], [257], [258]])
+
+
+@given(parts=some.lists(CHARACTERS, max_size=30))
+@example(parts=[list("😀".encode())] * 3 + [[257]])  # what is looked back at begins within a character
+def test_characters_spelled_in_bytes_are_streamed_whole(parts: list[list[int]]) -> None:
+    ids, text = [one for part in parts for one in part], Detokeniser(Bytes())
+    shown = "".join([*map(text.push, ids), text.end()])
+    assert shown == Bytes().decode(ids, skip_special_tokens=True) == Detokeniser(Bytes()).whole(ids)
+
+
+@given(ids=some.lists(some.sampled_from([*"😀€".encode(), 256, 257, 258]), max_size=60), stop=some.sampled_from("€b a"))
+@example(ids=[*"€".encode(), 0x80, 257], stop="a")  # the last byte undoes a character that is shown by then
+def test_bytes_that_are_no_text_are_the_same_whole_and_streamed(ids: list[int], stop: str) -> None:
+    text = Detokeniser(Bytes(), [stop])
+    assert "".join([*map(text.push, ids), text.end()]) == Detokeniser(Bytes(), [stop]).whole(ids)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,33 @@ def test_a_comparison_keeps_its_cells(old: Path) -> None:
     assert [{name: row[name] for name in kept} for row, kept in zip(written["rows"], wanted["rows"], strict=True)] == (
         near(wanted["rows"])
     )
+
+
+def test_what_consolidation_left_opens_and_more_of_it_is_refused(old: Path, cli: Tacit) -> None:
+    out, file = old / "comparison", old / "run/bank.sqlite"
+    text = (out / "cells/elm/testbed-A/shuffled-3/cell.json").read_text(encoding="utf-8")
+    (gone := out / "cells/elm-consolidated/testbed-A/shuffled-3").mkdir(parents=True)
+    shutil.copytree(out / "cells/elm/testbed-A/shuffled-3", gone, dirs_exist_ok=True)
+    (gone / "cell.json").write_text(text.replace('"elm"', '"elm-consolidated"'), encoding="utf-8")
+    code, report, err = cli("report", out)
+    assert code == 0 and "elm-consolidated" in report, err
+    code, _, err = cli("compare", "--methods", "zero-shot,elm-consolidated", "--limit", 2, "--out", old / "new")
+    assert code == 2 and "the method 'elm-consolidated' did not pay and has left" in err and "Traceback" not in err
+    code, _, err = cli("consolidate", "--bank", file, "--near", ".8")
+    assert code == 2 and err.count("\n") == 1 and "tacit bank tend" in err
+    with open_bank(str(file), create=False) as bank:
+        part = bank.get(read(old / "found.json")["memories"][0]["id"], "default")
+        examples = [{"id": part.problem_id, "problem": part.problem, "label": "1"}]
+        more = {"parts": [part.id], "examples": examples, "whole": 1.0, "apart": 0.5}
+        whole = replace(part, id="c" * 24, state=State.ACTIVE, provenance={**part.provenance, **more})
+        bank.add(whole)
+        bank.set_state(part.id, "default", State.RETIRED, f"consolidated into {whole.id}")
+        bank.mark("default", "consolidated:fcf9e205190afd9ac54a8297", "kept")
+        bank.check()
+        assert bank.get(whole.id, "default").provenance["parts"] == [part.id]
+    assert cli("memories", "show", whole.id, "--bank", file)[0] == 0
+    code, said, err = cli("bank", "tend", file, "--dry-run", "--json")
+    assert code == 0 and json.loads(said)["active"][0], err
 
 
 def test_a_cell_done_again_is_the_same(old: Path) -> None:

@@ -42,7 +42,7 @@ from tacit.server.learner.jobs import JobQueue
 from tacit.server.learner.process import WorkerSettings
 from tacit.server.learner.worker import Worker
 
-FIRST: dict[str, Any] = {"min_votes": 3, "min_lead": 2, "enough": 2.0}
+FIRST: dict[str, Any] = {"min_votes": 3, "min_lead": 2, "enough": 2.0, "distil": 0, "steps": 10}
 """Defaults of 0.1 that are others now."""
 LEARN = LearnConfig(**{**FIRST, "tokens": 8, "steps": 2, "rollouts": 4, "min_votes": 1, "min_lead": 1, "admit": 0.1})
 SAMPLING, RECALL = Sampling(samples=4), RecallConfig(floor=-1.0)

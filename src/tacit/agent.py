@@ -36,7 +36,7 @@ from tacit.model.presets import fitted
 from tacit.problem import Problem
 from tacit.recall import Recall
 from tacit.responses import Responder, Responses
-from tacit.routing import NO_MEMORY, Route, route, together
+from tacit.routing import NO_MEMORY, Route, route
 from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
 
@@ -53,7 +53,6 @@ class Answered:
         memory: responses with it.
         routes: one per sample.
         greedy_route: of the greedy pair.
-        together: whether all responses decided together, so that one answer is returned.
     """
 
     problem: Problem
@@ -63,29 +62,28 @@ class Answered:
     memory: Responses | None = None
     routes: tuple[Route, ...] = ()
     greedy_route: Route = NO_MEMORY
-    together: bool = False
 
     @property
     def answers(self) -> tuple[str | None, ...]:
-        """The routed answers: one per sample, or the only one."""
-        if self.together:
-            return (self.greedy_answer,)
-        return tuple(self._arm(one).answers[number] for number, one in enumerate(self.routes))
+        """The routed answers, one per sample."""
+        if self.memory is None:
+            return self.zero_shot.answers
+        pairs = zip(self.routes, self.zero_shot.answers, self.memory.answers, strict=True)
+        return tuple(memory if decided.takes_memory else zero for decided, zero, memory in pairs)
 
-    def _arm(self, decided: Route) -> Responses:
-        return self.memory if self.memory is not None and decided.takes_memory else self.zero_shot
+    @property
+    def _greedy(self) -> Responses:
+        return self.memory if self.memory is not None and self.greedy_route.takes_memory else self.zero_shot
 
     @property
     def greedy_answer(self) -> str | None:
         """The routed greedy answer: what a user who asks once is told."""
-        arm, number = self._arm(self.greedy_route), self.greedy_route.number
-        return arm.greedy_answer if number is None else arm.answers[number]
+        return self._greedy.greedy_answer
 
     @property
     def greedy(self) -> Rollout:
         """The routed greedy rollout."""
-        arm, number = self._arm(self.greedy_route), self.greedy_route.number
-        return arm.greedy if number is None else arm.samples[number]
+        return self._greedy.greedy
 
     @property
     def tokens(self) -> int:
@@ -162,22 +160,18 @@ class Agent:
         responses = self.responder.generate([request for pair in asked for request in pair], every)
         zero_shot, memory = responses[: len(problems)], dict(zip(hits, responses[len(problems) :], strict=True))
         return [
-            self._routed(problem, keys[n], zero_shot[n], hits.get(n), memory.get(n))
+            self.routed(problem, keys[n], zero_shot[n], hits.get(n), memory.get(n))
             for n, problem in enumerate(problems)
         ]
 
-    def _routed(
+    def routed(
         self, problem: Problem, key: np.ndarray, zero_shot: Responses, hit: Hit | None, memory: Responses | None
     ) -> Answered:
-        own, other = zero_shot.candidates(), memory.candidates() if memory else []
-        if pooled := getattr(self.verifier, "together", False):
-            *routes, greedy_route = together(own, other, zero_shot.task)
-        elif memory is None:
+        if memory is None:
             return Answered(problem, key, zero_shot, routes=(NO_MEMORY,) * len(zero_shot.samples))
-        else:
-            pairs = list(zip(own, other, strict=True))
-            *routes, greedy_route = route(problem.text, pairs, self.verifier, zero_shot.task)
-        return Answered(problem, key, zero_shot, hit, memory, tuple(routes), greedy_route, pooled)
+        pairs = list(zip(zero_shot.candidates(), memory.candidates(), strict=True))
+        *routes, greedy_route = route(problem.text, pairs, self.verifier, zero_shot.task)
+        return Answered(problem, key, zero_shot, hit, memory, tuple(routes), greedy_route)
 
     # -- learn --------------------------------------------------------------------------------------------------
 
@@ -242,7 +236,13 @@ class Agent:
         if one.hit is not None and getattr(self.learner.start, "recalled", False):
             start = self.bank.get(one.hit.memory_id, self.namespace).prompt
         known = label.answer if label.trusted else None
-        return Target(one.problem, label.vote, start, known, self._enough(one, label), label.trace)
+        return Target(one.problem, label.vote, start, known, self._enough(one, label), self._shown(one, label))
+
+    def _shown(self, one: Answered, label: Label) -> tuple[str, Rollout] | None:
+        """The response behind a label, and the problem as that response saw it."""
+        arms = [one.zero_shot.samples, one.memory.samples if one.memory else ()]
+        numbers = (n for arm in arms for n, trace in enumerate(arm) if trace is label.trace)
+        return next(((self.task.shown(one.problem.text, n), label.trace) for n in numbers if label.trace), None)
 
     def _enough(self, one: Answered, label: Label) -> str | None:
         """Why there is nothing to learn: no label is believed, or the recalled memory makes another one needless."""
@@ -258,7 +258,7 @@ class Agent:
 
     def _settings(self) -> dict[str, Any]:
         """What people ask of a memory's settings; ``config`` is the digest of all."""
-        names = ("lr", "init", "reward", "label", "steps", "tokens", "rollouts")
+        names = ("lr", "init", "reward", "label", "distil", "steps", "tokens", "rollouts")
         learning = {name: getattr(self.learning, name) for name in names}
         return {**learning, "key": self.recalling.key, "floor": self.recalling.floor}
 
@@ -278,7 +278,7 @@ class Agent:
             "learning": self._settings(),
             "tokens": learned.tokens,
             "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in learned.steps],
-            "trace": label.trace,
+            "trace": label.trace and label.trace.text,
             **provenance,
         }
         state, reason = (State.ACTIVE if learned.admitted else State.CANDIDATE), learned.reason

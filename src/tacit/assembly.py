@@ -1,6 +1,6 @@
 """Assembly: settings become threads, model, engine, verifier and agent. The one place where they are put together.
 
-Builds on the spine and, through the registry, on whatever provides its parts. ``tacit run``, ``ask``, ``consolidate``,
+Builds on the spine and, through the registry, on whatever provides its parts. ``tacit run``, ``ask``,
 ``compare``, ``serve``, its learner and Ray's actors all come here, so that the same settings mean the same everywhere.
 
 What belongs to a prompt (its instruction and system message) and the kind of key are kept with the binding of a

@@ -43,7 +43,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 UNSAID: Any = None
 """Of a setting whose value hangs on the model: nobody has said it (model/presets.py says what fits)."""
 
-TESTBED: dict[str, Any] = {"lr": 0.02, "init": "gaussian", "steps": 10, "settled": 0}
+TESTBED: dict[str, Any] = {"lr": 0.02, "init": "gaussian", "distil": 10, "steps": 2, "settled": 0}
 TESTBED |= {"temperature": 1.0, "max_tokens": 64, "key": "last"}
 """What holds for the testbed where nobody says it: the defaults of all models before they had their own."""
 
@@ -111,6 +111,7 @@ LATER: dict[str, Any] = {
     "admit_belief": 0.0,
     "enough": 2.0,
     "settled": 0,
+    "distil": 0,
     "admission": "reward",
 }
 """Learning settings that did not exist from the start, with what memories were learned by until then; see
@@ -123,6 +124,8 @@ class LearnConfig:
 
     Attributes:
         tokens: Rows of a soft prompt, K.
+        distil: Steps on the response that gave the label, before any rollouts; unsaid, what fits the model. Half as
+            many where a plain vote gave it.
         steps: Policy-gradient steps, one group of rollouts each; unsaid, what fits the model.
         rollouts: Rollouts of a group, G.
         lr: Learning rate of Adam; unsaid, what fits the model.
@@ -131,11 +134,11 @@ class LearnConfig:
             (rows of random tokens), nearest (the recalled memory, else gaussian), or trace (the problem with a response
             that gives its label as a worked example, which may have more or fewer rows).
         label: Whose vote becomes the label. "verified" (all responses, with memory or without, weighted by a verifier
-            whose scores are probabilities; by likelihood as "likeliest"; with another verifier, or where it trusts
-            none, as "zero-shot"), "likeliest" (rollouts without memory by their probability; none where the model is
-            divided between two), "confident" (a vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of
-            the rollouts without memory, as in the paper), "routed" (the routed answers), "all" (the plain vote of all
-            responses, with memory or without), or "renewed" (each step's own group). Measured in docs/log/.
+            whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"), "likeliest"
+            (rollouts without memory by their probability; none where the model is divided between two), "confident" (a
+            vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of the rollouts without memory, as in
+            the paper), "routed" (the routed answers), "all" (the plain vote of all responses, but for what is said with
+            the memory alone), or "renewed" (each step's own group).
         reward: What a rollout is worth: majority, or a control.
         min_votes: Fewest votes of 8 for a label to be learned from. Scaled to other numbers of responses; with
             ``min_lead`` the vote gate (after SCRL, arXiv 2603.19880).
@@ -157,6 +160,7 @@ class LearnConfig:
     """
 
     tokens: int = 20
+    distil: int = UNSAID
     steps: int = UNSAID
     rollouts: int = 8
     lr: float = UNSAID
@@ -178,15 +182,15 @@ class LearnConfig:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "steps", "rollouts", "admit_steps", "batch", "row_tokens"):
-            require(
-                getattr(self, name) is None or getattr(self, name) >= 1,
-                f"{name} is {getattr(self, name)}; it must be at least 1",
-            )
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} is {value}; it must be at least 1")
+        for name in ("distil", "settled"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"{name} is {value}; it must be 0 or more")
         require(self.rollouts >= 2, "rollouts is 1; a group needs at least 2 to have advantages")
         require(self.lr is None or 0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0 and finite")
         require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
         require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
-        require(self.settled is None or self.settled >= 0, f"settled is {self.settled}; it must be 0 or more")
         require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
         require(0 <= self.admit_belief <= 1, f"admit_belief is {self.admit_belief}; it must be between 0 and 1")
         require(0 < self.enough < math.inf, f"enough is {self.enough}; it must be above 0 (above 1: learn always)")
@@ -226,6 +230,7 @@ class LearnConfig:
             "admit_belief": how.admit_belief,
             "enough": how.enough,
             "settled": how.settled,
+            "distil": how.distil,
         }
 
 

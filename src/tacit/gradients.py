@@ -108,11 +108,7 @@ def _split(bundle: Sequence[Group], row_tokens: int) -> Iterator[list[Group]]:
                 held = []
             if held and held[-1].ids is group.ids:  # of one group: its prompt is computed once a pass
                 before = held.pop()
-                one = replace(
-                    one,
-                    rollouts=[*before.rollouts, rollout],
-                    advantages=[*before.advantages, advantage],
-                )
+                one = replace(one, rollouts=[*before.rollouts, rollout], advantages=[*before.advantages, advantage])
             held.append(one)
     yield held
 

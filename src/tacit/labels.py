@@ -9,7 +9,7 @@ sources cost no rollout more: the routed answers, which get better as memories a
   label is taken if one response that gives it is believed to TRUST. This also catches the consistent misconception
   that wins a plain vote. It takes the place of the vote gate: one believed response outweighs a weak vote.
 - *likeliest*: every distinct response without memory counts its own probability. Nothing is learned where the model
-  is divided between two answers. *verified* does so where likelihood routes.
+  is divided between two answers.
 - *confident*: every response without memory counts exp(SHARPNESS x its mean log-probability per token), which needs no
   verifier and no labels (after self-certainty for best-of-n, arXiv 2502.18581). The label is taken, whatever the gate
   says, if it has a share of TRUST of the weight.
@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tacit import registry
+from tacit.engines.base import Rollout
 from tacit.judges.likelihood import divided, masses, ranked
 from tacit.judges.verifiers import Candidate, Verifier
 from tacit.registry import register
@@ -48,7 +49,7 @@ class Label:
         answer: the label; None if nobody gave an answer, or none is to be learned from.
         why: who decided and with what numbers.
         trusted: decided by a verifier, so that the vote gate does not apply.
-        trace: the text of a response that gives it; None if there is none.
+        trace: a response that gives it; None if there is none.
         belief: mean probability, by a calibrated verifier, that a response which gives it is right; None without one.
     """
 
@@ -56,7 +57,7 @@ class Label:
     answer: str | None
     why: str
     trusted: bool
-    trace: str | None
+    trace: Rollout | None
     belief: float | None = None
 
 
@@ -72,7 +73,6 @@ class Evidence:
         verifier: weighs responses; None unless its scores are probabilities.
         task: says when two answers are the same.
         believe: whether the belief of the verifier in a plain vote's label is asked for.
-        together: whether likelihood routes.
     """
 
     problem: str
@@ -82,7 +82,6 @@ class Evidence:
     verifier: Verifier | None
     task: Task
     believe: bool = False
-    together: bool = False
 
     @classmethod
     def of(
@@ -100,14 +99,13 @@ class Evidence:
         # The numbers of other verifiers compare two responses and say nothing by themselves.
         calibrated = verifier if verifier is not None and verifier.calibrated else None
         own = zero_shot.candidates()[:-1]
-        pooled = getattr(verifier, "together", False)
-        return cls(problem, own, with_memory, routes, calibrated, zero_shot.task, believe, pooled)
+        return cls(problem, own, with_memory, routes, calibrated, zero_shot.task, believe)
 
     def plain(self, candidates: Sequence[Candidate]) -> Label:
         """The label of a plain vote."""
         vote = self.vote(candidates)
         giving = [candidate for candidate, agrees in zip(candidates, vote.agrees, strict=True) if agrees]
-        trace = giving[0].rollout.text if giving else None
+        trace = giving[0].rollout if giving else None
         belief = None
         if self.believe and self.verifier is not None and giving:
             belief = sum(self.verifier.score(self.problem, giving)) / len(giving)
@@ -142,9 +140,8 @@ def routed(evidence: Evidence) -> Label:
     """The plain vote of the responses that were returned."""
     if not evidence.memory:
         return zero_shot(evidence)
-    arms = [(evidence.memory if one.takes_memory else evidence.zero_shot) for one in evidence.routes]
-    said = zip(evidence.routes, arms, strict=True)
-    return evidence.plain([arm[n if one.number is None else one.number] for n, (one, arm) in enumerate(said)])
+    pairs = zip(evidence.routes, evidence.zero_shot, evidence.memory, strict=True)
+    return evidence.plain([other if route.takes_memory else own for route, own, other in pairs])
 
 
 @register("label", "all")
@@ -162,7 +159,7 @@ def verified(evidence: Evidence) -> Label | None:
     """The answer that a verifier believes most, or None if it believes no response."""
     verifier, candidates = evidence.verifier, [*evidence.zero_shot, *evidence.memory]
     if verifier is None:
-        return likeliest(evidence) if evidence.together else None
+        return None
     scores = verifier.score(evidence.problem, candidates)
     best = evidence.heaviest(candidates, scores)
     if best is None:
@@ -172,7 +169,7 @@ def verified(evidence: Evidence) -> Label | None:
         return None
     weight, total, answer = sum(scores[i] for i in best), sum(scores), candidates[first].answer
     why = f"{verifier.name}: weight {weight:.1f} of {total:.1f} for {answer!r}, best response {scores[first]:.2f}"
-    return Label(evidence.vote(candidates), answer, why, True, candidates[first].rollout.text, weight / len(best))
+    return Label(evidence.vote(candidates), answer, why, True, candidates[first].rollout, weight / len(best))
 
 
 @register("label", "likeliest")
@@ -186,7 +183,7 @@ def likeliest(evidence: Evidence) -> Label | None:
         return Label(evidence.vote(own), None, torn, False, None)
     weight, (first, *_) = found[0]
     why = f"likeliest: probability {weight:.2f} of {sum(weights):.2f} for {own[first].answer!r}"
-    return Label(evidence.vote(own), own[first].answer, why, True, own[first].rollout.text)
+    return Label(evidence.vote(own), own[first].answer, why, True, own[first].rollout)
 
 
 @register("label", "confident")
@@ -202,4 +199,4 @@ def confident(evidence: Evidence) -> Label | None:
     first = max(best, key=lambda i: (weights[i], -i))
     answer = candidates[first].answer
     why = f"confidence: {share:.2f} of the weight for {answer!r}, {len(best)} of {len(candidates)} responses"
-    return Label(evidence.vote(candidates), answer, why, True, candidates[first].rollout.text)
+    return Label(evidence.vote(candidates), answer, why, True, candidates[first].rollout)

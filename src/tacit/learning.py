@@ -2,7 +2,8 @@
 
 Builds on backbone, the engine, the task, rewards and gradients. For every problem (method.md, "Creation"): sample a
 group of rollouts under its soft prompt, reward those that give the label, and take one policy-gradient step on the soft
-prompt alone (gradients.py), with advantages A_i = r_i - mean(r).
+prompt alone (gradients.py), with advantages A_i = r_i - mean(r). Before, ``distil`` steps make the response likelier
+that gave the label when the problem was answered: it is there already, so they need no rollouts.
 
 One step per group of fresh rollouts keeps it on-policy: the importance ratio is 1, so there is no old policy, no
 clipping (whose bias has passed for learning, arXiv 2506.10947), and no division by the deviation.
@@ -46,7 +47,7 @@ class Target:
         start: soft prompt [K, d] of the recalled memory, for starts that ask for it; None if there is none.
         label: decided by better evidence than the vote, which then neither gates nor labels; None for the vote's.
         refusal: why there is nothing to learn here, if so.
-        trace: a response that gives the label, for starts that show it; None if there is none.
+        trace: the problem as it was shown, and a response to it that gives the label; None if there is none.
     """
 
     problem: Problem
@@ -54,7 +55,7 @@ class Target:
     start: np.ndarray | None = None
     label: str | None = None
     refusal: str | None = None
-    trace: str | None = None
+    trace: tuple[str, Rollout] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Learned:
         steps: per step: reward (mean of the group), label, share, norm (mean row norm in embedding norms), grad_norm,
             updated, tokens, seconds.
         tokens: tokens generated in all.
+        distilled: steps on the response that gave the label.
     """
 
     problem: Problem
@@ -78,11 +80,13 @@ class Learned:
     label: str | None
     steps: list[dict[str, Any]] = field(default_factory=list)
     tokens: int = 0
+    distilled: int = 0
 
 
 @dataclass(eq=False)
 class Live:
-    """A memory being learned; ``settled`` counts the latest steps in which every rollout earned the full reward."""
+    """A memory being learned; ``settled`` counts the latest steps in which every rollout earned the full reward,
+    ``distilled`` its steps on the response that gave its label."""
 
     target: Target
     ids: Tensor
@@ -91,6 +95,7 @@ class Live:
     label: str
     steps: list[dict[str, Any]] = field(default_factory=list)
     settled: int = 0
+    distilled: int = 0
     tokens: int = 0
 
 
@@ -141,8 +146,9 @@ class Learner:
         waiting, live = iter(range(len(targets))), dict[int, Live]()
         while True:
             # A memory that is done makes room for the next.
-            for number in islice(waiting, self.config.batch - len(live)):
-                live[number] = self._begin(targets[number])
+            begun = {n: self._begin(targets[n]) for n in islice(waiting, self.config.batch - len(live))}
+            self._distil(list(begun.values()))
+            live |= begun
             if not live:
                 break
             self._step(list(live.values()))
@@ -173,7 +179,7 @@ class Learner:
 
     def _start(self, target: Target) -> Tensor:
         rng = generator(self.seed, target.problem.id, "init")
-        example = None if target.trace is None else (target.problem.text, target.trace)
+        example = None if target.trace is None else (target.trace[0], target.trace[1].text)
         start: Tensor = self.start(Start(self.backbone, self.config.tokens, rng, target.start, example))
         return start
 
@@ -188,47 +194,62 @@ class Learner:
         config = self.config
         return len(memory.steps) == config.steps or 0 < config.settled <= memory.settled
 
+    def _distil(self, begun: list[Live]) -> None:
+        """Steps on the responses that gave the labels, one each: no rollouts are drawn, and no rewards are recorded.
+
+        Where a plain vote gave the label, half as many: what is wrong is learned as well as what is right.
+        """
+        todo = [(one, self.backbone.encode(trace[0]), trace[1]) for one in begun if (trace := one.target.trace)]
+        for memory, *_ in todo:
+            trusted, steps = memory.target.label is not None, self.config.distil
+            memory.distilled = steps if trusted else (steps + 1) // 2
+        for done in range(self.config.distil):
+            left = [(memory, ids, trace) for memory, ids, trace in todo if done < memory.distilled]
+            self._gradients([Group(ids, memory.prompt, [trace], [1.0]) for memory, ids, trace in left])
+            for memory, *_ in left:
+                self._descend(memory)
+
+    def _descend(self, memory: Live) -> float:
+        """One step along a soft prompt's gradient; returns the norm that this had."""
+        norm = descend(memory.optimizer, self.config.clip)
+        cap(memory.prompt, self.config.norm_cap * self.backbone.embedding_norm)
+        return norm
+
     def _step(self, live: list[Live]) -> None:
         began = time.perf_counter()
-        asked = [self._requests(memory) for memory in live]
-        drawn = iter(self.engine.generate([request for requests in asked for request in requests]))
+        drawn = self.engine.generate([self._request(memory) for memory in live])
         groups: list[Group] = []
-        for memory, requests in zip(live, asked, strict=True):
+        for memory, rollouts in zip(live, drawn, strict=True):
             rng = generator(self.seed, memory.target.problem.id, "reward", len(memory.steps))
-            groups += self._judge(memory, [next(drawn) for _ in requests], rng)
+            groups += self._judge(memory, rollouts, rng)
         moved = self._gradients(groups)
         for memory in live:
             if id(memory.prompt) in moved:
-                norm = descend(memory.optimizer, self.config.clip)
-                cap(memory.prompt, self.config.norm_cap * self.backbone.embedding_norm)
-                memory.steps[-1].update(updated=True, grad_norm=norm)
+                memory.steps[-1].update(updated=True, grad_norm=self._descend(memory))
         seconds = (time.perf_counter() - began) / len(live)
         for memory in live:
             norms = memory.prompt.detach().norm(dim=1)
             memory.steps[-1].update(norm=float(norms.mean()) / self.backbone.embedding_norm, seconds=seconds)
 
-    def _requests(self, memory: Live) -> list[Request]:
+    def _request(self, memory: Live) -> Request:
         """What a memory asks for in a step: a group of rollouts of its own problem."""
         name, step, text = memory.target.problem.id, len(memory.steps), memory.target.problem.text
         if (shown := self.task.shown(text, step)) != text:
             memory.ids = self.backbone.encode(shown)
-        return [
-            Request(
-                memory.ids,
-                memory.prompt.detach(),
-                self.config.rollouts,
-                self.sampling.temperature,
-                1.0,
-                self.sampling.max_tokens,
-                tuple(derive(self.seed, name, "learn", step, g) for g in range(self.config.rollouts)),
-                self.backbone.stop,
-            )
-        ]
+        return Request(
+            memory.ids,
+            memory.prompt.detach(),
+            self.config.rollouts,
+            self.sampling.temperature,
+            1.0,
+            self.sampling.max_tokens,
+            tuple(derive(self.seed, name, "learn", step, g) for g in range(self.config.rollouts)),
+            self.backbone.stop,
+        )
 
-    def _judge(self, memory: Live, drawn: list[list[Rollout]], rng: np.random.Generator) -> list[Group]:
-        """Reward what ``_requests`` gave and write the step's record; a group whose advantages are zero or mean nothing
+    def _judge(self, memory: Live, rollouts: list[Rollout], rng: np.random.Generator) -> list[Group]:
+        """Reward what ``_request`` gave and write the step's record; a group whose advantages are zero or mean nothing
         is left out."""
-        [rollouts] = drawn
         task = self.task.on(self.task.shown(memory.target.problem.text, len(memory.steps)))
         answers = [task.extract(rollout.text) for rollout in rollouts]
         vote = task.vote(answers)
@@ -271,6 +292,7 @@ class Learner:
             memory.label,
             memory.steps,
             memory.tokens,
+            memory.distilled,
         )
 
 
@@ -350,7 +372,8 @@ def by_reward(config: LearnConfig, steps: Sequence[dict[str, Any]]) -> tuple[boo
     mean = sum(recent) / len(recent)
     if not any(step["reward"] > 0 for step in steps):
         return False, "it never saw a reward"
-    informed = getattr(registry.get("start", config.init), "informed", False)  # it may be right from the start
+    # It may be right before its first step.
+    informed = config.distil or getattr(registry.get("start", config.init), "informed", False)
     if not informed and not any(step["updated"] for step in steps):
         return False, "its rollouts never differed in reward, so there was nothing to learn"
     reason = f"mean reward {mean:.2f} over its last {len(recent)} steps, {config.admit:.2f} needed"

@@ -56,7 +56,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "reward": dict.fromkeys(("majority", "random", "format"), "rewards"),
     "verifier": {
         "reward-model": "judges.reward_models",
-        **dict.fromkeys(("vote", "likelihood", "logprob", "none"), "judges.verifiers"),
+        **dict.fromkeys(("vote", "logprob", "none"), "judges.verifiers"),
     },
     "key": dict.fromkeys(("last", "input", "hidden", "kv", "relative"), "model.keys"),
     "label": dict.fromkeys(("verified", "likeliest", "confident", "zero-shot", "routed", "all", "renewed"), "labels"),
@@ -74,16 +74,18 @@ BUILT_IN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("ttrl-full", "ttrl-lora", "ttrl-soft"), "methods.ttrl"),
         **dict.fromkeys(("grpo-full", "grpo-lora", "grpo-soft"), "methods.grpo_labels"),
         **dict.fromkeys(("elm", "elm-strict", "elm-offline", "elm-unrouted", "elm-vote"), "methods.elm"),
-        **dict.fromkeys(("elm-likeliest", "elm-confident", "elm-paper"), "methods.elm"),
+        **dict.fromkeys(("elm-confident", "elm-paper"), "methods.elm"),
         **dict.fromkeys(
-            ("elm-random", "elm-unlike", "elm-random-reward", "elm-format-reward", "elm-oracle", "elm-consolidated"),
-            "methods.elm",
+            ("elm-random", "elm-unlike", "elm-random-reward", "elm-format-reward", "elm-oracle"), "methods.elm"
         ),
         "truth": "methods.truth",
     },
     "admission": {"reward": "learning"},
 }
 """Per kind, the module of each part that comes with Tacit; once imported, it registers the part as a plug-in does."""
+
+LEFT = {"elm-consolidated": "did not pay and has left (docs/log/); take it out, or use tacit 0.1"}
+"""Parts that are no longer there, and what is said of them."""
 
 T = TypeVar("T")
 
@@ -149,6 +151,8 @@ def known(kind: str, name: str, what: str | None = None) -> str:
     there = names(kind)
     if name in there:
         return name
+    if name in LEFT:
+        raise ConfigError(f"the {what or kind} {name!r} {LEFT[name]}")
     near = difflib.get_close_matches(name, there, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}? There" if near else "there"
     raise ConfigError(f"there is no {what or kind} {name!r}; {meant} are: {', '.join(there)}")
@@ -165,7 +169,7 @@ def load(files: Sequence[str | Path] = ()) -> None:
             what = f"the installed plug-in {entry.name} ({entry.value})"
             _run(entry.load, what, None, forget=f"{entry.name} = {entry.value}")
     named = [part for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
-    for file in (Path(part).expanduser().resolve() for part in (*named, *files)):
+    for file in (Path(os.path.realpath(Path(part).expanduser())) for part in (*named, *files)):
         if _new(str(file)):
             _load_file(file)
 

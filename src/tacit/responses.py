@@ -94,12 +94,7 @@ class Responder:
         return [sampled, replace(sampled, n=1, temperature=0.0, top_p=1.0, seeds=())]
 
     def sampled(
-        self,
-        problem: Problem,
-        ids: torch.Tensor,
-        purpose: str,
-        numbers: range,
-        soft_prompt: torch.Tensor | None = None,
+        self, problem: Problem, ids: torch.Tensor, purpose: str, numbers: range, soft_prompt: torch.Tensor | None = None
     ) -> Request:
         """The request for the samples of these numbers: a sample's random numbers hang on its own number alone, so
         that more samples begin with the same ones."""

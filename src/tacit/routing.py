@@ -2,16 +2,14 @@
 
 Builds on the task and verifiers. They agree: nothing to decide. They differ: the verifier scores both responses and the
 better one wins; on a tie the frozen model's own answer does. This protects against noisy and harmful memories
-(method.md, "Response routing"), and its decisions are the helped and hurt counts of a memory. By likelihood all
-responses of both arms decide ``together``, and one answer is returned (judges/likelihood.py).
+(method.md, "Response routing"), and its decisions are the helped and hurt counts of a memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from tacit.judges.likelihood import held
 from tacit.judges.verifiers import Candidate, Verifier
 from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
@@ -24,12 +22,10 @@ class Route:
     Attributes:
         name: "no_memory", "agree", "memory" or "zero_shot": what was returned, and in the second case both.
         why: who decided and with what numbers, in one sentence.
-        number: which response of that arm is returned, where it is not the one asked about.
     """
 
     name: str
     why: str
-    number: int | None = None
 
     @property
     def takes_memory(self) -> bool:
@@ -83,19 +79,3 @@ def _obvious(zero: Candidate, memory: Candidate, verifier: Verifier | None, task
 def _judged(name: str, zero: float, memory: float) -> Route:
     why = f"{name}: {memory:.3f} with memory, {zero:.3f} without"
     return Route("memory" if memory > zero else "zero_shot", why)
-
-
-def together(zero_shot: Sequence[Candidate], memory: Sequence[Candidate], task: Task) -> list[Route]:
-    """Decide by all samples of both arms (the second empty without a memory) for each of them, and for the greedy
-    responses at their ends."""
-    own, voters = zero_shot[:-1], [*zero_shot[:-1], *memory[:-1]]
-    answer, why = held(own, memory[:-1], task)
-    if answer is None:
-        return [Route("zero_shot" if memory else "no_memory", why)] * len(zero_shot)
-    best = task.giving([one.answer for one in voters], answer).index(True)
-    mine = task.giving([one.answer for one in zero_shot], answer)
-    recalled = task.giving([one.answer for one in memory], answer) or [False] * len(mine)
-    neither = Route("memory", why, best - len(own)) if best >= len(own) else Route("zero_shot", why, best)
-    named = {(True, True): "agree", (False, True): "memory", (True, False): "zero_shot"}
-    found = [Route(named[pair], why) if any(pair) else neither for pair in zip(mine, recalled, strict=True)]
-    return found if memory else [replace(one, name="no_memory") for one in found]

@@ -19,7 +19,7 @@ from tacit.bank.restoring import restore_file
 from tacit.bank.search.compressed import EXACT_ROWS
 from tacit.bank.sql import SQLBank
 from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank
-from tacit.errors import BankError, ConfigError
+from tacit.errors import ConfigError
 from tacit.registry import register
 
 __all__ = [
@@ -110,9 +110,6 @@ def restore(
     has no key, or there was none, those of the snapshot are kept, all revoked, so that what was closed stays closed.
 
     Args:
-        path, url: the snapshot, and the bank, see ``open_bank``.
-        force: replace an existing bank.
-        busy_timeout: as for ``open_bank``.
         left_out: where a list is given, damaged memories are left out of what is restored, and one sentence on each is
             added to the list; otherwise a damaged snapshot is refused.
 
@@ -125,14 +122,8 @@ def restore(
             f"a bank in PostgreSQL is not restored in place; copy the snapshot into an empty one: tacit bank copy "
             f"{path} 'postgresql+psycopg://user@host/database?schema=NAME'"
         )
-    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited at for ever
-        raise BankError(f"{path} is no file, and so no snapshot")
     return restore_file(
-        Path(path).absolute(),
-        sqlite_path(url).absolute(),
-        force=force,
-        busy_timeout=busy_timeout,
-        left_out=left_out,
+        Path(path).absolute(), sqlite_path(url).absolute(), force=force, busy_timeout=busy_timeout, left_out=left_out
     )
 
 

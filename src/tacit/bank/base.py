@@ -86,7 +86,7 @@ class Query(TypedDict):
     states: NotRequired[Collection[State]]
 
 
-MARKS_OF_MEMORIES = ("evidence", "promotion", "quarantine")
+MARKS_OF_MEMORIES = ("evidence", "promotion", "quarantine", "drift")
 """Kinds of marks that go with their memory; such a mark is called KIND:ID."""
 
 SORTS = ("created", "uses", "helped", "hurt", "share")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from tacit.bank.portable import FORMAT, as_candidate, read_tensors
+from tacit.bank.portable import FORMAT, as_candidate, read_file, read_tensors
 from tacit.checks.values import parse_json
 from tacit.errors import BankError, MemoryFormatError
 from tacit.memory import Memory, from_record, record
@@ -78,10 +78,10 @@ def import_peft(directory: str | Path, *, trusted: bool = False, namespace: str 
         MemoryFormatError: a file is missing, is not what it should be, or does not belong to the others.
     """
     folder = Path(directory)
-    whole = parse_json(_read(folder / RECORD), f"{folder / RECORD}")
+    whole = parse_json(read_file(folder / RECORD), f"{folder / RECORD}")
     if not isinstance(whole, dict) or whole.get("format") != FORMAT:
         raise MemoryFormatError(f"{folder / RECORD} is not a memory record of the format {FORMAT}")
-    config = parse_json(_read(folder / CONFIG), f"{folder / CONFIG}")
+    config = parse_json(read_file(folder / CONFIG), f"{folder / CONFIG}")
     if not isinstance(config, dict) or config.get("peft_type") != "PROMPT_TUNING":
         raise MemoryFormatError(f"{folder} is not a prompt-tuning adapter")
     prompt = _tensor(folder / WEIGHTS, "prompt_embeddings")
@@ -99,15 +99,8 @@ def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise MemoryFormatError(f"{path} cannot be read ({error.strerror}); it is part of a memory's folder") from error
-
-
 def _tensor(path: Path, name: str) -> np.ndarray:
-    tensors, _ = read_tensors(_read(path))
+    tensors, _ = read_tensors(read_file(path))
     if set(tensors) != {name}:
         raise MemoryFormatError(f"{path} should hold the one tensor {name!r}, not {sorted(tensors)}")
     return tensors[name]

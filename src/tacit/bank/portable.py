@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import safetensors
@@ -51,6 +52,16 @@ def from_safetensors(data: bytes, *, trusted: bool = False, namespace: str | Non
     if namespace is not None:
         memory = replace(memory, namespace=namespace)
     return memory if trusted else as_candidate(memory)
+
+
+def read_file(path: Path) -> bytes:
+    """What a file holds; MemoryFormatError where there is none, or a pipe or a device, which might never end."""
+    try:
+        if path.exists() and not path.is_file():
+            raise MemoryFormatError(f"{path} is no file, and so no part of a memory; give the path of one")
+        return path.read_bytes()
+    except OSError as error:
+        raise MemoryFormatError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def as_candidate(memory: Memory) -> Memory:

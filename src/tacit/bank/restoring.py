@@ -17,22 +17,14 @@ from pathlib import Path
 from sqlalchemy import Table, delete, select, update
 
 from tacit.bank import schema
-from tacit.bank.sqlite import (
-    SQLiteBank,
-    backup,
-    check_tables,
-    connect,
-    copy,
-    foreign,
-    look,
-    migrate,
-    plainly,
-    version_of,
-)
+from tacit.bank.rows import odd
+from tacit.bank.sqlite import SQLiteBank, backup, connect, copy, foreign, look, migrate, plainly, version_of
 from tacit.errors import BankError
 
 UNFINISHED = 3600.0
 """Seconds since the last write after which a part of a copy belongs to nobody who still works on it."""
+
+_WHOLE = ("bank", "namespaces", "api_keys")  # nothing is left out of them: without its keys a bank would be open
 
 
 def restore_file(
@@ -53,7 +45,6 @@ def restore_file(
         with plainly(snapshot, busy_timeout), contextlib.closing(connect(snapshot, busy_timeout)) as source:
             if not version_of(source, snapshot, create=False):
                 raise foreign(snapshot)
-            check_tables(source, snapshot)
             copy(source, fresh, busy_timeout, new_epoch=True)
         with SQLiteBank(fresh, create=False) as verified:
             if left_out is not None:
@@ -77,7 +68,13 @@ def sweep(bank: Path) -> None:
 
 
 def _salvage(bank: SQLiteBank) -> list[str]:
-    """Take what is damaged out of a copy; returns one sentence for each memory that is left out."""
+    """Take what is damaged out of a copy; returns one sentence for each memory, and each other row, left out."""
+    others = []
+    with bank.connection(write=True) as connection:
+        while strange := [(name, row) for name, row in odd(connection) if name not in _WHOLE]:
+            for name, row in strange:
+                connection.exec_driver_sql(f"DELETE FROM {name} WHERE rowid = {row}")
+            others += [f"row {row} of table {name!r}: it is not as Tacit writes it" for name, row in strange]
     found = bank.damages()
     with bank.connection(write=True) as connection:
         for table in reversed(schema.metadata.sorted_tables):
@@ -87,7 +84,7 @@ def _salvage(bank: SQLiteBank) -> list[str]:
                 if table is not schema.memories:
                     gone = table.c.position.not_in(select(schema.memories.c.position))
                     connection.execute(delete(table).where(gone))
-    return [f"memory {id!r}: {why}" for id, why in found.values()]
+    return others + [f"memory {id!r}: {why}" for id, why in found.values()]
 
 
 def _put(fresh: Path, target: Path, busy_timeout: float) -> Path | None:
@@ -102,7 +99,6 @@ def _put(fresh: Path, target: Path, busy_timeout: float) -> Path | None:
         with contextlib.closing(connect(target, busy_timeout)) as old:
             if not version_of(old, target, create=False):
                 raise foreign(target)
-            check_tables(old, target)
             copy(old, aside, busy_timeout)
             migrate(old, target, create=False)
             with contextlib.closing(connect(fresh, busy_timeout)) as source:

@@ -28,6 +28,7 @@ from tacit.bank import schema
 from tacit.bank.base import MARKS_OF_MEMORIES, Hit, Query, StateChange
 from tacit.bank.listing import COUNTERS, Listing, state_of
 from tacit.bank.portable import read_tensors
+from tacit.bank.rows import odd
 from tacit.bank.search.matrices import Matrices, dimension, refuse_other
 from tacit.checks.values import MAX_NAME, check_name, check_text, parse_json
 from tacit.errors import BankError, DamagedMemory, MemoryFormatError, MemoryNotFound
@@ -283,6 +284,9 @@ class SQLBank(Listing):
         """See ``Bank.check``."""
         self._check_files()
         damaged = [f"memory {id!r}: {why}" for id, why in self.damages().values()]
+        with self._fresh_reading() as connection:
+            if not damaged and connection.dialect.name == "sqlite":  # others keep nothing in a column but its kind
+                damaged = [f"row {row} of table {name!r} is not as Tacit writes it" for name, row in odd(connection)]
         if damaged:
             more = f" (and {len(damaged) - 3} more)" if len(damaged) > 3 else ""
             raise BankError(f"{self._where} is damaged: {'; '.join(damaged[:3])}{more}; restore a snapshot")

@@ -148,13 +148,11 @@ class SQLiteBank(SQLBank):
         with self._fresh_reading() as connection:
             found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(3)")]
             orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
-        if found != ["ok"]:
-            raise BankError(f"{self._where} is damaged: {' '.join('; '.join(found).split())[:200]}; restore a snapshot")
-        if orphans:
-            raise BankError(
-                f"{self._where} is damaged: {len(orphans)} rows (the first in table {orphans[0][0]!r}) belong to "
-                "memories that are gone; restore a snapshot"
-            )
+        wrong = "; ".join(found) if found != ["ok"] else ""
+        if orphans and not wrong:
+            wrong = f"{len(orphans)} rows (the first in table {orphans[0][0]!r}) belong to memories that are gone"
+        if wrong:
+            raise BankError(f"{self._where} is damaged: {' '.join(wrong.split())[:200]}; restore a snapshot")
 
     def _explain(self, error: SQLAlchemyError) -> BankError:
         if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
@@ -213,7 +211,6 @@ def prepare(path: Path, create: bool, busy_timeout: float) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
     with contextlib.closing(connect(path, busy_timeout)) as connection:
         version = version_of(connection, path, create)
-        check_tables(connection, path)
         # Asked even of a bank of the right version, since a rollback-journal copy may have been put in its place.
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             _retry_locked(lambda: connection.execute("PRAGMA journal_mode = WAL"), busy_timeout)
@@ -223,8 +220,9 @@ def prepare(path: Path, create: bool, busy_timeout: float) -> None:
 
 def look(path: Path) -> bool:
     """Whether there is a file that may be a bank, judged by its first bytes; BankError where it cannot be one."""
-    if path.is_dir():
-        raise BankError(f"{path} is a folder, not a bank; give the path of a file in it, such as {path / 'bank.db'}")
+    if path.exists() and not path.is_file():  # a pipe would be waited at for ever
+        what, where = ("a folder", "in it ") if path.is_dir() else ("no file", "")
+        raise BankError(f"{path} is {what}, not a bank; give the path of a file {where}such as {path / 'bank.db'}")
     try:
         with path.open("rb") as file:
             head = file.read(100)
@@ -244,7 +242,25 @@ def foreign(path: Path) -> BankError:
 
 
 def version_of(connection: sqlite3.Connection, path: Path, create: bool) -> int:
-    """Number of migrations applied; BankError for a foreign database or a bank of a newer version."""
+    """Number of migrations applied; BankError unless the file has exactly the tables and indexes that these make.
+
+    A trigger or a view in place of a table would make of what is written, or read, whatever somebody else likes.
+    """
+    connection.execute("BEGIN")  # so that no other process makes or migrates the bank between two readings
+    try:
+        version = _marked_version(connection, path, create)
+        found = set(connection.execute(_EVERYTHING).fetchall())
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    for kind, name, *_ in sorted((found ^ tables_of(version)) - _STATISTICS, key=str):
+        what = f"the {kind} {name[:60]!r} is not as Tacit makes it"
+        raise BankError(f"{path} is not used: {what}; restore a copy that nothing else has written to")
+    return version
+
+
+def _marked_version(connection: sqlite3.Connection, path: Path, create: bool) -> int:
+    """Number of migrations applied; BankError for a foreign database or a newer bank. Asked in a transaction."""
     marked = connection.execute("PRAGMA application_id").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if marked == 0 and version == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
@@ -254,25 +270,9 @@ def version_of(connection: sqlite3.Connection, path: Path, create: bool) -> int:
     if marked != APPLICATION_ID:
         raise foreign(path)
     if version > len(MIGRATIONS):
-        raise BankError(
-            f"bank {path} was written by a newer Tacit (schema {version}, this one knows {len(MIGRATIONS)}); "
-            "update Tacit to open it"
-        )
+        newer = f"schema {version}, this one knows {len(MIGRATIONS)}"
+        raise BankError(f"bank {path} was written by a newer Tacit ({newer}); update Tacit to open it")
     return version
-
-
-def check_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """BankError unless the file has exactly the tables and indexes that its version's migrations make.
-
-    A trigger or a view in place of a table would make of what is written, or read, whatever somebody else likes.
-    """
-    connection.execute("BEGIN")  # so that no other process's migration comes in between
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    found = set(connection.execute(_EVERYTHING).fetchall())
-    connection.execute("ROLLBACK")
-    for kind, name, *_ in sorted((found ^ tables_of(version)) - _STATISTICS, key=str):
-        what = f"the {kind} {name[:60]!r} is not as Tacit makes it"
-        raise BankError(f"{path} is not used: {what}; restore a copy that nothing else has written to")
 
 
 @cache
@@ -289,7 +289,7 @@ def migrate(connection: sqlite3.Connection, path: Path, create: bool, target: in
     """Apply the migrations that ``connection``'s bank lacks, up to number ``target``, as one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        done = version_of(connection, path, create)  # again, under the lock: another process may have been faster
+        done = _marked_version(connection, path, create)  # again, under the lock: another process may have been faster
         for migration in MIGRATIONS[done:target]:
             for statement in migration.statements:
                 connection.execute(statement.format(**_TYPES))

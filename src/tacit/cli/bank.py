@@ -1,4 +1,4 @@
-"""``tacit bank``: banks as a whole, whichever database they are in: copied, and tended.
+"""``tacit bank``: banks as a whole, whichever database they are in: copied, tended, and summed up.
 
 Builds on the bank, when called.
 """
@@ -21,6 +21,8 @@ from tacit.cli.common import (
     emit_json,
     one_line,
     opened_bank,
+    show,
+    table,
 )
 from tacit.errors import ConfigError
 
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from tacit.bank.tending.plan import Rule
     from tacit.bank.tending.work import Tended
 
-app = typer.Typer(no_args_is_help=True, help="Copy banks between SQLite and PostgreSQL; tend one.")
+app = typer.Typer(
+    no_args_is_help=True, help="Copy banks between SQLite and PostgreSQL; tend one, and see what it holds."
+)
 
 PAUSE = 10.0
 """Seconds between lines of progress where there is no terminal."""
@@ -106,6 +110,44 @@ def tend(
         _show_json(done, dry_run)
     else:
         _show(done, rule, dry_run)
+
+
+@app.command("stats")
+def stats(
+    bank: Annotated[str, typer.Argument(metavar="BANK", help="Address of the bank.")],
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+    json: JsonOption = False,
+) -> None:
+    """Show a bank's kinds of memories: how many, how old, how used, their gain; what tending did and would do.
+
+    A kind is what tending would take for near-duplicates if it looked less closely.
+    """
+    from rich.text import Text
+
+    from tacit.bank.tending import stats, work
+
+    with opened_bank(bank, create=False) as opened:
+        found = stats.kinds(opened, namespace)
+        did = work.ledger_of(opened, namespace)["entries"]
+        plan = work.tend(opened, namespace, dry_run=True).plan
+    if json:
+        emit_json({"kinds": found, "tendings": did, "would": {"causes": plan.causes(), "active": plan.active}})
+        return
+    numbers = ("memories", "active", "age", "uses", "helped", "hurt", "gain", "tended", "would go")
+    listed = table(("kind", *numbers, "problem"), numbers, no_wrap=True, overflow="ellipsis")
+    for one in found:
+        age = "-" if one["age"] is None else "{}-{}".format(*one["age"])
+        gain = "-" if one["gain"] is None else f"{one['gain']:+.0%}"
+        counts = (len(one["memories"]), one["states"].get("active", 0), age, one["uses"], one["helped"], one["hurt"])
+        numbered = map(str, (*counts, gain, one["tended"], one["would_go"]))
+        listed.add_row(one["memories"][0], *numbered, Text(one_line(one["problem"])[:40]))
+    memories = counted(sum(len(one["memories"]) for one in found), "memory", "memories")
+    said = f"{memories} of {counted(len(found), 'kind', 'kinds')} in namespace {namespace!r}; ages in problems"
+    show(*([listed] if found else []), said)
+    for one in did[-5:]:
+        causes = ", ".join(f"{count:,} {cause}" for cause, count in one["retired"].items()) or "nothing"
+        emit(f"tended {one['name']}: {causes}" + ("; undone" if "undone" in one else ""))
+    emit(f"tending now would leave {plan.active[1]:,} of {plan.active[0]:,} active memories")
 
 
 def _show_json(done: Tended, dry_run: bool) -> None:

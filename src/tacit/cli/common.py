@@ -9,10 +9,10 @@ import io
 import json
 import logging
 import sys
+import time
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
@@ -141,7 +141,7 @@ def table(titles: Sequence[str], right: Collection[str] = (), **how: Any) -> Tab
 
 def when(seconds: float, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
     """A time as people read it."""
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime(form)
+    return time.strftime(form, time.gmtime(min(seconds, 2**55)))  # a memory may name any time; no year is later
 
 
 def at_least(name: str, value: int | None, least: int) -> None:
@@ -181,7 +181,7 @@ def points(value: Mapping[str, Any] | None) -> str:
 
 def show_summary(summary: Mapping[str, Any]) -> None:
     """The figures of a run as a table on stdout."""
-    from tacit.experiments.report.run_figures import labels_of
+    from tacit.experiments.report.run_figures import LABELS
     from tacit.experiments.scoring import HELP, MOST
 
     things: list[Any] = []
@@ -193,7 +193,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         heat = summary["settings"].get("sampling", {}).get("temperature") or 1
         measured = ("sampled", "95 % interval", "greedy", "answered", "tokens")
         answers = table((f"% right, T = {heat:g}", *measured), measured)
-        for arm, label in labels_of(summary).items():
+        for arm, label in LABELS.items():
             figures = summary["arms"].get(arm)
             if figures and figures["n"]:
                 answers.add_row(

@@ -1,4 +1,4 @@
-"""The command line: ``tacit demo | run | ask | serve | consolidate | compare | report | memories | bank | keys ...``.
+"""The command line: ``tacit demo | run | ask | serve | compare | report | memories | bank | keys ...``.
 
 Builds on everything, but imports it late: ``tacit --help`` must not wait for torch. The commands are thin (parse, call,
 print) and live in the modules beside it; this file holds the entry point and what becomes of errors. A user's error is
@@ -18,7 +18,6 @@ from tacit import __version__
 from tacit.cli import bank as cli_bank
 from tacit.cli import compare as cli_compare
 from tacit.cli import config as cli_config
-from tacit.cli import consolidate as cli_consolidate
 from tacit.cli import doctor as cli_doctor
 from tacit.cli import keys as cli_keys
 from tacit.cli import memories as cli_memories
@@ -29,7 +28,7 @@ from tacit.cli import tasks as cli_tasks
 from tacit.cli import testbed as cli_testbed
 from tacit.cli import tune as cli_tune
 from tacit.cli.common import Interrupted, ReaderGone, emit, one_line, show_notes, show_summary, writing
-from tacit.errors import TacitError
+from tacit.errors import ConfigError, TacitError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
@@ -51,7 +50,6 @@ app.command("demo")(cli_run.demo)
 app.command("run")(cli_run.run)
 app.command("ask")(cli_run.ask)
 app.command("serve")(cli_serve.serve)
-app.command("consolidate")(cli_consolidate.consolidate)
 app.command("compare")(cli_compare.compare)
 app.add_typer(cli_memories.app, name="memories")
 app.add_typer(cli_bank.app, name="bank")
@@ -93,6 +91,12 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
     emit(f"{folder / 'report.html'}")
 
 
+@app.command("consolidate", hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def consolidate() -> None:
+    """Did not pay and has left (docs/log/); `tacit bank tend` keeps a bank small."""
+    raise ConfigError("consolidate did not pay and has left (docs/log/); `tacit bank tend BANK` keeps a bank small")
+
+
 def main() -> None:
     """Entry point of the ``tacit`` command; exits with 0, 1 (doctor found something), 2 (user error) or 130."""
     show_notes()
@@ -104,8 +108,11 @@ def _exit_code() -> int:
         code = app(standalone_mode=False)
         with writing():  # output may still be in the buffer: trouble is to be met here, not at exit
             sys.stdout.flush()
-    except TacitError as error:
-        return _fail(str(error))
+    except (TacitError, OSError) as error:
+        where = getattr(error, "filename", None)
+        if isinstance(error, OSError) and where is None:
+            raise
+        return _fail(f"{where} cannot be used ({error}); give another path" if where else str(error))
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]

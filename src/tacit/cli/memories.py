@@ -5,6 +5,7 @@ Builds on bank and memory. Ids may be shortened to a beginning that only one mem
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from tacit.cli.common import (
     BankOption,
     JsonOption,
     NamespaceOption,
+    console,
     counted,
     emit,
     emit_json,
@@ -24,7 +26,7 @@ from tacit.cli.common import (
     table,
     when,
 )
-from tacit.errors import BankError, ConfigError, MemoryFormatError, MemoryNotFound
+from tacit.errors import BankError, ConfigError, MemoryNotFound
 
 if TYPE_CHECKING:
     from tacit.bank import Bank
@@ -62,13 +64,17 @@ def list_(
         return
     numbers = ("uses", "agreed", "helped", "hurt")
     titles = ("id", "state", *numbers, "label", "share", "created", "problem")
-    listed = table(titles, (*numbers, "share"), no_wrap=True, overflow="ellipsis")
+    kept = [
+        title for title in titles if console(sys.stdout).width >= 150 or title not in ("agreed", "share", "created")
+    ]
+    listed = table(kept, (*numbers, "share"), no_wrap=True)
+    listed.columns[-1].no_wrap = False  # the problem alone gets shorter where there is less room: an id is to be copied
     for info in infos:
         counters = (str(getattr(info, name)) for name in numbers)
-        share = "-" if info.share is None else f"{info.share:.2f}"
-        label = one_line(info.label or "-")[:24]
-        problem = one_line(info.problem)[:60]
-        listed.add_row(info.id, info.state.value, *counters, Text(label), share, when(info.created), Text(problem))
+        share, label = "-" if info.share is None else f"{info.share:.2f}", Text(one_line(info.label or "-")[:24])
+        problem = Text(one_line(info.problem)[:60], no_wrap=True, overflow="ellipsis")
+        cells = (info.id, info.state.value, *counters, label, share, when(info.created), problem)
+        listed.add_row(*(cell for title, cell in zip(titles, cells, strict=True) if title in kept))
     show(*([listed] if infos else []), f"{counted(len(infos), 'memory', 'memories')} in namespace {namespace!r}")
 
 
@@ -87,13 +93,12 @@ def show_(
     if json:
         emit_json(facts)
         return
-    counters = ", ".join(f"{name} {facts[name]}" for name in ("uses", "agreed", "helped", "hurt"))
     lines = [
         ("id", memory.id),
         ("namespace", memory.namespace),
         ("problem", f"{memory.problem_id}: {one_line(memory.problem)}"),
         ("state", f"{memory.state.value}: {memory.reason}"),
-        ("counters", counters),
+        ("counters", ", ".join(f"{name} {facts[name]}" for name in ("uses", "agreed", "helped", "hurt"))),
         ("soft prompt", "{tokens} x {width}, row norms {norm_low:.3g} to {norm_high:.3g}".format(**facts["prompt"])),
         ("sha256", memory.sha256),
         ("key", f"{memory.key_kind}, {len(memory.key)} dimensions"),
@@ -101,15 +106,76 @@ def show_(
         ("created", when(memory.created)),
     ]
     for name, value in memory.provenance.items():
-        if name == "steps":
-            lines.append(("rewards", _rewards(value)))
-            continue
-        lines.append((name, one_line(value if isinstance(value, str) else _short(value))))
-    for step in steps:
-        lines.append(("history", f"{when(step.time)} {step.old or 'new'} -> {step.new}: {step.reason}"))
+        plain = value if isinstance(value, str) else _short(value)
+        lines.append(("rewards", _rewards(value)) if name == "steps" else (name, one_line(plain)))
+    lines += [("history", f"{when(step.time)} {step.old or 'new'} -> {step.new}: {step.reason}") for step in steps]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         emit(f"{name:<{width}}  {value}")
+
+
+@app.command()
+def explain(
+    id: IdArgument, bank: BankOption, namespace: NamespaceOption = DEFAULT_NAMESPACE, json: JsonOption = False
+) -> None:
+    """Say why a memory is there, who it came from, what it did, and what was made of it since."""
+    from tacit.bank.tending.stats import explained
+
+    with opened_bank(bank) as opened:
+        facts = explained(opened, _resolve(opened, id, namespace), namespace)
+    if json:
+        emit_json(facts)
+        return
+    for number, (title, lines) in enumerate(facts.items()):
+        emit(("\n" if number else "") + title)
+        for line in lines:
+            emit(f"  {one_line(line)}")
+
+
+@app.command()
+def diff(
+    first: IdArgument,
+    second: IdArgument,
+    bank: BankOption,
+    namespace: NamespaceOption = DEFAULT_NAMESPACE,
+    json: JsonOption = False,
+) -> None:
+    """Say what two memories of a bank differ in.
+
+    Two memories and not two banks: whether one may go for another, or why two of one kind fare differently, is asked of
+    a pair; two banks are compared by what `tacit bank stats` shows of each.
+    """
+    import numpy as np
+
+    from tacit.memory import record
+
+    with opened_bank(bank) as opened:
+        both = [opened.get(_resolve(opened, id, namespace), namespace) for id in (first, second)]
+    one, other = (_flat(record(memory)) for memory in both)
+    told = {name: [one.get(name), other.get(name)] for name in {**one, **other} if one.get(name) != other.get(name)}
+    near = {}
+    for part in ("key", "prompt"):
+        a, b = (getattr(memory, part).astype(np.float64) for memory in both)
+        size = float(np.linalg.norm(a) * np.linalg.norm(b))
+        near[f"cosine of {part}s"] = float((a * b).sum()) / size if a.shape == b.shape and size else None
+    if json:
+        emit_json({**near, "differs": told})
+        return
+    listed = table(("what", *(memory.id for memory in both)), overflow="fold")
+    for name, values in told.items():
+        listed.add_row(name, *(one_line(value if isinstance(value, str) else _short(value)) for value in values))
+    show(listed)
+    for name, value in near.items():
+        emit(f"{name}: {'not of one shape' if value is None else f'{value:.4f}'}")
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of a memory with those of its provenance beside them, learning's steps as their rewards."""
+    provenance = {**facts.pop("provenance")}
+    if "steps" in provenance:
+        provenance["rewards"] = _rewards(provenance.pop("steps"))
+    settings = provenance.pop("learning", {})
+    return {**facts, **provenance, **(settings if isinstance(settings, dict) else {})}
 
 
 @app.command()
@@ -189,16 +255,12 @@ def import_(
 ) -> None:
     """Read one memory into a namespace. It enters as a candidate: not recalled until you activate it."""
     from tacit.bank import import_peft
-    from tacit.bank.portable import from_safetensors
+    from tacit.bank.portable import from_safetensors, read_file
 
     if path.is_dir():
         memory = import_peft(path, trusted=trusted, namespace=namespace)
     else:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise MemoryFormatError(f"{path} cannot be read ({error.strerror}).") from None
-        memory = from_safetensors(data, trusted=trusted, namespace=namespace)
+        memory = from_safetensors(read_file(path), trusted=trusted, namespace=namespace)
     with opened_bank(bank, create=True) as opened:
         stored = opened.add(memory)
     emit(f"imported {memory.id} ({memory.state})" if stored else f"{memory.id} is already there; nothing was changed")

@@ -225,7 +225,6 @@ _CONFIG = inspect.Parameter(
     inspect.Parameter.KEYWORD_ONLY,
     default=None,
     annotation=Annotated[
-        str | None,
-        typer.Option("--config", metavar="FILE.toml", help="Settings by their names; flags come first."),
+        str | None, typer.Option("--config", metavar="FILE.toml", help="Settings by their names; flags come first.")
     ],
 )

@@ -31,6 +31,7 @@ from tacit.cli.common import (
     opened_bank,
     percent,
     show_summary,
+    table,
 )
 from tacit.cli.options import Given, taking
 from tacit.config import RunConfig
@@ -353,16 +354,13 @@ class Progress:
             f"{self._done} / {self._total}",
             Text(self._time(), style="dim"),
         )
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("right answers")
-        for arm, name in ARMS.items():
-            table.add_column(name, justify="right", style="bold cyan" if arm == "routed" else None)
-        tally = self._tally
-        table.add_row("sampled", *(percent(tally.mean(arm)) for arm in ARMS))
-        table.add_row(f"the last {RECENT} problems", *(percent(tally.recent(arm)) for arm in ARMS))
-        table.add_row("greedy", *(percent(tally.mean(arm, "greedy_correct")) for arm in ARMS))
+        shown, tally = table(("right answers", *ARMS.values()), ARMS.values()), self._tally
+        shown.columns[list(ARMS).index("routed") + 1].style = "bold"
+        shown.add_row("sampled", *(percent(tally.mean(arm)) for arm in ARMS))
+        shown.add_row(f"the last {RECENT} problems", *(percent(tally.recent(arm)) for arm in ARMS))
+        shown.add_row("greedy", *(percent(tally.mean(arm, "greedy_correct")) for arm in ARMS))
         below = f"{tally.memories()}; {tally.tokens:,} tokens; {tally.unanswered()}"
-        return Group(head, table, Text(below, style="dim"))
+        return Group(head, shown, Text(below, style="dim"))
 
     def _time(self) -> str:
         elapsed = time.monotonic() - self._start

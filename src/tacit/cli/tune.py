@@ -26,7 +26,7 @@ def tune(
     out: Annotated[Path, typer.Option("--out", metavar="FILE.toml", help="The result.")] = Path("tuned.toml"),
     budget: Annotated[
         str, typer.Option("--budget", metavar="TOKENS|MINUTESm", help="How much to spend: 40000, 40k, or 15m.")
-    ] = "40k",
+    ] = "80k",
 ) -> None:
     """Find learning rate, start, temperature and length of answers for a model, on a few problems, without labels.
 

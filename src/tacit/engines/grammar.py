@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tacit.model.backbone import Backbone
 
 MOST_CHARACTERS = 50_000
+MOST_JOINED = 10  # the time to join patterns doubles with each
 SPACES = r"[ \n]?"
 """White space between the parts of JSON; without a bound a small model may write nothing else."""
 
@@ -38,8 +39,12 @@ def of_schema(schema: Mapping[str, Any]) -> str:
     """
     guidance = needed("grammar", "response_format", "llguidance")
     text = json.dumps(schema)
-    if len(text) > MOST_CHARACTERS or _deep(schema):
+    tables = _tables(schema)
+    if len(text) > MOST_CHARACTERS or tables is None:
         raise GrammarError(f"the schema has more than {MOST_CHARACTERS} characters, or is too deep; make it smaller")
+    joins = any("allOf" in one or ("$ref" in one and len(one) > 1) for one in tables)
+    if joins and sum("pattern" in one or "format" in one for one in tables) > MOST_JOINED:
+        raise GrammarError(f"the schema joins more than {MOST_JOINED} patterns by allOf or $ref; join fewer")
     spaces = {"whitespace_flexible": True, "whitespace_pattern": SPACES}
     return str(guidance.LLMatcher.grammar_from_json_schema(text, overrides=spaces))
 
@@ -112,13 +117,15 @@ def _vocabulary(tokenizer: Any, size: int) -> Any:
     return hf.from_tokenizer(tokenizer, n_vocab=max(size, len(tokenizer)))
 
 
-def _deep(value: Any, most: int = 40) -> bool:
-    level = [value]
+def _tables(value: Any, most: int = 40) -> list[dict[str, Any]] | None:
+    """All objects in a schema; None if it is too deep."""
+    level, found = [value], []
     for _ in range(most):
+        found += [one for one in level if isinstance(one, dict)]
         level = [
             inner
             for one in level
             if isinstance(one, dict | list)
             for inner in (one.values() if isinstance(one, dict) else one)
         ]
-    return bool(level)
+    return None if level else found

@@ -6,7 +6,7 @@ signal`` found the vote ahead of a single sample; everything was chosen on other
 
 from __future__ import annotations
 
-from tacit.config import LearnConfig, RecallConfig, RunConfig, Sampling
+from tacit.config import LearnConfig, RunConfig, Sampling
 from tacit.testbed.real import smollm2
 
 DATA = "families:capitals@3,opposites@2,past@1,plurals@2"
@@ -28,8 +28,7 @@ def demonstration(model: str | None = None) -> RunConfig:
         limit=48,
         window=4,
         verifier="vote",
-        sampling=Sampling(samples=8, temperature=0.7, max_tokens=20),
-        learn=LearnConfig(steps=5, rollouts=8, lr=0.01, init="trace", label="all", settled=1),
-        recall=RecallConfig(key="relative", floor=0.5),
+        sampling=Sampling(max_tokens=20),
+        learn=LearnConfig(label="all"),  # the rest is what fits the model
         baselines=("icl", "random", "vote"),
     )

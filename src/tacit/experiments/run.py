@@ -107,7 +107,11 @@ class _Stream:
         self, config: RunConfig, agent: Agent, folder: RunFolder, problems: Sequence[Problem], watch: Watch
     ) -> None:
         self.config, self.agent, self.folder, self.problems, self.watch = config, agent, folder, problems, watch
-        self.beside = None
+        self.beside, self.drift = None, None
+        if config.tend:
+            from tacit.methods.drift import Drift
+
+            self.drift = Drift(agent)
         if config.baselines:
             from tacit.methods.controls import Beside
 
@@ -160,7 +164,10 @@ class _Stream:
             for number, (problem, why) in enumerate(zip(problems, reasons, strict=True))
         ]
         answered, remembered = [one.answered for one in tried], [one.remembered for one in tried]
+        told = self.drift.told(answered) if self.drift else []
         with self.folder.commit(self.agent.bank, self.config.namespace, rows):
+            if self.drift:
+                self.drift.note(told)  # of what was there to answer
             self.agent.remember(answered, remembered)
         if self.beside:
             self.beside.learn(answered)

@@ -62,7 +62,7 @@ def begun(config: RunConfig) -> RunConfig:
 def as_begun(config: RunConfig) -> RunConfig:
     """A run's settings; what nobody says and the model decides is what it was begun with, if its folder is there."""
     try:
-        held = json.loads((Path(config.out) / "run.json").read_text())
+        held = completed(json.loads((Path(config.out) / "run.json").read_text()))
         parts = {name: filled(getattr(config, name), held[name]) for name in ("sampling", "learn", "recall")}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return config  # there is none, or opening the folder will say what is wrong with it
@@ -274,7 +274,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"no settings at {path} ({error.strerror}); give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is no TOML file: {error}") from None
 
 

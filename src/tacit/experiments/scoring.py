@@ -114,12 +114,7 @@ class Grader:
         """The equal-compute baseline: one vote over as many zero-shot rollouts as Tacit spent on the problem."""
         answer = self._task.vote(answers).answer if answers else None
         mark = self.right(answer)
-        return {
-            "answer": answer,
-            "correct": None if mark is None else int(mark),
-            "n": len(answers),
-            "tokens": tokens,
-        }
+        return {"answer": answer, "correct": None if mark is None else int(mark), "n": len(answers), "tokens": tokens}
 
 
 class Truths:

@@ -22,6 +22,7 @@ import numpy as np
 from tacit.agent import Agent
 from tacit.assembly import set_threads
 from tacit.config import RunConfig
+from tacit.engines.base import Rollout
 from tacit.errors import ConfigError, DataError
 from tacit.experiments.run_folder import toml_value
 from tacit.experiments.studies.trials import scratch_agent
@@ -218,10 +219,13 @@ class _Search:
         row = self.trials.rows["sample", problem.id, way["temperature"]]
         return self.agent.task.on(problem.text).vote(row["answers"][str(way["max_tokens"])])
 
-    def _trace(self, problem: Problem, vote: Vote, way: dict[str, Any]) -> str:
-        """The first response that gives the vote's answer."""
-        texts: list[str] = self.trials.rows["sample", problem.id, way["temperature"]]["texts"]
-        return texts[vote.agrees.index(True)]
+    def _trace(self, problem: Problem, vote: Vote, way: dict[str, Any]) -> tuple[str, Rollout]:
+        """The problem as it was shown, and the first response that gives the vote's answer."""
+        number = vote.agrees.index(True)
+        text: str = self.trials.rows["sample", problem.id, way["temperature"]]["texts"][number]
+        backbone = self.agent.backbone
+        ids = [*backbone.tokenizer.encode(text, add_special_tokens=False), min(backbone.end_ids)]
+        return self.agent.task.shown(problem.text, number), Rollout(tuple(ids), (), text, "stop")
 
     def _teaches(self, vote: Vote) -> bool:
         return self.agent.learner.gate(vote) is None and vote.share < 1

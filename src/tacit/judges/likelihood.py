@@ -51,19 +51,9 @@ def divided(own: Sequence[Candidate], task: Task) -> str | None:
     return f"divided: probability {one:.2f} for {own[first[0]].answer!r}, {other:.2f} for {own[second[0]].answer!r}"
 
 
-def held(own: Sequence[Candidate], memory: Sequence[Candidate], task: Task) -> tuple[str | None, str]:
-    """The answer that all samples of both arms hold likeliest, None if nobody gives one; and why.
-
-    Where the model is divided without memory, a memory would decide by what it happened to be taught: there the plain
-    vote without memory does.
-    """
-    if torn := divided(own, task):
-        vote = task.vote([one.answer for one in own])
-        return vote.answer, f"{torn}; the vote without memory decides: {vote.why}"
-    voters = [*own, *memory]
-    weights = [weight for arm in (own, memory) for weight in masses(arm) or [1 / len(arm) for _ in arm]]
-    found = ranked(voters, weights, task)
-    if not found:
-        return None, "no response gives an answer"
-    weight, (first, *_) = found[0]
-    return voters[first].answer, f"all responses together: weight {weight:.2f} of {sum(weights):.2f}"
+def held(own: Sequence[Candidate], task: Task) -> str | None:
+    """The answer that samples hold likeliest, or the one of their plain vote where the model is divided; None if nobody
+    gives one."""
+    weights = None if divided(own, task) else masses(own)
+    found = ranked(own, weights, task) if weights else []
+    return own[found[0][1][0]].answer if found else task.vote([one.answer for one in own]).answer

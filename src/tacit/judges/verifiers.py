@@ -32,10 +32,7 @@ class Candidate:
 
 
 def candidates(
-    rollouts: Sequence[Rollout],
-    answers: Sequence[str | None],
-    voters: Sequence[str | None],
-    task: Task,
+    rollouts: Sequence[Rollout], answers: Sequence[str | None], voters: Sequence[str | None], task: Task
 ) -> list[Candidate]:
     """Rollouts with their answers for a verifier, each with the share of the voters' answers that are equivalent, in
     whatever way they are written."""
@@ -54,7 +51,6 @@ class Verifier(Protocol):
     Attributes:
         name: for reasons and reports.
         calibrated: whether scores are probabilities of being right; otherwise only comparisons between them count.
-        together: (optional) true if all responses of both arms decide, and one answer is returned (routing.py).
     """
 
     name: str
@@ -76,13 +72,6 @@ class VoteShare:
         return [candidate.share for candidate in candidates]
 
 
-class Likelihood(VoteShare):
-    """Trusts the answer that all responses hold likeliest together, with memory or without (likelihood.py). Where one
-    pair is all there is, as in a server that streams, vote shares decide."""
-
-    together = True
-
-
 class LogProb:
     """Trusts the response that its own policy found likelier: mean log-probability per token."""
 
@@ -98,12 +87,6 @@ class LogProb:
 def vote(settings: Settings) -> Verifier:
     """See ``VoteShare``."""
     return VoteShare()
-
-
-@register("verifier", "likelihood")
-def likelihood(settings: Settings) -> Verifier:
-    """See ``Likelihood``."""
-    return Likelihood()
 
 
 @register("verifier", "logprob")

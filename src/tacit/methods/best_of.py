@@ -1,8 +1,7 @@
 """Best of n: what the verifier, or likelihood, makes of several zero-shot answers, without any memory.
 
-Builds on the method protocol, verifiers and routing. A verifier that knows right from wrong gains by itself; what a
-method that routes by it gains no more than this, at the same number of answers, is the verifier's doing. ``likeliest``
-is that control for routing by likelihood.
+Builds on the method protocol and verifiers. A verifier that knows right from wrong gains by itself; what a method that
+routes by it gains no more than this, at the same number of answers, is the verifier's doing.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from typing import Any, ClassVar
 
 from tacit.engines.base import Rollout
 from tacit.errors import ConfigError
+from tacit.judges.likelihood import held
 from tacit.methods.base import Method, Reply, World
 from tacit.methods.majority import Majority
 from tacit.methods.planning import Plan, Setting, Work
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.responses import Responses
-from tacit.routing import together
 from tacit.tasks.base import Task
 
 
@@ -71,28 +70,12 @@ class BestOfEight(BestOf):
     defaults: ClassVar[Mapping[str, Any]] = {"n": 8}
 
 
-def likeliest(samples: Sequence[Rollout], task: Task) -> str | None:
-    """The answer that the samples hold likeliest together, as routing by likelihood finds it."""
-    own = Responses.of(samples, samples[0], task)
-    number = together(own.candidates(), (), task)[0].number
-    return own.answers[number or 0]
-
-
 @register("method", "likeliest")
-class Likeliest(Method):
-    """Of ``n`` samples the likeliest answer (default 16: as many as routing chooses from)."""
+class Likeliest(Majority):
+    """Of ``n`` samples the likeliest answer (default 16: as many as routing chooses from); see ``held``."""
 
-    probed: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {"n": 16}
 
-    @classmethod
-    def plan(cls, setting: Setting) -> Plan:
-        return Majority.plan(setting)
-
-    def answer(self, problems: Sequence[Problem]) -> list[Reply]:
-        world, counts = self.world, [int(self.options["n"])] * len(problems)
-        told = [
-            likeliest(drawn, world.task.on(problem.text))
-            for problem, drawn in zip(problems, world.rollouts(problems, counts), strict=True)
-        ]
-        return [Reply((answer,), answer) for answer in told]
+    def told(self, rollouts: Sequence[Rollout], task: Task) -> Reply:
+        answer = held(Responses.of(rollouts, rollouts[0], task).candidates()[:-1], task)
+        return Reply((answer,), answer)

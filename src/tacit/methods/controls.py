@@ -2,9 +2,9 @@
 
 Builds on agent, routing and the methods of the same names, which ``Beside`` asks about problems that an agent has just
 answered. ``random_memory`` answers under some memory instead of the nearest: what it gains comes from having a soft
-prompt at all, not from remembering. ``verified`` lets the verifier choose between two answers without memory, and
-likelihood among as many as routing sees: what it gains comes from the verifier. ``majority`` votes over as many
-zero-shot rollouts as Tacit spent on the problem in all, ``vote`` over as many as routing sees.
+prompt at all, not from remembering. ``verified`` lets the verifier choose between two answers without memory: what it
+gains comes from the verifier. ``majority`` votes over as many zero-shot rollouts as Tacit spent on the problem in all,
+``vote`` over as many as routing sees.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 
 from tacit.agent import Agent, Answered, Remembered
-from tacit.judges.verifiers import Likelihood
 from tacit.memory import State
 from tacit.methods.base import Reply, World
-from tacit.methods.best_of import likeliest
 from tacit.methods.icl import ICL
 from tacit.problem import Problem
 from tacit.responses import Responses
@@ -87,26 +85,14 @@ class Beside:
                 if drawn is not None:
                     arms["random"] = Arm.of(drawn[1], memory_id=drawn[0])
         if "verified" in self.wanted:
-            for arms, arm in zip(said, self._verified(answered, remembered), strict=True):
-                arms["verified"] = arm
+            for arms, one, chosen in zip(said, answered, verified(self.agent, answered), strict=True):
+                arms["verified"] = Arm(*chosen, one.zero_shot.tokens)
         for name, count in (("majority", self._rollouts), ("vote", self._seen)):
             if name in self.wanted:
                 spent = [count(*pair) for pair in zip(answered, remembered, strict=True)]
                 for arms, arm in zip(said, self._voted(problems, answered, spent), strict=True):
                     arms[name] = arm
         return said
-
-    def _verified(self, answered: Sequence[Answered], remembered: Sequence[Remembered]) -> list[Arm]:
-        """What the verifier chooses without memory."""
-        if not isinstance(self.agent.verifier, Likelihood):
-            chosen = verified(self.agent, answered)
-            return [Arm(*pair, one.zero_shot.tokens) for pair, one in zip(chosen, answered, strict=True)]
-        problems = [one.problem for one in answered]
-        seen = [self._seen(*pair) for pair in zip(answered, remembered, strict=True)]
-        drawn = self.world.rollouts(problems, seen, [one.zero_shot.samples for one in answered])
-        told = [likeliest(samples, one.zero_shot.task) for samples, one in zip(drawn, answered, strict=True)]
-        tokens = [sum(len(rollout.token_ids) for rollout in samples) for samples in drawn]
-        return [Arm((answer,), answer, spent) for answer, spent in zip(told, tokens, strict=True)]
 
     def _voted(self, problems: Sequence[Problem], answered: Sequence[Answered], counts: Sequence[int]) -> list[Arm]:
         """The votes over so many zero-shot rollouts of each problem, beginning with those that were drawn."""

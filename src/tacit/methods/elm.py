@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 from tacit.agent import Agent, Answered, Remembered
 from tacit.bank import open_bank
 from tacit.config import LearnConfig, RecallConfig
-from tacit.judges.verifiers import Likelihood, VoteShare
+from tacit.judges.verifiers import VoteShare
 from tacit.labels import Label
 from tacit.memory import State
 from tacit.methods import controls
 from tacit.methods.base import Lesson, Method, Oracle, Reply, World
-from tacit.methods.consolidation import consolidate
-from tacit.methods.planning import Plan, Setting, Work, answering, remembering
+from tacit.methods.planning import Plan, Setting, answering, remembering
+from tacit.model.presets import fitted
 from tacit.problem import Problem
 from tacit.registry import register
 
@@ -31,6 +31,8 @@ class ELM(Method):
     routed: ClassVar[bool] = True
     agent_class: ClassVar[type[Agent]] = Agent
     changes: ClassVar[Mapping[str, Any]] = {}
+    rewards_alone: ClassVar[bool] = False
+    """Whether steps on rollouts stand for those on the response that gave the label, as in the paper."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -50,7 +52,7 @@ class ELM(Method):
 
     @classmethod
     def plan(cls, setting: Setting) -> Plan:
-        work = (answering(setting, arms=2), remembering(setting))
+        work = (answering(setting, arms=2), remembering(replace(setting, learning=cls._changed(setting.learning))))
         # Both answers of every pair are read to route, and all samples to weigh labels.
         read = 2 * setting.responses + 2 * setting.sampling.samples * (setting.learning.label == "verified")
         return Plan(work, "memory", scored=setting.problems * read if setting.verified else 0)
@@ -62,7 +64,14 @@ class ELM(Method):
         return self.world.recalling
 
     def _learning(self) -> LearnConfig:
-        return replace(self.world.learning, **self.changes)
+        return self._changed(fitted(self.world.learning, self.world.backbone))
+
+    @classmethod
+    def _changed(cls, learning: LearnConfig) -> LearnConfig:
+        alone: dict[str, Any] = (
+            {"distil": 0, "steps": max(learning.distil, learning.steps)} if cls.rewards_alone else {}
+        )
+        return replace(learning, **cls.changes, **alone)
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         return [self._reply(one) for one in self.agent.answer(problems)]
@@ -83,8 +92,12 @@ class ELM(Method):
         answered = [reply.state for reply in replies]
         remembered = self.agent.learn(answered)
         self.agent.remember(answered, remembered)
-        self.gradient_steps += sum(step["updated"] for one in remembered for step in one.learned.steps)
+        self._count(remembered)
         return [lesson(result) for result in remembered]
+
+    def _count(self, remembered: Sequence[Remembered]) -> None:
+        learned = [one.learned for one in remembered]
+        self.gradient_steps += sum(one.distilled + sum(step["updated"] for step in one.steps) for one in learned)
 
     def close(self) -> None:
         self.bank.close()
@@ -132,7 +145,7 @@ class Offline(ELM):
             answered = self.agent.answer(stream[start : start + size])
             remembered = self.agent.learn(answered)
             self.agent.remember(answered, remembered)
-            self.gradient_steps += sum(step["updated"] for one in remembered for step in one.learned.steps)
+            self._count(remembered)
 
     def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
         return None
@@ -155,15 +168,6 @@ class VoteRouted(ELM):
 
     def _verifier(self) -> Any:
         return VoteShare()
-
-
-@register("method", "elm-likeliest")
-class LikelihoodRouted(VoteRouted):
-    """Labels and the one answer that is returned by likelihood, over all responses: nothing in it was ever trained with
-    labels either."""
-
-    def _verifier(self) -> Any:
-        return Likelihood()
 
 
 @register("method", "elm-confident")
@@ -200,6 +204,7 @@ class RandomReward(Unrouted):
     """Control: rewards drawn by a coin (arXiv 2506.10947), admitted and used as if they meant something; unrouted."""
 
     changes: ClassVar[Mapping[str, Any]] = {"reward": "random", "admit": 0.0}
+    rewards_alone: ClassVar[bool] = True
 
 
 @register("method", "elm-format-reward")
@@ -207,6 +212,7 @@ class FormatReward(Unrouted):
     """Control: a reward for giving any answer; unrouted."""
 
     changes: ClassVar[Mapping[str, Any]] = {"reward": "format"}
+    rewards_alone: ClassVar[bool] = True
 
 
 @register("method", "elm-paper")
@@ -214,10 +220,7 @@ class Paper(ELM):
     """As in the paper: labels by the plain vote without memory, a memory of every problem, keys of its embeddings."""
 
     changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot", "enough": 2.0}
-
-    def _verifier(self) -> Any:
-        given = self.world.verifier
-        return VoteShare() if isinstance(given, Likelihood) else given
+    rewards_alone: ClassVar[bool] = True
 
     def _recalling(self) -> RecallConfig:
         return replace(self.world.recalling, key="input")
@@ -232,7 +235,9 @@ class _Told(Agent):
     def _label(self, one: Answered) -> Label:
         assert self.oracle is not None
         answer = self.oracle.truth(one.problem.id)
-        return Label(one.zero_shot.vote, answer, "the right answer", True, None)
+        giving = one.zero_shot.task.giving(one.zero_shot.answers, answer)
+        trace = next((said for said, right in zip(one.zero_shot.samples, giving, strict=True) if right), None)
+        return Label(one.zero_shot.vote, answer, "the right answer", True, trace)
 
 
 @register("method", "elm-oracle")
@@ -246,32 +251,3 @@ class OracleLabels(ELM):
         super().__init__(world)
         assert isinstance(self.agent, _Told)
         self.agent.oracle = world.oracle
-
-
-@register("method", "elm-consolidated")
-class Consolidated(ELM):
-    """ELM that every few windows trains one memory for several that are alike, and keeps it if it does no worse."""
-
-    defaults: ClassVar[Mapping[str, Any]] = {"every": 3, "near": 0.8, "least": 3, "most": 6}
-
-    @classmethod
-    def plan(cls, setting: Setting) -> Plan:
-        """As if every memory joined a cluster once: trained on again, and judged when found, alone and in it."""
-        plan = super().plan(setting)
-        clusters = -(-setting.problems // int(setting.options["least"]))
-        rollouts, steps = setting.problems * setting.learning.rollouts, setting.learning.steps
-        again = Work("learn", rollouts * steps, steps * clusters, rollouts * steps, steps * clusters)
-        return replace(plan, work=(*plan.work, again, Work("learn", 3 * rollouts, 3 * clusters)))
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self.windows = 0
-
-    def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
-        lessons = super().learn(problems, replies)
-        self.windows += 1
-        if self.windows % int(self.options["every"]) == 0:
-            near, least, most = (self.options[name] for name in ("near", "least", "most"))
-            for done in consolidate(self.agent, near=float(near), least=int(least), most=int(most)):
-                self.gradient_steps += sum(step["updated"] for step in done.memory.provenance["steps"])
-        return lessons

@@ -31,11 +31,11 @@ class Instance(Trained):
 
     Options:
         lr: of the training.
-        steps: gradient steps per problem; 0 for as many as a memory takes.
+        steps: gradient steps per problem; 0 for as many groups as a memory takes.
         rank: of LoRA.
     """
 
-    defaults: ClassVar[Mapping[str, Any]] = {"lr": 3e-4, "steps": 0}
+    defaults: ClassVar[Mapping[str, Any]] = {"lr": 3e-4, "steps": 10}
     probed: ClassVar[bool] = False
 
     @classmethod

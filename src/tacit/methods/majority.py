@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from tacit.engines.base import Rollout
 from tacit.methods.base import Method, Reply
 from tacit.methods.planning import Plan, Setting, Work
 from tacit.problem import Problem
 from tacit.registry import register
+from tacit.tasks.base import Task
 
 
 @register("method", "majority")
@@ -26,9 +28,13 @@ class Majority(Method):
         return Plan((Work("answer", setting.problems * int(setting.options["n"]), len(setting.windows)),))
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
-        n, replies = int(self.options["n"]), []
-        for problem, rollouts in zip(problems, self.world.rollouts(problems, [n] * len(problems)), strict=True):
-            task = self.world.task.on(problem.text)
-            vote = task.vote([task.extract(rollout.text) for rollout in rollouts])
-            replies.append(Reply((vote.answer,), vote.answer, {"votes": vote.votes, "n": n}))
-        return replies
+        drawn = self.world.rollouts(problems, [int(self.options["n"])] * len(problems))
+        return [
+            self.told(rollouts, self.world.task.on(problem.text))
+            for problem, rollouts in zip(problems, drawn, strict=True)
+        ]
+
+    def told(self, rollouts: Sequence[Rollout], task: Task) -> Reply:
+        """The one answer to a problem that has been answered so often."""
+        vote = task.vote([task.extract(rollout.text) for rollout in rollouts])
+        return Reply((vote.answer,), vote.answer, {"votes": vote.votes, "n": len(rollouts)})

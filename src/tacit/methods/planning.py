@@ -109,7 +109,8 @@ def remembering(setting: Setting) -> Work:
     learning = setting.learning
     calls = learning.steps * sum(-(-size // learning.batch) for size in setting.windows)
     rollouts = setting.problems * learning.steps * learning.rollouts
-    return Work("learn", rollouts, calls, trained=rollouts, steps=setting.problems * learning.steps)
+    steps = setting.problems * (learning.steps + learning.distil)
+    return Work("learn", rollouts, calls, trained=rollouts + setting.problems * learning.distil, steps=steps)
 
 
 def training(setting: Setting, what: str, problems: int, epochs: int, batch: int, votes: int = 0) -> Work:

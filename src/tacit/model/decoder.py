@@ -132,13 +132,7 @@ class Decoder:
         return self._hidden(embeds, positions, cache, mask[:, None], real, cache_only)
 
     def _hidden(
-        self,
-        embeds: Tensor,
-        positions: Tensor,
-        cache: RaggedCache,
-        mask: Tensor,
-        real: Tensor | None,
-        cache_only: bool,
+        self, embeds: Tensor, positions: Tensor, cache: RaggedCache, mask: Tensor, real: Tensor | None, cache_only: bool
     ) -> Tensor:
         """Last hidden states [R x T or N, d], normalised; ``mask`` [R, 1, T, columns] is added to attention scores."""
         rows, width = positions.shape

@@ -30,6 +30,7 @@ class Preset:
         weights: how many weights they have, from and to, in millions.
         lr: learning rate, in standard deviations of the inputs that the model sees.
         init: what a soft prompt starts from.
+        distil: steps on the response that gave the label.
         steps: most GRPO steps of a memory.
         settled: steps in a row with the full reward that finish it before.
         temperature: of samples and rollouts.
@@ -45,6 +46,7 @@ class Preset:
     weights: tuple[float, float]
     lr: float
     init: str
+    distil: int
     steps: int
     settled: int
     temperature: float
@@ -62,7 +64,8 @@ PRESETS = (
         weights=(0, 10),
         lr=0.15,
         init="gaussian",
-        steps=10,
+        distil=10,
+        steps=2,
         settled=0,
         key="last",
         temperature=1.0,
@@ -76,6 +79,7 @@ PRESETS = (
         weights=(100, 200),
         lr=0.074,
         init="trace",
+        distil=0,
         steps=5,
         settled=1,
         temperature=0.7,
@@ -90,6 +94,7 @@ PRESETS = (
         weights=(0, float("inf")),
         lr=0.074,
         init="trace",
+        distil=0,
         steps=5,
         settled=1,
         temperature=0.7,
@@ -103,6 +108,7 @@ PRESETS = (
 LEAST = 64
 """Tokens that an answer may have whatever the model's context."""
 
+_LENGTH = ("distil", "steps", "settled")
 _SHORT = re.compile(r"\b(brief|briefly|short|shortly|only|alone|few words|just|directly)\b", re.IGNORECASE)
 _LONG = re.compile(r"\b(steps?|reason|think|explain|show|work|function|program|code)\b", re.IGNORECASE)
 
@@ -124,13 +130,14 @@ def briefly(instruction: str) -> bool:
 
 
 def fitting(backbone: Backbone) -> dict[str, Any]:
-    """The settings that fit a model as it is asked: lr, init, steps, settled, key, temperature, max_tokens."""
+    """The settings that fit a model as it is asked: lr, init, distil, steps, settled, key, temperature, max_tokens."""
     preset, asked = preset_of(backbone), backbone.template
     tokens = preset.brief if briefly(f"{asked.system} {asked.instruction}") else preset.worked
     return {
         # Two digits: sums over the weights may differ in the last bit between machines, and memories' ids may not.
         "lr": float(f"{preset.lr * backbone.embedding_std:.2g}"),
         "init": preset.init,
+        "distil": preset.distil,
         "steps": preset.steps,
         "settled": preset.settled,
         "key": preset.key,
@@ -142,10 +149,10 @@ def fitting(backbone: Backbone) -> dict[str, Any]:
 def planned(settings: Settings, weights: int) -> dict[str, Any]:
     """The same as far as it is known of a model that is not loaded: by its size, and by what it is told."""
     if (by_name := known(settings)) is not settings:
-        return {**vars(by_name.sampling), "steps": by_name.learn.steps, "settled": by_name.learn.settled}
+        return vars(by_name.sampling) | {name: getattr(by_name.learn, name) for name in _LENGTH}
     preset = preset_for("", weights)
     tokens = preset.brief if briefly(settings.instruction or "") else preset.worked
-    length = {"steps": preset.steps, "settled": preset.settled}
+    length = {name: getattr(preset, name) for name in _LENGTH}
     return {"temperature": preset.temperature, "max_tokens": tokens, **length}
 
 

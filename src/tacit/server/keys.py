@@ -48,10 +48,6 @@ class ApiKey:
     """One key, without its secret.
 
     Attributes:
-        id: names the key; no secret.
-        name: for people.
-        namespace: whose memories its requests use and make.
-        rights: some of ``RIGHTS``.
         learn_per_day: problems that it may have learned per UTC day.
         created, revoked: unix seconds; ``revoked`` is None while it is in use.
     """

@@ -214,6 +214,8 @@ def _split(name: str) -> str | None:
 
 def _file(path: Path, name: str) -> Iterator[Row]:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited at for ever
+            raise DataError(f"{path} is no file; save the problems as one")
         with path.open("rb") as raw:
             head = raw.read(2)
             raw.seek(0)

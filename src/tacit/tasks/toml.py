@@ -81,7 +81,7 @@ class Described(Around):
             cls(contents)
         except OSError as error:
             raise ConfigError(f"the task {file} cannot be read ({error.strerror}); give a TOML file") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"the task {file} is no TOML: {' '.join(str(error).split())}") from None
         except TypeError as error:  # a date
             raise ConfigError(f"the task {file} holds what is neither text nor list: {error}") from None

@@ -12,12 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-STYLES = {
-    "step": "step by step",
-    "split": "split in parts",
-    "list": "list them all",
-    "reduce": "reduce it first",
-}
+STYLES = {"step": "step by step", "split": "split in parts", "list": "list them all", "reduce": "reduce it first"}
 TEMPERS = {"careful": "carefully", "quick": "quickly"}
 LUCK = 0.12
 """Chance that a wrong style ends in the right answer."""

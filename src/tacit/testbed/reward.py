@@ -141,10 +141,7 @@ def train(
     policy = AutoModelForCausalLM.from_pretrained(model_dir)
     pool = sampled(policy, tokenizer, samples, seed)
     config = AutoConfig.from_pretrained(
-        model_dir,
-        num_labels=2,
-        id2label={0: "wrong", 1: "right"},
-        label2id={"wrong": 0, "right": 1},
+        model_dir, num_labels=2, id2label={0: "wrong", 1: "right"}, label2id={"wrong": 0, "right": 1}
     )
     # Not fields of this configuration, so from_pretrained would drop them.
     config.step_separator = solutions.SEPARATOR

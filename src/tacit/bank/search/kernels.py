@@ -231,12 +231,7 @@ def _scan(
 
 
 def _rescore(
-    small: np.ndarray,
-    offset: np.ndarray,
-    scale: np.ndarray,
-    rows: np.ndarray,
-    query: np.ndarray,
-    out: np.ndarray,
+    small: np.ndarray, offset: np.ndarray, scale: np.ndarray, rows: np.ndarray, query: np.ndarray, out: np.ndarray
 ) -> None:
     """``out`` [n]: products of the int8 codes at ``rows`` with the rotated ``query`` (float32 [D])."""
     dim = small.shape[1]

@@ -136,7 +136,7 @@ def planned(bank: Bank, namespace: str, rule: Rule, seen: Sequence[tuple[int, in
         past: recalls of memories that have been deleted.
     """
     every = bank.find(namespace)
-    rows = {row.info.id: row for row in _rows(bank, namespace, every, seen, past)}
+    rows = {row.info.id: row for row in rows_of(bank, namespace, every, seen, past)}
     active = [row for row in rows.values() if row.info.state is State.ACTIVE]
     held = dict.fromkeys(row.info.id for row in active)
     gone: list[Gone] = []
@@ -162,8 +162,8 @@ def planned(bank: Bank, namespace: str, rule: Rule, seen: Sequence[tuple[int, in
             go(row, "idle", f"never recalled while {row.age} problems came, and {rule.idle} are enough")
     best = sorted((rows[id] for id in held), key=lambda row: row.rank)
     for kind in sorted({row.info.key_kind for row in best}):
-        near = _near(bank, [one.position for one in every if one.key_kind == kind], rule.near)
-        for row, better, distance in _doubled(bank, [row for row in best if row.info.key_kind == kind], near):
+        near = near_by(bank, [one.position for one in every if one.key_kind == kind], rule.near)
+        for row, better, distance in doubled(bank, [row for row in best if row.info.key_kind == kind], near):
             why = f"of {better.info.id}, at distance {distance:.4f} where {near:.4f} is near"
             go(row, "near-duplicate", f"{why}; {row.said}; that one {better.said}")
     benefit = sum(max(0.0, rows[id].loss) for id in held)
@@ -180,8 +180,13 @@ def planned(bank: Bank, namespace: str, rule: Rule, seen: Sequence[tuple[int, in
     )
 
 
-def _rows(
-    bank: Bank, namespace: str, every: Sequence[MemoryInfo], seen: Sequence[tuple[int, int]], past: int
+def rows_of(
+    bank: Bank,
+    namespace: str,
+    every: Sequence[MemoryInfo],
+    seen: Sequence[tuple[int, int]],
+    past: int,
+    states: Sequence[State] = (State.ACTIVE, State.CANDIDATE),
 ) -> Iterator[_Row]:
     """The memories that are in use, or may still be, with what is said of them."""
     infos = {one.position: (len(every) - number - 1, one) for number, one in enumerate(every)}
@@ -193,7 +198,7 @@ def _rows(
         select(_m.position, func.length(_p.prompt).label("prompt"), func.length(_k.key).label("key"), _p.provenance)
         .join_from(schema.memories, schema.payloads)
         .join(schema.keys, _k.position == _m.position)
-        .where(_m.namespace == namespace, _m.state.in_([State.ACTIVE.value, State.CANDIDATE.value]))
+        .where(_m.namespace == namespace, _m.state.in_([state.value for state in states]))
         .order_by(_m.position)
     )
     with bank.connection() as connection:
@@ -219,7 +224,7 @@ def _reward(provenance: str) -> float:
     return sum(found) / len(found) if found else 0.0
 
 
-def _near(bank: Bank, positions: Sequence[int], share: float) -> float:
+def near_by(bank: Bank, positions: Sequence[int], share: float) -> float:
     """The distance at which memories are near, from up to ``SAMPLE`` of the kind, in use or not."""
     chosen = positions[:: -(-len(positions) // SAMPLE)]
     found = _keys(bank, chosen)
@@ -229,7 +234,7 @@ def _near(bank: Bank, positions: Sequence[int], share: float) -> float:
     return share * max(0.0, float(np.quantile(1 - (keys @ keys.T)[pairs], 0.25)))
 
 
-def _doubled(bank: Bank, best: Sequence[_Row], near: float) -> Iterator[tuple[_Row, _Row, float]]:
+def doubled(bank: Bank, best: Sequence[_Row], near: float) -> Iterator[tuple[_Row, _Row, float]]:
     """Those of ``best`` (best first) that are near to a better one that stays, with that one and the distance."""
     kept: list[_Row] = []
     matrix: np.ndarray | None = None

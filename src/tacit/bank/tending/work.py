@@ -79,15 +79,15 @@ def tend(
     rule = rule or Rule()
     stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime())}.{secrets.token_hex(2)}"
     if dry_run:
-        return Tended(name or stamp, _planned(bank, namespace, rule), len(_old(bank, namespace, rule)))
+        return Tended(name or stamp, planned_now(bank, namespace, rule), len(_old(bank, namespace, rule)))
     with _claimed(bank, namespace) as hold:
-        entries = _ledger(bank, namespace)["entries"]
+        entries = ledger_of(bank, namespace)["entries"]
         if name is not None and any(one["name"] == name and "open" not in one for one in entries):
             return Tended(name, Plan((), (0, 0), (0, 0), 1.0))
         if name is None:  # one that was cut off is gone on with, so that one undoing takes all of it back
             name = entries[-1]["name"] if entries and "open" in entries[-1] else stamp
         freed = _free(bank, namespace, _old(bank, namespace, rule), hold)
-        plan = _planned(bank, namespace, rule)
+        plan = planned_now(bank, namespace, rule)
         anew = {harm.id: harm for harm in harmful(bank, namespace)}
         for batch in _batches(plan.gone):
             with bank.transaction():
@@ -119,7 +119,7 @@ def undo(bank: Bank, namespace: str, name: str = "last") -> tuple[str, int]:
         BankUnavailable: another process is tending the namespace.
     """
     with _claimed(bank, namespace) as hold:
-        entries = _ledger(bank, namespace)["entries"]
+        entries = ledger_of(bank, namespace)["entries"]
         open_ = [one for one in entries if one["retired"] and "undone" not in one]
         if name == "last" and open_:
             name = open_[-1]["name"]
@@ -140,7 +140,7 @@ def undo(bank: Bank, namespace: str, name: str = "last") -> tuple[str, int]:
                         _bring_back(bank, one, name)
                 back += len(batch)
                 if back == len(there):
-                    ledger = _ledger(bank, namespace)
+                    ledger = ledger_of(bank, namespace)
                     for entry in ledger["entries"]:
                         if entry["name"] == name:
                             entry["undone"] = time.time()
@@ -151,7 +151,7 @@ def undo(bank: Bank, namespace: str, name: str = "last") -> tuple[str, int]:
 
 def due(bank: Bank, namespace: str, every: int) -> bool:
     """Whether ``every`` problems, as far as they are known, have come since the last tending, which was not undone."""
-    ledger = _ledger(bank, namespace)
+    ledger = ledger_of(bank, namespace)
     last = ledger["entries"][-1] if ledger["entries"] else {"position": 0, "problems": 0}
     stored = select(func.count()).where(_m.namespace == namespace, _m.position > last["position"])
     with bank.connection() as connection:
@@ -160,8 +160,8 @@ def due(bank: Bank, namespace: str, every: int) -> bool:
     return "open" in last or ("undone" not in last and come >= every)
 
 
-def _planned(bank: Bank, namespace: str, rule: Rule) -> Plan:
-    ledger = _ledger(bank, namespace)
+def planned_now(bank: Bank, namespace: str, rule: Rule) -> Plan:
+    ledger = ledger_of(bank, namespace)
     seen = [(one["position"], one["problems"]) for one in ledger["entries"]]
     return planned(bank, namespace, rule, seen, ledger["past"])
 
@@ -200,7 +200,7 @@ def _free(bank: Bank, namespace: str, ids: Sequence[str], hold: Any) -> int:
     for batch in _batches(ids):
         with bank.transaction():
             hold()
-            ledger = _ledger(bank, namespace)
+            ledger = ledger_of(bank, namespace)
             for id in batch:
                 if _is(bank, namespace, id, State.RETIRED):
                     ledger["past"] += bank.info(id, namespace).uses
@@ -214,7 +214,7 @@ def _batches(every: Sequence[T]) -> Iterator[Sequence[T]]:
     return (every[start : start + BATCH] for start in range(0, len(every), BATCH))
 
 
-def _ledger(bank: Bank, namespace: str) -> dict[str, Any]:
+def ledger_of(bank: Bank, namespace: str) -> dict[str, Any]:
     """``entries``: the latest tendings; ``past``: recalls of memories that tending has deleted."""
     found: dict[str, Any] = json.loads(bank.marked(namespace, _LEDGER) or '{"entries": [], "past": 0}')
     return found
@@ -222,7 +222,7 @@ def _ledger(bank: Bank, namespace: str) -> dict[str, Any]:
 
 def _enter(bank: Bank, namespace: str, name: str, causes: Sequence[str] = (), freed: int | None = None) -> None:
     """Add to the entry of a tending what it did; it is open until ``freed`` is said, at its end."""
-    ledger = _ledger(bank, namespace)
+    ledger = ledger_of(bank, namespace)
     entries = [one for one in ledger["entries"] if one["name"] != name]
     entry: dict[str, Any] = next((one for one in ledger["entries"] if one["name"] == name), {"name": name})
     entry["retired"] = dict(Counter(entry.get("retired", {})) + Counter(causes))

@@ -216,13 +216,7 @@ class _Row:
         config, learn = self.config, self.settings.learn
         seconds = sum(
             estimates.work_seconds(
-                one,
-                self.plan,
-                self.dims,
-                config.dtype,
-                self.device,
-                self._lengths(one),
-                learn.rollouts,
+                one, self.plan, self.dims, config.dtype, self.device, self._lengths(one), learn.rollouts
             )
             for one in self.work
         )

@@ -187,11 +187,7 @@ def tables(rows: Rows) -> list[Table]:
 
 
 def bounded(
-    row: Mapping[str, Any] | None,
-    name: str,
-    shown: Callable[[float | None], str] = points,
-    *,
-    bare: bool = False,
+    row: Mapping[str, Any] | None, name: str, shown: Callable[[float | None], str] = points, *, bare: bool = False
 ) -> str:
     """A value with its interval, whose ends are named after it, or, where they stand ``bare``, "low" and "high"."""
     if not row or row.get(name) is None:

@@ -14,7 +14,7 @@ from typing import Any
 from tacit.errors import DataError
 from tacit.experiments.report.figures import Figures
 from tacit.experiments.report.page import publish, render
-from tacit.experiments.report.run_figures import labels_of, summarise
+from tacit.experiments.report.run_figures import LABELS, summarise
 from tacit.experiments.report.run_plots import draw_all
 from tacit.experiments.scoring import HELP, MOST
 
@@ -42,7 +42,7 @@ def write_report(out_dir: Path) -> Figures:
     page = render(
         "run.html.jinja",
         s=summary,
-        labels=labels_of(summary),
+        labels=LABELS,
         pictures=pictures,
         problems=rows[:SHOWN_PROBLEMS],
         total=len(rows),

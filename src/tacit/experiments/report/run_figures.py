@@ -46,11 +46,6 @@ LABELS = {
 """What arms are called, in the order of the table: answers first, then votes."""
 
 
-def labels_of(summary: Mapping[str, Any]) -> dict[str, str]:
-    """What arms are called in a run: one answer that was chosen from many is no sample, nor to be read as one."""
-    return {arm: f"{label}, one answer" if arm in summary["single"] else label for arm, label in LABELS.items()}
-
-
 def has_gold(row: Row) -> bool:
     """Whether the row carries marks."""
     return (row.get("zero_shot") or {}).get("correct") is not None
@@ -165,7 +160,6 @@ def summarise(
         "unscored": len(rows) - len(marked),
         "unanswered": counted(map(asked, rows)),
         "arms": arms,
-        "single": [arm for arm in ("routed", "verified") if _single(marked, arm)],
         "gain": gains["routed"]["sampled"],
         "gain_greedy": gains["routed"]["greedy"],
         "gain_over_icl": over(sampled, "routed", "icl"),
@@ -217,12 +211,6 @@ def summarise(
     }
 
 
-def _single(rows: Sequence[Row], arm: str) -> bool:
-    """Whether an arm gave one answer, chosen from many, to every problem."""
-    held = [(row["zero_shot"], row[arm]) for row in rows if row.get(arm)]
-    return bool(held) and all(len(own.get("rights") or ()) == 1 < len(zero["rights"]) for zero, own in held)
-
-
 def _answer_tokens(row: Row) -> int:
     return sum(int((row.get(arm) or {}).get("tokens") or 0) for arm in ("zero_shot", "memory"))
 
@@ -258,10 +246,7 @@ def _families(rows: Sequence[Row]) -> Figures:
             "n": len(members),
             "recalled": sum(1 for row in members if row.get("memory")),
             **{
-                arm: {
-                    "accuracy": _mean(column(members, arm)),
-                    "greedy": _mean(column(members, arm, "greedy_correct")),
-                }
+                arm: {"accuracy": _mean(column(members, arm)), "greedy": _mean(column(members, arm, "greedy_correct"))}
                 for arm in ("zero_shot", *TACIT)
             },
         }

@@ -77,7 +77,7 @@ def draw_all(rows: Sequence[Row], *, seed: int = 0) -> list[Picture]:
     ]
     drawn = []
     for draw, name, title, caption in pictures:
-        made = figure(7.2, 4.2)
+        made = figure(5.0, 4.0)  # two beside each other, and readable on a phone
         if draw(made.add_subplot()):
             drawn.append(Picture(name, title, caption, title, png(made)))
     return drawn
@@ -208,7 +208,7 @@ def _shares(ax: Axes) -> None:
     low, high = ax.get_ylim()
     ax.set_ylim(max(0.0, low - 0.02), min(1.02, high + 0.02))
     percent_axis(ax)
-    legend(ax)
+    legend(ax, 2)
 
 
 def _short(value: float) -> str:

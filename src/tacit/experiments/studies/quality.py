@@ -237,10 +237,7 @@ class _Trial:
         return _mean([score for score in scores if score is not None])
 
     def _signals(
-        self,
-        number: int,
-        responses: dict[Pair, Responses],
-        neighbours: Sequence[str],
+        self, number: int, responses: dict[Pair, Responses], neighbours: Sequence[str]
     ) -> dict[str, float | None]:
         one, learned, _ = self.made[number]
         steps, label = learned.steps, learned.label

@@ -22,6 +22,7 @@ from tacit.errors import TacitError
 from tacit.server.api.asking import Caller
 from tacit.server.api.errors import Refused, busy, refusal_of, shutting_down
 from tacit.server.keys import OPEN_KEY, ApiKey
+from tacit.server.live.places import Places
 from tacit.server.live.service import Service, open_key
 
 Scope = MutableMapping[str, Any]
@@ -50,19 +51,22 @@ class Access:
             await self.app(scope, receive, send)
             return
         costly = scope["method"] == "POST" and scope["path"].startswith("/v1/")
+        places = self.service.places if costly else self.service.beside
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             _refuse_doubled(scope)
             key = await self._key(headers)
             if scope["method"] not in ("GET", "HEAD") and _from_elsewhere(headers):
                 raise Refused(403, "another site's page may not change anything here", code="cross_site")
-            if costly:
-                self._check_place(key)
+            if costly and self.service.draining:
+                raise shutting_down()
+            _check_place(places, key)
         except TacitError as error:  # the bank may fail, too
             await _refuse(send, refusal_of(error))
             return
         scope.setdefault("state", {})["caller"] = Caller(key, time.perf_counter())
-        await (self._counted(scope, receive, send, key) if costly else self.app(scope, receive, send))
+        with places.held(key.id):
+            await (self._counted(scope, receive, send, key) if costly else self.app(scope, receive, send))
 
     async def _key(self, headers: dict[str, str]) -> ApiKey:
         secret = _presented(headers.get("authorization", ""))
@@ -85,16 +89,6 @@ class Access:
             raise Refused(403, "without an API key no other site's page is served", code="cross_site")
         return open_key()
 
-    def _check_place(self, key: ApiKey) -> None:
-        """Turn a request that costs model time away when the server is full or about to end."""
-        if self.service.draining:
-            raise shutting_down()
-        places, shared = self.service.places, key.id != OPEN_KEY
-        if places.taken >= places.most:
-            raise busy(f"{places.taken} requests are in flight, the most that this server takes; try again later")
-        if not places.free(key.id, shared=shared):
-            raise busy("this key has as many requests in flight as leave others a share; try again later")
-
     async def _counted(self, scope: Scope, receive: Receive, send: Send, key: ApiKey) -> None:
         service = self.service
         meters = service.metrics.of(key.namespace)
@@ -109,8 +103,7 @@ class Access:
 
         running.inc()
         try:
-            with service.places.held(key.id):
-                await self.app(scope, receive, watched)
+            await self.app(scope, receive, watched)
         finally:
             running.dec()
             meters.requests.labels(service.config.served_name, str(status)).inc()
@@ -188,6 +181,14 @@ class Bodies:
                 raise too_large
             if not message.get("more_body", False):
                 return bytes(body)
+
+
+def _check_place(places: Places, key: ApiKey) -> None:
+    """Turn a request away when the server is full."""
+    if places.taken >= places.most:
+        raise busy(f"{places.taken} requests are in flight, the most that this server takes; try again later")
+    if not places.free(key.id, shared=key.id != OPEN_KEY):
+        raise busy("this key has as many requests in flight as leave others a share; try again later")
 
 
 def _presented(authorization: str) -> str | None:

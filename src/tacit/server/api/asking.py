@@ -26,7 +26,7 @@ from tacit.engines.base import Progress, Request, Rollout
 from tacit.errors import BankError
 from tacit.seeds import derive
 from tacit.server.api import prompts
-from tacit.server.api.errors import busy, forbidden, invalid, not_found
+from tacit.server.api.errors import Refused, busy, forbidden, invalid, not_found
 from tacit.server.api.rights import present
 from tacit.server.api.schemas import MOST_CHOICES, ChatRequest, CompletionRequest
 from tacit.server.api.streaming import DONE, bursts, event, merged, sent, unless_gone, written
@@ -210,14 +210,11 @@ class Exchange(ABC):
         """Add the answering of one prompt.
 
         Args:
-            ids: of the prompt [T].
             implied: the problem that it stands for, where the request names none.
             context: most tokens of a sequence, for the engine that will serve it.
-            top: alternatives beside each token.
             wanted: most new tokens, None for the default.
             memory: False for the plain model.
             begun: what the answer has already: answers are found in all of it.
-            grammar: that the answer follows.
             echoed: the prompt is listed too, in every choice.
 
         Raises:
@@ -340,8 +337,10 @@ class Exchange(ABC):
                     outcome = "refused" if submitted.job is None else "queued" if learning == "queued" else "known"
                     job = None if submitted.job is None else {"id": submitted.job.id, "state": str(submitted.job.state)}
             service.unstored = service.unstored and not (judged or learn)
-        except BankError as error:  # the answer has been made, and is no worse for it
-            LOG.warning("an answer could not be counted or queued: %s", error)
+        except Refused:
+            raise  # the key has gone
+        except Exception as error:  # the answer has been made, and is no worse for it
+            LOG.warning("an answer could not be counted: %s", error, exc_info=not isinstance(error, BankError))
             service.unstored, job, outcome = True, None, "unstored"
             learning = UNSTORED if learn else learning
         # Not ``learning``: it may quote the problem, and a label has few values.

@@ -48,7 +48,7 @@ class Refused(TacitError):
         wait: int = 0,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())  # it may quote half a surrogate pair
         self.status, self.code, self.param = status, code, param
         self.type = type or ("server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error"))
         self.headers = {**(headers or {}), **({"Retry-After": str(wait)} if wait else {})}

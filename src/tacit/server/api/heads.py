@@ -8,6 +8,7 @@ a connection forever, and a few thousand of them all that the process may have. 
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -19,8 +20,7 @@ LEAST = 64 * 1024
 class Connection(H11Protocol):
     """One connection; closed where a head is not there ``seconds`` after its connection or its first byte."""
 
-    seconds = 30.0
-    write_seconds = 30.0
+    seconds, write_seconds, most = 30.0, 30.0, 1000
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -29,9 +29,12 @@ class Connection(H11Protocol):
         self._before = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called once, at the beginning."""
+        """Called once, at the beginning; where there are too many, one that asks nothing now makes room."""
         super().connection_made(transport)
         self._wait()
+        if len(self.connections) > self.most:
+            others = (one for one in self.connections if isinstance(one, Connection) and one is not self)
+            next((one for one in others if not (one._answering or one.transport.is_closing())), self).transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Called with whatever has come."""
@@ -97,4 +100,5 @@ class Connection(H11Protocol):
 
 def connection(seconds: float, write_seconds: float) -> type[Connection]:
     """The class of connections that wait ``seconds`` for a head, and ``write_seconds`` for an answer to be read."""
-    return type("Connection", (Connection,), {"seconds": seconds, "write_seconds": write_seconds})
+    most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # files and processes need descriptors too
+    return type("Connection", (Connection,), {"seconds": seconds, "write_seconds": write_seconds, "most": most})

@@ -39,7 +39,7 @@ from tacit.server.api.views import (
     ServerStatus,
     SoftPrompt,
 )
-from tacit.server.learner.jobs import Job, JobRow, JobState
+from tacit.server.learner.jobs import Job, JobRow, JobState, why_failed
 from tacit.server.live.service import Service
 
 NEIGHBOURS = 5
@@ -209,7 +209,8 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
         row = _found(await service.storing(lambda: service.jobs.get(id, caller.namespace)), id, caller.namespace)
         if caller.key.may("admin"):
             return row
-        return replace(row, memory_id=None, key_id=row.key_id if row.key_id == caller.key.id else "")
+        own = row.key_id if row.key_id == caller.key.id else ""
+        return replace(row, memory_id=None, key_id=own, error=why_failed(row))
 
     @api.post("/tacit/v1/jobs/{id}/retry")
     async def retry(id: str, caller: Admin) -> JobRow:

@@ -15,9 +15,6 @@ from tacit.server.live.vocabulary import UNFINISHED
 LOOK_BACK = 6
 """Tokens decoded again before each new one, since a token's text depends on those before it (leading blanks)."""
 
-BLOCK = 64
-"""Tokens of a finished rollout that are decoded together."""
-
 
 class Detokeniser:
     """The text of one rollout, token by token.
@@ -32,7 +29,7 @@ class Detokeniser:
         self._stop = tuple(stop)
         self._ids: list[int] = []
         self._start = 0  # tokens before this one are left out of the decoding
-        self._read = 0  # tokens whose text is in ``_text``
+        self._before = ""  # what those after it that are in ``_text`` decode to
         self._text = ""
         self._shown = 0
         self.stopped = False
@@ -48,12 +45,12 @@ class Detokeniser:
         return self._more(final=True)
 
     def whole(self, ids: Sequence[int]) -> str:
-        """The text of a finished rollout, as streaming would have shown it; decoded a block at a time."""
-        shown = []
-        for at in range(0, len(ids), BLOCK):
-            self._ids += ids[at : at + BLOCK]
-            shown.append(self._more(final=False))
-        return "".join([*shown, self.end()])
+        """The text of a finished rollout, as streaming would have shown it."""
+        self._text = self._plain(list(ids))
+        if UNFINISHED not in self._text:
+            return self._show(final=True)
+        self._text = ""  # bytes that make no character may undo one before them, which a stream has shown by then
+        return "".join([*map(self.push, ids), self.end()])
 
     def _more(self, *, final: bool) -> str:
         if self.stopped:
@@ -62,22 +59,22 @@ class Detokeniser:
         return self._show(final=final)
 
     def _decode(self, *, final: bool) -> None:
-        before = self._plain(self._ids[self._start : self._read])
         now = self._plain(self._ids[self._start :])
         if now.endswith(UNFINISHED) and not final:
             return
-        self._text += now[len(before) :]
-        self._read = len(self._ids)
-        self._start = max(self._start, self._read - LOOK_BACK)
+        self._text, self._before = self._text + now[len(self._before) :], now
+        start = max(self._start, len(self._ids) - LOOK_BACK)
+        if (less := self._plain(self._ids[start:])) and self._text.endswith(less):  # some tokens have no text alone
+            self._start, self._before = start, less
 
     def _plain(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
 
     def _show(self, *, final: bool) -> str:
         text, end = self._text, len(self._text)
-        cuts = [at for at in (text.find(stop, max(0, self._shown - len(stop))) for stop in self._stop) if at >= 0]
-        if cuts:
-            end, self.stopped = min(cuts), True
+        begins = ((text.find(stop, max(0, self._shown - len(stop))), stop) for stop in self._stop)
+        if cuts := [(at + len(stop), at) for at, stop in begins if at >= 0]:
+            end, self.stopped = min(cuts)[1], True  # the first that is complete, though another may have begun before
         elif not final:  # without what may be the beginning of a stop string
             end -= max((_begun(text, stop) for stop in self._stop), default=0)
         shown, self._shown = text[self._shown : end], max(end, self._shown)

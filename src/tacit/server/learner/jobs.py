@@ -47,6 +47,7 @@ FIRST_PAUSE = 5.0
 
 DAY = 86_400.0
 
+GIVEN_UP = "given up"  # how the error of a job begins that failed by a fault
 LONGEST_NOTE = 2000
 """Most characters kept of an error or an outcome."""
 
@@ -88,18 +89,11 @@ class Job(JobRow):
 
     Attributes:
         number: order of submission, across the bank.
-        id: names the job.
-        namespace: whose memory it makes.
         problem_id: "served-" and 16 hex digits of ``problem_digest``.
-        problem: text.
-        key_id: of the API key that brought it.
-        state: see ``JobState``.
         attempts: claims so far, without those that a worker gave back in good order.
         lease_until: unix seconds; until then it is ``worker``'s alone, or if it is queued, nobody's. Else None.
         worker: who has or had it.
-        error: why it failed.
         memory_id: the memory that came of it; None while there is none, and where nothing was worth keeping.
-        outcome: one sentence about what came of it.
         progress: what the worker last said about it, a JSON object.
         created, started, finished: unix seconds; ``started`` is that of the latest attempt.
     """
@@ -227,7 +221,7 @@ class JobQueue:
         free = and_(_j.state.in_([JobState.QUEUED, JobState.LEARNING]), over)
         turn = func.row_number().over(partition_by=(_j.namespace, _j.key_id), order_by=_j.number)
         with self.bank.connection(write=True) as connection:
-            error = f"given up: {MAX_ATTEMPTS} attempts ended without a result, and the last left no word"
+            error = f"{GIVEN_UP}: {MAX_ATTEMPTS} attempts ended without a result, and the last left no word"
             said = func.coalesce(literal(error + "; one before it: ") + _j.error, error)
             connection.execute(
                 update(schema.jobs)
@@ -285,7 +279,7 @@ class JobQueue:
         False, and nothing changed, if it is no longer this worker's.
         """
         if job.attempts >= MAX_ATTEMPTS:
-            return self.fail(job, worker, f"given up after {job.attempts} attempts: {error}")
+            return self.fail(job, worker, f"{GIVEN_UP} after {job.attempts} attempts: {error}")
         until = self.clock() + FIRST_PAUSE * 4 ** (job.attempts - 1)
         back = {"state": JobState.QUEUED.value, "worker": None, "progress": None}
         return self._write(job, worker, error=note(error), lease_until=until, **back)
@@ -336,7 +330,13 @@ def _gone(connection: Connection, job: Job) -> bool:
 def _known(job: Job) -> str:
     if job.state is JobState.DONE:
         return "already learned"
-    return "already queued" if job.state is not JobState.FAILED else f"already tried: {job.error}"
+    return "already queued" if job.state is not JobState.FAILED else f"already tried: {why_failed(job)}"
+
+
+def why_failed(job: JobRow) -> str | None:
+    """``error`` for who asked: what it says of a fault of the server names its files, which are the operator's."""
+    fault = job.error is not None and (job.state is not JobState.FAILED or job.error.startswith(GIVEN_UP))
+    return "the server failed at it; its log says why" if fault else job.error
 
 
 def _today(connection: Connection, key: ApiKey, now: float) -> str:

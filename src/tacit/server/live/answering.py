@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,9 +35,6 @@ class Plan:
     """A request, understood.
 
     Attributes:
-        asked: what the plain model would be asked.
-        namespace: whose memories.
-        problem: what memories are found by.
         room: positions that a soft prompt may take beside prompt and answer.
         memory: "auto", "off" or an id.
         verify: compare with the plain answer.
@@ -119,15 +117,23 @@ class Answering:
         zero, memory = rollouts[:2]
         task = self.service.task.on(self.plan.problem)
 
+        read, writing = self.plan.read, self.service.writing
+
+        def heard(one: Rollout) -> tuple[Rollout, str | None]:
+            one = one if read is None else replace(one, text=read(one))
+            return one, task.extract(one.text)
+
+        # One by one: an answer may take a while to find, and others' texts are read and written meanwhile.
+        found = [[await writing(partial(heard, one)) for one in arm] for arm in rollouts]
+
         def compared() -> list[tuple[Candidate, Candidate]]:
-            read = self.plan.read
-            said = rollouts if read is None else [[replace(one, text=read(one)) for one in arm] for arm in rollouts]
-            answers = [[task.extract(rollout.text) for rollout in arm] for arm in said]
+            said = [[rollout for rollout, _ in arm] for arm in found]
+            answers = [[answer for _, answer in arm] for arm in found]
             voters = answers[2:] or answers[:2]
             arms = [candidates(*arm, task) for arm in zip(said[:2], answers[:2], voters, strict=True)]
             return list(zip(*arms, strict=True))
 
-        pairs = await self.service.writing(compared)
+        pairs = await writing(compared)
         verifier = self.service.verifier
         routes = await self.service.computing(lambda: route(self.plan.problem, pairs, verifier, task))
         spoke = any(one.answer is not None for one in pairs[0])

@@ -30,13 +30,9 @@ class Answer:
     Attributes:
         number: 1 for the namespace's first; rises by 1.
         time: unix seconds of its end.
-        model: as it was asked for.
         route, why: of the first choice; None where nothing was generated.
-        memory, similarity: the best recalled memory.
-        seconds: from the request to its last token.
         tokens: of every rollout that was made for it.
         problem: its first ``EXCERPT`` characters.
-        learning: what became of the wish to learn.
     """
 
     number: int

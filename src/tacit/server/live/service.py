@@ -34,6 +34,7 @@ from tacit.server.live.vocabulary import Vocabulary
 from tacit.server.settings import ServeConfig
 
 T = TypeVar("T")
+BESIDE = 32  # requests at a time that do not ask the model: each may hold a body, and a thread that looks keys up
 
 
 class Service:
@@ -63,6 +64,7 @@ class Service:
         self.draining = False
         self.unstored = False  # whether the latest answer could not be counted or queued
         self.places = Places(config.limits.in_flight)
+        self.beside = Places(BESIDE)
         self.prompts = Places(config.limits.waiting + config.limits.rows)
         self.vocabulary = Vocabulary(self.backbone.tokenizer)
         self._recalls: dict[str, Recall] = {}

@@ -18,7 +18,7 @@ export function chart({ label, height = 190, series, scales = {}, xTime = true, 
     legend: { live: true },
     axes: [{ ...axis, values: xTime ? TIMES : undefined, incrs: xTime ? [60, 120, 300, 600, 900, 1800] : [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
       { ...axis, size: 54, ...(yValues ? { values: yValues } : {}) }],
-    series: [{ label: xName || "time", value: (_, x) => x === null || x === undefined ? "–" : xTime ? clockOf(x) : String(x) }, ...named],
+    series: [{ label: xName || "time", value: (_, x) => x === null || x === undefined ? (xTime ? "all shown" : "last") : xTime ? clockOf(x) : String(x) }, ...named],
   });
   // uPlot needs a width in pixels: it is made when the element has one, and follows it.
   new ResizeObserver(([entry]) => {

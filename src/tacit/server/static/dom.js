@@ -48,7 +48,7 @@ export function table(label, columns, rows, empty) {
 }
 
 export const row = (columns, cells) => h("tr", {}, cells.map((cell, at) => h(
-  "td", { class: [columns[at].number && "number", columns[at].text && "text"].filter(Boolean).join(" ") || null }, cell)));
+  "td", { "data-name": columns[at].name, class: [columns[at].number && "number", columns[at].text && "text"].filter(Boolean).join(" ") || null }, cell)));
 
 export const facts = pairs => h("dl", { class: "facts" }, pairs.map(([name, value]) =>
   h("div", { class: String(value).length > 22 && typeof value === "string" && "long" }, h("dt", {}, name), h("dd", {}, value))));

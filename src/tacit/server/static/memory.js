@@ -15,7 +15,7 @@ export async function memory({ main, part: id, signal, tell, again }) {
   const curve = steps.length > 1 && chart({
     label: `Reward at each of ${steps.length} steps of learning, from ${number(steps[0].reward)} to ${number(steps.at(-1).reward)}`,
     xTime: false, xName: "step", scales: { y: { range: (_, low, high) => [Math.min(0, low), Math.max(1, high)] } },
-    series: [{ label: "mean reward", colour: "--accent", points: { show: steps.length < 40, size: 5 }, value: (_, value) => number(value, 3) }],
+    series: [{ label: "mean reward", colour: "--accent", points: { show: steps.length < 40, size: 5 }, value: (_, value) => number(value ?? steps.at(-1).reward, 3) }],
   }, [steps.map((_, at) => at + 1), steps.map(step => step.reward)]);
   main.append(
     h("p", { class: "problem" }, one.problem),
