@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from tacit import registry
 from tacit.model import loading
 from tacit.model.backbone import Backbone
+from tacit.model.products import Product
 from tacit.problem import Problem
 from tacit.testbed import model_path, problems
 from tacit.testbed.tokenizer import build
@@ -118,15 +119,17 @@ class Products:
         """FLOP of one token's logits."""
 
     def seconds(self, rows: int, flop: float) -> float:
-        """Processor seconds of so much work at the best rate of the model's own products of so many rows, float32."""
+        """Processor seconds of so much work at the best rate of the model's own products of so many rows, float32, with
+        weights that oneDNN has arranged or PyTorch's own."""
         spent = done = 0.0
         for out, inner in [*self.layer * 4, self.head]:
-            x, weight, made = torch.randn(rows, inner), torch.randn(inner, out), torch.empty(rows, out)
+            x, weight = torch.randn(rows, inner), torch.randn(out, inner)
             best = float("inf")
-            for _ in range(5):
-                began = time.process_time()
-                torch.mm(x, weight, out=made)
-                best = min(best, time.process_time() - began)
+            for product in (Product(weight, None, arrange) for arrange in (True, False)):
+                for _ in range(5):
+                    began = time.process_time()
+                    product(x)
+                    best = min(best, time.process_time() - began)
             # The head is one of many products: it counts as often as it is made.
             share = self.logits if (out, inner) == tuple(self.head) else self.layers / len(self.layer) / 4
             spent, done = spent + best * share / (2 * out * inner), done + rows * share
