@@ -25,6 +25,7 @@ from tacit import seeds
 from tacit.agent import Agent
 from tacit.bank import open_bank
 from tacit.bank.copying import _NAME, _NAMESPACE
+from tacit.bank.harm import DRIFTED
 from tacit.bank.portable import FORMAT, from_safetensors, to_safetensors
 from tacit.config import GONE, LATER, LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.engines.local import LocalEngine
@@ -33,7 +34,6 @@ from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.run import run
 from tacit.learning import by_reward
 from tacit.memory import Memory, State, memory_id
-from tacit.methods.drift import DRIFTED
 from tacit.model.backbone import Backbone, Template
 from tacit.model.loading import digest_state
 from tacit.problem import Problem

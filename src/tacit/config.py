@@ -1,8 +1,8 @@
 """Settings, each with its default, its unit and, where the default was measured, where to read about it.
 
 Builds on errors and the registry. Plain frozen dataclasses, and all that is said of a setting: a flag, a key of a TOML
-file and an environment variable of the same name are made from the field, its default, and the first sentence here.
-``digest`` enters a memory's id, so the same problem learned with other settings is another memory.
+file and an environment variable of the same name. They are made from the field, its default, and the first sentence
+here. ``digest`` enters a memory's id, so the same problem learned with other settings is another memory.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ sources cost no rollout more: the routed answers, which get better as memories a
 
     label = argmax_a sum_i [answer_i = a] w_i.
 
-- *verified*: every response, with memory or without, counts as much as a process reward model believes it, and the
-  label is taken if one response that gives it is believed to TRUST. This also catches the consistent misconception
-  that wins a plain vote. It takes the place of the vote gate: one believed response outweighs a weak vote.
+- *verified*: every response, with memory or without, counts as much as a process reward model believes it. The label is
+  taken if one response that gives it is believed to TRUST. This also catches the consistent misconception that wins a
+  plain vote. It takes the place of the vote gate: one believed response outweighs a weak vote.
 - *likeliest*: every distinct response without memory counts its own probability. Nothing is learned where the model
   is divided between two answers.
 - *confident*: every response without memory counts exp(SHARPNESS x its mean log-probability per token), which needs no
@@ -115,8 +115,7 @@ class Evidence:
 
 
 def choose(how: str, evidence: Evidence) -> Label:
-    """The label of one answered problem, made as the registered ``how`` says, or by the plain vote where that is not
-    sure."""
+    """The label of one answered problem, made as the registered ``how`` says, else by the plain vote."""
     label: Label | None = registry.get("label", how)(evidence)
     return label or evidence.plain(evidence.zero_shot)
 
@@ -166,8 +165,8 @@ def verified(evidence: Evidence) -> Label | None:
 
 @register("label", "likeliest")
 def likeliest(evidence: Evidence) -> Label | None:
-    """The answer whose distinct responses without memory are likeliest in all, or a label without an answer where the
-    model is divided; None where their probabilities say nothing."""
+    """The answer whose distinct responses without memory are likeliest in all, or none where the model is divided; None
+    where their probabilities say nothing."""
     own, task = evidence.zero_shot, evidence.task
     if (weights := masses(own)) is None or not (found := ranked(own, weights, task)):
         return None

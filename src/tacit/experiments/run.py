@@ -54,7 +54,7 @@ def run(
         config: all settings.
         progress: called once per problem, for problems of an earlier, interrupted part too.
         tell: called with a line: what was chosen for the model because nobody said it; and once, after the window from
-            which on most responses have no answer, with what a model wrote, as it is.
+            which on most responses have no answer, with what a model wrote.
 
     Raises:
         TacitError: anything a user can mend; what was finished before stays.
@@ -170,7 +170,8 @@ class _Stream:
         told = self.drift.told(answered) if self.drift else []
         with self.folder.commit(self.agent.bank, self.config.namespace, rows):
             if self.drift:
-                self.drift.note(told)  # of what was there to answer
+                for said in told:
+                    self.drift.note(said)  # of what was there to answer
             self.agent.remember(answered, remembered)
         if self.beside:
             self.beside.learn(answered)

@@ -20,6 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.errors import ConfigError
@@ -54,8 +56,8 @@ class World:
         seed: of all randomness (with the problem's id).
         folder: scratch folder of this cell alone, for a bank or whatever a method keeps.
         stream: all problems of the cell, blind, in order. For offline methods; an online method must not look ahead.
-        training: blind problems of the same kind that are not in the stream, for methods that train on a labelled
-            set of their own; may be empty.
+        training: blind problems of the same kind that are not in the stream, for methods that train on a labelled set;
+            may be empty.
         oracle: marks answers to ``stream`` and ``training``; None unless the method says ``uses_labels``.
         verifier: as for routing.
         options: further settings of this one method, by name.
@@ -85,13 +87,11 @@ class World:
         """Asks the frozen model."""
         return Responder(self.engine, self.sampling, self.seed, self.task)
 
-    def requests(self, problems: Sequence[Problem]) -> list[Request]:
-        """The sampled and the greedy request of every problem, just as it stands."""
-        return [
-            request
-            for problem in problems
-            for request in self.responder.requests(problem, self.backbone.encode(problem.text), "zero-shot")
-        ]
+    def requests(self, problems: Sequence[Problem], soft_prompt: np.ndarray | None = None) -> list[Request]:
+        """The sampled and the greedy request of every problem, as it stands or behind one soft prompt."""
+        ask, encode = self.responder.requests, self.backbone.encode
+        pairs = [ask(problem, encode(problem.text), "zero-shot", soft_prompt) for problem in problems]
+        return [request for pair in pairs for request in pair]
 
     def rollouts(
         self, problems: Sequence[Problem], counts: Sequence[int], drawn: Sequence[Sequence[Rollout]] = ()
@@ -206,7 +206,7 @@ class Method(ABC):
         """Answer blind problems, in order. Changes nothing: it is also asked after the stream, for replay."""
 
     def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
-        """Learn from a window just answered; a lesson per problem if there is something to tell."""
+        """Learn from the window last answered; a lesson per problem if there is something to tell."""
         return None
 
     def close(self) -> None:  # noqa: B027

@@ -2,8 +2,8 @@
 
 Builds on gradients, learning's vote gate, rewards and the method protocol. A *policy* is a copy of all weights
 ("full"), LoRA adapters (arXiv 2106.09685, by peft) on a copy ("lora"), or one soft prompt for all problems ("soft");
-the frozen model itself is never touched. One step samples a group per problem of the mini-batch, rewards what its
-judge says, and takes one on-policy Adam step on the mean of the problems' losses, as learning does for a memory:
+the frozen model itself is never touched. One step samples a group per problem of the mini-batch and rewards what its
+judge says. Then it takes one on-policy Adam step on the mean of the problems' losses, as learning does for a memory:
 advantages r - mean, groups without a difference in reward skipped, the gradient clipped.
 """
 
@@ -81,14 +81,7 @@ class Policy:
         """Answer problems in one batch, with the random numbers of the frozen model's answers."""
         responder = Responder(self.engine, self._world.sampling, self._world.seed, self._world.task)
         prompt = None if self.prompt is None else self.prompt.detach().cpu().numpy()
-        return responder.generate(
-            [
-                request
-                for problem in problems
-                for request in responder.requests(problem, self.backbone.encode(problem.text), "zero-shot", prompt)
-            ],
-            problems,
-        )
+        return responder.generate(self._world.requests(problems, prompt), problems)
 
 
 def duplicate(backbone: Backbone, name: str) -> Backbone:

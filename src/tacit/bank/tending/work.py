@@ -1,10 +1,10 @@
 """Tending done, undone, and accounted for.
 
 Builds on plan and base. Everything happens by changes of state in batches, one transaction each, and each memory is
-looked at again within it: a kill at any moment leaves a whole bank with a part of the work done, and the rest is done
-the next time. Who tends holds a claim on the namespace for that long, so that of two processes one does it. What is
-taken out of use is retired with a reason that begins with the tending's name; ``undo`` brings it back as it was, until
-a later tending deletes it, whole, so that its problem may be learned again.
+looked at again within it: a kill at any moment leaves a whole bank with a part of the work done. The rest is done the
+next time. Who tends holds a claim on the namespace for that long, so that of two processes one does it. What is taken
+out of use is retired with a reason that begins with the tending's name; ``undo`` brings it back as it was, until a
+later tending deletes it, whole. Then its problem may be learned again.
 
 The ledger of a namespace is a mark: of each tending its time, what it did, and the clock in problems that ages are told
 by (see plan).
@@ -28,7 +28,7 @@ from sqlalchemy import func, select
 
 from tacit.bank import schema
 from tacit.bank.base import Bank, MemoryInfo
-from tacit.bank.harm import harmful
+from tacit.bank.harm import DRIFTED, harmful
 from tacit.bank.tending.plan import Plan, Rule, planned
 from tacit.errors import BankUnavailable, ConfigError, MemoryNotFound
 from tacit.memory import State
@@ -123,8 +123,8 @@ def undo(bank: Bank, namespace: str, name: str = "last") -> tuple[str, int]:
         open_ = [one for one in entries if one["retired"] and "undone" not in one]
         if name == "last" and open_:
             name = open_[-1]["name"]
-        prefix = f"tended {name}: "
-        there = [one for one in bank.find(namespace, states=[State.RETIRED]) if one.reason.startswith(prefix)]
+        begins = {State.RETIRED: f"tended {name}: ", State.QUARANTINED: f"{DRIFTED}{name}: "}
+        there = [one for one in bank.find(namespace, states=begins) if one.reason.startswith(begins[one.state])]
         if not there:
             known = ", ".join(one["name"] for one in open_[-5:]) or "none"
             raise ConfigError(
@@ -136,7 +136,7 @@ def undo(bank: Bank, namespace: str, name: str = "last") -> tuple[str, int]:
             with bank.transaction():
                 hold()
                 for one in batch:
-                    if _is(bank, namespace, one.id, State.RETIRED):
+                    if _is(bank, namespace, one.id, one.state):
                         _bring_back(bank, one, name)
                 back += len(batch)
                 if back == len(there):

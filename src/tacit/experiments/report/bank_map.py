@@ -6,12 +6,9 @@ Builds on drawing; reads what bank/tending/map.py found, which the run wrote at 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
-
-from matplotlib.axes import Axes
 
 from tacit.errors import DataError
 from tacit.experiments.report import drawing
@@ -23,7 +20,7 @@ MAP = "map.json"
 
 LOOKS = list(zip((drawing.BLUE, drawing.VERMILION, drawing.GREEN, drawing.PURPLE, drawing.SKY), "os^vD", strict=True))
 REST = (drawing.GREY, "x")
-BENEFITS = {"helped": "helped more", "hurt": "hurt more", "level": "as often", "not recalled": "not recalled yet"}
+BENEFITS = dict(zip(("helped", "hurt", "level", "not recalled"), [*LOOKS[:3], REST], strict=True))
 FEWEST, LETTERS = 3, 34
 """Memories that make a map; letters of a kind's problem in its legend."""
 
@@ -43,16 +40,23 @@ def drawn(file: Path) -> list[Picture]:
 
 def _picture(held: dict[str, Any]) -> Picture:
     places = held["places"]
-    kinds: list[list[Any]] = [[] for _ in range(1 + max(place["kind"] for place in places))]
-    for place in places:
-        kinds[place["kind"]].append(place)
-    named = [(shorten(kind[0]["problem"], LETTERS, placeholder=" …"), kind) for kind in kinds[: len(LOOKS)]]
+    numbers = range(1 + max(place["kind"] for place in places))
+    kinds = [[place for place in places if place["kind"] == number] for number in numbers]
+    names = [shorten(kind[0]["problem"], LETTERS, placeholder=" …") for kind in kinds]
+    named = list(zip(names, kinds, LOOKS, strict=False))
     if rest := [place for kind in kinds[len(LOOKS) :] for place in kind]:
-        named.append((f"{len(kinds) - len(LOOKS)} other kinds", rest))
-    judged = [(text, [place for place in places if place["benefit"] == name]) for name, text in BENEFITS.items()]
+        named.append((f"{len(kinds) - len(LOOKS)} other kinds", rest, REST))
+    judged = [(name, [one for one in places if one["benefit"] == name], look) for name, look in BENEFITS.items()]
     made = figure(5.0, 8.6)
     for ax, title, groups in zip(made.subplots(2, 1), ("by kind", "by what they did"), (named, judged), strict=True):
-        _scatter(ax, title, groups, rest_last=title != "by kind" or bool(rest))
+        for name, some, (colour, marker) in groups:
+            x, y = ([place[axis] for place in some] for axis in "xy")
+            ax.plot(x, y, marker, color=colour, markersize=5, alpha=0.7, label=f"{len(some)}: {name}")
+        ax.set(xlim=(-108, 108), ylim=(-108, 108), xticks=[], yticks=[], aspect="equal")
+        ax.set_title(title, fontsize=SIZE)
+        legend = ax.legend(frameon=False, fontsize=SIZE, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # problems have dollars of their own
     return Picture(
         "map",
         "Map of the bank",
@@ -61,15 +65,3 @@ def _picture(held: dict[str, Any]) -> Picture:
         f"Two scatter charts of {len(places)} memories of {len(kinds)} kinds: by kind, and by what they did.",
         png(made),
     )
-
-
-def _scatter(ax: Axes, title: str, groups: Sequence[tuple[str, list[Any]]], *, rest_last: bool) -> None:
-    looks = [*LOOKS[: len(groups) - rest_last], *[REST] * rest_last]
-    for (name, some), (colour, marker) in zip(groups, looks, strict=True):
-        x, y = ([place[axis] for place in some] for axis in "xy")
-        ax.plot(x, y, marker, color=colour, markersize=5, alpha=0.7, label=f"{len(some)}: {name}")
-    ax.set(xlim=(-108, 108), ylim=(-108, 108), xticks=[], yticks=[], aspect="equal")
-    ax.set_title(title, fontsize=SIZE)
-    legend = ax.legend(frameon=False, fontsize=SIZE, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2)
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # problems have dollars of their own

@@ -3,14 +3,14 @@
 Builds on the bank, keys and recall. A memory's counts decide whether it stays in use (promotion.py), so whoever can
 make them to order decides over everybody's memories. An answer is evidence only
 
-- if the server found the memory itself and asked as it would ask by itself: the problem alone, its own stops, room for
-  a whole answer of any form, a temperature no higher than its own, and tokens drawn from all that it would draw from
-  by random numbers that nobody chose (``asked_own_way``);
+- if the server found the memory itself and asked as it would ask by itself: the problem alone; its own stops; room for
+  a whole answer of any form; a temperature no higher than its own; tokens drawn from all that it would draw from, by
+  random numbers that nobody chose (``asked_own_way``);
 - if one side at least gave an answer;
 - once for a problem: who asks again draws again;
 - if its key may judge: one with the right "trust" or "admin", the namespace's only one, or the one that the memory came
   from. Any other key says nothing where votes judge, whose texts it chooses; with a calibrated verifier it is heard
-  once for each memory, which alone moves nothing (``promotion.Rule.hurt_lead``).
+  once for each memory, which alone moves nothing (``bank.harm.HURT_LEAD``).
 
 The same holds for what helped as for what hurt: praise would keep a harmful memory in use.
 """
