@@ -30,6 +30,7 @@ from torch import Tensor
 
 from tacit import registry
 from tacit.bank import open_bank
+from tacit.bank.harm import DRIFTED
 from tacit.config import RecallConfig, RunConfig
 from tacit.experiments.run import run
 from tacit.memory import State
@@ -75,8 +76,8 @@ def measured(out: Path, seed: int, data: str, limit: int | None, watching: bool)
             found = bank.find("default")
         states.append({one.id: (one.problem_id.split("/")[1], f"{one.state}: {one.reason}") for one in found})
 
-    def tries(self: drift.Drift, answered: Any) -> Iterator[Any]:
-        for one in found(self, answered):
+    def tries(self: drift.Drift, *asked: Any) -> Iterator[Any]:
+        for one in found(self, *asked):
             tried.append(one)
             yield one
 
@@ -92,8 +93,8 @@ def measured(out: Path, seed: int, data: str, limit: int | None, watching: bool)
         "drift": watching,
         **(figures(rows, states) if drifts else {"accuracy": accuracy(rows)}),
         "active": sum(map(active, last)),
-        "drifted": sum(drift.DRIFTED in said for said in last),
-        "quarantined_ever": len({id for at in states for id, (_, said) in at.items() if drift.DRIFTED in said}),
+        "drifted": sum(DRIFTED in said for said in last),
+        "quarantined_ever": len({id for at in states for id, (_, said) in at.items() if DRIFTED in said}),
         "tried": len(tried),
         "tokens": sum(row["tokens"] for row in rows) / len(rows),
     }
@@ -124,7 +125,7 @@ def figures(rows: list[dict[str, Any]], states: list[dict[str, tuple[str, str]]]
             return next((n for n, at in enumerate(after, 1) if active(states[at][id][1]) == wanted), None)
 
         there = [id for id, (name, said) in before.items() if name == TURNS[turn - 1] and active(said)]
-        away = {id: name == TURNS[turn] for id, (name, said) in before.items() if drift.DRIFTED in said}
+        away = {id: name == TURNS[turn] for id, (name, said) in before.items() if DRIFTED in said}
         changes.append(
             {
                 "out": [until(id, False) for id in there],

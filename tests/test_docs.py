@@ -212,7 +212,7 @@ def test_what_is_not_there_is_found() -> None:
         "tacit run --data x.jsonl --rehearse 2: there is no --rehearse",
         "tacit sudy quality: there is no 'sudy'",
     ]
-    assert wrong_commands(["tacit study quality|transfer --out DIR", "tacit memories list|shw"]) == [
+    assert wrong_commands(["tacit study signal|transfer --out DIR", "tacit memories list|shw"]) == [
         "tacit memories list|shw: there is no 'shw'"
     ]
     told = "`tacit.runner`, `tacit.agent.Agent.answer`, `tacit.agent.Agent.ask`; `from tacit import Agent, Agnt`"

@@ -19,12 +19,14 @@ from banks import make
 from tacit.agent import Agent
 from tacit.bank import Bank, open_bank
 from tacit.bank.base import Hit
+from tacit.bank.harm import DRIFTED
 from tacit.config import LearnConfig, RecallConfig, RunConfig
 from tacit.engines.local import LocalEngine
 from tacit.experiments.run import run
 from tacit.judges.reward_models import RewardModel
+from tacit.judges.verifiers import VoteShare
 from tacit.memory import State
-from tacit.methods.drift import DRIFTED, LOOKED, Drift
+from tacit.methods.drift import LOOKED, Drift
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.testbed import reward_model_path
@@ -37,7 +39,8 @@ KIN = ("a", "b", "c")
 def watched(testbed: Backbone, engine: LocalEngine, tmp_path: Path) -> Iterator[Drift]:
     """Three memories of a kind, all of which win where they are recalled, and one of another."""
     with open_bank(str(tmp_path / "bank.db")) as bank:
-        drift = Drift(Agent(testbed, engine, bank, recalling=RecallConfig(key="last")))
+        verifier = RewardModel(reward_model_path(), device="cpu")
+        drift = Drift(Agent(testbed, engine, bank, verifier=verifier, recalling=RecallConfig(key="last")))
         for number, name in enumerate((*KIN, "far")):
             add(bank, testbed, name, number)
         for _ in range(6):
@@ -106,14 +109,16 @@ def test_only_drifted_ones_of_the_kind_are_tried(watched: Drift) -> None:
     bank = watched.agent.bank
     key = bank.get("a", "default").key
     [one] = watched.agent.answer([Problem("p", "what is 3 * 4 ?")], use_memory=False)
-    near = [replace(one, key=key)]
-    assert list(watched._tries(near)) == [] and watched.told(near) == []
+    near = replace(one, key=key)
+    assert list(watched._tries(near, "")) == [] and watched.told([near]) == [[]]
     watched.note([(hit("a"), -0.5), (hit("b"), -0.5)])
     bank.set_state("far", "default", State.QUARANTINED, "by hand")
-    [(_, tried, memory)] = watched._tries(near)
-    assert tried.memory_id == memory.id == "a" and [told.memory_id for told, _ in watched.told(near)] == ["a"]
-    away = [replace(one, key=bank.get("far", "default").key)]
-    assert list(watched._tries(away)) == [] and len(states(watched)) < LOOKED
+    [(tried, memory)] = watched._tries(near, "")
+    assert tried.memory_id == memory.id == "a"
+    [none, told] = watched.told([replace(one, key=bank.get("far", "default").key), near])
+    assert none == [] and [said.memory_id for said, _ in told] == ["a"] and len(states(watched)) < LOOKED
+    votes = Drift(replace(watched.agent, verifier=VoteShare()))
+    assert votes.told([near]) == [[]]  # which see no harm
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +150,7 @@ def test_within_ten_problems_a_memory_goes_and_returns(
         drift, seen = Drift(made), []
         for part in (usual, problems("most", 10), problems("total", 20)):
             for one in part:
-                drift.note(drift.told(made.answer([one])))
+                drift.note(*drift.told(made.answer([one])))
             [info] = bank.find("default")
             seen.append(info.state)
         assert seen == ["active", "quarantined", "active"]

@@ -25,6 +25,7 @@ from tacit import seeds
 from tacit.agent import Agent
 from tacit.bank import open_bank
 from tacit.bank.copying import _NAME, _NAMESPACE
+from tacit.bank.harm import DRIFTED
 from tacit.bank.portable import FORMAT, from_safetensors, to_safetensors
 from tacit.config import GONE, LATER, LearnConfig, RecallConfig, RunConfig, Sampling
 from tacit.engines.local import LocalEngine
@@ -33,7 +34,6 @@ from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.run import run
 from tacit.learning import by_reward
 from tacit.memory import Memory, State, memory_id
-from tacit.methods.drift import DRIFTED
 from tacit.model.backbone import Backbone, Template
 from tacit.model.loading import digest_state
 from tacit.problem import Problem
@@ -73,11 +73,10 @@ LEARNING: dict[str, dict[str, Any]] = {
     "norm_cap": {"norm_cap": 2.0},
     "admit": {"admit": 0.25},
     "admit_steps": {"admit_steps": 2},
-    "admit_belief, late": {"admit_belief": 0.9},
     "enough, late": {"enough": 0.75},
     "settled, late": {"settled": 2},
     "distil, late": {"distil": 10},
-    "three, late": {"admit_belief": 0.5, "enough": 1.0, "settled": 3},
+    "two, late": {"enough": 1.0, "settled": 3},
     "batch, for nothing": {"batch": 1},
     "row_tokens, for nothing": {"row_tokens": 1},
 }

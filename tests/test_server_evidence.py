@@ -13,10 +13,11 @@ import torch
 from starlette.testclient import TestClient
 
 from server import InProcess
+from tacit.bank.harm import HURT_LEAD
 from tacit.config import Sampling
 from tacit.engines.base import Request
 from tacit.memory import State
-from tacit.server.learner.promotion import Rule, quarantine_hurtful
+from tacit.server.learner.promotion import quarantine_hurtful
 from tacit.server.live.evidence import asked_own_way
 from test_server_memories_api import made
 
@@ -156,7 +157,7 @@ def test_who_may_not_judge_is_not_heard_or_once(server: InProcess) -> None:
         assert ask(stranger, problem)["tacit"]["route"] in ("agree", "memory", "zero_shot")
     calibrated = server.service.verifier is not None and server.service.verifier.calibrated
     assert home.counts[0] == (1 if calibrated else 0)
-    assert quarantine_hurtful(home.bank) == [] and Rule().hurt_lead > 1
+    assert quarantine_hurtful(home.bank) == [] and HURT_LEAD > 1
     # Whose memory it is, who is trusted, who may take it out of use by hand anyway: as often as there are problems.
     for number, judge in enumerate((home.owner, home.client("ask", "trust"), home.client("ask", "admin"))):
         before = home.counts[0]
@@ -185,7 +186,7 @@ def test_real_harm_still_ends_in_quarantine(server: InProcess) -> None:
         ask(home.owner, problem, temperature=0)
     uses, _, helped, hurt = home.counts
     assert uses >= 6
-    if hurt - helped >= Rule().hurt_lead:
+    if hurt - helped >= HURT_LEAD:
         assert quarantine_hurtful(home.bank) == ["m"]
         assert home.bank.info("m", home.namespace).state is State.QUARANTINED
 

@@ -72,7 +72,6 @@ class Evidence:
         routes: which of each pair was returned.
         verifier: weighs responses; None unless its scores are probabilities.
         task: says when two answers are the same.
-        believe: whether the belief of the verifier in a plain vote's label is asked for.
     """
 
     problem: str
@@ -81,7 +80,6 @@ class Evidence:
     routes: Sequence[Route]
     verifier: Verifier | None
     task: Task
-    believe: bool = False
 
     @classmethod
     def of(
@@ -91,25 +89,20 @@ class Evidence:
         memory: Responses | None,
         routes: Sequence[Route],
         verifier: Verifier | None,
-        *,
-        believe: bool = False,
     ) -> Evidence:
         """That of a problem with its responses, without and with the recalled memory."""
         with_memory = [] if memory is None else memory.candidates()[:-1]
         # The numbers of other verifiers compare two responses and say nothing by themselves.
         calibrated = verifier if verifier is not None and verifier.calibrated else None
         own = zero_shot.candidates()[:-1]
-        return cls(problem, own, with_memory, routes, calibrated, zero_shot.task, believe)
+        return cls(problem, own, with_memory, routes, calibrated, zero_shot.task)
 
     def plain(self, candidates: Sequence[Candidate]) -> Label:
         """The label of a plain vote."""
         vote = self.vote(candidates)
         giving = [candidate for candidate, agrees in zip(candidates, vote.agrees, strict=True) if agrees]
         trace = giving[0].rollout if giving else None
-        belief = None
-        if self.believe and self.verifier is not None and giving:
-            belief = sum(self.verifier.score(self.problem, giving)) / len(giving)
-        return Label(vote, vote.answer, vote.why, False, trace, belief)
+        return Label(vote, vote.answer, vote.why, False, trace)
 
     def vote(self, candidates: Sequence[Candidate]) -> Vote:
         """The plain vote of responses."""
@@ -127,10 +120,9 @@ def choose(how: str, evidence: Evidence) -> Label:
     return label or evidence.plain(evidence.zero_shot)
 
 
-@register("label", "renewed")
 @register("label", "zero-shot")
 def zero_shot(evidence: Evidence) -> Label:
-    """The plain vote of the responses without memory. "renewed" begins with it; then each step votes anew."""
+    """The plain vote of the responses without memory."""
     return evidence.plain(evidence.zero_shot)
 
 

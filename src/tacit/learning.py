@@ -253,10 +253,6 @@ class Learner:
         task = self.task.on(self.task.shown(memory.target.problem.text, len(memory.steps)))
         answers = [task.extract(rollout.text) for rollout in rollouts]
         vote = task.vote(answers)
-        weak = None
-        if self.config.label == "renewed":
-            weak = self.gate(vote)
-            memory.label = vote.answer or memory.label
         scores = self.reward(Attempts(memory.target.problem, rollouts, answers, memory.label, task, rng))
         tokens = sum(len(rollout.token_ids) for rollout in rollouts)
         memory.tokens += tokens
@@ -270,7 +266,7 @@ class Learner:
             "tokens": tokens,
         }
         memory.steps.append(record)
-        if weak or max(scores) == min(scores):
+        if max(scores) == min(scores):
             return []
         return [Group(memory.ids, memory.prompt, rollouts, advantages(scores))]
 

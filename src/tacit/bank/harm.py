@@ -19,6 +19,9 @@ HURT_LEAD, HURT_SHARE = 3, 0.25
 """A memory is harmful if its answers were worse so many times more than better: of its uses this share, or more.
 Measured in docs/log/."""
 
+DRIFTED = "drifted with "
+"""How the reason of a memory begins that stopped working and may return (methods/drift.py); then comes its group."""
+
 
 @dataclass(frozen=True)
 class Harm:
@@ -45,13 +48,13 @@ class Harm:
         bank.mark(self.namespace, f"quarantine:{self.id}", self.ledger)
 
 
-def harmful(bank: Bank, namespace: str | None = None, lead: int = HURT_LEAD, share: float = HURT_SHARE) -> list[Harm]:
+def harmful(bank: Bank, namespace: str | None = None) -> list[Harm]:
     """The active memories that are harmful, of one namespace or of all, in the order of storing."""
     m, c = schema.memories.c, schema.counters.c
     suspects = (
         select(m.id, m.namespace, c.uses, c.helped, c.hurt)
         .join_from(schema.memories, schema.counters)
-        .where(m.state == State.ACTIVE, c.hurt - c.helped >= lead)
+        .where(m.state == State.ACTIVE, c.hurt - c.helped >= HURT_LEAD)
         .order_by(m.position)
     )
     if namespace is not None:
@@ -63,7 +66,7 @@ def harmful(bank: Bank, namespace: str | None = None, lead: int = HURT_LEAD, sha
         now = {name: int(getattr(row, name)) for name in ("uses", "helped", "hurt")}
         before = json.loads(bank.marked(row.namespace, f"quarantine:{row.id}") or "{}")
         uses, helped, hurt = (count - before.get(name, 0) for name, count in now.items())
-        if hurt - helped >= lead and hurt >= share * max(1, uses):
+        if hurt - helped >= HURT_LEAD and hurt >= HURT_SHARE * max(1, uses):
             found.append(Harm(row.id, row.namespace, uses, helped, hurt, json.dumps(now)))
     return found
 

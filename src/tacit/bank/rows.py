@@ -22,6 +22,7 @@ _MARKS: dict[str, Any] = {
     "evidence": {"problems": [""], "keys": {"": 0}},
     "quarantine": {"": 0},
     "promotion": {"": 0},
+    "drift": {"usual": 0.0, "behind": 0.0, "won": 0.0, "problems": 0, "last": 0, "reach": 0.0},
     "tending": {"by": "", "until": 0.0},
     "tendings": {"entries": [{"name": "", "position": 0, "problems": 0}], "past": 0},
 }  # what the bank's own notes are like, by what their names begin with; "" stands for any key

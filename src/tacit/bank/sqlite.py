@@ -24,6 +24,7 @@ from sqlalchemy.pool import QueuePool
 
 from tacit.bank.schema import MIGRATIONS
 from tacit.bank.search.compressed import EXACT_ROWS
+from tacit.bank.search.kept import Kept
 from tacit.bank.sql import SQLBank
 from tacit.errors import BankError, BankUnavailable, ConfigError
 
@@ -86,7 +87,9 @@ class SQLiteBank(SQLBank):
             "sqlite://", creator=lambda: connect(self.path, busy_timeout), poolclass=QueuePool, max_overflow=-1
         )
         event.listen(engine, "begin", _begin)
-        super().__init__(url_of(self.path), f"bank {self.path}", engine, busy_timeout, search_threads, exact_rows)
+        url, where = f"sqlite:///{self.path}", f"bank {self.path}"
+        super().__init__(url, where, engine, busy_timeout, search_threads, exact_rows)
+        self._matrices.kept = Kept(self, self.path)
 
     def snapshot(self, path: str | Path) -> None:
         """See ``Bank.snapshot``: one SQLite file, complete in itself."""
@@ -175,11 +178,6 @@ def place_of(path: Path) -> tuple[int, int]:
     """Device and number of the file at ``path``, which no other file has while that one is there."""
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def url_of(path: Path) -> str:
-    """The URL of an SQLite bank at an absolute path."""
-    return f"sqlite:///{path}"
 
 
 def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:

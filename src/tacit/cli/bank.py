@@ -82,7 +82,7 @@ def tend(
         float | None, typer.Option(metavar="X", help="Days until what went is deleted by a later tending.")
     ] = None,
     undo: Annotated[
-        str | None, typer.Option(metavar="WHEN|last", help="Bring back what that tending took out of use.")
+        str | None, typer.Option(metavar="WHEN|last|ID", help="Bring back what that tending took, or went with ID.")
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -167,7 +167,8 @@ class _Stream:
         told = self.drift.told(answered) if self.drift else []
         with self.folder.commit(self.agent.bank, self.config.namespace, rows):
             if self.drift:
-                self.drift.note(told)  # of what was there to answer
+                for said in told:
+                    self.drift.note(said)  # of what was there to answer
             self.agent.remember(answered, remembered)
         if self.beside:
             self.beside.learn(answered)

@@ -20,6 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.base import Engine, Request, Rollout
 from tacit.errors import ConfigError
@@ -85,13 +87,11 @@ class World:
         """Asks the frozen model."""
         return Responder(self.engine, self.sampling, self.seed, self.task)
 
-    def requests(self, problems: Sequence[Problem]) -> list[Request]:
-        """The sampled and the greedy request of every problem, as it stands."""
-        return [
-            request
-            for problem in problems
-            for request in self.responder.requests(problem, self.backbone.encode(problem.text), "zero-shot")
-        ]
+    def requests(self, problems: Sequence[Problem], soft_prompt: np.ndarray | None = None) -> list[Request]:
+        """The sampled and the greedy request of every problem, as it stands or behind one soft prompt."""
+        ask, encode = self.responder.requests, self.backbone.encode
+        pairs = [ask(problem, encode(problem.text), "zero-shot", soft_prompt) for problem in problems]
+        return [request for pair in pairs for request in pair]
 
     def rollouts(
         self, problems: Sequence[Problem], counts: Sequence[int], drawn: Sequence[Sequence[Rollout]] = ()
@@ -177,6 +177,20 @@ class Method(ABC):
             raise ConfigError(f"method {self.name} has no option {', '.join(unknown)}; it has: {known}")
         self.world = world
         self.options: dict[str, Any] = {**self.defaults, **world.options}
+
+    def count(self, name: str) -> int:
+        """An option that is a whole number of at least 1."""
+        value = self.options.get(name)
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"method {self.name}: {name} is {value!r}; it must be a whole number of at least 1")
+        return value
+
+    def choice(self, name: str, *allowed: str) -> str:
+        """An option that is one of some words."""
+        value = self.options.get(name)
+        if value not in allowed:
+            raise ConfigError(f"method {self.name}: {name} is {value!r}; use one of {', '.join(allowed)}")
+        return str(value)
 
     @classmethod
     def plan(cls, setting: Setting) -> Plan:

@@ -28,8 +28,7 @@ class BestOf(Method):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        if type(self.options["n"]) is not int or self.options["n"] < 1:
-            raise ConfigError(f"{self.name}: n is {self.options['n']!r}; it must be a whole number of at least 1")
+        self.n = self.count("n")
         if world.verifier is None:
             raise ConfigError(f"{self.name} needs a verifier; give --reward-model, or leave the method out")
 
@@ -40,7 +39,7 @@ class BestOf(Method):
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         """As many replies as other methods sample, each the best of ``n`` samples of its own."""
-        world, n, replies = self.world, int(self.options["n"]), []
+        world, n, replies = self.world, self.n, []
         drawn = n * world.sampling.samples
         assert world.verifier is not None
         for problem, rollouts in zip(problems, world.rollouts(problems, [drawn] * len(problems)), strict=True):

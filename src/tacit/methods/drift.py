@@ -1,20 +1,24 @@
-"""Drift: memories that stop working go out of use, and come back when they work again. A part of tending, in runs.
+"""Drift: memories that stop working go out of use, and come back when they work again. In runs that tend, and serving.
 
-Builds on the agent and tending. Counts of uses since a memory was stored are slow to turn. So what single problems say
-is summed up only while it speaks against how things are (Page's test). A problem says how many more samples routing
-gave to the memory than to the model, from -1 to 1: it takes a verifier, and no labels.
+Builds on the agent and tending. Counts of uses since a memory was stored are slow to turn, so what single problems say
+is summed up only while it speaks against how things are (Page's test). A problem says how many more of the samples
+routing gave to the memory than to the frozen model, from -1 to 1: it takes a calibrated verifier, and no labels.
 
-Memories of a kind may fall behind half of their usual gain by ``LEAD`` in all, and win nothing meanwhile. Then those
-are quarantined that were there when the first of them began to fall: one change, one group. Groups are tried beside the
-answers to problems of their kind, for nobody to see, the nearest member each; one that comes ``LEAD`` above half of
-what was usual is in use again. Of a memory's kind is what lies within ``WIDE`` times its reach, the distance at which
-it usually wins. (That of near-duplicates says little of a bank most of whose memories are of one kind.)
+Memories of a kind that fall behind half of what they usually gain by ``LEAD`` in all, and win nothing meanwhile, are
+quarantined, if they were there when the first of them began to fall: one change, one group. Groups are tried beside
+the answers to problems of their kind, for nobody to see, the nearest member each; one that comes ``LEAD`` above half
+of what was usual is in use again. Of a memory's kind is what lies within ``WIDE`` times its reach, the distance at
+which it usually wins. (That of near-duplicates says little of a bank most of whose memories are of one kind.)
+
+Where not everybody may decide over everything, memories have owners. Who speaks for everybody (``""``) is heard of any
+memory, another of its own alone; and memories of different owners are no kin, so that what one makes of its own moves
+nobody else's.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +30,7 @@ from tacit.agent import Agent, Answered
 from tacit.bank import schema
 from tacit.bank.base import Hit, MemoryInfo
 from tacit.bank.damage import undamaged
+from tacit.bank.harm import DRIFTED
 from tacit.errors import MemoryNotFound
 from tacit.memory import Memory, State
 
@@ -36,29 +41,38 @@ of the latest problem in what is usual."""
 WIDE, TRIES, LOOKED = 2, 2, 64
 """Reaches that a kind is wide; groups tried on a problem; nearest memories in which kin and groups are looked for."""
 
-DRIFTED = "drifted with "
-"""How the reason of a memory that is out of use, and may return, begins; what its group is named by follows."""
-
 
 @dataclass(frozen=True)
 class Drift:
-    """Watches the memories of one agent."""
+    """Watches the memories of one agent; ``owner`` says whose a memory is, by its id."""
 
     agent: Agent
+    owner: Callable[[str], str] = lambda id: ""
 
-    def told(self, answered: Sequence[Answered]) -> list[tuple[Hit, float]]:
-        """What answered problems say of memories: of those recalled, and of drifted ones that are tried beside."""
-        agent, tries = self.agent, list(self._tries(answered))
+    def told(self, answered: Sequence[Answered], speakers: Sequence[str] = ()) -> list[list[tuple[Hit, float]]]:
+        """What each answered problem says of memories: of the one recalled, and of drifted ones that are tried beside.
+
+        ``speakers`` says who speaks by each problem; default: everybody.
+        """
+        agent, speakers = self.agent, speakers or [""] * len(answered)
+        found: list[list[tuple[Hit, float]]] = [[] for _ in answered]
+        if agent.verifier is None or not agent.verifier.calibrated:
+            return found
+        tries = [(n, *one) for n, problem in enumerate(answered) for one in self._tries(problem, speakers[n])]
+        problems = [answered[n].problem for n, _, _ in tries]
         pairs = [
-            agent.responder.requests(one.problem, agent.backbone.encode(one.problem.text), "drift", memory.prompt)
-            for one, _, memory in tries
+            agent.responder.requests(problem, agent.backbone.encode(problem.text), "drift", memory.prompt)
+            for problem, (_, _, memory) in zip(problems, tries, strict=True)
         ]
-        found = agent.responder.generate([one for pair in pairs for one in pair], [one.problem for one, _, _ in tries])
+        drawn = agent.responder.generate([one for pair in pairs for one in pair], problems)
         beside = [
-            agent.routed(one.problem, one.key, one.zero_shot, hit, responses)
-            for (one, hit, _), responses in zip(tries, found, strict=True)
+            (n, agent.routed(answered[n].problem, answered[n].key, answered[n].zero_shot, hit, responses))
+            for (n, hit, _), responses in zip(tries, drawn, strict=True)
         ]
-        return [(one.hit, _gain(one)) for one in (*answered, *beside) if one.hit is not None]
+        for n, one in (*enumerate(answered), *beside):
+            if one.hit is not None and self._hears(speakers[n], one.hit.memory_id):
+                found[n].append((one.hit, _gain(one)))
+        return found
 
     def note(self, told: Sequence[tuple[Hit, float]]) -> None:
         """Add up what was said, and move the memories of which it is enough; within a transaction."""
@@ -68,7 +82,7 @@ class Drift:
                 if info.state is State.ACTIVE:
                     self._in_use(info, gain, 1 - hit.similarity)
                 elif group := _group(info):
-                    self._out_of_use(group, gain)
+                    self._out_of_use(group, info.id, gain)
 
     def _in_use(self, info: MemoryInfo, gain: float, distance: float) -> None:
         held = self._held(info.id)
@@ -77,8 +91,8 @@ class Drift:
                 last = connection.execute(select(func.max(schema.memories.c.position))).scalar_one()
             held |= {"problems": 0, "won": 0.0, "last": last}
         held["behind"] = max(0.0, held["behind"] + max(0.0, held["usual"]) / 2 - gain - SLACK)
-        held |= {"problems": held["problems"] + 1, "won": held["won"] + gain}
-        held["usual"] += max(RATE, 1 / (info.uses + 2)) * (gain - held["usual"])
+        held |= {"problems": held["problems"] + 1, "won": held["won"] + gain, "told": held["told"] + 1}
+        held["usual"] += max(RATE, 1 / (held["told"] + 1)) * (gain - held["usual"])
         if gain > 0:
             held["reach"] += (RATE if held["reach"] else 1) * (distance - held["reach"])
         self._hold(info.id, held)
@@ -91,20 +105,19 @@ class Drift:
                 self.agent.bank.set_state(id, info.namespace, State.QUARANTINED, said)
                 self._hold(id, {**one, "behind": 0.0, "won": 0.0, "reach": held["reach"]})
 
-    def _out_of_use(self, group: str, gain: float) -> None:
+    def _out_of_use(self, group: str, id: str, gain: float) -> None:
         held = self._held(group)
         held["won"] = max(0.0, held["won"] + gain - held["usual"] / 2 - SLACK)
         if held["won"] >= LEAD:
             for one in self.agent.bank.find(self.agent.namespace, states=[State.QUARANTINED]):
-                if _group(one) == group:
-                    self.agent.bank.set_state(
-                        one.id, one.namespace, State.ACTIVE, "returned: it wins again where tried"
-                    )
+                if _group(one) == group and self.owner(one.id) == self.owner(id):
+                    said = "returned: it wins again where tried"
+                    self.agent.bank.set_state(one.id, one.namespace, State.ACTIVE, said)
             held["won"] = 0.0
         self._hold(group, held)
 
     def _held(self, id: str) -> dict[str, Any]:
-        new = {"usual": 0.0, "behind": 0.0, "won": 0.0, "problems": 0, "last": 0, "reach": 0.0}
+        new = {"usual": 0.0, "behind": 0.0, "won": 0.0, "problems": 0, "told": 0, "last": 0, "reach": 0.0}
         return {**new, **json.loads(self.agent.bank.marked(self.agent.namespace, f"drift:{id}") or "{}")}
 
     def _hold(self, id: str, held: dict[str, Any]) -> None:
@@ -125,25 +138,28 @@ class Drift:
         """A memory and those of its kind in use, there when the first began to fall, with their marks."""
         bank = self.agent.bank
         hits = self._near(bank.get(info.id, info.namespace).key, State.ACTIVE)
-        near = {hit.memory_id: self._held(hit.memory_id) for hit in hits if 1 - hit.similarity <= WIDE * held["reach"]}
-        near[info.id] = held
+        ids = [hit.memory_id for hit in hits if 1 - hit.similarity <= WIDE * held["reach"]]
+        near = {id: self._held(id) for id in ids if self.owner(id) == self.owner(info.id)} | {info.id: held}
         last = min(one["last"] for one in near.values() if one["behind"])
         return {id: one for id, one in near.items() if bank.info(id, info.namespace).position <= last}
 
-    def _tries(self, answered: Sequence[Answered]) -> Iterator[tuple[Answered, Hit, Memory]]:
-        """Problems with drifted memories of their kind: the nearest of each group."""
+    def _hears(self, speaker: str, id: str) -> bool:
+        return speaker in ("", self.owner(id))
+
+    def _tries(self, one: Answered, speaker: str) -> Iterator[tuple[Hit, Memory]]:
+        """Drifted memories of a problem's kind: the nearest of each group."""
         agent = self.agent
-        for one in answered:
-            groups: dict[str, Hit] = {}
-            for hit in self._near(one.key, State.QUARANTINED):
-                group = _group(agent.bank.info(hit.memory_id, agent.namespace))
-                if group and 1 - hit.similarity <= WIDE * self._held(hit.memory_id)["reach"]:
-                    groups.setdefault(group, hit)
-            room = agent.responder.room(len(agent.backbone.encode(one.problem.text)))
-            for hit in list(groups.values())[:TRIES]:
-                memory = undamaged(agent.bank, hit.memory_id, agent.namespace)
-                if memory is not None and len(memory.prompt) <= room:
-                    yield one, hit, memory
+        groups: dict[str, Hit] = {}
+        for hit in self._near(one.key, State.QUARANTINED):
+            group = _group(agent.bank.info(hit.memory_id, agent.namespace))
+            near = 1 - hit.similarity <= WIDE * self._held(hit.memory_id)["reach"]
+            if group and near and self._hears(speaker, hit.memory_id):
+                groups.setdefault(group, hit)
+        room = agent.responder.room(len(agent.backbone.encode(one.problem.text)))
+        for hit in list(groups.values())[:TRIES]:
+            memory = undamaged(agent.bank, hit.memory_id, agent.namespace)
+            if memory is not None and len(memory.prompt) <= room:
+                yield hit, memory
 
 
 def _gain(one: Answered) -> float:

@@ -20,7 +20,6 @@ import numpy as np
 from torch import Tensor
 
 from tacit.engines.base import Request, Rollout
-from tacit.errors import ConfigError
 from tacit.methods.base import Lesson, Method, Reply, World
 from tacit.methods.planning import Plan, Setting, Work, answering
 from tacit.model.backbone import Backbone
@@ -120,20 +119,6 @@ class FromExperience(Method, Generic[T]):
     @classmethod
     def plan(cls, setting: Setting) -> Plan:
         return Plan((answering(setting, arms=2, shown=setting.options.get("k", 0) / 2),))
-
-    def count(self, name: str) -> int:
-        """An option that is a whole number of at least 1."""
-        value = self.options.get(name)
-        if type(value) is not int or value < 1:
-            raise ConfigError(f"method {self.name}: {name} is {value!r}; it must be a whole number of at least 1")
-        return value
-
-    def choice(self, name: str, *allowed: str) -> str:
-        """An option that is one of some words."""
-        value = self.options.get(name)
-        if value not in allowed:
-            raise ConfigError(f"method {self.name}: {name} is {value!r}; use one of {', '.join(allowed)}")
-        return str(value)
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         """All in one batch: zero-shot, and with experience where there is any (that fits the context)."""

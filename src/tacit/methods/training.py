@@ -81,14 +81,7 @@ class Policy:
         """Answer problems in one batch, with the random numbers of the frozen model's answers."""
         responder = Responder(self.engine, self._world.sampling, self._world.seed, self._world.task)
         prompt = None if self.prompt is None else self.prompt.detach().cpu().numpy()
-        return responder.generate(
-            [
-                request
-                for problem in problems
-                for request in responder.requests(problem, self.backbone.encode(problem.text), "zero-shot", prompt)
-            ],
-            problems,
-        )
+        return responder.generate(self._world.requests(problems, prompt), problems)
 
 
 def duplicate(backbone: Backbone, name: str) -> Backbone:
@@ -160,16 +153,14 @@ def _rewards(
     return reward(Attempts(problem, rollouts, answers, label, task, rng))
 
 
-def by_own_vote(world: World, gated: bool) -> Judge:
-    """Agreement with the majority of the group itself, as in TTRL; ``gated``: only where the vote is clear enough."""
-    gate = vote_gate(world)
+def by_own_vote(world: World) -> Judge:
+    """Agreement with the majority of the group itself, as in TTRL."""
 
     def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Judged:
         task = world.task.on(problem.text)
         vote = task.vote([task.extract(rollout.text) for rollout in rollouts])
-        refusal = gate(vote) if gated else None
-        if vote.answer is None or refusal:
-            return Judged(None, vote.answer, refusal or "no response gave an answer")
+        if vote.answer is None:
+            return Judged(None, None, "no response gave an answer")
         return Judged(_rewards(world, problem, rollouts, vote.answer, rng), vote.answer)
 
     return judge
@@ -338,13 +329,6 @@ class Trained(Method):
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         return [Reply.of(responses) for responses in self.policy.respond(problems)]
-
-    def choice(self, name: str, *allowed: str) -> str:
-        """An option that is one of a few words."""
-        value = str(self.options[name])
-        if value not in allowed:
-            raise ConfigError(f"{self.name}: {name} is {value!r}; use one of {', '.join(allowed)}")
-        return value
 
 
 def variant(base: type[Trained], name: str, says: str, kind: str = "full", **options: Any) -> None:

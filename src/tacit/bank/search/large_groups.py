@@ -13,9 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from tacit.bank.search.index import Group
 from tacit.errors import BankError
-
-Group = tuple[str, str, int]
 
 _LOOK_AGAIN = 10.0  # seconds
 _log = logging.getLogger(__name__)

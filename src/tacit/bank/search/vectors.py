@@ -25,7 +25,7 @@ from sqlalchemy import Connection, exc, select, text
 
 from tacit.bank import schema
 from tacit.bank.base import Hit
-from tacit.bank.search.index import cosines_of
+from tacit.bank.search.index import Group, cosines_of
 from tacit.memory import State
 
 WIDEST = 4000
@@ -33,9 +33,6 @@ WIDEST = 4000
 
 CANDIDATES = 1000
 """Rows that the index is asked for; also the most that its search keeps in view (hnsw.ef_search)."""
-
-Group = tuple[str, str, int]
-"""Namespace, key kind, dimension."""
 
 _HALF_ERROR = 1e-3  # of a cosine whose two sides are rounded to 11 bits, generously
 _FILLED = 500

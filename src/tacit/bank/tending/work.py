@@ -28,7 +28,7 @@ from sqlalchemy import func, select
 
 from tacit.bank import schema
 from tacit.bank.base import Bank, MemoryInfo
-from tacit.bank.harm import harmful
+from tacit.bank.harm import DRIFTED, harmful
 from tacit.bank.tending.plan import Plan, Rule, planned
 from tacit.errors import BankUnavailable, ConfigError, MemoryNotFound
 from tacit.memory import State
@@ -123,8 +123,8 @@ def undo(bank: Bank, namespace: str, name: str = "last") -> tuple[str, int]:
         open_ = [one for one in entries if one["retired"] and "undone" not in one]
         if name == "last" and open_:
             name = open_[-1]["name"]
-        prefix = f"tended {name}: "
-        there = [one for one in bank.find(namespace, states=[State.RETIRED]) if one.reason.startswith(prefix)]
+        begins = {State.RETIRED: f"tended {name}: ", State.QUARANTINED: f"{DRIFTED}{name}: "}
+        there = [one for one in bank.find(namespace, states=begins) if one.reason.startswith(begins[one.state])]
         if not there:
             known = ", ".join(one["name"] for one in open_[-5:]) or "none"
             raise ConfigError(
@@ -136,7 +136,7 @@ def undo(bank: Bank, namespace: str, name: str = "last") -> tuple[str, int]:
             with bank.transaction():
                 hold()
                 for one in batch:
-                    if _is(bank, namespace, one.id, State.RETIRED):
+                    if _is(bank, namespace, one.id, one.state):
                         _bring_back(bank, one, name)
                 back += len(batch)
                 if back == len(there):

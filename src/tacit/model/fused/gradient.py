@@ -118,7 +118,7 @@ class GroupPass:
         fused, dim = self.fused, self.fused.dim
         kept = _room(self.kept)
         last, states = self._forward(embeds, kept)
-        _, slopes = logprobs_and_slopes(states, fused.head_weight, targets, temperature)
+        _, slopes = logprobs_and_slopes(states, fused.scores, targets, temperature)
         assert slopes is not None
         slopes *= -weights[:, None]
         found = torch.empty(soft, dim)

@@ -28,7 +28,6 @@ from typing import Any
 
 import numba
 import numpy as np
-import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -239,6 +238,8 @@ def _gemm(
 @cache
 def blas() -> int | None:
     """The address of the matrix product (``sgemm``) that PyTorch itself uses on the CPU; None where it shows none."""
+    import torch  # takes seconds, which a search of keys need not spend
+
     folder = Path(torch.__file__).parent / "lib"
     for path in (folder / "libtorch_cpu.so", folder / "libtorch_cpu.dylib"):
         product = getattr(ctypes.CDLL(str(path)), "sgemm_", None) if path.is_file() else None

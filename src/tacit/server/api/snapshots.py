@@ -20,7 +20,7 @@ from sqlalchemy import select, union
 
 from tacit.bank import restore, schema, sqlite_path
 from tacit.bank.base import Bank
-from tacit.bank.restoring import sweep
+from tacit.bank.search.kept import sweep
 from tacit.errors import ConfigError
 from tacit.server.api.errors import Refused, not_found
 from tacit.server.api.memories import Admin

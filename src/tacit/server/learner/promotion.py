@@ -18,12 +18,13 @@ problems they are. Once a namespace has more than one key, only memories of keys
 neighbours of *other* trusted keys (its own, where only one is trusted). What came from no key, when the server had none
 yet, is its owner's and trusted.
 
-What this guarantees, without a verifier: a key that is not trusted can make no memory active, vouch for none, and push
-aside none that vouches; a trusted key cannot by its own problems make any memory active beside another trusted one.
-What it does not: two trusted keys in one hand can vouch for each other. A misconception that problems of trusted keys
-share looks like knowledge (on the testbed half of such memories were promoted). With a verifier, everything hangs on
-its belief: then all keys and all neighbours count. A namespace with a single key is at its owner's mercy. Some of what
-slips through is caught by use (``quarantine_hurtful``), on the evidence of live/evidence.py.
+What this guarantees, without a verifier: a key that is not trusted can neither make a memory active, nor vouch for one,
+nor push aside those that vouch; a trusted key cannot by its own problems make any memory active beside another trusted
+one. What it does not: two trusted keys in one hand can vouch for each other, and a misconception that problems of
+trusted keys share looks like knowledge (on the testbed half of such memories were promoted). With a verifier,
+everything hangs on its belief: then all keys and all neighbours count. A namespace with a single key is at its owner's
+mercy. Some of what slips through is caught by use (``quarantine_hurtful``), on the evidence of live/evidence.py. Of
+drift a trusted key's problems speak for everybody, others' of their own memories alone (``Sources.speaker``).
 
 Every decision is a change of state with a reason that has the numbers; ``tacit memories activate`` and ``quarantine``
 undo it.
@@ -45,7 +46,7 @@ from tacit.agent import Agent
 from tacit.bank import schema
 from tacit.bank.base import Bank, MemoryInfo
 from tacit.bank.damage import undamaged
-from tacit.bank.harm import HURT_LEAD, HURT_SHARE, harmful
+from tacit.bank.harm import harmful
 from tacit.engines.base import Request, Rollout
 from tacit.errors import BankUnavailable, EngineLost, MemoryNotFound, TacitError
 from tacit.judges.verifiers import Candidate
@@ -73,21 +74,15 @@ class Rule:
         neighbours: most problems that it is tried on.
         least: fewest; with fewer it waits.
         benefit: least mean benefit, in belief or share of samples.
-        harm: a neighbour suffers if its benefit is below minus this.
-        suffering: largest share of neighbours that may suffer.
+        harm: a neighbour suffers if its benefit is below minus this; none may.
         tries: trials before it is refused for good; each later one waits for half as many more memories.
-        hurt_lead, hurt_share: an active memory is quarantined if its answers were worse so many times more than better:
-            of its uses this share, or more.
     """
 
     neighbours: int = 4
     least: int = 3
     benefit: float = 0.05
     harm: float = 0.25
-    suffering: float = 0.0
     tries: int = 3
-    hurt_lead: int = HURT_LEAD
-    hurt_share: float = HURT_SHARE
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sources:
-    """Whose memories are tried, and whose vouch for them, where no verifier judges.
+    """Whose memories are tried, and whose vouch for them, where no verifier judges; and who speaks of drift.
 
     Attributes:
         issued, trusted: ids of the namespace's keys: all ever made, and those with the right "trust" in use.
@@ -133,6 +128,14 @@ class Sources:
     def vouches(self, id: str, other: str) -> bool:
         """Whether the problem of this memory may speak for another memory."""
         return self.trusts(id) and (self.origins.get(id) != self.origins.get(other) or len(self.trusted) < 2)
+
+    def speaker(self, key: str) -> str:
+        """Who speaks of drift by a problem of this key: everybody ("") where it is trusted, else the key alone."""
+        return "" if key in self.trusted else key
+
+    def owner(self, id: str) -> str:
+        """Whose a memory is: everybody's (""), or of a key that is not trusted."""
+        return "" if self.trusts(id) else self.origins[id]
 
 
 class Promoter:
@@ -297,7 +300,7 @@ class Promoter:
             mean, suffering = float(np.mean(benefits)), sum(value < -rule.harm for value in benefits)
             by = "labels by vote" if self._judge is None else self._judge.name
             said = f"mean benefit {mean:+.2f} on {len(benefits)} other problems, {suffering} suffered ({by})"
-            passed = mean >= rule.benefit and suffering <= rule.suffering * len(benefits)
+            passed = mean >= rule.benefit and not suffering
         else:
             said, passed = f"it could not be tried: {outcome}", False
         with bank.transaction():
@@ -313,14 +316,13 @@ class Promoter:
         return Trial(memory.id, decision, reason, benefits)
 
 
-def quarantine_hurtful(bank: Bank, rule: Rule | None = None) -> list[str]:
+def quarantine_hurtful(bank: Bank) -> list[str]:
     """Take every active memory out of use that has hurt clearly more than helped in serving; returns their ids.
 
     What was counted before an earlier quarantine does not count again: who activates one gives it a fresh start.
     """
-    rule = rule or Rule()
     taken = []
-    for harm in harmful(bank, lead=rule.hurt_lead, share=rule.hurt_share):
+    for harm in harmful(bank):
         reason = f"quarantined: in {harm.uses} uses it hurt {harm.hurt} and helped {harm.helped} times"
         with suppress(MemoryNotFound), bank.transaction():  # deleted meanwhile
             harm.begin_anew(bank)

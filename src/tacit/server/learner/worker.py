@@ -12,7 +12,8 @@ and without an engine the process ends, to be started again.
 
 What comes from traffic proves itself before it is used: every memory starts as a candidate, and ``promotion`` decides.
 ``provenance["admitted"]`` says whether it passed the agent's own rule, without which it is never promoted. Uses of
-recalled memories are not counted here: the server has counted them when it answered.
+recalled memories are not counted here: the server has counted them when it answered. What its own samples, drawn as
+it draws them, say of drift (methods/drift.py) is noted with the job's end: once for a problem, however often it died.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from tacit.agent import Agent, Remembered
+from tacit.agent import Agent, Answered, Remembered
 from tacit.assembly import build_agent, build_verifier, load_backbone, open_engine, set_threads
 from tacit.bank import open_bank
 from tacit.bank.base import Bank
@@ -51,11 +52,12 @@ from tacit.errors import (
 )
 from tacit.judges.verifiers import Verifier
 from tacit.memory import Memory, State
+from tacit.methods.drift import Drift
 from tacit.model.backbone import Backbone
 from tacit.server.keys import served
 from tacit.server.learner.jobs import Job, JobQueue
 from tacit.server.learner.process import PATIENCE, WorkerSettings
-from tacit.server.learner.promotion import UNPROVEN, Promoter, namespaces, quarantine_hurtful
+from tacit.server.learner.promotion import UNPROVEN, Promoter, Sources, namespaces, quarantine_hurtful
 
 LOG = logging.getLogger("tacit.learner")
 
@@ -160,8 +162,8 @@ class Worker:
     def _learn(self, jobs: Sequence[Job]) -> None:
         """Learn jobs of one namespace together; if that fails, one by one, so that only the culprits fail."""
         try:
-            for job, result in zip(jobs, self._compute(jobs), strict=True):
-                self._end(job, result)
+            for job, (result, note) in zip(jobs, self._compute(jobs), strict=True):
+                self._end(job, result, note)
         except (EngineLost, BankUnavailable):
             raise  # no fault of the jobs
         except Exception as error:
@@ -177,7 +179,8 @@ class Worker:
                 LOG.exception("job %s: attempt %d failed", job.id, job.attempts)
                 self.queue.setback(job, self.name, said(error))
 
-    def _compute(self, jobs: Sequence[Job]) -> list[Remembered]:
+    def _compute(self, jobs: Sequence[Job]) -> list[tuple[Remembered, Callable[[], None]]]:
+        """What came of each job, and what notes the drift that it shows (see ``_watched``)."""
         agent = self.agent(jobs[0].namespace)
         self._say(jobs, [{"stage": "answering", "together": len(jobs)}] * len(jobs))
         with self._may_be_interrupted():
@@ -185,19 +188,37 @@ class Worker:
         votes = [one.zero_shot.vote for one in answered]
         self._say(jobs, [{"stage": "learning", "answer": vote.answer, "share": vote.share} for vote in votes])
         with self._may_be_interrupted():
-            return agent.learn(answered, {"source": "traffic"})
+            notes = self._watched(agent, jobs, answered)
+            return list(zip(agent.learn(answered, {"source": "traffic"}), notes, strict=True))
+
+    def _watched(self, agent: Agent, jobs: Sequence[Job], answered: Sequence[Answered]) -> list[Callable[[], None]]:
+        """What notes, job by job, how the memories do that were recalled, and drifted ones; see ``Drift``."""
+        notes: list[Callable[[], None]] = [lambda: None for _ in jobs]
+
+        def watch() -> bool:
+            sources = Sources.of(self.bank, agent.namespace)
+            drift = Drift(agent, sources.owner) if sources else Drift(agent)
+            speakers = [sources.speaker(job.key_id) if sources else "" for job in jobs]
+            notes[:] = [partial(drift.note, told) for told in drift.told(answered, speakers)]
+            return True
+
+        if self.settings.promote:
+            self._guarded(agent.namespace, watch, "watching memories")
+        return notes
 
     def _say(self, jobs: Sequence[Job], infos: Sequence[dict[str, Any]]) -> None:
         with self.bank.transaction():
             for job, info in zip(jobs, infos, strict=True):
                 self.queue.progress(job, self.name, info)
 
-    def _end(self, job: Job, result: Remembered) -> None:
+    def _end(self, job: Job, result: Remembered, note: Callable[[], None]) -> None:
         memory = None if result.memory is None else _candidate(result.memory, job, result.known)
         outcome = result.learned.reason if memory is None else memory.reason
         with self.bank.transaction():
-            if self.queue.finish(job, self.name, None if memory is None else memory.id, outcome) and memory is not None:
-                self.bank.add(memory)
+            if self.queue.finish(job, self.name, None if memory is None else memory.id, outcome):
+                note()
+                if memory is not None:
+                    self.bank.add(memory)
         self._held.pop(job.id, None)
 
     def review(self) -> bool:

@@ -10,7 +10,7 @@ make them to order decides over everybody's memories. An answer is evidence only
 - once for a problem: who asks again draws again;
 - if its key may judge: one with the right "trust" or "admin", the namespace's only one, or the one that the memory came
   from. Any other key says nothing where votes judge, whose texts it chooses; with a calibrated verifier it is heard
-  once for each memory, which alone moves nothing (``promotion.Rule.hurt_lead``).
+  once for each memory, which alone moves nothing (``bank.harm.HURT_LEAD``).
 
 The same holds for what helped as for what hurt: praise would keep a harmful memory in use.
 """
