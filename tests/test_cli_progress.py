@@ -155,7 +155,9 @@ def on_a_terminal(columns: int, *arguments: str) -> list[str]:
 def test_lists_on_a_terminal_keep_ids_and_figures_in_one_line_each(tmp_path: Path, columns: int) -> None:
     bank = str(tmp_path / "bank.db")
     with open_bank(bank) as opened:
-        opened.add(memory(1, id="1" * 24, problem="how many words has a long question? " * 9, provenance={"label": "42"}))
+        opened.add(
+            memory(1, id="1" * 24, problem="how many words has a long question? " * 9, provenance={"label": "42"})
+        )
     plain = on_a_terminal(columns, "memories", "list", "--bank", bank)
     assert max(map(len, plain)) <= columns and len(plain) == 3
     assert plain[1].startswith("1" * 24) and "active" in plain[1] and "how many" in plain[1]
