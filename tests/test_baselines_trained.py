@@ -14,17 +14,19 @@ import torch
 from conftest import stream
 from tacit import registry
 from tacit.config import LearnConfig, Sampling
-from tacit.engines.base import METER
+from tacit.engines.base import METER, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
 from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.scoring import Truths
 from tacit.gradients import Group, policy_loss
+from tacit.learning import Start
 from tacit.methods.base import Lesson, Method, Reply, World
 from tacit.methods.training import Judged, Policy, Trainer, by_label
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
+from tacit.seeds import generator
 
 STREAM = stream(4, seed=301, which="A")
 TRAINING = stream(4, seed=4_000_301, which="A")
@@ -111,6 +113,25 @@ def test_without_a_learning_rate_it_is_the_frozen_model(
     testbed: Backbone, plain: list[tuple[Any, ...]], name: str
 ) -> None:
     assert said(run(testbed, name, lr=0.0)[1]) == plain
+
+
+def test_slot_fits_the_text_of_a_problem_alone(testbed: Backbone, plain: list[tuple[Any, ...]]) -> None:
+    before, blind = testbed.checksum(), [problem.blind() for problem in STREAM]
+    method = registry.get("method", "slot")(world(testbed, steps=8))
+    replies = method.answer(blind)
+    assert said(replies) != plain and said(method.answer(blind[2:])) == said(replies[2:])
+    assert testbed.checksum() == before and method.trainable == TRAINABLE["soft"]
+    ids = testbed.encode(blind[0].text)
+    text = Rollout(tuple(ids[1:].tolist()), (0.0,) * (len(ids) - 1), "", "stop")
+    start = registry.get("start", "gaussian")(Start(testbed, 20, generator(301, blind[0].id, "init")))
+    losses = [
+        float(policy_loss(testbed, [Group(ids[:1], p, [text], [1.0])], 1.0)) for p in (start, method._fitted(blind[0]))
+    ]
+    assert losses[1] < losses[0]
+    method.learn(blind, replies)
+    assert method.gradient_steps == 8 * len(blind)
+    with pytest.raises(ConfigError, match="steps is 0"):
+        registry.get("method", "slot")(world(testbed, steps=0)).answer(blind)
 
 
 def test_problems_refused_by_the_gate_keep_their_answers(testbed: Backbone, plain: list[tuple[Any, ...]]) -> None:
