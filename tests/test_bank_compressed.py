@@ -14,7 +14,7 @@ from tacit.bank.search import compressed
 from tacit.bank.search.compressed import CompressedMatrix, CompressedView, nearly_nearest
 from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, nearest
 from tacit.bank.search.matrices import unit_queries
-from tacit.errors import BankError, ConfigError, install_hint
+from tacit.errors import ConfigError, install_hint
 from tacit.memory import State
 from test_bank_processes import start
 
@@ -185,7 +185,7 @@ print([hit.memory_id for hit in bank.search(key, namespace="home", fingerprint="
         assert not {"m3", "m4"} & set(search(bank, make("m3", seed=3), k=80))
 
 
-def test_a_damaged_key_is_named_and_a_limit_of_nothing_refused(tmp_path):
+def test_a_damaged_key_is_named_and_left_out_and_a_limit_of_nothing_refused(tmp_path, caplog):
     import sqlite3
 
     path = tmp_path / "bank.db"
@@ -199,5 +199,5 @@ def test_a_damaged_key_is_named_and_a_limit_of_nothing_refused(tmp_path):
         connection.execute("UPDATE keys SET key = zeroblob(32) WHERE position = 4")
         connection.commit()
         connection.close()
-        with pytest.raises(BankError, match="key of memory 'm3'"):
-            search(bank, make("m3", seed=3), k=1)
+        assert search(bank, make("m3", seed=3), k=1) != ["m3"]
+        assert "key of memory 'm3'" in caplog.text and len(search(bank, make("m3", seed=3))) == 39

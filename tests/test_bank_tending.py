@@ -252,7 +252,7 @@ def test_the_file_shrinks_while_others_read_it(tmp_path: Path) -> None:
         other.check()
 
 
-def crowd(path: Path, count: int = 300) -> None:
+def crowd(path: Path | str, count: int = 300) -> None:
     rng = np.random.default_rng(1)
     with open_bank(str(path)) as bank, bank.transaction():
         for number in range(count):

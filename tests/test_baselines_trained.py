@@ -213,11 +213,11 @@ def test_a_file_source_fails_with_that_sentence(tmp_path: Path) -> None:
     ("name", "options", "sentence"),
     [
         ("ttrl-full", {"rank": 4}, "has no option rank"),
-        ("ttrl-full", {"label": "gold"}, "use one of renewed, zero-shot"),
+        ("ttrl-full", {"label": "zero-shot"}, "has no option label"),
         ("ttrl-full", {"lr": "fast"}, "lr is 'fast'; it must be of type float"),
         ("grpo-lora", {"rank": 0}, "rank is 0"),
         ("grpo-full", {"batch": 0}, "batch is 0"),
-        ("sequential-full", {"label": "x"}, "use one of answers, renewed"),
+        ("sequential-full", {"label": "x"}, "use one of answers, verified"),
         ("instance-full", {"steps": -1}, "steps is -1"),
     ],
 )

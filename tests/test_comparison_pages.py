@@ -17,13 +17,11 @@ from matplotlib.transforms import Bbox
 
 from browser import examined, look
 from conftest import Tacit
-from tacit.config import LearnConfig
 from tacit.errors import DataError
 from tacit.experiments.report import comparison as comparison_report
 from tacit.experiments.report import comparison_maps, comparison_plots, drawing
 from tacit.experiments.report.cells import Result, grouped
 from tacit.experiments.report.comparison_figures import table_row
-from tacit.experiments.studies import quality_rules
 from test_comparison_report import ELM, MEMORIES, ZERO, arm, cell, lesson, probe, row, write
 
 Row = dict[str, Any]
@@ -64,26 +62,6 @@ def many(length: int = 40) -> list[Result]:
             more["tokens_prepare"] = 999 if label.startswith(("ttrl", "grpo")) else 0
             cells.append(cell(label, rows, probes, data=data, uses_labels=labels, **more))
     return cells
-
-
-def quality_json() -> Row:
-    rng = np.random.default_rng(0)
-    made = []
-    for part in ("choose", "confirm"):
-        for number in range(12):
-            benefit = float(rng.normal())
-            names = ("vote_share", "vote_margin", "updates", "last_reward", "verifier_gain")
-            signals = {name: float(rng.random() + benefit / 4) for name in names}
-            base = {"id": f"{part}{number}", "part": part, "benefit": benefit, "label_right": True}
-            made.append({**base, "trusted": False, "signals": signals})
-    tries = [
-        {"part": part, "nearest": [{"id": f"{part}{at}", "gain": 0.1, "greedy_gain": 0.0}]}
-        for part in ("choose", "confirm")
-        for at in range(4)
-    ]
-    run = {"model": "testbed", "data": "testbed", "learn": {"label": "zero-shot"}}
-    rules = quality_rules.rule_table(made, tries, LearnConfig())
-    return {"settings": {"run": run}, "memories": made, "signals": quality_rules.signal_table(made), "rules": rules}
 
 
 def transfer_json() -> Row:
@@ -135,7 +113,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[in
         return data
 
     write(out, many())
-    (out / "quality.json").write_text(json.dumps(quality_json()))
     (out / "transfer.json").write_text(json.dumps(transfer_json()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison_plots, "png", spied)
@@ -160,9 +137,7 @@ def test_everything_is_written_and_the_page_stands_alone(full: Path) -> None:
     for file in (full / "plots").iterdir():
         data = file.read_bytes()
         assert data.startswith(b"\x89PNG") and struct.unpack(">I", data[16:20])[0] >= 750
-    assert {file.name for file in full.iterdir()} == {
-        *("cells", "plots", "table.json", "report.html", "quality.json", "transfer.json")
-    }
+    assert {file.name for file in full.iterdir()} == {*("cells", "plots", "table.json", "report.html", "transfer.json")}
     page = (full / "report.html").read_text()
     assert "<script" not in page and "http" not in re.sub(r'base64,[^"]+', "", page)
     assert page.count("data:image/png;base64,") == len(PICTURES)
@@ -220,7 +195,7 @@ def test_the_page_says_what_the_table_says(full: Path) -> None:
     assert "failed on 10 of 80" in page
     assert all(f'<th scope="row">{label} †' in page for label in ("truth", "elm-oracle", "grpo-soft"))
     assert '<th scope="row">elm-plus</th>' in page and '<th scope="row">ttrl-soft ‡</th>' in page
-    for title in ("Help and harm", "Router", "Cost", "Study: what predicts a good memory", "Study: from data set"):
+    for title in ("Help and harm", "Router", "Cost", "Study: from data set"):
         assert title in page
     ratio = next(f"{one['harm']:.2f}" for one in rows if one["method"] == "elm-plus" and one["harm"] is not None)
     assert f"<td>{ratio}</td>" in page
@@ -306,8 +281,8 @@ def test_folders_that_are_damaged_give_one_clear_sentence(tmp_path: Path, cli: T
     with pytest.raises(DataError, match="no finished cells"):
         comparison_report.rewrite(tmp_path)
     write(tmp_path, [ZERO])
-    (tmp_path / "quality.json").write_text('{"memories": []}')
-    with pytest.raises(DataError, match=r"quality\.json is damaged"):
+    (tmp_path / "transfer.json").write_text('{"memories": []}')
+    with pytest.raises(DataError, match=r"transfer\.json is damaged"):
         comparison_report.rewrite(tmp_path)
     next(tmp_path.rglob("rows.jsonl")).write_text("{")
     code, _, err = cli("report", tmp_path)

@@ -212,7 +212,7 @@ def test_what_is_not_there_is_found() -> None:
         "tacit run --data x.jsonl --rehearse 2: there is no --rehearse",
         "tacit sudy quality: there is no 'sudy'",
     ]
-    assert wrong_commands(["tacit study quality|transfer --out DIR", "tacit memories list|shw"]) == [
+    assert wrong_commands(["tacit study signal|transfer --out DIR", "tacit memories list|shw"]) == [
         "tacit memories list|shw: there is no 'shw'"
     ]
     told = "`tacit.runner`, `tacit.agent.Agent.answer`, `tacit.agent.Agent.ask`; `from tacit import Agent, Agnt`"
@@ -221,3 +221,42 @@ def test_what_is_not_there_is_found() -> None:
         "server/no.py",
         "src/tacit/baselines/base.py",
     ]
+
+
+def figures(file: str, heading: str) -> dict[str, list[str]]:
+    """Rows of the first table after a heading by their first cell, without marks and emphasis."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    table = re.search(r"^(\|.*\n)+", text[text.index(heading) :], re.MULTILINE)
+    assert table is not None
+    rows = [[cell.strip(" *`†‡§") for cell in row.strip("|").split("|")] for row in table[0].splitlines()[2:]]
+    return {name: cells for name, *cells in rows}
+
+
+def test_short_tables_say_what_the_long_ones_say() -> None:
+    main = figures("docs/compare.md", "## The testbed's main table")
+    real = figures("docs/log/2026-11-29-a-memory-that-starts-from-its-trace.md", "## The demonstration, seeds 1 to 3")
+
+    def cell(accuracy: str, gain: str) -> str:
+        return ", ".join(one for one in (accuracy.partition(" /")[0], gain) if one and not one.startswith("+0.0"))
+
+    names = {"zero-shot": ("zero-shot", "zero-shot"), "ICL, nearest trace": ("icl", "ICL, one raw trace")}
+    names |= {"vote, equal compute or more": ("majority", "vote of 16, zero-shot"), "Tacit": ("elm", "routed")}
+    short = figures("README.md", "## What it measures")
+    assert short == {
+        name: [*(cell(main[method][at], main[method][at + 2]) for at in (1, 2)), cell(real[arm][3], real[arm][4])]
+        for name, (method, arm) in names.items()
+    }
+    told = figures("docs/method.md", "## How to read the figures")
+    for name, (a, b, harm) in told.items():
+        method = re.search(r"`(.+)", name)
+        row = main[method[1].strip("`)") if method else "zero-shot"]
+        learned, _, corrupted = row[5].split(" / ")
+        assert [a, b, harm or "0 / 0"] == [*row[1:3], f"{learned} / {corrupted}"], name
+    assert len(told) == 5
+
+
+def test_the_readme_fits_one_screen_and_every_page_begins_with_its_purpose() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 90
+    for file in DOCS:
+        title, blank, purpose = file.read_text(encoding="utf-8").lstrip().split("\n", 2)
+        assert title.startswith("# ") and not blank and re.match(r"[A-Z*]", purpose), f"{file.name}: {purpose[:80]}"

@@ -23,8 +23,9 @@ from tacit.experiments.plan import estimates
 from tacit.experiments.plan.dry_run import as_text, dry_run
 from tacit.gradients import Group, policy_loss
 from tacit.methods.base import World
+from tacit.methods.planning import Plan
 from tacit.methods.training import Policy
-from tacit.model.backbone import Backbone, prefill, trainable_share
+from tacit.model.backbone import Backbone, prefill
 
 SMALL = CompareConfig(
     data=("testbed:A",),
@@ -156,8 +157,8 @@ def test_weights_are_the_real_bytes(tiny_model: Path, tiny: Backbone, testbed: B
         assert dims.weights("float32") == sum(one.numel() * one.element_size() for one in held)
         half = Backbone.load(name, dtype="bfloat16", device="cpu")
         assert dims.weights("bfloat16") == sum(one.numel() * one.element_size() for one in half.model.parameters())
-        trained, share = trainable_share(backbone.model.config, 20)
-        assert trained == 20 * dims.hidden and share == pytest.approx(trained / dims.parameters)
+        assert dims.parameters == sum(one.numel() for one in held)
+        assert dims.trainable(Plan((), "memory"), 20) == 20 * backbone.hidden_size
 
 
 def test_the_cache_is_the_real_bytes(tiny_model: Path, tiny: Backbone) -> None:

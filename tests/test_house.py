@@ -67,4 +67,7 @@ def test_sentences_are_found_in_text_and_in_errors(tmp_path: Path, monkeypatch: 
         ("module.py:2", "x is too long:"),
         ("module.py:2", "x, say why"),
     ]
+    module.write_text('ONE = 1\n"""What it\nis. And why.\n\n    no = code\n\nArgs:\n    a: one\n    b: other\n"""\n')
+    said = [one for _, one in words.sentences(words.docstrings(module))]
+    assert said == ["What it is.", "And why.", "Args:", "a:", "one", "b:", "other"]
     assert words.EMPTY.search("You can Utilise it") and not words.EMPTY.search("an adjustment of every power")

@@ -73,11 +73,10 @@ LEARNING: dict[str, dict[str, Any]] = {
     "norm_cap": {"norm_cap": 2.0},
     "admit": {"admit": 0.25},
     "admit_steps": {"admit_steps": 2},
-    "admit_belief, late": {"admit_belief": 0.9},
     "enough, late": {"enough": 0.75},
     "settled, late": {"settled": 2},
     "distil, late": {"distil": 10},
-    "three, late": {"admit_belief": 0.5, "enough": 1.0, "settled": 3},
+    "two, late": {"enough": 1.0, "settled": 3},
     "batch, for nothing": {"batch": 1},
     "row_tokens, for nothing": {"row_tokens": 1},
 }

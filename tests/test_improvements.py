@@ -1,4 +1,4 @@
-"""What goes beyond the paper: belief, enough, controls, and what has left."""
+"""What goes beyond the paper: labels, enough, controls, and what has left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from tacit.errors import ConfigError
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.run_folder import completed
 from tacit.judges.reward_models import RewardModel
-from tacit.judges.verifiers import VoteShare
 from tacit.labels import Evidence
 from tacit.memory import Memory, State
 from tacit.methods import controls
@@ -72,33 +71,6 @@ def test_the_unlike_control_draws_from_the_less_similar_half(testbed: Backbone, 
 
 
 # -- labels ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_memory_whose_label_the_verifier_does_not_believe_is_no_more_than_a_candidate(
-    testbed: Backbone, tmp_path: Path, verifier: RewardModel
-) -> None:
-    states: dict[float, dict[str, Memory]] = {}
-    for belief in (0.0, 0.5):
-        bank = open_bank(str(tmp_path / f"{belief}.sqlite"))
-        learning = LearnConfig(steps=4, label="zero-shot", admit_belief=belief)
-        made = agent(testbed, bank, learning=learning, verifier=verifier)
-        taught(made, 24)
-        states[belief] = {info.problem_id: bank.get(info.id, "default") for info in bank.find("default")}
-    stopped = [
-        memory
-        for name, memory in states[0.5].items()
-        if memory.state is State.CANDIDATE and states[0.0][name].state is State.ACTIVE
-    ]
-    assert stopped and all("believes its label" in memory.reason for memory in stopped)
-    assert all(memory.provenance["belief"] < 0.5 for memory in stopped)
-    assert all(np.array_equal(states[0.0][name].prompt, memory.prompt) for name, memory in states[0.5].items())
-    assert any(memory.state is State.ACTIVE for memory in states[0.5].values())
-
-
-def test_vote_share_has_no_beliefs(testbed: Backbone, bank: Bank) -> None:
-    made = agent(testbed, bank, learning=LearnConfig(steps=2, admit_belief=0.9), verifier=VoteShare())
-    taught(made, 12)
-    assert all("belief" not in bank.get(info.id, "default").provenance for info in bank.find("default"))
 
 
 def responses(*given: tuple[str | None, float]) -> Responses:
@@ -180,7 +152,6 @@ def test_a_problem_that_fits_without_a_memory_alone_is_answered_and_not_learned(
         lambda: RecallConfig(floor=-2.0),
         lambda: LearnConfig(settled=-1),
         lambda: LearnConfig(init="text"),
-        lambda: LearnConfig(admit_belief=1.5),
         lambda: LearnConfig(enough=0.0),
     ],
 )
@@ -204,11 +175,13 @@ def test_settings_that_left_are_kept_as_they_were_and_refused_where_they_did_som
     assert worker == WorkerSettings(bank="b", seed=3, learn=before, recall=RecallConfig(floor=0.25))
     for part, name, value in (
         ("learn", "kl", 0.1), ("learn", "rehearse", 2), ("learn", "keep", "best"), ("learn", "init", "text"),
-        ("learn", "normalise_advantage", True), ("recall", "k", 2), ("recall", "compose", "average"),
-        ("recall", "use", 0.5),
+        ("learn", "normalise_advantage", True), ("learn", "admit_belief", 0.5), ("recall", "k", 2),
+        ("recall", "compose", "average"), ("recall", "use", 0.5),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=rf"^this run used {name} = {value!r}, which this version no longer has;"):
             completed({"learn": {}, **{part: {name: value}}})
     plan = CompareConfig(variants={"old": {"method": "elm", "learn": {"kl": 0.0}}})
     with pytest.raises(ConfigError, match=r"^old: kl did not pay and has left"):
         plan.resolve("old")
+    with pytest.raises(ConfigError, match=r"^the label 'renewed' did not pay and has left"):
+        LearnConfig(label="renewed")

@@ -20,6 +20,7 @@ import pytest
 
 import tacit
 from tacit import errors
+from test_docs import wrong_commands
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -129,6 +130,21 @@ def test_the_wheel_has_every_file_of_the_package(tmp_path: Path) -> None:
     wanted = {str(file.relative_to(source)) for file in (source / "tacit").rglob("*") if file.is_file()}
     assert there == wanted
     assert {"tacit/py.typed", "tacit/testbed/weights/model/model.safetensors"} <= there
+
+
+def test_the_image_and_the_unit_are_made_of_what_there_is() -> None:
+    written = (ROOT / "deploy/Dockerfile").read_text().replace("\\\n", " ")
+    steps = [line.partition(" ")[::2] for line in written.splitlines() if line and line[0] not in "# "]
+    copied = [name for step, rest in steps if step == "COPY" for name in rest.split()[:-1]]
+    assert set(copied) >= {"pyproject.toml", "src"} and all((ROOT / name).exists() for name in copied)
+    pinned = re.search(r"^torch==.+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned and re.findall(r"torch==[\d.]+", written) == [pinned[0]]
+    [base], [user] = ([rest for step, rest in steps if step == name] for name in ("FROM", "USER"))
+    assert base.startswith("python:3.") and int(base[9:11]) >= 11 and user != "root"
+    [started] = (json.loads(rest) for step, rest in steps if step == "CMD")
+    unit = re.findall(r"^ExecStart=(.+)$", (ROOT / "deploy/tacit.service").read_text(), re.MULTILINE)
+    noted = re.findall(r"^# .* (tacit keys create .+)$", written, re.MULTILINE)
+    assert len(unit) == len(noted) == 1 and wrong_commands([" ".join(started), *unit, *noted]) == []
 
 
 def fresh(code: str) -> Any:

@@ -45,8 +45,8 @@ def test_all_are_shipped_and_listed(cli: Tacit) -> None:
     packed = {file for pattern in patterns for file in package.glob(pattern)}
     assert {package / "experiments/plan" / f"{name}.toml" for name in shipped()} <= packed
     code, out, _ = cli("compare", "--list")
-    assert code == 0 and all(re.search(rf"^  {re.escape(name)} +\S", out, re.MULTILINE) for name in shipped())
-    assert re.search(r"^  zero-shot +\S", out, re.MULTILINE) and re.search(r"^  elm +Routed answers", out, re.MULTILINE)
+    assert code == 0 and all(re.search(rf"^{re.escape(name)} +\S", out, re.MULTILINE) for name in shipped())
+    assert re.search(r"^zero-shot +\S", out, re.MULTILINE) and re.search(r"^elm +Routed answers", out, re.MULTILINE)
     assert json.loads(cli("compare", "--list", "--json")[1])["comparisons"] == shipped()
 
 

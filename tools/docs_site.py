@@ -35,9 +35,17 @@ def front_page() -> str:
     return re.sub(r"\[([^\]]*)\]\(([^)\s]+)\)", link, (ROOT / "README.md").read_text(encoding="utf-8"))
 
 
+def shown(command: Any) -> Any:
+    """A command and all below it as they are to be described: without hidden ones, each list with whole sentences."""
+    command.short_help = (command.help or "").strip().partition("\n\n")[0]
+    if hasattr(command, "commands"):
+        command.commands = {name: shown(one) for name, one in command.commands.items() if not one.hidden}
+    return command
+
+
 def commands() -> str:
     """Every command with its arguments and options."""
-    command: Any = get_command(app)
+    command = shown(get_command(app))
     context = command.make_context("tacit", [], resilient_parsing=True)
     written = typer.cli.get_docs_for_click(obj=command, ctx=context, name="tacit", indent=1)
     return written.split("\n", 1)[1].replace("\\[default", "[default")

@@ -227,8 +227,7 @@ class Agent:
             return None
 
     def _label(self, one: Answered) -> Label:
-        believe = self.learning.admit_belief > 0
-        evidence = Evidence.of(one.problem.text, one.zero_shot, one.memory, one.routes, self.verifier, believe=believe)
+        evidence = Evidence.of(one.problem.text, one.zero_shot, one.memory, one.routes, self.verifier)
         return labels.choose(self.learning.label, evidence)
 
     def _target(self, one: Answered, label: Label) -> Target:
@@ -282,9 +281,6 @@ class Agent:
             **provenance,
         }
         state, reason = (State.ACTIVE if learned.admitted else State.CANDIDATE), learned.reason
-        if state is State.ACTIVE and label.belief is not None and label.belief < self.learning.admit_belief:
-            state = State.CANDIDATE
-            reason = f"the verifier believes its label to {label.belief:.2f}, {self.learning.admit_belief:.2f} needed"
         return Memory(
             id=self._id(one.problem),
             namespace=self.namespace,

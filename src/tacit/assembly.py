@@ -1,10 +1,10 @@
 """Assembly: settings become threads, model, engine, verifier and agent. The one place where they are put together.
 
-Builds on the spine and, through the registry, on whatever provides its parts. ``tacit run``, ``ask``,
-``compare``, ``serve``, its learner and Ray's actors all come here, so that the same settings mean the same everywhere.
+Builds on the spine and, through the registry, on whatever provides its parts. ``tacit run``, ``ask``, ``compare``,
+``serve``, its learner and Ray's actors all come here. So the same settings mean the same everywhere.
 
-What belongs to a prompt (its instruction and system message) and the kind of key are kept with the binding of a
-namespace to its model: a bank knows how it wants to be asked, and nobody has to say it again.
+The instruction, the system message and the kind of key are kept with the binding of namespace to model: a bank knows
+how it wants to be asked, and nobody has to say it again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def set_threads(settings: Settings, *, products: bool = False) -> int:
     """Use the threads asked for; returns how many a product takes.
 
     Without a number, torch's choice holds; for the testbed one for a product, and all there are for problems side by
-    side, each with one of its own.
+    side.
 
     Args:
         settings: see ``Settings.threads``.

@@ -1,8 +1,8 @@
 """Settings, each with its default, its unit and, where the default was measured, where to read about it.
 
 Builds on errors and the registry. Plain frozen dataclasses, and all that is said of a setting: a flag, a key of a TOML
-file and an environment variable of the same name are made from the field, its default, and the first sentence here.
-``digest`` enters a memory's id, so the same problem learned with other settings is another memory.
+file and an environment variable of the same name. They are made from the field, its default, and the first sentence
+here. ``digest`` enters a memory's id, so the same problem learned with other settings is another memory.
 """
 
 from __future__ import annotations
@@ -99,6 +99,7 @@ GONE: dict[str, dict[str, Any]] = {
         "normalise_advantage": False,
         "kl": 0.0,
         "keep": "last",
+        "admit_belief": 0.0,
     },
     "recall": {"k": 1, "compose": "concatenate", "use": 0.0},
 }
@@ -137,8 +138,8 @@ class LearnConfig:
             whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"), "likeliest"
             (rollouts without memory by their probability; none where the model is divided between two), "confident" (a
             vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of the rollouts without memory, as in
-            the paper), "routed" (the routed answers), "all" (the plain vote of all responses, but for what is said with
-            the memory alone), or "renewed" (each step's own group).
+            the paper), "routed" (the routed answers), or "all" (the plain vote of all responses, but for what is said
+            with the memory alone).
         reward: What a rollout is worth: majority, or a control.
         min_votes: Fewest votes of 8 for a label to be learned from. Scaled to other numbers of responses; with
             ``min_lead`` the vote gate (after SCRL, arXiv 2603.19880).
@@ -147,9 +148,6 @@ class LearnConfig:
         admission: The rule by which a learned memory becomes active. "reward": by ``admit``.
         admit: Least mean reward over the last steps for a memory to become active.
         admit_steps: How many last steps that is.
-        admit_belief: Least belief of a calibrated verifier in the label, for a memory to become active. The mean
-            probability of the responses behind it: catches consistent misconceptions, which no vote can. 0 asks no
-            verifier.
         enough: Share of samples right by the recalled memory from which none is learned. Above 1: learn always. Saves
             most of the compute of a stream that repeats itself.
         settled: Finished after so many steps in a row with full rewards, since such a step moves nothing. 0: all steps.
@@ -174,7 +172,6 @@ class LearnConfig:
     admission: str = _of("admission", "reward")
     admit: float = 0.5
     admit_steps: int = 3
-    admit_belief: float = 0.0
     enough: float = 0.75
     settled: int = UNSAID
     batch: int = 32
@@ -192,7 +189,6 @@ class LearnConfig:
         require(self.clip > 0, f"clip is {self.clip}; it must be above 0")
         require(self.norm_cap > 0, f"norm_cap is {self.norm_cap}; it must be above 0")
         require(0 <= self.admit <= 1, f"admit is {self.admit}; it must be between 0 and 1")
-        require(0 <= self.admit_belief <= 1, f"admit_belief is {self.admit_belief}; it must be between 0 and 1")
         require(0 < self.enough < math.inf, f"enough is {self.enough}; it must be above 0 (above 1: learn always)")
         if self.init is not None:
             registry.known("start", self.init, "init")
@@ -227,7 +223,6 @@ class LearnConfig:
             "admission": how.admission,
             "admit": how.admit,
             "admit_steps": how.admit_steps,
-            "admit_belief": how.admit_belief,
             "enough": how.enough,
             "settled": how.settled,
             "distil": how.distil,

@@ -77,9 +77,9 @@ def cap(prompt: Tensor, largest: float) -> None:
 def passes(groups: Sequence[Group], row_tokens: int) -> Iterator[list[Group]]:
     """Groups of similar length together, in passes of at most ``row_tokens`` padded tokens, but one rollout at least.
 
-    Groups of one soft prompt stay together in their order, so that its gradient is the same sum whatever else is
-    learned beside it. Where they are too long for one pass, they take several of their own, whose gradients add up; a
-    group may be split.
+    Groups of one soft prompt stay together in their order. So its gradient is the same sum whatever else is learned
+    beside it. Where they are too long for one pass, they take several of their own, whose gradients add up; a group may
+    be split.
     """
     bundles: dict[int, list[Group]] = {}
     for place, group in enumerate(groups):

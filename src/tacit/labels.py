@@ -5,9 +5,9 @@ sources cost no rollout more: the routed answers, which get better as memories a
 
     label = argmax_a sum_i [answer_i = a] w_i.
 
-- *verified*: every response, with memory or without, counts as much as a process reward model believes it, and the
-  label is taken if one response that gives it is believed to TRUST. This also catches the consistent misconception
-  that wins a plain vote. It takes the place of the vote gate: one believed response outweighs a weak vote.
+- *verified*: every response, with memory or without, counts as much as a process reward model believes it. The label is
+  taken if one response that gives it is believed to TRUST. This also catches the consistent misconception that wins a
+  plain vote. It takes the place of the vote gate: one believed response outweighs a weak vote.
 - *likeliest*: every distinct response without memory counts its own probability. Nothing is learned where the model
   is divided between two answers.
 - *confident*: every response without memory counts exp(SHARPNESS x its mean log-probability per token), which needs no
@@ -72,7 +72,6 @@ class Evidence:
         routes: which of each pair was returned.
         verifier: weighs responses; None unless its scores are probabilities.
         task: says when two answers are the same.
-        believe: whether the belief of the verifier in a plain vote's label is asked for.
     """
 
     problem: str
@@ -81,7 +80,6 @@ class Evidence:
     routes: Sequence[Route]
     verifier: Verifier | None
     task: Task
-    believe: bool = False
 
     @classmethod
     def of(
@@ -91,25 +89,20 @@ class Evidence:
         memory: Responses | None,
         routes: Sequence[Route],
         verifier: Verifier | None,
-        *,
-        believe: bool = False,
     ) -> Evidence:
         """That of a problem with its responses, without and with the recalled memory."""
         with_memory = [] if memory is None else memory.candidates()[:-1]
         # The numbers of other verifiers compare two responses and say nothing by themselves.
         calibrated = verifier if verifier is not None and verifier.calibrated else None
         own = zero_shot.candidates()[:-1]
-        return cls(problem, own, with_memory, routes, calibrated, zero_shot.task, believe)
+        return cls(problem, own, with_memory, routes, calibrated, zero_shot.task)
 
     def plain(self, candidates: Sequence[Candidate]) -> Label:
         """The label of a plain vote."""
         vote = self.vote(candidates)
         giving = [candidate for candidate, agrees in zip(candidates, vote.agrees, strict=True) if agrees]
         trace = giving[0].rollout if giving else None
-        belief = None
-        if self.believe and self.verifier is not None and giving:
-            belief = sum(self.verifier.score(self.problem, giving)) / len(giving)
-        return Label(vote, vote.answer, vote.why, False, trace, belief)
+        return Label(vote, vote.answer, vote.why, False, trace)
 
     def vote(self, candidates: Sequence[Candidate]) -> Vote:
         """The plain vote of responses."""
@@ -122,16 +115,14 @@ class Evidence:
 
 
 def choose(how: str, evidence: Evidence) -> Label:
-    """The label of one answered problem, made as the registered ``how`` says, or by the plain vote where that is not
-    sure."""
+    """The label of one answered problem, made as the registered ``how`` says, else by the plain vote."""
     label: Label | None = registry.get("label", how)(evidence)
     return label or evidence.plain(evidence.zero_shot)
 
 
-@register("label", "renewed")
 @register("label", "zero-shot")
 def zero_shot(evidence: Evidence) -> Label:
-    """The plain vote of the responses without memory. "renewed" begins with it; then each step votes anew."""
+    """The plain vote of the responses without memory."""
     return evidence.plain(evidence.zero_shot)
 
 
@@ -174,8 +165,8 @@ def verified(evidence: Evidence) -> Label | None:
 
 @register("label", "likeliest")
 def likeliest(evidence: Evidence) -> Label | None:
-    """The answer whose distinct responses without memory are likeliest in all, or a label without an answer where the
-    model is divided; None where their probabilities say nothing."""
+    """The answer whose distinct responses without memory are likeliest in all, or none where the model is divided; None
+    where their probabilities say nothing."""
     own, task = evidence.zero_shot, evidence.task
     if (weights := masses(own)) is None or not (found := ranked(own, weights, task)):
         return None

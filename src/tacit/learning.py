@@ -1,14 +1,14 @@
 """Learning: concurrent GRPO on soft prompts, many memories in one batch. The heart of the method.
 
 Builds on backbone, the engine, the task, rewards and gradients. For every problem (method.md, "Creation"): sample a
-group of rollouts under its soft prompt, reward those that give the label, and take one policy-gradient step on the soft
-prompt alone (gradients.py), with advantages A_i = r_i - mean(r). Before, ``distil`` steps make the response likelier
-that gave the label when the problem was answered: it is there already, so they need no rollouts.
+group of rollouts under its soft prompt and reward those that give the label. Then take one policy-gradient step on the
+soft prompt alone (gradients.py), with advantages A_i = r_i - mean(r). Before, ``distil`` steps make the response
+likelier that gave the label when the problem was answered: it is there already, so they need no rollouts.
 
 One step per group of fresh rollouts keeps it on-policy: the importance ratio is 1, so there is no old policy, no
-clipping (whose bias has passed for learning, arXiv 2506.10947), and no division by the deviation.
-The backbone has no gradients. Every memory has its own prompt, Adam state, gradient clip and random numbers, so what
-else is in the batch changes nothing; the group's prompt is computed once and its gradient summed in the cache.
+clipping (whose bias has passed for learning, arXiv 2506.10947), and no division by the deviation. The backbone has no
+gradients. Every memory has its own prompt, Adam state, gradient clip and random numbers: what else is in the batch
+changes nothing; the group's prompt is computed once and its gradient summed in the cache.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Learned:
 
 @dataclass(eq=False)
 class Live:
-    """A memory being learned; ``settled`` counts the latest steps in which every rollout earned the full reward,
+    """A memory being learned; ``settled`` counts the latest steps in which every rollout earned the full reward;
     ``distilled`` its steps on the response that gave its label."""
 
     target: Target
@@ -253,10 +253,6 @@ class Learner:
         task = self.task.on(self.task.shown(memory.target.problem.text, len(memory.steps)))
         answers = [task.extract(rollout.text) for rollout in rollouts]
         vote = task.vote(answers)
-        weak = None
-        if self.config.label == "renewed":
-            weak = self.gate(vote)
-            memory.label = vote.answer or memory.label
         scores = self.reward(Attempts(memory.target.problem, rollouts, answers, memory.label, task, rng))
         tokens = sum(len(rollout.token_ids) for rollout in rollouts)
         memory.tokens += tokens
@@ -270,7 +266,7 @@ class Learner:
             "tokens": tokens,
         }
         memory.steps.append(record)
-        if weak or max(scores) == min(scores):
+        if max(scores) == min(scores):
             return []
         return [Group(memory.ids, memory.prompt, rollouts, advantages(scores))]
 
@@ -319,7 +315,7 @@ class Start:
         backbone: whose inputs it has to be.
         tokens: K, rows wanted.
         rng: for what is drawn.
-        recalled: soft prompt [K', d] of the nearest memory, if there is one and the start asks for it by an attribute
+        recalled: soft prompt [K', d] of the nearest memory, if there is one and the start has an attribute
             ``recalled``.
         example: the problem and a response that gives its label, if there is one.
     """
@@ -356,7 +352,7 @@ nearest.recalled = True  # type: ignore[attr-defined]
 
 @register("start", "trace")
 def trace(start: Start) -> Tensor:
-    """Embeddings of the problem with its own response as a worked example, its last ``EXAMPLE`` tokens at most, so that
+    """Embeddings of the problem with its own response as a worked example, its last ``EXAMPLE`` tokens at most. So
     learning begins where in-context learning ends; else rows of random tokens."""
     ids = None if start.example is None else start.backbone.example_ids(*start.example)
     return vocabulary(start) if ids is None else start.backbone.embed(ids[-EXAMPLE:]).detach().float().cpu().clone()

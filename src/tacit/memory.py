@@ -1,7 +1,7 @@
 """The record of one latent memory: soft prompt, key, provenance, state.
 
-A memory is what one problem leaves behind (Dorovatas, Kalaj, Aljundi, arXiv 2606.17803): a soft prompt trained on
-the problem's own rollouts, a key under which later problems find it, and an account of how it came to be.
+A memory is what one problem leaves behind (Dorovatas, Kalaj, Aljundi, arXiv 2606.17803): a soft prompt trained on the
+problem's own rollouts; a key under which later problems find it; an account of how it came to be.
 
 Builds on checks, errors and numpy. Knows nothing of torch, of models or of where memories are kept.
 """

@@ -59,7 +59,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("vote", "logprob", "none"), "judges.verifiers"),
     },
     "key": dict.fromkeys(("last", "input", "hidden", "kv", "relative"), "model.keys"),
-    "label": dict.fromkeys(("verified", "likeliest", "confident", "zero-shot", "routed", "all", "renewed"), "labels"),
+    "label": dict.fromkeys(("verified", "likeliest", "confident", "zero-shot", "routed", "all"), "labels"),
     "start": dict.fromkeys(("gaussian", "vocabulary", "nearest", "trace"), "learning"),
     "engine": {"local": "engines.local", "vllm": "engines.vllm.engine", "ray": "cluster.remote"},
     "bank": dict.fromkeys(("sqlite", "postgresql"), "bank"),
@@ -84,7 +84,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
 """Per kind, the module of each part that comes with Tacit; once imported, it registers the part as a plug-in does."""
 
-LEFT = {"elm-consolidated": "did not pay and has left (docs/log/); take it out, or use tacit 0.1"}
+LEFT = dict.fromkeys(
+    ("elm-consolidated", "renewed"), "did not pay and has left (docs/log/); take it out, or use tacit 0.1"
+)
 """Parts that are no longer there, and what is said of them."""
 
 T = TypeVar("T")

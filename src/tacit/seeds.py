@@ -1,4 +1,4 @@
-"""Seeds derived from what a draw is for, so that no draw depends on what happened before it or beside it.
+"""Seeds derived from what a draw is for: no draw depends on what happened before or beside it.
 
 Builds on nothing. Every random number in Tacit comes from ``derive(seed, problem, purpose, step, rollout, ...)``: a
 problem draws the same numbers alone, in a batch of 32, or after a restart.

@@ -1,7 +1,7 @@
 r"""How answers are announced in the main written languages: a plain table, and the expressions made of it.
 
-Builds on nothing. English has a grammar of its own below; every other language is a row: its words for "answer", the
-words that join them to it ("is", "equals"), what may follow the answer in its sentence (a copula at the end), and how a
+Builds on nothing. English has a grammar of its own below; every other language is a row: its words for "answer" and the
+words that join them to it ("is", "equals"); what may follow the answer in its sentence (a copula at the end); how a
 next question begins. A row costs nothing in texts that do not use its words.
 """
 

@@ -6,7 +6,7 @@ in killable processes). The layers, on normalised strings:
 1. equal strings are equal; beyond ``MAX_LENGTH`` nothing else counts;
 2. plain numbers (integers, decimals, fractions, mixed numbers, powers of ten) are compared exactly, as fractions;
 3. dates, times of day, remainders and choices are compared with their own kind;
-4. units and names may be left out on one side, must agree on both, and are converted where that is exact;
+4. units and names may be left out on one side and must agree on both; they are converted where that is exact;
 5. joined figures (10-20, 12/25/2024, 555-1234, 7*5) are compared as they stand and never computed;
 6. what can be taken apart is compared part by part: sets, tuples, intervals, unions, matrices, ratios;
 7. two expressions are equal if math-verify says so in both directions and their values agree to 20 digits; words are
@@ -283,10 +283,10 @@ _GROUP_LIMITS = 3
 def group(answers: Sequence[str | None], timeout: float = TIMEOUT) -> list[list[int]]:
     """Indices of equivalent answers, largest group first; what is no answer is in no group.
 
-    Answers with the same normalised string are one form. Equivalence of forms is not transitive, so forms are merged
-    by a rule that does not depend on the order of the answers: from the commonest form to the rarest (then the shorter,
-    then the alphabetically first), each joins the first group *all* of whose forms it is equivalent to, or founds one.
-    Groups of equal size are sorted by their founding form in the same way.
+    Answers with the same normalised string are one form. Equivalence of forms is not transitive. So they are merged by
+    a rule that does not depend on the order of the answers. From the commonest form to the rarest (then the shorter,
+    then the alphabetically first), each joins the first group whose forms *all* equal it, else founds one. Groups of
+    equal size are sorted by their founding form in the same way.
 
     ``timeout`` bounds the worker's CPU seconds for one pair, three times as much bounds the whole call; what is left
     undecided stays apart.

@@ -205,7 +205,7 @@ def chosen(answer: str) -> str | None:
 
 
 def valued(answer: str) -> str:
-    """What an answer comes to: the letter of an option with its text, the right-hand side of a calculation, the
+    """What an answer comes to: the letter of an option with its text; the right-hand side of a calculation; the
     quantity that a sentence ends in; other answers are what they are."""
     letter = chosen(answer)
     if letter is not None:

@@ -1,9 +1,9 @@
 """One canonical string per way of writing an answer: ``normalise``. Cheap, pure string work, no judgement of values.
 
 Builds on characters, conventions and number_words. Removes what is only typesetting (spacing, ``$``, ``\\left``,
-``\\text``, ``\\dfrac``, markdown) and what is only convention (thousands separators, leading zeros, a final full stop,
-"Option (C)", the case of words). Money, percent and degrees keep one sign of their unit, which units reads; numbers in
-words become figures, repeating decimals fractions, bare functions (``sqrt(2)``) commands.
+``\\text``, ``\\dfrac``, markdown) or convention (thousands separators, leading zeros, a final full stop, "Option (C)",
+the case of words). Money, percent and degrees keep one sign of their unit, which units reads; numbers in words become
+figures, repeating decimals fractions, bare functions (``sqrt(2)``) commands.
 
 Rules run until nothing changes, so that normalising twice changes nothing; in the rare text that never settles, and
 beyond ``MAX_LENGTH``, only white space is made canonical. Every rule is linear in the length of the text, or nearly so

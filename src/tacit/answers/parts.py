@@ -102,7 +102,7 @@ def _inside_braces(text: str) -> str:
 
 
 def _enclosed(text: str) -> bool:
-    """Whether the first bracket closes at the very end (kinds of brackets may differ: intervals)."""
+    """Whether the first bracket closes at the end (kinds of brackets may differ: intervals)."""
     depth = 0
     for position, char in enumerate(text):
         depth += (char in "([{") - (char in ")]}")

@@ -9,8 +9,8 @@ Why ``subprocess`` and not ``multiprocessing``: this process is often multi-thre
 forked; a script run by path imports neither torch nor this process's main module. A worker costs about 0.05 s to start,
 and about 0.6 s more at its first pair (SymPy's import), once; a later pair costs 1-100 ms, mostly LaTeX parsing.
 
-The limit is CPU time of the worker, so that a busy machine does not change which answers count as equal; a wall-clock
-limit of half as much again, plus half a second, stands behind it.
+The limit is CPU time of the worker: a busy machine does not change which answers count as equal; a wall-clock limit of
+half as much again, plus half a second, stands behind it.
 """
 
 from __future__ import annotations

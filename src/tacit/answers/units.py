@@ -1,7 +1,7 @@
 """What an answer measures: ``quantity`` takes "5 kilometers per hour" for 5 and a speed, "$18 a day" for 18 dollars.
 
-Builds on numbers and works on normalised strings. A unit is of a kind, a product of dimensions, with an exact factor to
-its base unit, so that 50 cm is 0.5 m; a word that is not in the table is a kind of its own (12 apples). A word with two
+Builds on numbers and works on normalised strings. A unit is of a kind, a product of dimensions. It has an exact factor
+to its base unit: 50 cm is 0.5 m; a word that is not in the table is a kind of its own (12 apples). A word with two
 meanings (18 pounds, 42¥) keeps both.
 """
 

@@ -1,9 +1,9 @@
 """The process behind the pool: math-verify on pairs of answers, a task's own regex, reasoning-gym. Run as a script.
 
-Builds on math-verify and reasoning-gym, each imported when first asked for, and on nothing of this package, so that it
-starts fast and without torch. Why a process: math-verify's own limit is SIGALRM, which works in the main thread alone
-and does not interrupt one long C call, and a backtracking regex holds the interpreter lock. Here an interval timer on
-CPU time kills the process itself, whatever it is doing; what ends past its limit before the timer sees it is refused.
+Builds on math-verify and reasoning-gym, each imported when first asked for. Of this package it needs nothing: it starts
+fast and without torch. Why a process: math-verify's own limit is SIGALRM, which works in the main thread alone and does
+not interrupt one long C call. A backtracking regex holds the interpreter lock. Here an interval timer on CPU time kills
+the process itself, whatever it is doing; what ends past its limit before the timer sees it is refused.
 
 Requests come on standard input as JSON lines, ``{"do", "limit", ...}``; for each, the numbers 0 (begun), 1 and 2 (first
 and second answer read) and then ``{"value", "status", "seconds"}`` go to standard output.

@@ -105,13 +105,13 @@ def restore(
 
     The snapshot is verified first, whole, and never written to. With ``force`` an existing bank is replaced, and what
     was there is kept beside it under the path returned (None where there was nothing); other processes that have it
-    open go on with the restored content. An existing bank's API keys stay as they are, so that a key revoked after
-    the snapshot was made does not come back. Keys never come from a snapshot: only where that bank cannot be read, or
-    has no key, or there was none, those of the snapshot are kept, all revoked, so that what was closed stays closed.
+    open go on with the restored content. An existing bank's API keys stay as they are: a key revoked after the snapshot
+    was made does not come back. Keys never come from a snapshot: where that bank cannot be read, has no key, or was not
+    there, those of the snapshot are kept. They are all revoked, so that what was closed stays closed.
 
     Args:
-        left_out: where a list is given, damaged memories are left out of what is restored, and one sentence on each is
-            added to the list; otherwise a damaged snapshot is refused.
+        left_out: where a list is given, damaged memories are left out, and one sentence on each is added to the list;
+            otherwise a damaged snapshot is refused.
 
     Raises:
         BankError: the snapshot is missing, damaged or no bank; or there is a bank at ``url`` and ``force`` is false.

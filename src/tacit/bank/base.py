@@ -4,14 +4,14 @@ Builds on memory and errors. The contract in words, held by one test suite for e
 
 - An acknowledged write (the call, or the outermost ``transaction``, has returned) survives kill -9 and power loss.
 - ``add`` never overwrites. Ids are unique within their namespace, and an id of another namespace looks missing.
-- ``search`` is exact: the top k by cosine computed in float64, ties in the order in which memories were stored.
-  One exception: where a namespace has more keys of a kind than the bank's ``exact_rows`` (250,000 unless told
-  otherwise) and numba is there (the extra ``fast``), one of the best k may now and then be missing and the next best
-  be there instead. What is returned has its exact cosine, is of an allowed state, above the floor, and in the order
-  just said; deletions and other processes' writes are seen as ever. With ``open_bank(url, exact_rows=None)`` every
-  search is exact. In PostgreSQL with pgvector the same holds, from when the server has built its index.
-  It sees every *committed* write of every process as of the moment of the call, and nothing that is uncommitted,
-  not even the calling thread's own open transaction.
+- ``search`` is exact: the top k by cosine computed in float64, ties in the order in which memories were stored. One
+  exception: a namespace may have more keys of a kind than the bank's ``exact_rows`` (250,000 unless told otherwise),
+  where numba is there (the extra ``fast``). Then one of the best k may now and then be missing, and the next best be
+  there instead. What is returned has its exact cosine and an allowed state, lies above the floor, in that order;
+  deletions and other processes' writes are seen as ever. With ``open_bank(url, exact_rows=None)`` every search is
+  exact. In PostgreSQL with pgvector the same holds, from when the server has built its index. It sees every *committed*
+  write of every process as of the moment of the call. It sees nothing uncommitted, not even the calling thread's own
+  open transaction.
 - All methods may be called from several threads, and several processes may have the same bank open. After a fork
   the child has to open the bank again.
 
@@ -114,8 +114,8 @@ class Bank(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """All writes of this thread inside commit as one or not at all.
 
-        A nested transaction joins the outer one: its writes become final with the outer one's, and if it fails, its
-        own writes are undone even when the caller catches the exception. A call outside is its own transaction.
+        A nested transaction joins the outer one: its writes become final with the outer one's. If it fails, its own
+        writes are undone, even when the caller catches the exception. A call outside is its own transaction.
         """
         ...
 

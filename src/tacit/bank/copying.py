@@ -1,9 +1,9 @@
 """Copying a bank into another one, of whichever database: whole, in order, verified, and resumable.
 
-Builds on sql and schema. The source is read in one transaction, so the copy is of one moment, and the source may stay
+Builds on sql and schema. The source is read in one transaction. So the copy is of one moment, and the source may stay
 in use. The target must be empty, or hold an unfinished copy of the same bank: a mark in a reserved namespace tells, set
 by the first write and taken off by the last. Every batch is a transaction of its own, and looks for each memory before
-it stores it, so a copy that was killed is continued by running it again, and nothing is ever there twice.
+it stores it. So a copy that was killed is continued by running it again, and nothing is there twice.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def _copy_tables(reading: Connection, target: SQLBank) -> None:
 
 
 def _rows(connection: Connection, table: Table) -> list[dict[str, Any]]:
-    """All rows of one of the small tables in an order that hangs on no database, without what counts itself up."""
+    """All rows of a small table, in an order that hangs on no database, without what counts itself up."""
     statement = select(table)
     if table is schema.marks:
         statement = statement.where(table.c.namespace != _NAMESPACE)

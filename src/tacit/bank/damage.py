@@ -22,8 +22,8 @@ DAMAGED = "damaged: it is not what was stored; delete it or restore a snapshot"
 def undamaged(bank: Bank, id: str, namespace: str) -> Memory | None:
     """The memory; None where it was deleted meanwhile, or is damaged.
 
-    A damaged one is quarantined, which shows it with its reason wherever memories are listed and lets searches find the
-    next one; and it is told in the log.
+    A damaged one is quarantined: lists show it with its reason, and searches find the next one; and it is told in the
+    log.
     """
     try:
         return bank.get(id, namespace)

@@ -16,8 +16,8 @@ from tacit.bank.base import Bank
 from tacit.memory import State
 
 HURT_LEAD, HURT_SHARE = 3, 0.25
-"""A memory is harmful when its answers were judged worse so many times more often than better, and in at least this
-share of its uses. Measured in docs/log/."""
+"""A memory is harmful if its answers were worse so many times more than better: of its uses this share, or more.
+Measured in docs/log/."""
 
 DRIFTED = "drifted with "
 """How the reason of a memory begins that stopped working and may return (methods/drift.py); then comes its group."""

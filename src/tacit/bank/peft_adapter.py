@@ -1,8 +1,8 @@
 """One memory as a PEFT prompt-tuning adapter, and back.
 
-A folder that ``peft.PeftModel.from_pretrained(model, folder)`` loads: the soft prompt as the adapter's virtual
-tokens, and beside PEFT's two files the memory's record and key, which PEFT passes over. Only JSON and safetensors are
-written and read; neither PEFT nor torch is needed here.
+A folder that ``peft.PeftModel.from_pretrained(model, folder)`` loads: the soft prompt as the adapter's virtual tokens.
+Beside PEFT's two files stand the memory's record and key, which PEFT passes over. Only JSON and safetensors are written
+and read; neither PEFT nor torch is needed here.
 
 Builds on memory and errors.
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sqlite3
 import time
 import uuid
@@ -18,11 +17,9 @@ from sqlalchemy import Table, delete, select, update
 
 from tacit.bank import schema
 from tacit.bank.rows import odd
+from tacit.bank.search.kept import sweep
 from tacit.bank.sqlite import SQLiteBank, backup, connect, copy, foreign, look, migrate, plainly, version_of
 from tacit.errors import BankError
-
-UNFINISHED = 3600.0
-"""Seconds since the last write after which a part of a copy belongs to nobody who still works on it."""
 
 _WHOLE = ("bank", "namespaces", "api_keys")  # nothing is left out of them: without its keys a bank would be open
 
@@ -56,15 +53,6 @@ def restore_file(
     finally:
         for suffix in ("", "-wal", "-shm"):
             fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
-
-
-def sweep(bank: Path) -> None:
-    """Remove what a killed restore or snapshot has left unfinished beside a bank."""
-    form = re.compile(re.escape(f".{bank.name}.") + r".*\.(partial|restoring)(-wal|-shm|-journal)?")
-    with contextlib.suppress(OSError):
-        for path in bank.parent.iterdir():
-            if form.fullmatch(path.name) and time.time() - path.stat().st_mtime > UNFINISHED:
-                path.unlink(missing_ok=True)
 
 
 def _salvage(bank: SQLiteBank) -> list[str]:

@@ -5,7 +5,7 @@ the latest schema, for building queries; the migrations are plain statements, fr
 that ever creates or alters a table. A new step goes to the end of ``MIGRATIONS``; none is ever changed.
 
 What is read often and small (``memories``) is apart from what is large (``keys``, ``payloads``) and from what is
-written often (``counters``), so that counting a use does not rewrite a soft prompt, and listing does not read one.
+written often (``counters``). So counting a use does not rewrite a soft prompt, and listing does not read one.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ jobs = _table(
 class Migration:
     """One numbered step; its number is its place in ``MIGRATIONS``, counted from 1.
 
-    ``{serial}`` stands for a primary key that the database counts up and never reuses, ``{blob}`` for its type of
-    bytes, ``{real}`` for its float64, ``{random}`` for an expression that yields a random text.
+    ``{serial}`` stands for a primary key that the database counts up and never reuses; ``{blob}`` for its type of
+    bytes; ``{real}`` for its float64; ``{random}`` for an expression that yields a random text.
     """
 
     name: str

@@ -5,7 +5,7 @@ database in particular; a subclass opens one, says how its errors read, and how 
 
 Two rules carry the concurrency. Writers are serialised by the database (a write transaction locks from its first
 statement), so positions and revisions rise in the order of commits. And every write raises the bank's one revision
-number: a reader whose matrix is of that revision is up to date, any other asks for the rows that changed since.
+number: a reader whose matrix is of that revision is up to date; any other asks for the rows that changed since.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from sqlalchemy.pool import QueuePool
 
 from tacit.bank.schema import MIGRATIONS
 from tacit.bank.search.compressed import EXACT_ROWS
+from tacit.bank.search.kept import Kept
 from tacit.bank.sql import SQLBank
 from tacit.errors import BankError, BankUnavailable, ConfigError
 
@@ -86,7 +87,9 @@ class SQLiteBank(SQLBank):
             "sqlite://", creator=lambda: connect(self.path, busy_timeout), poolclass=QueuePool, max_overflow=-1
         )
         event.listen(engine, "begin", _begin)
-        super().__init__(url_of(self.path), f"bank {self.path}", engine, busy_timeout, search_threads, exact_rows)
+        url, where = f"sqlite:///{self.path}", f"bank {self.path}"
+        super().__init__(url, where, engine, busy_timeout, search_threads, exact_rows)
+        self._matrices.kept = Kept(self, self.path)
 
     def snapshot(self, path: str | Path) -> None:
         """See ``Bank.snapshot``: one SQLite file, complete in itself."""
@@ -99,7 +102,7 @@ class SQLiteBank(SQLBank):
     def fault(self) -> str | None:
         """See ``SQLBank.fault``: the file is no longer the one that was opened.
 
-        SQLite itself would go on with both, the old one where a connection is open and the new one for the next.
+        SQLite itself would go on with both: the old one where a connection is open, the new one for the next.
         """
         try:
             found = place_of(self.path)
@@ -177,11 +180,6 @@ def place_of(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def url_of(path: Path) -> str:
-    """The URL of an SQLite bank at an absolute path."""
-    return f"sqlite:///{path}"
-
-
 def connect(path: Path, busy_timeout: float) -> sqlite3.Connection:
     """A connection to an existing file with this module's settings; transactions are begun by hand."""
     connection = sqlite3.connect(
@@ -244,7 +242,7 @@ def foreign(path: Path) -> BankError:
 def version_of(connection: sqlite3.Connection, path: Path, create: bool) -> int:
     """Number of migrations applied; BankError unless the file has exactly the tables and indexes that these make.
 
-    A trigger or a view in place of a table would make of what is written, or read, whatever somebody else likes.
+    A trigger or a view in place of a table could change what is written or read.
     """
     connection.execute("BEGIN")  # so that no other process makes or migrates the bank between two readings
     try:

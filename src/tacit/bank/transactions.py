@@ -1,7 +1,7 @@
 """Transactions over an SQL database: what a bank's reads and writes run in.
 
-Builds on SQLAlchemy and errors. A thread has at most one transaction open; inside it, further ones join as
-savepoints. A subclass says how a lock is taken, how its database's errors read, and whether an error has ended the
+Builds on SQLAlchemy and errors. A thread has at most one transaction open; inside it, further ones join as savepoints.
+A subclass says how a lock is taken and how its database's errors read. It says whether an error has ended the
 transaction behind our back.
 """
 
@@ -22,8 +22,8 @@ from tacit.errors import BankError, BankUnavailable
 class Transactions(ABC):
     """Connections and transactions of one open bank. Thread-safe; refuses to work in a forked child.
 
-    A write transaction's connection carries the execution option ``tacit_write``, so that the database's "begin" can
-    take the write lock at once.
+    A write transaction's connection carries the execution option ``tacit_write``. So the database's "begin" can take
+    the write lock at once.
     """
 
     def __init__(self, engine: Engine, where: str, lock_timeout: float) -> None:

@@ -1,7 +1,7 @@
 """What a memory's values have to be: bounded, of one form, and such that every database gives back what it was given.
 
-Builds on errors. The same checks are made of what comes in and of what is read back, so that nothing is kept that
-cannot be read. Bounds are far above what learning makes; they are for what comes from elsewhere.
+Builds on errors. The same checks are made of what comes in and of what is read back. So nothing is kept that cannot be
+read. Bounds are far above what learning makes; they are for what comes from elsewhere.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from tacit.cli.common import (
     DEFAULT_NAMESPACE,
     JsonOption,
     NamespaceOption,
+    console,
     counted,
     emit,
     emit_json,
@@ -134,13 +135,16 @@ def stats(
         emit_json({"kinds": found, "tendings": did, "would": {"causes": plan.causes(), "active": plan.active}})
         return
     numbers = ("memories", "active", "age", "uses", "helped", "hurt", "gain", "tended", "would go")
-    listed = table(("kind", *numbers, "problem"), numbers, no_wrap=True, overflow="ellipsis")
+    wide = console(sys.stdout).width >= 110
+    kept = [name for name in numbers if wide or name not in ("active", "age", "helped", "tended")]
+    listed = table(("kind", *kept, "problem"), kept, no_wrap=True)
     for one in found:
         age = "-" if one["age"] is None else "{}-{}".format(*one["age"])
         gain = "-" if one["gain"] is None else f"{one['gain']:+.0%}"
         counts = (len(one["memories"]), one["states"].get("active", 0), age, one["uses"], one["helped"], one["hurt"])
-        numbered = map(str, (*counts, gain, one["tended"], one["would_go"]))
-        listed.add_row(one["memories"][0], *numbered, Text(one_line(one["problem"])[:40]))
+        numbered = dict(zip(numbers, map(str, (*counts, gain, one["tended"], one["would_go"])), strict=True))
+        problem = Text(one_line(one["problem"])[:40], no_wrap=True, overflow="ellipsis")
+        listed.add_row(one["memories"][0][:12], *(numbered[name] for name in kept), problem)
     memories = counted(sum(len(one["memories"]) for one in found), "memory", "memories")
     said = f"{memories} of {counted(len(found), 'kind', 'kinds')} in namespace {namespace!r}; ages in problems"
     show(*([listed] if found else []), said)

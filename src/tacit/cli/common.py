@@ -130,12 +130,12 @@ def show(*things: Any) -> None:
 
 
 def table(titles: Sequence[str], right: Collection[str] = (), **how: Any) -> Table:
-    """An empty table without lines, with bold titles; numbers go to the ``right``, and ``how`` is of all columns."""
+    """An empty table with bold titles; numbers go to the ``right``; ``how`` is of all columns but the problem's."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
-        made.add_column(title, justify="right" if title in right else "left", **how)
+        made.add_column(title, justify="right" if title in right else "left", **({} if title == "problem" else how))
     return made
 
 

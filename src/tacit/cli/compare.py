@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from tacit import registry
-from tacit.cli.common import console, emit, emit_json, percent
+from tacit.cli.common import console, emit, emit_json, percent, show, table
 from tacit.cli.options import Given, taking
 from tacit.errors import ConfigError
 from tacit.experiments.compare_config import CompareConfig, read
@@ -109,10 +109,10 @@ def _list(json_output: bool) -> None:
         emit_json({"methods": methods, "comparisons": shipped()})
         return
     for title, entries in (("methods", methods), ("comparisons, for --config", shipped())):
-        width = max((len(name) for name in entries), default=0)
-        emit(f"{title}:")
+        listed = table((title, "what it does"))
         for name, text in entries.items():
-            emit(f"  {name:{width}}  {text}")
+            listed.add_row(name, text.replace("``", "`"))
+        show(listed)
 
 
 def _says(method: type[Any]) -> str:

@@ -52,8 +52,8 @@ def doctor(
 ) -> None:
     """Check this installation and, with --bank, a bank; say what to do next; exits 1 on trouble.
 
-    With --model it loads the model, asks it 8 problems (of --data, else made ones for its --task) and says what it is,
-    how fast it samples, how many responses have an answer, how many votes are clear, and what to do next.
+    With --model it loads the model and asks it 8 problems (of --data, else made ones for its --task). It says what the
+    model is; how fast it samples; how many responses have an answer; how many votes are clear; what to do next.
     """
     checks = [*_versions(), *_device(), _compiled(), _weights(), _answers()]
     if bank is not None:

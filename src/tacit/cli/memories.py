@@ -68,7 +68,6 @@ def list_(
         title for title in titles if console(sys.stdout).width >= 150 or title not in ("agreed", "share", "created")
     ]
     listed = table(kept, (*numbers, "share"), no_wrap=True)
-    listed.columns[-1].no_wrap = False  # the problem alone gets shorter where there is less room: an id is to be copied
     for info in infos:
         counters = (str(getattr(info, name)) for name in numbers)
         share, label = "-" if info.share is None else f"{info.share:.2f}", Text(one_line(info.label or "-")[:24])

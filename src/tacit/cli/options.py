@@ -1,7 +1,7 @@
 """Options made of settings: each field of a settings class is a flag, a key of a TOML file and an environment variable.
 
-Builds on config and the registry. A field's help is the first sentence of what its class says of it, its default is the
-class's, and its choices are the registry's names: nothing is said twice. What is given counts in this order: flag,
+Builds on config and the registry. A field's help is the first sentence of what its class says of it. Its default is the
+class's, its choices are the registry's names: nothing is said twice. What is given counts in this order: flag,
 ``TACIT_`` variable, ``--config`` file, default.
 
     @taking(RunConfig, leave_out=("out",))

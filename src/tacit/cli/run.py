@@ -60,7 +60,7 @@ OF_A_STREAM = ("data", "fields", "out", "limit", "skip", "window", "baselines", 
 def run(given: Given) -> None:
     """Answer a stream of problems one after the other, learn a memory from each, and report.
 
-    A run folder that is there is continued, with the settings it was begun with where they are not given again.
+    A run folder that is there is continued, with its own settings where they are not given again.
     """
     from tacit.experiments.run_folder import begun
 
@@ -289,6 +289,7 @@ class Progress:
         self._earlier = earlier
         self._window = window
         self._tally = Tally()
+        self._begun = False  # this process has done a window: the first is slower (it compiles) and foretells nothing
         self._start = time.monotonic()
         self._work_start = self._start
         self._last_line = self._start
@@ -324,6 +325,8 @@ class Progress:
         self._tally.add(row)
         now = time.monotonic()
         whole = done % self._window == 0 or done == total
+        if whole and done > self._earlier and not self._begun:
+            self._begun, self._earlier, self._work_start = True, done, now
         if self._live is None and whole and now - self._last_line >= PAUSE:
             self._last_line, self._told = now, done
             self._console.print(self.line(), soft_wrap=True)
@@ -365,10 +368,8 @@ class Progress:
     def _time(self) -> str:
         elapsed = time.monotonic() - self._start
         new = self._done - self._earlier
-        if self._done >= self._total > 0:
-            return _clock(elapsed)
-        if new <= 0:
-            return f"{_clock(elapsed)}, starting"
+        if (over := self._done >= self._total > 0) or not self._begun or new <= 0:
+            return _clock(elapsed) + ("" if over or self._begun else ", starting")
         # The rows of a window come one by one, but the time went into all of them.
         worked = min(-(-new // self._window) * self._window, self._total - self._earlier)
         each = (time.monotonic() - self._work_start) / worked

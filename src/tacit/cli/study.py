@@ -1,4 +1,4 @@
-"""``tacit study``: what predicts a good memory, where memories carry over, and where a model has signal to learn from.
+"""``tacit study``: where memories carry over, where a model has signal to learn from, and which keys tell kinds apart.
 
 Builds on options at import, on experiments.studies when called. Tables go to stdout and, with
 all figures as JSON, into the folder of ``--out``.
@@ -19,7 +19,7 @@ from tacit.errors import ConfigError
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Measure what predicts a good memory, where memories carry over, and where a model has signal to learn from.",
+    help="Measure where memories carry over, where a model has signal to learn from, and which keys tell kinds apart.",
 )
 
 OWN = ("out", "bank", "limit", "skip", "window", "namespace", "baselines", "tend", "keep")
@@ -35,36 +35,10 @@ OF_MEMORIES = (
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the figures, made if missing.")]
 
 
-@app.command()
-@taking(RunConfig, leave_out=(*OWN, "seed"))
-def quality(
-    given: Given,
-    out: OutOption,
-    seeds: Annotated[
-        str, typer.Option("--seeds", metavar="S,S", help="Seeds on which admission rules are chosen.")
-    ] = "201,202",
-    confirm: Annotated[
-        str, typer.Option("--confirm", metavar="S,S", help="Other seeds, on which the chosen rules are judged.")
-    ] = "203,204",
-    limit: Annotated[int, typer.Option("--limit", metavar="N", help="Problems learned from, per seed.")] = 60,
-    held_out: Annotated[
-        int | None,
-        typer.Option("--held-out", metavar="N", help="Further problems per seed, to measure on; default: 2 x --limit."),
-    ] = None,
-) -> None:
-    """Learn memories, good and bad, measure what each does for held-out problems, and see which signals foretold it."""
-    from tacit.experiments.studies.quality import QualityConfig, study
-
-    at_least("--limit", limit, 2)
-    at_least("--held-out", held_out, 1)
-    run = given.settings(RunConfig(learn=LearnConfig(label="zero-shot", batch=16)))
-    chosen, judged = _seeds("--seeds", seeds), _seeds("--confirm", confirm)
-    both = sorted(set(chosen) & set(judged))
-    if both:
-        raise ConfigError(f"seed {both[0]} is both in --seeds and in --confirm; rules must be confirmed on other seeds")
-    config = QualityConfig(run, chosen, judged, limit, 2 * limit if held_out is None else held_out)
-    study(config, out, console().print)
-    _show(out / "quality.md")
+@app.command("quality", hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def quality() -> None:
+    """Has answered what it asked and has left (docs/log/)."""
+    raise ConfigError("study quality has answered what it asked and has left (docs/log/); tacit 0.1.0 has it")
 
 
 @app.command()
@@ -156,13 +130,6 @@ def keys(
     chosen = tuple(filter(None, (part.strip() for part in kinds.split(","))))
     study(KeysConfig(given.settings(RunConfig()), chosen, tuple(unlike or ()), limit), out, console().print)
     _show(out / "keys.md")
-
-
-def _seeds(option: str, text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise ConfigError(f"{option} is {text!r}; give whole numbers of at least 0, separated by commas")
-    return tuple(int(part) for part in parts)
 
 
 def _show(path: Path) -> None:

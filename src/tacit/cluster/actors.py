@@ -1,7 +1,7 @@
 """What runs in a Ray actor: a model of its own that generates, and one that learns as well.
 
-Builds on assembly, engines and learning. Plain classes: nothing here knows of Ray, and everything that they return is a
-function of what they are asked, so that it does not matter which actor is asked, or how often. They write nothing.
+Builds on assembly, engines and learning. Plain classes: nothing here knows of Ray. All that they return is a function
+of what they are asked. It does not matter which one is asked, or how often. They write nothing.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Builds on errors and Ray (imported by connection, handed in). Pieces are handed out by stealing: none belongs to an
 actor before it is idle. A piece whose actor died is halved and done again by whoever is idle next, while a replacement
 starts; half a batch also needs half the memory, the commonest reason of such deaths. Nothing is ever done twice at the
-same time, and every result is taken once. All items together are what one actor would make of them alone, because an
-item's result does not depend on what shares its batch (learning.py, engines/local.py).
+same time, and every result is taken once. All items together are what one actor would make of them: a result does not
+depend on what shares its batch (learning.py, engines/local.py).
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ class Crew:
 def pieces(
     call: object, items: Sequence[Any], weights: Sequence[int], actors: int, good: int, most: int
 ) -> list[_Piece]:
-    """Items in order, in pieces of about equal weight: as many for every actor, at least one where there are enough
-    items, up to ``ROUNDS`` where each is still well worth a batch."""
+    """Items in order, in pieces of about equal weight: as many for every actor. At least one where there are enough
+    items, and up to ``ROUNDS`` where each is still worth a batch."""
     total = sum(weights)
     rounds = max(1, min(ROUNDS, total // (actors * good)))
     wanted = min(len(items), rounds * actors)

@@ -290,7 +290,7 @@ def draw(
 
     Returns:
         Token ids, their natural-log probabilities under the distribution drawn from (greedy: at T = 1), and the most
-        likely tokens of that distribution, as many for every row as any row's ``top`` asks for.
+        likely tokens of that distribution; as many for every row as any row's ``top`` asks for.
     """
     if logits.device.type != "cpu" or not fused.available():
         return _drawn(logits, specs, draws)

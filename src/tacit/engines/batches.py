@@ -2,8 +2,8 @@
 tokens that are given.
 
 Builds on backbone, cache, fused and the engine protocol. A request's prompt is prefilled once, all but its last token;
-its rows share those keys and values, and start by feeding that last token, so that logits are computed only where a
-token is drawn. ``FusedBatch`` is for models with compiled passes, ``RaggedBatch`` for every other.
+its rows share those keys and values, and start by feeding that last token. So logits are computed only where a token is
+drawn. ``FusedBatch`` is for models with compiled passes, ``RaggedBatch`` for every other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tacit.engines.base import Alternatives, Request, Rollout, distribution, most_likely
-from tacit.model.backbone import LEAST_TORCH_ROWS, Backbone, prefill, prompt_embeddings
+from tacit.model.backbone import Backbone, prefill, prompt_embeddings
 from tacit.model.cache import RaggedCache
 
 if TYPE_CHECKING:
@@ -125,14 +125,14 @@ class RaggedBatch:
         """Bring the batch to the size that its live rows need."""
         slots, cache = self._slots, self._cache
         assert cache is not None
-        live = [slot for slot, row in enumerate(slots) if row is not None]
-        if len(slots) < LEAST_TORCH_ROWS:
-            idle = LEAST_TORCH_ROWS - len(live)
+        live, least = [slot for slot, row in enumerate(slots) if row is not None], self.backbone.least_rows
+        if len(slots) < least:
+            idle = least - len(live)
             self._cache = cache.take(self._index(live + [live[0]] * idle))
             self._slots = [*(slots[slot] for slot in live), *[None] * idle]
         # Moving rows costs about as much as a few tokens: compact when a quarter of the rows is idle.
-        elif len(live) <= 0.75 * len(slots) and len(slots) > LEAST_TORCH_ROWS:
-            kept = max(LEAST_TORCH_ROWS, len(live))
+        elif len(live) <= 0.75 * len(slots) and len(slots) > least:
+            kept = max(least, len(live))
             sources = [slot for slot in live if slot >= kept]
             targets = [slot for slot in range(kept) if slots[slot] is None][: len(sources)]
             cache.move(self._index(sources), self._index(targets), kept)

@@ -52,7 +52,7 @@ def run(
         config: all settings.
         progress: called once per problem, for problems of an earlier, interrupted part too.
         tell: called with a line: what was chosen for the model because nobody said it; and once, after the window from
-            which on most responses have no answer, with what a model wrote, as it is.
+            which on most responses have no answer, with what a model wrote.
 
     Raises:
         TacitError: anything a user can mend; what was finished before stays.

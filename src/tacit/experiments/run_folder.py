@@ -280,7 +280,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def completed(held: dict[str, Any]) -> dict[str, Any]:
     """Settings read from a file as if they were of today: of those that are newer than it, what held before they were
-    there, and those that are gone are left out.
+    there. Those that are gone are left out.
 
     Raises:
         ConfigError: one that is gone was in use.

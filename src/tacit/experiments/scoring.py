@@ -4,13 +4,13 @@ Builds on the task and problem. Everything that learns, recalls or routes works 
 ``Problem.blind()``; the runner hands the full problem to a ``Grader`` after the fact and writes down what comes back.
 A test walks the syntax trees of all other modules and fails if one of them touches ``.gold``.
 
-Every arm of a row has the same shape, so that a baseline is compared with nothing but its answers changed:
-``answer`` is the vote over the samples, ``correct`` the share of samples that are right (the unbiased estimate of the
-accuracy of one sampled answer), ``rights`` the marks sample by sample, ``greedy_answer`` and ``greedy_correct`` the
-answer at temperature 0, ``majority_correct`` whether the vote is right. Marks are None for a problem without gold.
+Every arm of a row has the same shape. So a baseline is compared with nothing but its answers changed: ``answer`` is the
+vote over the samples; ``correct`` the share of samples that are right (the unbiased estimate of the accuracy of one
+sampled answer); ``rights`` the marks sample by sample; ``greedy_answer`` and ``greedy_correct`` the answer at
+temperature 0; ``majority_correct`` whether the vote is right. Marks are None for a problem without gold.
 
-No answer counts as wrong, so accuracies do not show that a task does not fit what a model writes, the commonest reason
-why a run learns nothing: below, what share of the responses has no answer, and, where most have none, what helps.
+No answer counts as wrong. So accuracies do not show that a task does not fit what a model writes: the commonest reason
+why a run learns nothing; below, what share of the responses has no answer, and, where most have none, what helps.
 """
 
 from __future__ import annotations

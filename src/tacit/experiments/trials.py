@@ -1,4 +1,4 @@
-"""What a search for settings may spend, and the file of its trials, by which it goes on where it was interrupted.
+"""What a search for settings may spend, and the file of its trials, by which it goes on.
 
 Builds on the run folder's way of writing. Every trial is a line of the file, written once it is done: a search that is
 interrupted loses the trial it was in and no more.

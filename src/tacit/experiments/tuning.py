@@ -1,12 +1,12 @@
 """Settings found for a model and its problems, within a budget and without labels: what ``tacit tune`` does.
 
 Builds on the agent, learning, the sources and trials. First, how answers are sampled: a few problems are answered at
-each temperature, with twice the tokens of the preset, and read as if they had been cut earlier. What counts is how much
-there is to learn from, 4 p (1 - p) of a confident vote's share p, where cutting changes no answer. Then how memories
-are learned: every learning rate with every start learns from such votes, the better half goes on to further problems,
-and so on until one is left (successive halving). What counts is the reward gained on the nearest other problem, from
-the share that its vote has without a memory: on its own problem a memory that was told the answer would win. A preset
-is left only for what is clearly better.
+each temperature, with twice the tokens of the preset. They are read as if cut earlier. What counts is how much there is
+to learn from: 4 p (1 - p) of a confident vote's share p, if cutting changes no answer. Then how memories are learned:
+every learning rate with every start learns from such votes. The better half goes on to further problems, and so on
+until one is left (successive halving). What counts is the reward on the nearest other problem, above the share that its
+vote has without a memory: on its own problem a memory that was told the answer would win. A preset is left only for
+what is clearly better.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def tune(config: RunConfig, budget: Budget, out: Path, tell: Callable[[str], Non
 
 
 def _problems(config: RunConfig) -> sources.Problems:
-    """Problems in an order of their own, so that those at the head of a file are not all of them."""
+    """Problems in an order of their own, so that not all are of the head of a file."""
     endless = sources.endless(config.data)
     # Other problems of an endless source than any run of this seed has.
     seed = derive(config.seed, config.data, "tune") % (1 << 31) + 1_000_000 if endless else config.seed

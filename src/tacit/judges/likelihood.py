@@ -1,7 +1,7 @@
 """Likelihood: what the model's own probabilities say of its answers, where nobody was trained to judge them.
 
 Builds on the task and verifiers. A vote counts how often an answer was drawn; each draw also says how likely it was.
-Eight short responses are most of what a model would ever say, and their probabilities tell a way of working from a slip
+Eight short responses are most of what a model would ever say. Their probabilities tell a way of working from a slip
 that only looks like it. They cannot tell a misconception from knowledge: there the model is *divided* between two
 answers that it is sure of, and that shows.
 """

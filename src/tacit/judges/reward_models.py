@@ -60,9 +60,8 @@ class RewardModel:
 
     Attributes:
         context: most tokens the model was trained to read. A response that does not fit, with its problem, scores 0:
-            cut short, it would be judged by steps that do not hold its answer, and such models rate what lies beyond
-            their context at random. Routing then prefers any response that was read, and labels fall back on the
-            vote.
+            cut short, it would be judged by steps that do not hold its answer. Such models rate what lies beyond their
+            context at random. Routing then prefers any response that was read, and labels fall back on the vote.
         unread: how many responses did not fit.
 
     Raises:

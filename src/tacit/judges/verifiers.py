@@ -34,8 +34,8 @@ class Candidate:
 def candidates(
     rollouts: Sequence[Rollout], answers: Sequence[str | None], voters: Sequence[str | None], task: Task
 ) -> list[Candidate]:
-    """Rollouts with their answers for a verifier, each with the share of the voters' answers that are equivalent, in
-    whatever way they are written."""
+    """Rollouts with their answers for a verifier. Each has the share of the voters' answers that are equivalent,
+    however they are written."""
     everyone = [*answers, *voters]
     shares = [0.0] * len(everyone)
     for members in task.group(everyone):

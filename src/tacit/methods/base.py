@@ -56,8 +56,8 @@ class World:
         seed: of all randomness (with the problem's id).
         folder: scratch folder of this cell alone, for a bank or whatever a method keeps.
         stream: all problems of the cell, blind, in order. For offline methods; an online method must not look ahead.
-        training: blind problems of the same kind that are not in the stream, for methods that train on a labelled
-            set of their own; may be empty.
+        training: blind problems of the same kind that are not in the stream, for methods that train on a labelled set;
+            may be empty.
         oracle: marks answers to ``stream`` and ``training``; None unless the method says ``uses_labels``.
         verifier: as for routing.
         options: further settings of this one method, by name.
@@ -180,17 +180,17 @@ class Method(ABC):
 
     def count(self, name: str) -> int:
         """An option that is a whole number of at least 1."""
-        value = self.options[name]
+        value = self.options.get(name)
         if type(value) is not int or value < 1:
             raise ConfigError(f"method {self.name}: {name} is {value!r}; it must be a whole number of at least 1")
         return value
 
     def choice(self, name: str, *allowed: str) -> str:
         """An option that is one of some words."""
-        value = str(self.options[name])
+        value = self.options.get(name)
         if value not in allowed:
             raise ConfigError(f"method {self.name}: {name} is {value!r}; use one of {', '.join(allowed)}")
-        return value
+        return str(value)
 
     @classmethod
     def plan(cls, setting: Setting) -> Plan:
@@ -206,7 +206,7 @@ class Method(ABC):
         """Answer blind problems, in order. Changes nothing: it is also asked after the stream, for replay."""
 
     def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> Sequence[Lesson] | None:
-        """Learn from a window just answered; a lesson per problem if there is something to tell."""
+        """Learn from the window last answered; a lesson per problem if there is something to tell."""
         return None
 
     def close(self) -> None:  # noqa: B027

@@ -1,7 +1,7 @@
 """Best of n: what the verifier, or likelihood, makes of several zero-shot answers, without any memory.
 
-Builds on the method protocol and verifiers. A verifier that knows right from wrong gains by itself; what a method that
-routes by it gains no more than this, at the same number of answers, is the verifier's doing.
+Builds on the method protocol and verifiers. A verifier that knows right from wrong gains by itself; where a method that
+routes by it gains no more, at equal numbers of answers, the verifier did it.
 """
 
 from __future__ import annotations

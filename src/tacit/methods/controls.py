@@ -1,9 +1,9 @@
 """What a run asks beside Tacit (``--baselines``): ICL, a random memory, the verifier alone, a vote at equal compute.
 
-Builds on agent, routing and the methods of the same names, which ``Beside`` asks about problems that an agent has just
+Builds on agent, routing and the methods of the same names. ``Beside`` asks them about problems that an agent has
 answered. ``random_memory`` answers under some memory instead of the nearest: what it gains comes from having a soft
 prompt at all, not from remembering. ``verified`` lets the verifier choose between two answers without memory: what it
-gains comes from the verifier. ``majority`` votes over as many zero-shot rollouts as Tacit spent on the problem in all,
+gains comes from the verifier. ``majority`` votes over as many zero-shot rollouts as Tacit spent on the problem in all;
 ``vote`` over as many as routing sees.
 """
 

@@ -137,7 +137,7 @@ class Drift:
         )
 
     def _kin(self, info: MemoryInfo, held: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """A memory and those of its kind in use that were there when the first began to fall, with their marks."""
+        """A memory and those of its kind in use, there when the first began to fall, with their marks."""
         bank = self.agent.bank
         hits = self._near(bank.get(info.id, info.namespace).key, State.ACTIVE)
         ids = [hit.memory_id for hit in hits if 1 - hit.similarity <= WIDE * held["reach"]]

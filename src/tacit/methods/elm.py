@@ -119,7 +119,7 @@ def lesson(result: Remembered) -> Lesson:
 
 @register("method", "elm-strict")
 class Strict(ELM):
-    """One problem at a time, as in the paper: each memory is there for the very next problem."""
+    """One problem at a time, as in the paper: each memory is there for the next problem."""
 
     window: ClassVar[int | None] = 1
 

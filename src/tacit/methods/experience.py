@@ -1,7 +1,7 @@
 """What the baselines without training share: experience kept as it is, found by key, put before the model as it is.
 
-Builds on the method protocol, recall's keys and responses. Such a method answers every problem zero-shot and, once
-something is kept, once more with what was kept of the nearest earlier problems; that second answer is the one it
+Builds on the method protocol, recall's keys and responses. Such a method answers every problem zero-shot. Once
+something is kept, it answers again with what was kept of the nearest earlier problems; that second answer is the one it
 gives, as in the paper: no gate, no floor, no routing. Then it keeps something of the window. Subclasses say what is
 kept and how it is shown.
 """
@@ -134,8 +134,8 @@ class FromExperience(Method, Generic[T]):
     def ask(
         self, problems: Sequence[Problem], keys: np.ndarray, first: Sequence[Request] = ()
     ) -> tuple[list[Responses], list[tuple[Responses | None, dict[str, Any]]]]:
-        """The responses to the requests ``first``; and per problem, whose key is among ``keys`` [N, D], those with what
-        was kept, None where there is nothing, and the notes for its row. All in one batch."""
+        """The responses to the requests ``first``; and per problem (its key is among ``keys`` [N, D]) those with what
+        was kept (None where there is nothing) and its row's notes. All in one batch."""
         shown = [
             self._shown(problem, found)
             for problem, found in zip(problems, self.store.nearest(keys, self.k), strict=True)

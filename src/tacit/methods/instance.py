@@ -76,5 +76,5 @@ class Instance(Trained):
         return [trace.lesson for trace in traces]
 
 
-variant(Instance, "instance-full", "All weights.")
-variant(Instance, "instance-lora", "LoRA adapters.", "lora", lr=3e-3, rank=8)
+variant(Instance, "instance-full", "Of all weights.")
+variant(Instance, "instance-lora", "Of LoRA adapters.", "lora", lr=3e-3, rank=8)

@@ -13,8 +13,8 @@ computed again, nothing is learned. What is stored is a choice:
 Positions: attention with rotary embeddings sees differences of positions only, so the problem is computed at the
 positions -T .. -1 and the solution's activations come out as those of 0 .. P-1, whatever stood before.
 
-No engine knows of activations: what is asked behind some is generated here, in this process, with the random numbers of
-every engine, and counted as theirs is.
+No engine knows of activations: what is asked behind some is generated in this process, with every engine's random
+numbers, and counted as theirs.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from tacit.engines.base import METER, Engine, Request, Rollout, Session, draw, e
 from tacit.errors import ModelError
 from tacit.methods.base import World
 from tacit.methods.experience import Found, FromExperience
-from tacit.model.backbone import LEAST_TORCH_ROWS, Backbone, prompt_embeddings
+from tacit.model.backbone import Backbone, prompt_embeddings
 from tacit.model.cache import RaggedCache, round_up
+from tacit.model.products import LEAST_ROWS
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.responses import Responses
@@ -187,10 +188,10 @@ def generated(backbone: Backbone, requests: Sequence[Behind]) -> list[list[Rollo
     rows = [row for group in groups for row in group]
     cache = _begun(backbone, requests)
     cache.reserve(max(row.position + row.spec.max_tokens for row in rows))
-    cache, rows = _taken(cache, [place for place, group in enumerate(groups) for _ in group], rows)
+    cache, rows = _taken(backbone, cache, [place for place, group in enumerate(groups) for _ in group], rows)
     while live := [place for place, row in enumerate(rows) if row.over is None]:
-        if len(live) <= 0.75 * len(rows) and len(rows) > LEAST_TORCH_ROWS:  # moving them costs a few tokens' time
-            cache, rows = _taken(cache, live, [rows[place] for place in live])
+        if len(live) <= 0.75 * len(rows) and len(rows) > backbone.least_rows:  # moving them costs a few tokens' time
+            cache, rows = _taken(backbone, cache, live, [rows[place] for place in live])
             continue
         feed = torch.tensor([[row.feed] for row in rows], device=backbone.device)
         positions = torch.tensor([[row.position] for row in rows], device=backbone.device)
@@ -211,10 +212,12 @@ def generated(backbone: Backbone, requests: Sequence[Behind]) -> list[list[Rollo
     ]
 
 
-def _taken(cache: RaggedCache, places: list[int], rows: list[_Row]) -> tuple[RaggedCache, list[_Row]]:
+def _taken(
+    backbone: Backbone, cache: RaggedCache, places: list[int], rows: list[_Row]
+) -> tuple[RaggedCache, list[_Row]]:
     """A cache of the rows at ``places``, which are ``rows``' own, and the rows; filled up with idle ones to as many as
     a product takes at least."""
-    idle = LEAST_TORCH_ROWS - len(rows)
+    idle = backbone.least_rows - len(rows)
     index = torch.tensor(places + places[:1] * idle, device=cache.keys[0].device)
     return cache.take(index), rows + [replace(rows[0], over=("", "")) for _ in range(idle)]
 
@@ -224,7 +227,7 @@ def _begun(backbone: Backbone, requests: Sequence[Behind]) -> RaggedCache:
     prompts = [prompt_embeddings(backbone, one.ids[:-1], one.soft_prompt) for one in requests]
     starts = torch.tensor([len(one.past) for one in requests], device=backbone.device)
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=backbone.device)
-    width = round_up(int(lengths.max()), LEAST_TORCH_ROWS)
+    width = round_up(int(lengths.max()), LEAST_ROWS)
     # All padding goes to the one column that the row's next token overwrites: no position beyond the context.
     positions = starts[:, None] + torch.arange(width, device=backbone.device).minimum(lengths[:, None])
     cache = backbone.new_cache()

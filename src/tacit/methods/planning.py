@@ -1,8 +1,8 @@
 """What a method will spend on a stream, said before any model is loaded: the counts behind ``tacit compare --dry-run``.
 
-Builds on config. A method answers ``plan(setting)`` with a ``Plan``: how many rollouts it samples, in how many calls of
-the engine, how many of them go through a gradient pass, and what it trains. All are upper bounds, of a stream in which
-every problem finds a memory and every vote is clear enough to learn from.
+Builds on config. A method answers ``plan(setting)`` with a ``Plan``: how many rollouts it samples, in how many calls;
+how many of them go through a gradient pass; and what it trains. All are upper bounds: every problem finds a memory, and
+every vote is clear enough to learn from.
 """
 
 from __future__ import annotations

@@ -2,18 +2,18 @@
 
 Builds on experience. After ReasoningBank (arXiv 2509.25140), whose code is for agents and has no mathematics, so this
 is a port and no reproduction. As there: attempts are judged by the model itself (here by its majority answer, without
-labels), items of title, description and content are distilled from successes and failures side by side, kept with the
-problem that they come from, and those of the ``k`` nearest problems go into the prompt of a later one.
+labels). Items of title, description and content are distilled from successes and failures side by side. They are kept
+with their problem; those of the ``k`` nearest problems go into the prompt of a later one.
 
 A model that can read the request distils and reads items in English. The testbed's model cannot: its 67 words allow
-problems and solutions, and the only words in them that tell a strategy are those that a solution opens with. There the
-item is *the opening that tells successes from failures*: of all openings without digits in the majority's own
-traces, the one whose share among them exceeds its share among the others the most. It goes into the prompt in the form
-that this model reads: its problem, with that opening for a solution, as an earlier turn.
+problems and solutions. The only words that tell a strategy are those that a solution opens with. There the item is *the
+opening that tells successes from failures*: of all openings without digits in the majority's traces, the one whose
+share there most exceeds that in others. It goes into the prompt in the form that this model reads: its problem, with
+that opening for a solution, as an earlier turn.
 
 A strategy in the prompt is advice, and advice need not be followed. ``reasoning-bank-obeyed`` is the upper bound: the
 response itself is made to open with the strategy, as if the model always did as it is told. For the testbed that is
-very strong, since there the opening words *are* the skill.
+strong, since there the opening words *are* the skill.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ class ReasoningBank(Reviewing[Distilled]):
 
 @register("method", "reasoning-bank-obeyed")
 class Obeyed(ReasoningBank):
-    """Upper bound: responses open with the first strategy of the nearest problem, or with the one that most of the
-    ``k`` nearest share."""
+    """Upper bound: responses open with the first strategy of the nearest problem, or with that of most of the ``k``
+    nearest."""
 
     def requests(self, problem: Problem, near: Sequence[Found[Distilled]]) -> list[Request]:
         backbone = self.world.backbone

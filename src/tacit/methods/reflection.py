@@ -1,13 +1,13 @@
 """ICL after self-reflection: the model looks at its own attempts again, and what it makes of them is shown later.
 
 Builds on icl. After each window the model reviews its attempts on each problem, without labels: it is told which answer
-most of them gave, and writes what went right, what went wrong, a lesson, and a clean solution. If that solution still
+most of them gave. It writes what went right, what went wrong, a lesson, and a clean solution. If that solution still
 gives the majority answer, lesson and solution are kept in place of the raw trace; if not, the raw trace is.
 
 A model can be asked this only in words that it has. Where its tokenizer loses words of the request (the testbed's model
 knows 67 and reads nothing but problems and solutions) it reflects in the one form that it knows: some of its own
 majority traces are worked examples of the same problem, and it solves that problem again, greedily. No lesson comes of
-that, but a solution in the way that several attempts agree on instead of the first that came.
+that, but a solution in the way that several attempts agree on.
 """
 
 from __future__ import annotations

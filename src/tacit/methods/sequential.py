@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from tacit.labels import Evidence, Label, choose
 from tacit.methods.base import Lesson, Reply, World
 from tacit.methods.planning import Plan, Setting, answering, training
-from tacit.methods.training import Seen, Trained, Trainer, by_label, by_own_vote, variant, vote_gate
+from tacit.methods.training import Seen, Trained, Trainer, by_label, variant, vote_gate
 from tacit.problem import Problem
 from tacit.responses import Responses
 
@@ -23,8 +23,8 @@ class Sequential(Trained):
     Options:
         lr: of the training; Adam's moments go through the stream too.
         steps: passes over the problems of a window, ``batch`` problems a gradient step.
-        label: "answers" (the vote of the answers just given), "renewed" (of each step's own group), or "verified" (of
-            the answers just given, weighted by the reward model, as ELM does; not in TTRL).
+        label: "answers" (the vote of the answers just given) or "verified" (the same, weighted by the reward model, as
+            ELM does; not in TTRL).
         rank: of LoRA.
     """
 
@@ -38,7 +38,7 @@ class Sequential(Trained):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.choice("label", "answers", "renewed", "verified")
+        self.choice("label", "answers", "verified")
         self._gate = vote_gate(world)
         self._trainer = Trainer(self.policy, world, self.options["lr"], self.name)
 
@@ -53,8 +53,9 @@ class Sequential(Trained):
         ]
         chosen = [problem for problem, refusal in zip(problems, refusals, strict=True) if refusal is None]
         labels = {problem.id: label.answer for problem, label in zip(problems, found, strict=True) if label.answer}
-        judge = by_own_vote(self.world, True) if self.options["label"] == "renewed" else by_label(self.world, labels)
-        history = list(self._trainer.epochs(chosen, judge, self.options["steps"], self.options["batch"]))
+        history = list(
+            self._trainer.epochs(chosen, by_label(self.world, labels), self.options["steps"], self.options["batch"])
+        )
         self.gradient_steps = self._trainer.steps
         taken = {problem.id: [seen[place] for seen in history] for place, problem in enumerate(chosen)}
         return [
@@ -68,9 +69,8 @@ class Sequential(Trained):
 
     def _lesson(self, label: str | None, seen: Sequence[Seen]) -> Lesson:
         used = sum(one.used for one in seen)
-        last = seen[-1].label if seen and seen[-1].label is not None else label
         why = f"it had a gradient in {used} of {len(seen)} passes"
-        return Lesson(last, used > 0, why, {"rewards": [one.reward for one in seen]})
+        return Lesson(label, used > 0, why, {"rewards": [one.reward for one in seen]})
 
 
 variant(Sequential, "sequential-full", "Of all weights.")

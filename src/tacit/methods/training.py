@@ -2,8 +2,8 @@
 
 Builds on gradients, learning's vote gate, rewards and the method protocol. A *policy* is a copy of all weights
 ("full"), LoRA adapters (arXiv 2106.09685, by peft) on a copy ("lora"), or one soft prompt for all problems ("soft");
-the frozen model itself is never touched. One step samples a group per problem of the mini-batch, rewards what its
-judge says, and takes one on-policy Adam step on the mean of the problems' losses, as learning does for a memory:
+the frozen model itself is never touched. One step samples a group per problem of the mini-batch and rewards what its
+judge says. Then it takes one on-policy Adam step on the mean of the problems' losses, as learning does for a memory:
 advantages r - mean, groups without a difference in reward skipped, the gradient clipped.
 """
 
@@ -153,16 +153,14 @@ def _rewards(
     return reward(Attempts(problem, rollouts, answers, label, task, rng))
 
 
-def by_own_vote(world: World, gated: bool) -> Judge:
-    """Agreement with the majority of the group itself, as in TTRL; ``gated``: only where the vote is clear enough."""
-    gate = vote_gate(world)
+def by_own_vote(world: World) -> Judge:
+    """Agreement with the majority of the group itself, as in TTRL."""
 
     def judge(problem: Problem, rollouts: Sequence[Rollout], rng: np.random.Generator) -> Judged:
         task = world.task.on(problem.text)
         vote = task.vote([task.extract(rollout.text) for rollout in rollouts])
-        refusal = gate(vote) if gated else None
-        if vote.answer is None or refusal:
-            return Judged(None, vote.answer, refusal or "no response gave an answer")
+        if vote.answer is None:
+            return Judged(None, None, "no response gave an answer")
         return Judged(_rewards(world, problem, rollouts, vote.answer, rng), vote.answer)
 
     return judge

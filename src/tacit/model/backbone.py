@@ -22,6 +22,7 @@ from tacit.model import fused
 from tacit.model.cache import RaggedCache, round_up
 from tacit.model.decoder import Decoder, token_logprobs
 from tacit.model.loading import Inputs, digest_state, load, parse_device, resolve_model
+from tacit.model.products import LEAST_ROWS
 from tacit.model.prompts import RUN_ON, Template, token_ids
 from tacit.tasks.maths import MATHS
 
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
 """Tokens that end a turn in the chat templates of common model families."""
-
-LEAST_TORCH_ROWS = 16
-"""Rows of a product through PyTorch at least: for fewer, matrix libraries take other paths, whose sums differ in the
-last bit."""
 
 
 class Backbone:
@@ -47,8 +44,9 @@ class Backbone:
         fingerprint: hex digest of weights + tokenizer + template; memories are valid for equal fingerprints only.
         hidden_size: d, the width of an input embedding.
         context: most tokens of a sequence, soft prompt included.
-        embedding_std, embedding_norm: scalar standard deviation and mean row norm of the inputs that the model sees,
-            the scale at which soft prompts start and learn, and against which their norms are capped.
+        embedding_std, embedding_norm: scalar standard deviation and mean row norm of the inputs that the model sees.
+            Soft prompts start and learn at this scale, and their norms are capped against it.
+        least_rows: rows of a product at least, so that a row has the same bits whatever is beside it.
         fused: compiled passes of a small model on the CPU, or None; they copy the weights, which therefore must not
             change. ``lean=False`` leaves them and the lean decoder out, for models that are trained.
     """
@@ -72,6 +70,7 @@ class Backbone:
         self.vocab_size = int(matrix.shape[0])
         self.embedding_matrix: Tensor = matrix
         self._decoder = Decoder(model) if lean and Decoder.supports(model) else None
+        self.least_rows = self._decoder.least_rows if self._decoder else LEAST_ROWS
         self.fused = compiled_passes(self._decoder, self.hidden_size)
         self._inputs = Inputs(model.get_input_embeddings())
         self.embedding_std, self.embedding_norm = self._inputs.std, self._inputs.norm
@@ -144,8 +143,8 @@ class Backbone:
     def end_ids(self) -> frozenset[int]:
         """Token ids that end a rollout: those configured, and the end of a turn where the chat template has one.
 
-        Base models with a chat template (Qwen2.5-Math-7B) name the end of a text alone, and would run on into a turn of
-        their own making.
+        Base models with a chat template (Qwen2.5-Math-7B) name the end of a text alone. They would run on into a turn
+        of their own making.
         """
         configured = getattr(self.model.generation_config, "eos_token_id", None)
         ids = configured if isinstance(configured, list) else [configured]
@@ -268,7 +267,7 @@ class Backbone:
             return torch.log_softmax(logits / temperature, dim=-1).gather(1, targets[:, None])[:, 0]
         cache.begin(positions)
         states = self._decoder.states(embeds.to(self.dtype), positions, cache, real=real)
-        return token_logprobs(states, self._decoder.head.weight, targets, temperature)
+        return token_logprobs(states, self._decoder.head, targets, temperature)
 
     def _as_mask(self, visible: Tensor, dtype: torch.dtype) -> Any:
         if self.model.config._attn_implementation == "sdpa":
@@ -352,7 +351,7 @@ def prompt_embeddings(backbone: Backbone, ids: Tensor, soft_prompt: Tensor | Non
 def prefill(backbone: Backbone, prompts: Sequence[Tensor]) -> RaggedCache:
     """The cache of ragged prompts [T_i, d], padded on the right (padding is overwritten or never read): what rollouts,
     and a gradient pass over rollouts, start from."""
-    width = max(-(-LEAST_TORCH_ROWS // len(prompts)), *(len(prompt) for prompt in prompts))
+    width = max(-(-backbone.least_rows // len(prompts)), *(len(prompt) for prompt in prompts))
     # A multiple of 8, as far as there are positions: attention over other numbers of queries rounds in other ways.
     width = max(width, min(round_up(width, 8), backbone.context))
     padded = torch.stack([torch.nn.functional.pad(prompt, (0, 0, 0, width - len(prompt))) for prompt in prompts])
@@ -371,21 +370,3 @@ def compiled_passes(decoder: Decoder | None, width: int) -> Fused | None:
     from tacit.model.fused.model import Fused
 
     return Fused(decoder, width) if Fused.supports(decoder, width) else None
-
-
-def trainable_share(config: Any, tokens: int) -> tuple[int, float]:
-    """What a memory trains of a model, from its configuration alone (no weights are made).
-
-    Args:
-        config: a transformers configuration of a causal LM.
-        tokens: K, rows of the soft prompt.
-
-    Returns:
-        Parameters of one soft prompt (K x d), and their share of the model's parameters in 0..1.
-    """
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    trained = tokens * int(model.get_input_embeddings().weight.shape[1])
-    return trained, trained / sum(parameter.numel() for parameter in model.parameters())

@@ -2,11 +2,11 @@
 
 Builds on transformers' Cache interface. Every sequence starts at column 0 and grows to the right by itself, whatever
 its neighbours' lengths. Two things follow. A query at position p sees exactly the columns <= p, so one comparison makes
-the mask. And because padding is always behind what is read, and the capacity a multiple of 32, the masked tail adds
-exact zeros to reductions in the same order: a row computes the same bits in any batch (docs/concepts.md, "Same bits").
+the mask. Padding is always behind what is read, and the capacity a multiple of 32. So the masked tail adds exact zeros
+to reductions in the same order: a row computes the same bits in any batch (docs/concepts.md, "Same bits").
 
 The cache is functional where gradients flow: a prefix computed once can be repeated for a group of rollouts and
-extended, and autograd sums the group's gradients into it.
+extended. Autograd sums the group's gradients into it.
 """
 
 from __future__ import annotations

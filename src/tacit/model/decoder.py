@@ -2,17 +2,17 @@
 
 Builds on the cache. On small batches a forward pass through transformers spends most of its time between the matrix
 products: three projections where one would do, a mask converted in every layer, norms and rotations in six calls each.
-Here the projections of one input are one product, over a weight whose rows the model's own parameters view, so nothing
-is held twice; the mask is made once; and padding can be left out of everything but attention.
+Here the projections of one input are one product, over a weight whose rows the model's own parameters view. Nothing is
+held twice; the mask is made once; and padding can be left out of everything but attention.
 
 Only for frozen models: gradients reach the inputs, not the weights. Every other architecture takes transformers' way
 (backbone.py), with the same results up to rounding; tests compare the two.
 
 Below it, log-probs of given tokens from hidden states, without the logits of all of them. With a vocabulary of 150,000,
-the logits of 16,384 tokens are 10 GB in float32, and a softmax with its gradient holds them three times; here they are
-made a part at a time. What the backward pass needs is the gradient of each token's log-prob in its own hidden state,
-one row of the model's width. It is computed in the forward pass, while the part's probabilities are at hand (as fused
-losses do; Hsu et al., Liger Kernel, arXiv 2410.10989), so that nothing is computed twice.
+the logits of 16,384 tokens are 10 GB in float32. A softmax with its gradient holds them three times; here they are made
+a part at a time. The backward pass needs the gradient of each token's log-prob in its hidden state, a row of the
+model's width. It is computed in the forward pass, while the part's probabilities are at hand (as fused losses do; Hsu
+et al., Liger Kernel, arXiv 2410.10989), so that nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
 from tacit.model.cache import RaggedCache, round_up
+from tacit.model.products import LEAST_ARRANGED_ROWS, LEAST_ROWS, Product, arranged
 
 MODEL_TYPES = frozenset({"llama", "qwen2", "qwen3"})
 
@@ -41,14 +42,12 @@ class _Block:
     """
 
     attention_norm: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
+    qkv: Product
     head_norms: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
+    out: Product
     mlp_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Product
+    down: Product
 
 
 class Decoder:
@@ -67,7 +66,11 @@ class Decoder:
         self.eps = float(config.rms_norm_eps)
         self.rotary = model.model.rotary_emb
         self.norm: Tensor = model.model.norm.weight
-        self.head = model.get_output_embeddings()
+        self._arrange = arranged(model)
+        self.least_rows = LEAST_ARRANGED_ROWS if self._arrange else LEAST_ROWS
+        head = model.get_output_embeddings()
+        none = self.norm.new_zeros(0, len(self.norm))
+        self.head = self._product(none) if head is None else self._product(head.weight, head.bias)
         self.blocks = [self._block(layer) for layer in model.model.layers]
 
     @staticmethod
@@ -90,15 +93,16 @@ class Decoder:
         gate_up, _ = _join(mlp.gate_proj, mlp.up_proj)
         return _Block(
             layer.input_layernorm.weight,
-            qkv,
-            bias,
+            self._product(qkv, bias),
             self._head_norms(attention) if hasattr(attention, "q_norm") else None,
-            attention.o_proj.weight,
-            attention.o_proj.bias,
+            self._product(attention.o_proj.weight, attention.o_proj.bias),
             layer.post_attention_layernorm.weight,
-            gate_up,
-            mlp.down_proj.weight,
+            self._product(gate_up),
+            self._product(mlp.down_proj.weight),
         )
+
+    def _product(self, weight: Tensor, bias: Tensor | None = None) -> Product:
+        return Product(weight, bias, self._arrange)
 
     def _head_norms(self, attention: Any) -> Tensor:
         queries = attention.q_norm.weight.expand(self.heads, -1)
@@ -147,7 +151,7 @@ class Decoder:
         heads, kv, dim = self.heads, self.kv_heads, self.head_dim
         last = len(self.blocks) - 1
         for number, block in enumerate(self.blocks):
-            qkv = linear(self._norm(x, block.attention_norm), block.qkv, block.qkv_bias)
+            qkv = block.qkv(self._norm(x, block.attention_norm))
             qkv = qkv.view(-1, heads + 2 * kv, dim)
             both, value = qkv[:, : heads + kv], qkv[:, heads + kv :]
             if block.head_norms is not None:
@@ -167,9 +171,9 @@ class Decoder:
                 query.transpose(1, 2), keys[:, :, :seen], values[:, :, :seen], mask, enable_gqa=heads != kv
             )
             mixed = mixed.transpose(1, 2).reshape(rows * width, heads * dim)
-            x = x + linear(mixed if real is None else mixed[real], block.out, block.out_bias)
-            gate, up = linear(self._norm(x, block.mlp_norm), block.gate_up).chunk(2, dim=-1)
-            x = x + linear(silu(gate) * up, block.down)
+            x = x + block.out(mixed if real is None else mixed[real])
+            gate, up = block.gate_up(self._norm(x, block.mlp_norm)).chunk(2, dim=-1)
+            x = x + block.down(silu(gate) * up)
         return self._norm(x, self.norm)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -206,31 +210,32 @@ def _join(*modules: Any) -> tuple[Tensor, Tensor | None]:
     return weight, bias
 
 
-def token_logprobs(states: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """log softmax(states @ weight.T / temperature) at ``targets``; gradients reach ``states`` alone.
+def token_logprobs(states: Tensor, head: Product, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """log softmax(head(states) / temperature) at ``targets``; gradients reach ``states`` alone.
 
     Args:
         states: [N, d] in the model's dtype.
-        weight: of the output head, [V, d]; frozen.
+        head: the output head, [V, d].
         targets: int64 [N].
         temperature: above 0.
 
     Returns:
         float32 [N], natural logs.
     """
-    result: Tensor = _TokenLogprobs.apply(states, weight, targets, temperature)  # type: ignore[no-untyped-call]
+    result: Tensor = _TokenLogprobs.apply(states, head, targets, temperature)  # type: ignore[no-untyped-call]
     return result
 
 
 def logprobs_and_slopes(
-    states: Tensor, weight: Tensor, targets: Tensor, temperature: float, *, wanted: bool = True
+    states: Tensor, head: Product, targets: Tensor, temperature: float, *, wanted: bool = True
 ) -> tuple[Tensor, Tensor | None]:
     """What ``token_logprobs`` returns, and (if wanted) the gradient [N, d] of each in its own hidden state."""
     # Even parts: a short one at the end would take another path through the matrix library (backbone.py).
+    weight = head.weight
     parts = max(1, -(-len(states) * len(weight) // FLOATS_AT_ONCE))
     chosen, slopes = [], []
     for part, ids in zip(states.tensor_split(parts), targets.tensor_split(parts), strict=True):
-        logprobs = torch.log_softmax(linear(part, weight).float() / temperature, dim=-1)
+        logprobs = torch.log_softmax(head(part).float() / temperature, dim=-1)
         chosen.append(logprobs.gather(1, ids[:, None])[:, 0])
         if wanted:  # d log p_y / d logits = (onehot(y) - p) / temperature
             slope = logprobs.exp_().neg_()
@@ -241,9 +246,9 @@ def logprobs_and_slopes(
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, states: Tensor, head: Product, targets: Tensor, temperature: float) -> Tensor:
         wanted = ctx.needs_input_grad[0]
-        chosen, slopes = logprobs_and_slopes(states, weight, targets, temperature, wanted=wanted)
+        chosen, slopes = logprobs_and_slopes(states, head, targets, temperature, wanted=wanted)
         if wanted:
             ctx.save_for_backward(slopes)
         return chosen

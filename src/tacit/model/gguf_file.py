@@ -1,7 +1,7 @@
 """A model in a GGUF file (llama.cpp's form, and Ollama's): its configuration, tokenizer and dequantised weights.
 
 Builds on errors, transformers (the tokenizer) and gguf (dequantisation, names of tensors). The weights go from the file
-into the parameters a few rows at a time, so that loading takes hardly more memory than the model: transformers' own way
+into the parameters a few rows at a time. So loading takes hardly more memory than the model: transformers' own way
 holds them twice, and up to twice the model in all. It remains for the architectures that are not in ``OURS``.
 """
 

@@ -4,16 +4,16 @@ Builds on backbone, errors and the registry. ``recall`` makes keys of these and 
 
 - ``input``: the mean input embedding of the problem's tokens (paper: "input");
 - ``hidden`` or ``hidden:L``: the mean hidden state of a layer (default: the middle one);
-- ``kv``: the mean key and value activations of every layer, each layer and kind scaled to unit norm so that none
-  drowns the others (paper: "KV");
-- ``last`` or ``last:L``: the hidden state of a layer (default: the middle one) at the last position of the whole
-  prompt, where the model is about to answer. It says what the model makes of a problem rather than which words it has,
-  and found a memory of the same kind where the others fell for a likeness of words (docs/log/).
+- ``kv``: the mean key and value activations of every layer, each scaled to unit norm, lest one drown the others (paper:
+  "KV");
+- ``last`` or ``last:L``: the hidden state of a layer (default: the middle one) at the last position of the prompt,
+  where the model is about to answer. It says what the model makes of a problem rather than which words it has. It found
+  a memory of the same kind where the others fell for a likeness of words (docs/log/).
 
 - ``relative`` or ``relative:L``: the mean hidden state of an early layer (default: a third of the way up), relative to
-  those of ``background.txt``, questions about everything: their mean is taken away, and directions in which they
-  differ much count for less. What is left is what sets the problem apart, so that unlike problems have similarities
-  near 0, and the same floor means the same on every model. The default of pretrained models.
+  those of ``background.txt``, questions about everything: their mean is taken away, and directions in which they differ
+  much count for less. What is left is what sets the problem apart. So unlike problems have similarities near 0, and a
+  floor means the same on every model. The default of pretrained models.
 
 All but ``last`` are made of the problem text alone: a chat template's fixed words would make everything look alike. The
 input key is taken relative to the vocabulary's mean for the same reason: embeddings share a large common direction,

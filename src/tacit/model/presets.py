@@ -1,7 +1,7 @@
 """Settings that fit a model: one table, each row with the log entry of the run that measured it.
 
-Builds on config. A learning rate that suits one model is noise to another, and a response that ends after twenty tokens
-on a small model takes hundreds on a large one. What nobody says of such settings comes from here, by what the model is
+Builds on config. A learning rate that suits one model is noise to another. A response that ends after twenty tokens on
+a small model takes hundreds on a large one. What nobody says of such settings comes from here, by what the model is
 (its architecture, its size, the scale of its inputs), never by what it is called; what is said wins.
 """
 

@@ -1,7 +1,7 @@
 """How a problem or a conversation becomes a prompt: by the tokenizer's chat template, or plain where it has none.
 
-Builds on errors. Nothing else knows the layout, so that what a memory is learned on and what a server's client asks are
-the same tokens: a conversation of one user message is the prompt of that problem.
+Builds on errors. Nothing else knows the layout. So what a memory is learned on and what a server's client asks are the
+same tokens: a conversation of one user message is the prompt of that problem.
 """
 
 from __future__ import annotations

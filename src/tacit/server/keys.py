@@ -24,8 +24,8 @@ from tacit.checks.values import check_name
 from tacit.errors import BankError, ConfigError, KeyNotFound, MemoryFormatError
 
 RIGHTS = ("ask", "learn", "trust", "admin")
-"""What a key may be allowed: asking for answers, having its problems learned, having what it taught come into use where
-no verifier judges (promotion.py), looking after the server."""
+"""What a key may be allowed: asking for answers; having its problems learned; having what it taught come into use where
+no verifier judges (promotion.py); looking after the server."""
 
 PREFIX = "tacit-"
 """Of every secret, so that scanners for leaked secrets can tell one."""

@@ -1,7 +1,7 @@
 """A server process: load, listen, answer, drain, end; and beside it the learner's process.
 
 Builds on uvicorn, app and learner. On SIGTERM or Ctrl-C it first says so (``/health/ready`` is 503, new work gets 503)
-while it goes on listening, waits for the answers in flight, and then ends. A second signal ends it at once.
+while it goes on listening. It waits for the answers in flight, and then ends. A second signal ends it at once.
 """
 
 from __future__ import annotations

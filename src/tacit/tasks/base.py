@@ -1,7 +1,7 @@
 """The task protocol: what a kind of problem means for whoever asks, reads, votes and learns.
 
-Builds on the registry, which has tasks by name. Nothing else in the house knows how a problem is asked, where an answer
-is found in a response, when two answers are the same, or how a reference answer is read. A task of your own is a
+Builds on the registry, which has tasks by name. Nothing else in the house knows how a problem is asked or where an
+answer is found in a response; when two answers are the same; or how a reference answer is read. A task of your own is a
 subclass in one file:
 
     @register("task", "yes-no")
@@ -101,8 +101,8 @@ class Task(ABC):
     def group(self, answers: Sequence[str | None]) -> list[list[int]]:
         """Indices of answers that are the same, the largest group first; None is in no group.
 
-        From the commonest spelling to the rarest, then alphabetically, each joins the first group all of whose
-        spellings it is the same as, both ways, or founds one: the order of the answers changes nothing.
+        From the commonest spelling to the rarest (then alphabetically), each joins the first group whose spellings all
+        equal it, or founds one: the order of the answers changes nothing.
         """
         where: dict[str, list[int]] = {}
         for index, answer in enumerate(answers):

@@ -50,8 +50,8 @@ class Choice(Stated):
     The options are those of the problem's text; votes go by option, whatever letter it had.
 
     Args:
-        how: "shuffled" for other orders of the options, one for each response, so that a liking for a letter helps
-            no option; "" for the order of the data.
+        how: "shuffled" for other orders of the options, one for each response: a liking for a letter helps no option;
+            "" for the order of the data.
     """
 
     form = f"choice[:{SHUFFLED}]"

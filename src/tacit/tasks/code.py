@@ -1,9 +1,9 @@
 """Python: a function is asked for, and two answers are the same if they behave the same.
 
 Builds on answers' sandbox, code_text (the program in a response, the calls in a problem) and code_inputs (further
-inputs). Behaviour is what a function gives on inputs that the problem shows, that the responses themselves show, and
-that are made like those: majority by behaviour, after execution-based voting (CodeT, arXiv 2207.10397; MBR-EXEC, arXiv
-2204.11454). Results that the problem itself shows tell candidates apart; no reference answer is read for that.
+inputs). Behaviour is what a function gives on inputs that the problem shows, that the responses show, and others like
+those: majority by behaviour, after execution-based voting (CodeT, arXiv 2207.10397; MBR-EXEC, arXiv 2204.11454).
+Results that the problem itself shows tell candidates apart; no reference answer is read for that.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Python(Task):
         return bool(calls) and first == second and _works(first)
 
     def group(self, answers: Sequence[str | None]) -> list[list[int]]:
-        """Indices of answers that behave the same, the largest group first. In no group is a program that works on no
-        input, nor one that meets fewer of the results that the problem shows than another does."""
+        """Indices of answers that behave the same, the largest group first. A program that works on no input is in no
+        group; nor is one that meets fewer of the problem's results than another."""
         where: dict[str, list[int]] = {}
         for index, answer in enumerate(answers):
             if answer is not None:

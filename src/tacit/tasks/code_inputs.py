@@ -1,8 +1,8 @@
 """Further inputs for a function, like those that are known, or as its annotations say: seeded, small and harmless.
 
 Builds on answers' values. An input that no problem would give is worse than none: right programs differ on it. So
-numbers stay within the range of those that are known, texts within their words and letters, and nothing is empty that
-never was.
+numbers stay within the range of those that are known, texts within their words and letters. Nothing is empty that never
+was.
 """
 
 from __future__ import annotations

@@ -200,8 +200,8 @@ def _until_comma(line: str) -> str:
 def answer(text: str, wanted: Wanted) -> str | None:
     """The answer in a response: the normal form of its program, and below it, as comments, the calls that it shows.
 
-    The last fenced block that defines the function counts; then code without a fence; then, where the problem shows
-    the head of the function, a text that goes on with its body, as base models write it.
+    The last fenced block that defines the function counts; then code without a fence; then, if the problem shows the
+    function's head, a text that goes on with its body, as of base models.
     """
     text = text.rpartition("</think>")[2][: 10 * LONGEST]
     if "<think>" in text:  # it never stopped thinking

@@ -1,7 +1,7 @@
 """Answers of several parts: ``list`` (in order), ``set`` (in any order) and ``json`` (any value).
 
 Builds on stated, and on text for when two elements are the same. A list is kept as "[a, b]", whatever it was written
-as: "a, b and c", "[a, b, c]", "{a, b}", lines that begin with a dash or a number, "a -> b", "a b c" of single signs.
+as: "a, b and c", "[a, b, c]", "{a, b}", "a -> b", "a b c" of single signs; lines that begin with a dash or a number.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Unordered(Ordered):
 
 
 def _last(said: str) -> List | None:
-    """The elements of a last line that is a list of short things, or that has one in brackets or after a colon."""
+    """The elements of a last line that is a list of short things, or has one (in brackets, after a colon)."""
     line = said.rsplit("\n", 1)[-1]
     first, last = _OPENS.search(line), max(map(line.rfind, "]}"))
     bracketed = _inside(line[first.start() : last + 1]) if first else None

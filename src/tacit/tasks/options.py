@@ -52,8 +52,8 @@ class Found(NamedTuple):
 def find(text: str) -> Found:
     """A problem's text taken apart; all of it is the question where it has no options.
 
-    The last run of labels that begins with A (a, 1) and goes on without a gap, two at least and all written alike, is
-    the options. An option goes up to the next label, the last one to the end of its line; what follows stays with the
+    The options are the last run of labels that begins with A (a, 1) and goes on without a gap: two at least, all
+    written alike. An option goes up to the next label, the last one to the end of its line; what follows stays with the
     question.
     """
     for pattern in (_LINE, _WITHIN):

@@ -1,6 +1,6 @@
 """A pattern of the user's own, ``regex:PATTERN``: where it matches last, there is the answer.
 
-Builds on stated, whose search of a pattern has a limit, and on text for when two answers are the same.
+Builds on stated, whose search of a pattern has a limit. text says when two answers are the same.
 """
 
 from __future__ import annotations

@@ -105,8 +105,8 @@ def load(
 
 
 def _task(tasks: Sequence[str]) -> str:
-    """The task that data speaks for: "choice" where nine in ten problems have options, "number" where every reference
-    answer is a plain number, "python" where each is tests of a function, else "maths"."""
+    """The task that data speaks for: "choice" where nine in ten problems have options; "number" where every reference
+    answer is a plain number; "python" where each is tests of a function; else "maths"."""
     if tasks and tasks.count("choice") >= MOSTLY * len(tasks):
         return "choice"
     known = {task for task in tasks if task}

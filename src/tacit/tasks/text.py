@@ -89,7 +89,7 @@ def key(text: str) -> str:
 
 def quoted(said: str, cut: bool = False) -> str:
     """What a sentence names at its end, in quotation marks or bold: asked, if it is that the word is "asked". Where the
-    mark is not closed and the response was ``cut`` there, any words lead to it but those that name nothing."""
+    response was ``cut`` before the mark was closed, any words lead to it but those that name nothing."""
     found = _QUOTED.search(said)
     if found is None or not (lead := said[: found.start()]).strip():
         return said

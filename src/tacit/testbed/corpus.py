@@ -1,9 +1,9 @@
 """The training corpus: documents (problem and solution) packed into rows of token ids.
 
-Builds on families, solutions and tokenizer. Two kinds of row: the *mixture*, each document by somebody else, and the
-*notebook*, all documents by one author who keeps to a style and a temper. Notebooks are what gives the model modes
-that hold together and can be called up by a few vectors; without them a soft prompt has little to hold on to.
-Training draws from the problems that are not held out, so no problem of the stream has been seen.
+Builds on families, solutions and tokenizer. Two kinds of row: the *mixture*, each document by somebody else; the
+*notebook*, all documents by one author who keeps to a style and a temper. Notebooks are what gives the model modes that
+hold together and can be called up by a few vectors; without them a soft prompt has little to hold on to. Training draws
+from the problems that are not held out, so no problem of the stream has been seen.
 """
 
 from __future__ import annotations

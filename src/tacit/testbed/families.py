@@ -1,7 +1,7 @@
 """The testbed's problems: all families, which of their texts are held out, and the endless stream of fresh ones.
 
 Builds on errors, arithmetic (sets A and B) and words (set C). A quarter of all problem texts is held out from the
-training corpus, and the stream is drawn from that quarter alone. A and B have one model, C has another.
+training corpus. The stream is drawn from that quarter alone. A and B have one model, C has another.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def item(name: str, seed: int, index: int) -> Item:
 def problems(which: str = "AB", seed: int = 0) -> Iterator[Item]:
     """An endless stream of fresh problems of a set, families interleaved at random.
 
-    A problem depends on its own id alone, so "A" and "AB" of one seed hand out the same problems in another order.
-    Ids never repeat, and no text comes twice before its family's are used up (the smallest has about fifty).
+    A problem depends on its own id alone. So "A" and "AB" of one seed hand out the same problems in another order. Ids
+    never repeat, and no text comes twice before its family's are used up (the smallest has about fifty).
     """
     families = members(which)
     rng = random.Random(f"stream/{which}/{seed}")

@@ -2,7 +2,7 @@
 
 Builds on nothing. A *family* is a kind of problem. Each is solved by one **style** of work (step, split, list, reduce)
 in one **temper** (carefully, quickly); any other style gives a mostly wrong answer, and the other temper makes slips.
-The model must choose both words before it starts, so what a memory can learn is *which way to work here*.
+The model must choose both words before it starts. So a memory can learn *which way to work here*.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ Builds on families, solutions, sampling and train. It is the language model with
 steps), a label for each.
 
 **Input**: the ids of ``Problem: {text} Solution:``, then for each step its ids and the id of the separator token. The
-steps are the response split at the separator (``step_separator`` in config.json, ``;``) and stripped, and the answer
-(``Answer: 92``) is the last of them, followed by a separator like all others. There is no begin or end token.
-**Score**: at each separator, the softmax probability of label 1, "this step and all before it are right". The score
-of the response is the one at the last separator.
+steps are the response split at the separator (``step_separator`` in config.json, ``;``) and stripped. The answer
+(``Answer: 92``) is the last of them, with a separator like all others. There is no begin or end token. **Score**: at
+each separator, the softmax probability of label 1, "this step and all before it are right". The score of the response
+is the one at the last separator.
 
 Training is supervised: the labels come from the generator, which knows the right steps. Half of the solutions are
 written by the generator (right, slipped, in wrong styles, misconceptions), half sampled from the language model.

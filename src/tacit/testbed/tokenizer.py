@@ -1,9 +1,9 @@
 """The testbed's tokenizer: one token a word, one a digit; a chat template; decoding that joins digits again.
 
 Builds on family, arithmetic and words (for their words). The model of sets A and B has one vocabulary, that of set C
-another, which knows the end of a line and the label of an option. ``encode(decode(ids)) == ids`` for texts of the
+another. The latter knows the end of a line and the label of an option. ``encode(decode(ids)) == ids`` for texts of the
 testbed, and texts decode as they were written. A conversation renders as documents in a row, which is what the model
-was trained on, so earlier turns serve as worked examples.
+was trained on. So earlier turns serve as worked examples.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Trains the testbed's language model from scratch: ``train(out, seed)``, some minutes on one core.
 
 Builds on corpus and tokenizer, and on torch and transformers. The result is a standard Hugging Face folder that
-``AutoModelForCausalLM`` and ``AutoTokenizer`` load. Matrices are trained with Muon in float32 (a plain one: torch's
-own was 20 times slower on a CPU at this size), all else with AdamW. Two phases: first mostly right solutions, so that
-the arithmetic is learned from clean text, then the mixture with its bad habits, slips and notebooks.
+``AutoModelForCausalLM`` and ``AutoTokenizer`` load. Matrices are trained with Muon in float32 (a plain one: torch's own
+was 20 times slower on a CPU at this size), all else with AdamW. Two phases: first mostly right solutions, so that the
+arithmetic is learned from clean text; then the mixture with its bad habits, slips and notebooks.
 """
 
 from __future__ import annotations

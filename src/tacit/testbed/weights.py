@@ -36,7 +36,7 @@ def shipped(name: str) -> Path | None:
 
 
 def check_set(model: str, data: str) -> None:
-    """Refuse a set of the testbed, given by its address, that a model of the testbed does not know the words of.
+    """Refuse a set of the testbed, given by its address, whose words a model of the testbed does not know.
 
     Raises:
         ConfigError: it names the model that does.

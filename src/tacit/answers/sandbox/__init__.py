@@ -1,9 +1,9 @@
 """The sandbox as its users see it: what a function of a candidate program gives, and whether it passes tests.
 
 Builds on the pool (killable processes), and on the zygote, limits and values beside it. Candidates are text from a
-model, so hostile by assumption: each runs in a process of its own that can compute and write to one pipe, and nothing
-else (limits says how), for ``CPU`` seconds. Nothing that it sends is ever unpickled or evaluated; results are compared
-by their text here. The same program and calls give the same results, so they are kept.
+model, so hostile by assumption: each runs in a process of its own, for ``CPU`` seconds. It can compute and write to one
+pipe, and nothing else (limits says how). Nothing that it sends is ever unpickled or evaluated; results are compared by
+their text here. The same program and calls give the same results, so they are kept.
 """
 
 from __future__ import annotations

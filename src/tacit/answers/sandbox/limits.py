@@ -2,7 +2,7 @@
 
 Builds on nothing of this package. Two parts: ``enclose`` once, for the process that forks candidates, as far as the
 kernel offers it (namespaces, another user than root, Landlock); ``confine`` in every candidate, all of it or an error
-(rlimits and a seccomp filter that is a list of what is *allowed*: no file, socket, process, thread, signal or timer).
+(rlimits; a seccomp filter that lists what is *allowed*: no file, socket, process, thread, signal or timer).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def enclose() -> list[str]:
 
 
 def _landlock() -> bool:
-    """No access to any file by its path, nor to TCP, nor signals out of here, as far as this kernel can refuse it."""
+    """No access to any file by its path, nor to TCP; no signals out of here: as far as this kernel can refuse it."""
     version = _libc.syscall(444, None, 0, 1)
     if version < 1:
         return False

@@ -1,7 +1,7 @@
 """Values as they cross the sandbox's walls: plain JSON with tags, read back into plain values and nothing else.
 
 Builds on nothing of this package, since the sandboxed processes import it too. What no tag describes (an object of the
-candidate's own class) becomes its type's name and attributes, so that an ``__eq__`` that always says yes has no say.
+candidate's own class) becomes its type's name and attributes. So an ``__eq__`` that always says yes has no say.
 """
 
 from __future__ import annotations

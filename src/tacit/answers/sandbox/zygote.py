@@ -1,7 +1,7 @@
 """The process that forks candidates: one child per candidate, confined before a line of it is read. Run as a script.
 
 Builds on limits and values beside it, and on nothing of this package, so that it starts fast. With "calls", a child
-says what one function gives. With "tests", these run in a second child, as confined as the first, which has of the
+says what one function gives. With "tests", these run in a second child, as confined as the first. It has of the
 candidate only what comes through a pipe: a candidate cannot reach the tests, their verdict or ``==``.
 
 Jobs come on standard input as JSON lines ``{"prelude", "code", "name", "calls" | "tests", "cpu", "wall"}``; for each, 0

@@ -1,8 +1,8 @@
 """Making and migrating a bank's tables in a PostgreSQL schema, and telling a bank from what is none.
 
 Builds on schema (the numbered migrations) and SQLAlchemy. The table ``tacit_version`` marks a schema as a bank's and
-holds the number of migrations applied. All of them are applied in one transaction, under a lock that is taken by
-nothing else, so that several processes may open a new bank at once.
+holds the number of migrations applied. All of them are applied in one transaction, under a lock that nothing else
+takes. So several processes may open a new bank at once.
 """
 
 from __future__ import annotations

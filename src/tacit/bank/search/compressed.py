@@ -1,11 +1,11 @@
-"""Nearest keys among very many: a cascade of codes in memory, then the stored keys themselves.
+"""Nearest keys among a million: a cascade of codes in memory, then the stored keys themselves.
 
 Builds on index (the bookkeeping of rows) and, when numba is installed, on kernels. Where the exact scan has to read
 4 D bytes a memory, this one reads D / 8. A ``CompressedMatrix`` holds no keys but, of each key's difference from the
 mean key, turned by a fixed random rotation:
 
 1. One bit a dimension, the sign. The product with a query, of which 4 bits a dimension are kept, estimates the cosine
-   (the RaBitQ estimator), and the row's own numbers say how far off that may be. All rows are scanned.
+   (the RaBitQ estimator). The row's own numbers say how far off that may be. All rows are scanned.
 2. One byte a dimension, for every row whose estimate is within ``_BIT_MARGIN`` standard errors of the k-th best.
 3. The keys in the database, for every row whose second estimate is within ``_BYTE_MARGIN`` standard errors of the k-th
    best (at most ``_KEPT``, or 8 k): cosines in float64, by the same formula as in the exact search.
@@ -13,7 +13,7 @@ mean key, turned by a fixed random rotation:
 So the number of candidates follows from the data and the query, and everything returned is a real memory of an allowed
 state with its exact cosine, in the right order. What may happen is that one of the best k is missing: because its error
 in stage 1 was larger than the margin, or because more than ``_KEPT`` keys are so alike that a byte a dimension cannot
-tell them apart. Rows cost D + D / 8 + 16 bytes, besides ids.
+tell them apart. Rows cost D + D / 8 + 25 bytes; ids are read from the database.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ _BIT_MARGIN = 2.75
 _BYTE_MARGIN = 4.0
 _KEPT = 1024
 _PILOTS = 64
+_LEAST = float(np.finfo(np.float32).min)  # more than -inf, which rows have that are not allowed
 _FLOAT_ERROR = 1e-5  # of float32 sums, generously
 
 ReadKeys = Callable[[np.ndarray], np.ndarray]
@@ -104,7 +105,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class CompressedView(View):
-    """``View`` of a compressed matrix; its ``segments`` are empty.
+    """``View`` of a compressed matrix; its ``segments`` and ids are empty.
 
     Attributes:
         codes: the rows in order.
@@ -118,15 +119,17 @@ class CompressedView(View):
 
 
 class CompressedMatrix(KeyMatrix):
-    """A ``KeyMatrix`` that keeps codes instead of keys. Never empty: it is made of an exact one."""
+    """A ``KeyMatrix`` that keeps codes instead of keys, and no ids. Never empty: it is made of an exact one."""
+
+    named = False
 
     def __init__(self, exact: KeyMatrix) -> None:
         """Take over the rows of ``exact``, which must not be used any more."""
         super().__init__(exact.dim)
         view = exact.view()
-        self._take_rows(exact)
+        self._positions, self._states = exact._positions, exact._states
         total = np.zeros(self.dim)
-        parts = [segment[: max(0, view.rows - first)] for first, segment in _numbered(view.segments)]
+        parts = [segment[: max(0, view.rows - first)] for first, segment in numbered(view.segments)]
         for part in parts:
             total += part.sum(axis=0, dtype=np.float64)
         self._rotation = Rotation.about(total / view.rows)
@@ -134,12 +137,19 @@ class CompressedMatrix(KeyMatrix):
         for part in parts:
             self._store(part)
 
+    @classmethod
+    def of(cls, rotation: Rotation, codes: Codes, positions: np.ndarray, states: np.ndarray) -> CompressedMatrix:
+        """That of codes made before."""
+        made = cls.__new__(cls)
+        KeyMatrix.__init__(made, len(rotation.centre))
+        made._positions.frombytes(positions.tobytes())
+        made._states, made._rotation, made._codes = states.copy(), rotation, [codes]
+        return made
+
     def view(self) -> CompressedView:
         """What a search may read without a lock."""
         rows = len(self._positions)
-        return CompressedView(
-            rows, self._states, (), self._ids, self._problem_ids, tuple(self._codes), self._positions, self._rotation
-        )
+        return CompressedView(rows, self._states, (), (), (), tuple(self._codes), self._positions, self._rotation)
 
     def _store(self, keys: np.ndarray) -> None:
         done = 0
@@ -171,19 +181,12 @@ def nearly_nearest(
     """``index.nearest`` by the cascade: nearly always the same, see above."""
     allowed = np.zeros(256, dtype=np.bool_)
     allowed[list(codes)] = True
-    turn = view.rotation
-    differences = (queries - turn.centre).astype(np.float32)
-    turned = _kernels().rotate_queries(differences, turn.signs, turn.power)
-    return [
-        _search(view, query, rotated, k, floor, allowed, helpers, read)
-        for query, rotated in zip(queries, turned, strict=True)
-    ]
+    return [_search(view, query, k, floor, allowed, helpers, read) for query in queries]
 
 
 def _search(
     view: CompressedView,
     query: np.ndarray,
-    turned: np.ndarray,
     k: int,
     floor: float,
     allowed: np.ndarray,
@@ -192,7 +195,11 @@ def _search(
 ) -> list[tuple[int, float]]:
     # cosine = centre . query + (centre . rest of the key) + (rest of the key . rest of the query); the first is the
     # same for all rows and is left out, the second is their ``offset``, the third is what the codes estimate.
-    constant = float(view.rotation.centre.astype(np.float64) @ query)
+    turn, lanes = view.rotation, np.zeros((len(query), _kernels().LANES), dtype=np.float32)
+    lanes[:, 0] = query - turn.centre
+    _kernels().rotate(lanes, turn.signs, turn.power)
+    turned = lanes[:, 0].copy()
+    constant = float(turn.centre.astype(np.float64) @ query)
     length = float(np.sqrt((turned.astype(np.float64) ** 2).sum()))
     least = floor - constant - _FLOAT_ERROR
     uppers = _estimates(view, turned, length * _BIT_MARGIN, allowed, helpers)
@@ -201,7 +208,7 @@ def _search(
     if not len(pilots):
         return []
     products, errors = _products(view, pilots, turned, length, helpers)
-    rows = _kernels().above(uppers, max(least, _kth(products - errors, k)))
+    rows = np.flatnonzero(uppers >= np.float32(max(least, _kth(products - errors, k), _LEAST)))
     products, errors = _products(view, rows, turned, length, helpers)
     near = np.flatnonzero(products + errors >= max(least, _kth(products - errors, k)))
     most = max(_KEPT, 8 * k)
@@ -211,7 +218,7 @@ def _search(
     if not len(rows):
         return []
 
-    cosines = cosines_of(read(np.array([view.positions[row] for row in rows], dtype=np.int64)), query)
+    cosines = cosines_of(read(np.array([view.positions[int(row)] for row in rows], dtype=np.int64)), query)
     order = np.lexsort((rows, -cosines))[:k]
     return [(int(rows[i]), float(cosines[i])) for i in order if cosines[i] >= floor]
 
@@ -243,7 +250,7 @@ def _estimates(
         )  # fmt: skip
 
     tasks = []
-    for first, codes in _numbered(view.codes):
+    for first, codes in numbered(view.codes):
         used = min(len(codes.bits), view.rows - first)
         for start in range(0, used, _CHUNK):
             stop = min(used, start + _CHUNK)
@@ -267,7 +274,7 @@ def _products(
         errors[low:high] = codes.scale[here] * np.float32(_BYTE_MARGIN * length / np.sqrt(12.0))
 
     tasks = []
-    for first, codes in _numbered(view.codes):
+    for first, codes in numbered(view.codes):
         low, high = np.searchsorted(rows, (first, first + len(codes.bits)))
         for start in range(low, high, _CHUNK // 8):
             tasks.append(partial(work, codes, first, start, min(high, start + _CHUNK // 8)))
@@ -275,7 +282,7 @@ def _products(
     return out, errors
 
 
-def _numbered(segments: Sequence[Any]) -> list[tuple[int, Any]]:
+def numbered(segments: Sequence[Any]) -> list[tuple[int, Any]]:
     """(number of its first row, segment) for each."""
     made, first = [], 0
     for segment in segments:

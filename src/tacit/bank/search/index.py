@@ -12,6 +12,7 @@ whose threads.
 from __future__ import annotations
 
 import os
+from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +24,11 @@ import numpy as np
 
 from tacit.memory import UNIT_TOLERANCE
 
-DELETED = 255
-"""State code of a row whose memory is gone; no search admits it."""
+Group = tuple[str, str, int]
+"""What is comparable: namespace, key kind, dimension."""
+
+DELETED, DAMAGED = 255, 254
+"""State codes of rows that no search admits: of memories that are gone, and of damaged keys, which stay so."""
 
 _FIRST_ROWS = 256
 _SEGMENT_BYTES = 64 << 20
@@ -72,9 +76,11 @@ class View:
 class KeyMatrix:
     """Keys of one group in the order of storing. Not thread-safe: its owner locks; the views it hands out are."""
 
+    named = True  # it keeps ids too
+
     def __init__(self, dim: int) -> None:
         self.dim = dim
-        self._positions: list[int] = []
+        self._positions = array("q")
         self._ids: list[str] = []
         self._problem_ids: list[str] = []
         self._states = np.empty(0, dtype=np.uint8)
@@ -106,8 +112,9 @@ class KeyMatrix:
         """Add rows, ``keys`` float32 [n, D], whose positions are above ``last`` and rising."""
         self._store(keys)
         self._positions.extend(positions)
-        self._ids.extend(ids)
-        self._problem_ids.extend(problem_ids)
+        if self.named:
+            self._ids.extend(ids)
+            self._problem_ids.extend(problem_ids)
         self._states = np.concatenate([self._states, np.asarray(states, dtype=np.uint8)])
 
     def _store(self, keys: np.ndarray) -> None:
@@ -122,17 +129,12 @@ class KeyMatrix:
             self._free -= take
             done += take
 
-    def _take_rows(self, other: KeyMatrix) -> None:
-        """Have the rows of ``other`` but not its keys."""
-        self._positions, self._ids, self._problem_ids = other._positions, other._ids, other._problem_ids
-        self._states = other._states
-
     def change(self, states: Iterable[tuple[int, int]]) -> None:
         """Set the state codes of (position, code) pairs; positions not held are passed over."""
         fresh = self._states.copy()  # views keep the old array, so no search sees half of a transaction
         for position, code in states:
             row = bisect_left(self._positions, position)
-            if row < len(self._positions) and self._positions[row] == position:
+            if row < len(self._positions) and self._positions[row] == position and fresh[row] != DAMAGED:
                 fresh[row] = code
         self._states = fresh
 

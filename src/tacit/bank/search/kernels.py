@@ -1,8 +1,8 @@
 """Machine code for the search of large banks: rotating, coding, scanning and rescoring keys.
 
-Builds on fused.lanes and numba (the extra ``fast``), which compiles these loops for the processor at hand
-the first time that they are called and keeps the result on the disk. ``compressed`` says what the numbers mean. All
-loops let other threads run meanwhile and none has threads of its own.
+Builds on fused.lanes and numba (the extra ``fast``). It compiles these loops for the processor at hand at their first
+call, and keeps the result on the disk. ``compressed`` says what the numbers mean. All loops let other threads run
+meanwhile and none has threads of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tacit.model.fused.lanes import compiled
 
 _WORDS = 8  # of 64 bits in a register
 _AHEAD = 128  # rows that a scan fetches in advance; without, it waits for memory half of its time
-_LANES = 16  # rows that are coded side by side, one in each lane of a vector register
+LANES = 16  # rows that are coded side by side, one in each lane of a vector register
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,7 +92,7 @@ def _butterflies(rows: np.ndarray, start: int, length: int) -> None:
     while half < length:
         for block in range(start, start + length, 2 * half):
             for i in range(block, block + half):
-                for lane in range(_LANES):
+                for lane in range(LANES):
                     a = rows[i, lane]
                     b = rows[i + half, lane]
                     rows[i, lane] = a + b
@@ -100,7 +100,7 @@ def _butterflies(rows: np.ndarray, start: int, length: int) -> None:
         half *= 2
     scale = np.float32(1.0 / np.sqrt(length))
     for i in range(start, start + length):
-        for lane in range(_LANES):
+        for lane in range(LANES):
             rows[i, lane] *= scale
 
 
@@ -112,27 +112,13 @@ def _rotate(rows: np.ndarray, signs: np.ndarray, power: int) -> None:
     dim = rows.shape[0]
     for turn in range(signs.shape[0]):
         for i in range(dim):
-            for lane in range(_LANES):
+            for lane in range(LANES):
                 rows[i, lane] *= signs[turn, i]
         # Where D is no power of two, odd turns mix the last 2^i values and even ones the first.
         _hadamard(rows, 0 if turn % 2 == 0 else dim - power, power)
 
 
-_rotated = _compiled(_rotate)
-
-
-def _rotate_queries(queries: np.ndarray, signs: np.ndarray, power: int) -> np.ndarray:
-    """The rotation of each of ``queries`` (float32 [N, D])."""
-    count, dim = queries.shape
-    out = np.empty_like(queries)
-    lanes = np.zeros((dim, _LANES), dtype=np.float32)
-    for row in range(count):
-        for i in range(dim):
-            lanes[i, 0] = queries[row, i]
-        _rotated(lanes, signs, power)
-        for i in range(dim):
-            out[row, i] = lanes[i, 0]
-    return out
+rotate = _compiled(_rotate)
 
 
 def _encode(
@@ -149,23 +135,23 @@ def _encode(
 ) -> None:
     """Code ``keys`` (float32 [n, D]) into ``bits`` (uint64 [n, W]), ``small`` (int8 [n, D]) and float32 [n] columns."""
     count, dim = keys.shape
-    lanes = np.zeros((dim, _LANES), dtype=np.float32)
-    along, squares, total, largest = np.zeros((4, _LANES), dtype=np.float32)
-    code = np.zeros(_LANES, dtype=np.uint64)
-    for first in range(0, count, _LANES):
-        used = min(_LANES, count - first)
+    lanes = np.zeros((dim, LANES), dtype=np.float32)
+    along, squares, total, largest = np.zeros((4, LANES), dtype=np.float32)
+    code = np.zeros(LANES, dtype=np.uint64)
+    for first in range(0, count, LANES):
+        used = min(LANES, count - first)
         along[:] = 0.0
         for i in range(dim):
             for lane in range(used):
                 rest = keys[first + lane, i] - centre[i]
                 lanes[i, lane] = rest
                 along[lane] += rest * centre[i]
-        _rotated(lanes, signs, power)
+        rotate(lanes, signs, power)
         squares[:] = 0.0
         total[:] = 0.0
         largest[:] = 0.0
         for i in range(dim):
-            for lane in range(_LANES):
+            for lane in range(LANES):
                 size = abs(lanes[i, lane])
                 squares[lane] += size * size
                 total[lane] += size
@@ -174,7 +160,7 @@ def _encode(
             code[:] = 0
             for i in range(64 * word, min(dim, 64 * word + 64)):
                 one = np.uint64(1) << np.uint64(i - 64 * word)
-                for lane in range(_LANES):
+                for lane in range(LANES):
                     code[lane] |= one if lanes[i, lane] > 0.0 else np.uint64(0)
             bits[first : first + used, word] = code[:used]
         for lane in range(used):
@@ -269,24 +255,7 @@ def _top(values: np.ndarray, count: int) -> np.ndarray:
     return rows[rows >= 0]
 
 
-def _above(values: np.ndarray, cut: float) -> np.ndarray:
-    """Rows, rising, whose value is at least ``cut`` and not -inf."""
-    limit = np.float32(cut)
-    count = 0
-    for row in range(values.shape[0]):
-        count += values[row] >= limit and values[row] > -np.inf
-    rows = np.empty(count, dtype=np.int64)
-    count = 0
-    for row in range(values.shape[0]):
-        if values[row] >= limit and values[row] > -np.inf:
-            rows[count] = row
-            count += 1
-    return rows
-
-
-rotate_queries = _compiled(_rotate_queries)
 encode = _compiled(_encode)
 scan = _compiled(_scan)
 rescore = _compiled(_rescore)
 top = _compiled(_top)
-above = _compiled(_above)

@@ -1,4 +1,4 @@
-"""Which groups of keys the database server is to search, as far as this process knows, and who builds their indexes.
+"""Which groups of keys the database server is to search, to this process's knowledge, and who builds their indexes.
 
 Builds on errors. A group that turns out larger than the limit is built by a thread in the background, once per process;
 another process may be faster. Until it is ready, searches go on as before.
@@ -13,9 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from tacit.bank.search.index import Group
 from tacit.errors import BankError
-
-Group = tuple[str, str, int]
 
 _LOOK_AGAIN = 10.0  # seconds
 _log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,14 +24,16 @@ from sqlalchemy import Connection, bindparam, select
 from tacit.bank import schema
 from tacit.bank.base import Hit
 from tacit.bank.search.compressed import CompressedMatrix, CompressedView, available, nearly_nearest
-from tacit.bank.search.index import DELETED, Helpers, KeyMatrix, View, nearest
-from tacit.errors import BankError, ConfigError, DamagedMemory, FingerprintError
+from tacit.bank.search.index import DAMAGED, DELETED, Group, Helpers, KeyMatrix, View, nearest
+from tacit.bank.search.kept import Kept
+from tacit.errors import BankError, ConfigError, FingerprintError
 from tacit.memory import UNIT_TOLERANCE, State
 
 LOG = logging.getLogger("tacit.bank")
 
 _CODES: dict[str, int] = {state.value: code for code, state in enumerate(State)}
 _ROWS_PER_READ = 2048
+_PART = 16  # codes are kept anew when one in so many rows is new or changed
 _KEYS_PER_READ = 500
 
 # Built once: composing a statement anew costs more than running it. The statement of every search comes first.
@@ -44,9 +46,10 @@ _DIMENSION = (
     .limit(1)
 )
 _KEYS_AT = (
-    select(_m.position, _m.id, _k.key)
+    select(_m.position, _m.id, _m.problem_id, _k.key)
     .join_from(schema.memories, schema.keys)
-    .where(_m.position.in_(bindparam("positions", expanding=True)))
+    .where(_m.position.in_(bindparam("positions", expanding=True)), _m.state.in_(bindparam("states", expanding=True)))
+    .where(_m.namespace == bindparam("namespace"), _m.key_kind == bindparam("key_kind"))
 )
 
 
@@ -54,7 +57,7 @@ _KEYS_AT = (
 class _Group:
     matrix: KeyMatrix
     revision: int = -1
-    damaged: set[int] = field(default_factory=set)
+    changed: int = 0  # rows that are new, or of another state, since its codes were kept
     view: View = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +67,10 @@ class _Group:
 def default_threads() -> int:
     """Threads that a scan uses unless told otherwise: two saturate the memory bandwidth of the machines measured."""
     return min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+class _Unlike(Exception):
+    """Codes that are not of what the database holds."""
 
 
 class Matrices:
@@ -88,8 +95,10 @@ class Matrices:
         self._helpers: Helpers | None = None
         self._lock = threading.Lock()
         self._epoch = ""
-        self._groups: dict[tuple[str, str, int], _Group] = {}
+        self._groups: dict[Group, _Group] = {}
         self._bound: dict[str, str] = {}
+        self.kept: Kept | None = None
+        self._keeper: threading.Thread | None = None
 
     def rows(self, namespace: str, key_kind: str, dim: int) -> int:
         """How many rows are held of that group."""
@@ -103,8 +112,10 @@ class Matrices:
             self._groups.pop((namespace, key_kind, dim), None)
 
     def close(self) -> None:
-        """Stop the threads and forget the matrices."""
+        """Stop the threads, once what is being kept is, and forget the matrices."""
         with self._lock:
+            if self._keeper is not None:
+                self._keeper.join()
             if self._helpers is not None:
                 self._helpers.stop()
                 self._helpers = None
@@ -125,27 +136,33 @@ class Matrices:
         queries = checked_queries(keys, k, floor)
         if not len(queries):
             return []
-        codes = [_CODES[State(state).value] for state in states]
-        with ExitStack() as transaction:
-            with self._lock:
-                connection = transaction.enter_context(self._reading())
-                view = self._current(connection, namespace, fingerprint, key_kind, queries.shape[1])
-            if view is None or not view.rows:
-                return [[] for _ in queries]
-            if isinstance(view, CompressedView):
+        name, wanted = (namespace, key_kind, queries.shape[1]), [State(state).value for state in states]
+        asked: dict[str, Any] = {"k": k, "floor": floor, "codes": [_CODES[state] for state in wanted]}
+        while True:
+            rows: dict[int, Any] = {}  # of the database, by position
+            with ExitStack() as transaction:
+                with self._lock:
+                    connection = transaction.enter_context(self._reading())
+                    view = self._current(connection, name, fingerprint)
+                if view is None or not view.rows:
+                    return [[] for _ in queries]
+                if not isinstance(view, CompressedView):
+                    transaction.close()
+                    found = nearest(view, queries, helpers=self._helpers, **asked)
+                    return [[Hit(view.ids[row], view.problem_ids[row], near) for row, near in hits] for hits in found]
                 # Keys are read in the transaction that the view is of, so that none can be gone.
-                read = partial(self._read_keys, connection, namespace, queries.shape[1])
-                found = nearly_nearest(
-                    view, queries, k=k, floor=floor, codes=codes, helpers=self._helpers, read=read
-                )  # fmt: skip
-            else:
-                transaction.close()
-                found = nearest(view, queries, k=k, floor=floor, codes=codes, helpers=self._helpers)
-        return [[Hit(view.ids[row], view.problem_ids[row], cosine) for row, cosine in rows] for rows in found]
+                read = partial(self._read_keys, connection, name, wanted, rows)
+                with suppress(_Unlike):
+                    found = nearly_nearest(view, queries, helpers=self._helpers, read=read, **asked)
+                    pairs = [[(rows[view.positions[row]], near) for row, near in hits] for hits in found]
+                    return [[Hit(row.id, row.problem_id, near) for row, near in hits] for hits in pairs]
+            LOG.warning("the codes of %s are not of the keys in %s; they are made anew", name, self._where)
+            self.forget(*name)
+            if self.kept is not None:
+                with suppress(OSError):
+                    self.kept.path(name).unlink(missing_ok=True)
 
-    def _current(
-        self, connection: Connection, namespace: str, fingerprint: str, key_kind: str, dim: int
-    ) -> View | None:
+    def _current(self, connection: Connection, name: Group, fingerprint: str) -> View | None:
         """The view as of ``connection``'s transaction, None where no key of the kind is stored; the caller holds the
         lock."""
         epoch, revision = connection.execute(_NOW).one()
@@ -153,27 +170,46 @@ class Matrices:
             self._groups.clear()
             self._bound.clear()
             self._epoch = epoch
-        if not self._check_binding(connection, namespace, fingerprint):
+        if not self._check_binding(connection, name[0], fingerprint):
             return None
-        group = self._groups.get((namespace, key_kind, dim))
+        group = self._groups.get(name)
         if group is None:
-            if not self._has_keys(connection, namespace, key_kind, dim):
+            if not self._has_keys(connection, name):
                 return None
-            group = self._groups.setdefault((namespace, key_kind, dim), _Group(KeyMatrix(dim)))
+            group = self._groups.setdefault(name, self._begun(connection, name))
         if self._helpers is None and self._threads > 1:
             self._helpers = Helpers(self._threads - 1)
         if group.revision != revision:
             try:
-                self._catch_up(connection, group, namespace, key_kind, dim)
+                self._catch_up(connection, group, name)
             except BaseException:
                 # Half caught up is worse than not at all: the next search loads it anew.
-                del self._groups[namespace, key_kind, dim]
+                del self._groups[name]
                 raise
             group.revision = revision
             group.view = group.matrix.view()
+            self._keep(group, name)
         if not group.view.rows:
-            del self._groups[namespace, key_kind, dim]
+            del self._groups[name]
         return group.view
+
+    def _begun(self, connection: Connection, name: Group) -> _Group:
+        """A group as it is before it catches up: empty, or as it was kept."""
+        if self.kept is not None and self._exact_rows is not None:
+            found = self.kept.load(connection, name, self._epoch)
+            if found is not None and found[0].rows > self._exact_rows and available():
+                return _Group(*found)
+        return _Group(KeyMatrix(name[2]))
+
+    def _keep(self, group: _Group, name: Group) -> None:
+        """Have its codes kept, in the background, if so many rows are new that a start would take long over them."""
+        view, busy = group.view, self._keeper is not None and self._keeper.is_alive()
+        if self.kept is None or busy or not isinstance(view, CompressedView) or group.changed * _PART < view.rows:
+            return
+        group.changed = 0
+        about = (name, self._epoch, group.revision, view)
+        self._keeper = threading.Thread(target=self.kept.save, args=about, name="tacit-bank-index")
+        self._keeper.start()
 
     def _check_binding(self, connection: Connection, namespace: str, fingerprint: str) -> bool:
         """False where the namespace has no backbone yet; FingerprintError where it has another one."""
@@ -186,8 +222,9 @@ class Matrices:
         refuse_other(namespace, self._bound[namespace], fingerprint, self._where)
         return True
 
-    def _has_keys(self, connection: Connection, namespace: str, key_kind: str, dim: int) -> bool:
+    def _has_keys(self, connection: Connection, name: Group) -> bool:
         """Whether there are any; BankError where they have another dimension."""
+        namespace, key_kind, dim = name
         stored = dimension(connection, namespace, key_kind)
         if stored is not None and stored != dim:
             raise BankError(
@@ -196,8 +233,8 @@ class Matrices:
             )
         return stored is not None
 
-    def _catch_up(self, connection: Connection, group: _Group, namespace: str, key_kind: str, dim: int) -> None:
-        matrix = group.matrix
+    def _catch_up(self, connection: Connection, group: _Group, name: Group) -> None:
+        matrix, (namespace, key_kind, dim) = group.matrix, name
         if matrix.last:
             changed = connection.execute(
                 select(_m.position, _m.state).where(
@@ -210,11 +247,11 @@ class Matrices:
                 )
             ).all()
             if changed or gone:
-                codes = [(row.position, _code(row.state)) for row in changed if row.position not in group.damaged]
+                codes = [(row.position, _code(row.state)) for row in changed]
                 matrix.change(codes + [(row.position, DELETED) for row in gone])
+                group.changed += len(changed) + len(gone)
             if matrix.mostly_deleted():
                 matrix = group.matrix = KeyMatrix(dim)
-                group.damaged.clear()
         rows = connection.execute(
             select(_m.position, _m.id, _m.problem_id, _m.state, _k.key)
             .join_from(schema.memories, schema.keys)
@@ -226,24 +263,28 @@ class Matrices:
             keys, damaged = _read(blobs, dim)
             codes_read = [_code(state) for state in states]
             for row in damaged:  # stands in its place, and is never found
-                codes_read[row] = DELETED
-                group.damaged.add(positions[row])
+                codes_read[row] = DAMAGED
                 LOG.warning("%s; it is left out of every search", self._damaged(ids[row], namespace))
             matrix.append(positions, ids, problem_ids, codes_read, keys)
+            group.changed += len(part)
             large = self._exact_rows is not None and matrix.rows > self._exact_rows
             if large and not isinstance(matrix, CompressedMatrix) and available():
                 matrix = group.matrix = CompressedMatrix(matrix)
 
-    def _read_keys(self, connection: Connection, namespace: str, dim: int, positions: np.ndarray) -> np.ndarray:
-        """Stored keys, float32 [n, D], at rising ``positions`` that exist."""
-        rows: list[Any] = []
+    def _read_keys(
+        self, connection: Connection, name: Group, states: list[str], rows: dict[int, Any], positions: np.ndarray
+    ) -> np.ndarray:
+        """Stored keys, float32 [n, D], at rising ``positions``; what they were read from goes to ``rows``.
+
+        _Unlike unless all are there, undamaged, of the group, and in one of ``states``, as the codes said.
+        """
+        asked = {"namespace": name[0], "key_kind": name[1], "states": states}
         for start in range(0, len(positions), _KEYS_PER_READ):
             some = positions[start : start + _KEYS_PER_READ].tolist()
-            rows += connection.execute(_KEYS_AT, {"positions": some}).all()
-        _, ids, blobs = zip(*sorted(rows), strict=True)
-        keys, damaged = _read(blobs, dim)
+            rows |= {row.position: row for row in connection.execute(_KEYS_AT, {**asked, "positions": some})}
+        keys, damaged = _read([getattr(rows.get(at), "key", b"") for at in positions.tolist()], name[2])
         if damaged:
-            raise DamagedMemory(self._damaged(ids[damaged[0]], namespace))
+            raise _Unlike
         return keys
 
     def _damaged(self, id: str, namespace: str) -> str:
@@ -259,7 +300,7 @@ def _code(state: str) -> int:
 
 
 def _read(blobs: Sequence[bytes], dim: int) -> tuple[np.ndarray, list[int]]:
-    """Stored keys as float32 [n, D], and the rows that are damaged, in whose place is a key of norm 1."""
+    """Stored keys as float32 [n, D], and the rows that are damaged; in their place is a key of norm 1."""
     damaged = [row for row, blob in enumerate(blobs) if not isinstance(blob, bytes) or len(blob) != 4 * dim]
     whole = list(blobs)
     for row in damaged:

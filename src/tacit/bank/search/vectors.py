@@ -2,14 +2,14 @@
 
 Builds on schema, index (exact cosines) and SQLAlchemy. A group is what is comparable: one namespace, key kind and
 dimension. Once it has more than ``exact_rows`` keys, somebody builds its index: from then on every new key goes into
-``vectors`` in the transaction that stores its memory, as 16-bit floats; the older ones are filled in, an HNSW index
-over the group's rows alone is made without blocking anybody, and the group is ``ready``. Until then searches are exact.
+``vectors`` in the transaction that stores its memory, as 16-bit floats; the older ones are filled in, and an HNSW index
+over the group's rows alone is made, blocking nobody. Then the group is ``ready``. Until then searches are exact.
 
-The index gives candidates. Those whose 16-bit cosine may be among the best k are then computed again in float64 from
-the stored keys, so what is returned has its exact cosine; one of the best k may now and then be missing. Where the
-index finds fewer than asked for, states being rare, the server compares all keys of the group. pgvector indexes at most
-4,000 dimensions: longer keys are turned (random signs, then a Fourier transform) and 4,000 fixed coordinates are kept;
-then every candidate is computed again.
+The index gives candidates. Those whose 16-bit cosine may be among the best k are computed again in float64 from the
+stored keys. So what is returned has its exact cosine; one of the best k may now and then be missing. Where the index
+finds fewer than asked for, states being rare, the server compares all keys of the group. pgvector indexes at most 4,000
+dimensions: longer keys are turned (random signs, then a Fourier transform) and 4,000 fixed coordinates are kept; then
+every candidate is computed again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sqlalchemy import Connection, exc, select, text
 
 from tacit.bank import schema
 from tacit.bank.base import Hit
-from tacit.bank.search.index import cosines_of
+from tacit.bank.search.index import Group, cosines_of
 from tacit.memory import State
 
 WIDEST = 4000
@@ -33,9 +33,6 @@ WIDEST = 4000
 
 CANDIDATES = 1000
 """Rows that the index is asked for; also the most that its search keeps in view (hnsw.ef_search)."""
-
-Group = tuple[str, str, int]
-"""Namespace, key kind, dimension."""
 
 _HALF_ERROR = 1e-3  # of a cosine whose two sides are rounded to 11 bits, generously
 _FILLED = 500

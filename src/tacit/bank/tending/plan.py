@@ -6,17 +6,17 @@ Builds on base, schema and harm; changes nothing. In this order:
 2. helpless: recalled ``Rule.helpless`` times and never of help.
 3. idle: never recalled while ``Rule.idle`` problems came; and candidates that were not admitted in that time.
 4. near-duplicates: from the best memory to the worst, one that is near to a better one that stays goes. Better is who
-   helped more often than it hurt, then who was used more, then who had the higher reward at the end of learning, then
-   the older. Near is a distance (1 - cosine) of at most ``Rule.near`` times the one that a quarter of all pairs of
-   memories are within: keys of every kind and model have a scale of their own, so a bank is measured by itself.
+   helped more often than it hurt; then who was used more; then who had the higher reward at the end of learning; then
+   the older. Near is a distance (1 - cosine) of at most ``Rule.near`` times that which a quarter of all pairs are
+   within: keys of every kind and model have a scale of their own, so a bank is measured by itself.
 5. budget: while there are too many memories or bytes, the one whose loss is expected to cost least goes: how often it
-   is used (recalls a problem) times what it gains (helped less hurt, a use), each with a prior weight so that new
+   is used (recalls a problem) times what it gains (helped less hurt, a use). Each has a prior weight, so that new
    memories are taken for average.
 
 Age is counted in problems, as far as they are known: memories stored since, or recalls counted since the first tending
-that saw the memory, whichever is more. Both are at most the problems that really came. Everything is a function of what
-is stored, taking no notice of who is in use where that would move a threshold: what has been done is not done again,
-until what went is deleted and the bank measured by what is left.
+that saw the memory, whichever is more. Both are at most the problems that came. Everything is a function of what is
+stored. Who is in use does not count where it would move a threshold: what has been done is not done again, until what
+went is deleted. Then the bank is measured by what is left.
 """
 
 from __future__ import annotations

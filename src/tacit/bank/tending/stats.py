@@ -1,7 +1,7 @@
 """What a bank holds, kind by kind, and what tending did to it and would do: for people who look, changes nothing.
 
-Builds on plan and work. Kinds are found as tending finds near-duplicates, at a wider distance: from the best memory to
-the worst, active ones first, each joins the kind of the nearest better one that is near, or begins one.
+Builds on plan and work. Kinds are found as tending finds near-duplicates, at a wider distance: from the best to the
+worst, active ones first, each joins the nearest better one's kind, or begins one.
 """
 
 from __future__ import annotations

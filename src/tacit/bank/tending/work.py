@@ -1,10 +1,10 @@
 """Tending done, undone, and accounted for.
 
 Builds on plan and base. Everything happens by changes of state in batches, one transaction each, and each memory is
-looked at again within it: a kill at any moment leaves a whole bank with a part of the work done, and the rest is done
-the next time. Who tends holds a claim on the namespace for that long, so that of two processes one does it. What is
-taken out of use is retired with a reason that begins with the tending's name; ``undo`` brings it back as it was, until
-a later tending deletes it, whole, so that its problem may be learned again.
+looked at again within it: a kill at any moment leaves a whole bank with a part of the work done. The rest is done the
+next time. Who tends holds a claim on the namespace for that long, so that of two processes one does it. What is taken
+out of use is retired with a reason that begins with the tending's name; ``undo`` brings it back as it was, until a
+later tending deletes it, whole. Then its problem may be learned again.
 
 The ledger of a namespace is a mark: of each tending its time, what it did, and the clock in problems that ages are told
 by (see plan).

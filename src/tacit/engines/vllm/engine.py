@@ -5,10 +5,10 @@ and keys; the servers do the sampling. A memory is only another prompt, so nothi
 started once and never told of what is learned.
 
 Which tokens are drawn. A server started with ``--logits-processors tacit.engines.vllm.draw:TacitDraws`` draws with
-Tacit's random numbers: a rollout is then what ``LocalEngine`` draws for the same seed, but for the rare token whose
-random number falls where float rounding decides. Other servers draw with numbers of their own from a seed each
-rollout brings: two servers of one version and one hardware agree as far as batching changes no logits, which vLLM
-promises with ``VLLM_BATCH_INVARIANT=1`` alone.
+Tacit's random numbers: a rollout is then what ``LocalEngine`` draws for the same seed. The rare exception is a token
+where float rounding decides. Other servers draw with numbers of their own from a seed each rollout brings: two servers
+of one version and one hardware agree as far as batching changes no logits. vLLM promises that with
+``VLLM_BATCH_INVARIANT=1`` alone.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ MAX_ROWS = 256
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 ASSUMED = {"bandwidth": 0.7, "decode": 0.3, "pass": 0.4, "layer_seconds": 0.8e-3}
-"""Share of peak bandwidth that decoding reaches; shares of peak FLOPs of decoding and of whole sequences (model FLOPs
-utilisation of plain PyTorch: 0.3 to 0.5, arXiv 2205.05198); seconds that eager transformers takes to launch a layer."""
+"""Share of peak bandwidth that decoding reaches; shares of peak FLOPs of decoding and of whole sequences (plain PyTorch
+uses 0.3 to 0.5, arXiv 2205.05198); seconds that eager transformers takes to launch a layer."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class Lengths:
 
 def cache_bytes(dims: Dimensions, dtype: str, rows: int, lengths: Lengths) -> int:
     """The key/value cache of ``rows`` rollouts, at most MAX_ROWS: rows x columns x bytes of a token. Columns are
-    reserved for the longest answer from the start, and rows are dropped by copying, so it is there twice."""
+    reserved for the longest answer from the start. Rows are dropped by copying, so it is there twice."""
     columns = round_up(lengths.prompt + lengths.most)
     return 2 * min(rows, MAX_ROWS) * columns * dims.cache_token(dtype)
 
@@ -255,7 +255,7 @@ def pass_bytes(
     Keys and values are repeated for all heads, but not under a frozen model: 2 e a column of every row. Frozen weights
     need no inputs kept; trained ones, and adapters, do. (Counted as in Korthikanti et al., arXiv 2205.05198, for this
     network.) The logits are there three times in float32: of all tokens where weights are trained, else of a part at a
-    time, and one row of the model's width is kept of each token (logprobs.py).
+    time. One row of the model's width is kept of each token (logprobs.py).
     """
     e, d, ff = DTYPE_BYTES[dtype], dims.hidden, dims.intermediate
     attention = dims.heads * dims.head_dim
@@ -288,9 +288,9 @@ def memory(
 ) -> dict[str, int]:
     """Bytes of each part, and their peak: what stays, and the largest of generating, a gradient pass and an update.
 
-    A pass holds as many answers as ``learn.row_tokens`` allows, each as long as the longest may be, and one at least.
-    Methods that train weights keep a copy of them and its start; "full" in half precision also a float32
-    twin, and gradients in both. Adam (arXiv 1412.6980) keeps two float32 moments of every number trained.
+    A pass holds as many answers as ``learn.row_tokens`` allows, and one at least; each as long as the longest may be.
+    Methods that train weights keep a copy of them and its start; "full" in half precision also a float32 twin, and
+    gradients in both. Adam (arXiv 1412.6980) keeps two float32 moments of every number trained.
     """
     trained = dims.trainable(plan, learn.tokens)
     full = plan.policy == "full"
@@ -322,8 +322,8 @@ MEMORIES = 32
 
 
 def decode_seconds(dims: Dimensions, dtype: str, device: Gpu, rows: float, columns: int) -> float:
-    """One token for each of ``rows`` rollouts: the slowest of reading the weights and the cache once, of 2 FLOPs a
-    parameter and row (Kaplan et al., arXiv 2001.08361), and of launching the layers (roofline, as arXiv 2211.05102)."""
+    """One token for each of ``rows`` rollouts: the slowest of three (roofline, as arXiv 2211.05102): reading the
+    weights and the cache once; 2 FLOPs a parameter and row (Kaplan et al., arXiv 2001.08361); launching the layers."""
     read = (dims.parameters - dims.embedding) * DTYPE_BYTES[dtype] + rows * columns * dims.cache_token(dtype)
     flops = 2 * dims.parameters * rows + 4 * dims.layers * dims.heads * dims.head_dim * columns * rows
     return max(
@@ -339,7 +339,7 @@ def work_seconds(
     """One kind of work: decoding, prompts and gradient passes.
 
     A call of R rollouts decodes R x answer tokens at up to MAX_ROWS rows, then its longest one alone. Whole sequences
-    cost 2 FLOPs a parameter and token forward, 4 forward and backward where the weights are frozen, 6 where they are
+    cost 2 FLOPs a parameter and token forward; forward and backward 4 where the weights are frozen, 6 where they are
     trained (Kaplan et al., arXiv 2001.08361); a group is padded to its longest.
     """
     if not work.rollouts:

@@ -340,7 +340,7 @@ def similarities(results: Sequence[Result]) -> list[tuple[float, float]]:
 def memories(results: Sequence[Result]) -> list[Figures]:
     """What was known of each lesson when it was learned, and what came of it.
 
-    ``{share, margin, reward, right, kept, recalls, gain}``: ``reward`` of the last step, ``gain`` the mean change of
+    ``{share, margin, reward, right, kept, recalls, gain}``: ``reward`` of the last step; ``gain`` the mean change of
     accuracy on the problems it was recalled for, None if it never was.
     """
     found = []

@@ -187,7 +187,7 @@ def similarity(rows: Sequence[Figures], streams: Mapping[Stream, Sequence[Result
 
 
 def quality(rows: Sequence[Figures], streams: Mapping[Stream, Sequence[Result]]) -> Picture | None:
-    """What was known of a memory when it was learned, against whether its label was right and what it gained later."""
+    """What was known of a memory when it was learned, against its label's being right and its later gain."""
     held: dict[str, list[Figures]] = {}
     for (label, _, _), results in streams.items():
         held.setdefault(label, []).extend(one for one in memories(results) if one["margin"] is not None)

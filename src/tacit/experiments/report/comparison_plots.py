@@ -1,7 +1,7 @@
 """Pictures of a comparison: accuracy with intervals, over the stream, against cost. The rest is in comparison_maps.
 
-Builds on cells, comparison_figures, plot_labels and drawing. With more methods than a reader can tell apart, a few are
-drawn in full and the rest in light grey. Pictures are narrow enough to be read on a phone.
+Builds on cells, comparison_figures, plot_labels and drawing. Of more methods than a reader can tell apart, a few are
+drawn in full and the rest in grey. Pictures are narrow enough to be read on a phone.
 """
 
 from __future__ import annotations

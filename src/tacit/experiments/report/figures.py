@@ -2,8 +2,8 @@
 
 Builds on numpy alone; it reads marks, never gold answers (scoring made the marks). All intervals are 95 % percentile
 bootstrap intervals over *problems* (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13): a problem is
-drawn with all of its samples and with all answers to it that are compared, so differences are paired. Where a problem
-was asked under several seeds it is drawn with all of them: thirty problems asked three times are still thirty.
+drawn with all of its samples and all answers to it that are compared. So differences are paired. Where a problem was
+asked under several seeds it is drawn with all of them: thirty problems asked three times are still thirty.
 """
 
 from __future__ import annotations
@@ -110,9 +110,9 @@ def prefix_band(values: Floats, *, seed: int = 0, resamples: int = 1000) -> tupl
 def changes(pairs: Iterable[tuple[Row, Row]]) -> dict[str, int]:
     """What became of each problem, compared with zero-shot; from (zero-shot's marks, the marks of what is compared).
 
-    By the vote over the samples: ``learned`` wrong to right, ``corrupted`` right to wrong, ``sharpened`` right both
-    times with a larger share of right samples, ``blurred`` right both times with a smaller one, ``unchanged`` all
-    else. ``greedy_learned`` and ``greedy_corrupted`` are the same transitions of the greedy answer. ``n`` problems.
+    By the vote over the samples: ``learned`` wrong to right; ``corrupted`` right to wrong; ``sharpened`` right both
+    times with a larger share of right samples, ``blurred`` with a smaller one; ``unchanged`` all else.
+    ``greedy_learned`` and ``greedy_corrupted`` are the same transitions of the greedy answer. ``n`` problems.
     """
     counts = dict.fromkeys(("learned", "sharpened", "corrupted", "blurred", "unchanged"), 0)
     counts |= {"greedy_learned": 0, "greedy_corrupted": 0, "n": 0}

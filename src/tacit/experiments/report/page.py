@@ -100,11 +100,6 @@ def points(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:+.1f}".replace("-", "−")
 
 
-def signed(value: float | None) -> str:
-    """A number that may be below 0."""
-    return MISSING if value is None else f"{value:+.3f}".replace("-", "−")
-
-
 def count(value: float | None) -> str:
     """Digits in groups of three, with narrow spaces that do not break."""
     return MISSING if value is None else f"{value:,.0f}".replace(",", "\u202f")

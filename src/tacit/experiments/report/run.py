@@ -1,7 +1,7 @@
 """The report of a run folder: summary.json, report.html and plots/*.png from results.jsonl and run.json.
 
 Builds on run_figures, run_plots and page. ``tacit run`` calls it at the end and ``tacit report DIR`` again at any time;
-it needs no model and no bank, so a finished run can be reported on any machine, and a running one while it runs (a torn
+it needs no model and no bank. A finished run can be reported on any machine, and a running one while it runs (a torn
 last line is left out).
 """
 

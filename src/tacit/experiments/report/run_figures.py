@@ -54,8 +54,8 @@ def has_gold(row: Row) -> bool:
 def column(rows: Sequence[Row], arm: str, key: str = "correct") -> Floats:
     """One mark per row, float64 [n], NaN where undefined; ``key`` is correct, greedy_correct or majority_correct.
 
-    Where an arm that does not vote is null in a row it has zero-shot's mark there, unless it is null in all rows:
-    then it was not run (or, for the memory arm, never recalled: zero-shot throughout, which is the truth).
+    Where an arm that does not vote is null in some rows, it has zero-shot's mark there. Null in all rows it was not run
+    (or, for the memory arm, never recalled: zero-shot throughout, which is the truth).
     """
     if arm in VOTES:
         arm, key = arm.removesuffix("_majority"), "majority_correct"
@@ -104,12 +104,12 @@ def summarise(
         resamples: bootstrap resamples.
 
     Returns:
-        A dict; ``gain`` is routed minus zero-shot (paired), ``gains[arm]`` any arm against zero-shot,
-        ``gain_over_icl`` routed minus ICL, ``gain_over_verified`` routed minus the verifier's choice between two
-        zero-shot answers (what memories add to a verifier), ``gain_over_majority`` the vote over routed samples minus
-        the vote over as many zero-shot rollouts as Tacit spent in all, ``gain_over_vote``, where that was run, routed
-        minus the vote over as many as routing sees, ``votes_over_vote`` the vote over routed samples minus that, and
-        ``gain_over_random`` the recalled memory minus any one.
+        A dict; ``gain`` is routed minus zero-shot (paired), ``gains[arm]`` any arm against zero-shot, ``gain_over_icl``
+        routed minus ICL. ``gain_over_verified`` is routed minus the verifier's choice between two zero-shot answers
+        (what memories add to a verifier). ``gain_over_majority`` is the vote over routed samples minus the vote over as
+        many zero-shot rollouts as Tacit spent. ``gain_over_vote``, where that was run, is routed minus the vote over as
+        many as routing sees. ``votes_over_vote`` is the vote over routed samples minus that; ``gain_over_random`` the
+        recalled memory minus any one.
     """
     marked = [row for row in rows if has_gold(row)]
     late = () if any(row.get("vote") for row in marked) else ("vote",)  # it came later, and is nothing where it is not

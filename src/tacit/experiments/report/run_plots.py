@@ -58,8 +58,8 @@ def draw_all(rows: Sequence[Row], *, seed: int = 0) -> list[Picture]:
             lambda ax: _rewards(ax, rows),
             "rewards",
             "Learning of the memories",
-            "Mean reward of the rollouts at each learning step: how many match the problem's own majority answer (no "
-            "labels are used). Thin lines are single memories.",
+            "Mean reward of the rollouts at each step that samples: how many match the label, which the model's own "
+            "answers gave. Steps on the response behind that label come before. Thin lines are single memories.",
         ),
         (
             lambda ax: _families(ax, marked),

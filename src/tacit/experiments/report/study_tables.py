@@ -1,21 +1,18 @@
 """The tables of the studies (``tacit study``): in their own Markdown, and on the page of a comparison beside them.
 
-Builds on page's tables; reads quality.json, transfer.json, signal.json and keys.json.
+Builds on page's tables; reads transfer.json, signal.json and keys.json.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tacit.errors import DataError
-from tacit.experiments.report.page import Line, Table, measured, of, percent, points, signed
+from tacit.experiments.report.page import Line, Table, measured, percent, points
 from tacit.experiments.run_folder import write_atomically, write_json
-
-HARMFUL = -0.1
-"""Benefit below which a memory counts as harmful."""
 
 
 def publish_study(out: Path, name: str, title: str, result: Mapping[str, Any]) -> None:
@@ -40,66 +37,6 @@ def studies(out: Path) -> list[Table]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DataError(f"{file} is damaged; delete it or run tacit study again") from None
     return found
-
-
-def _quality(result: Mapping[str, Any]) -> list[Table]:
-    run, memories = result["settings"]["run"], result["memories"]
-    known = [memory["benefit"] for memory in memories if memory["benefit"] is not None]
-    right = [memory["benefit"] for memory in memories if memory["benefit"] is not None and memory["label_right"]]
-    signals = [
-        Line(
-            row["signal"],
-            [
-                "yes" if row["needs_verifier"] else "",
-                measured({**row, "mean": row["spearman"]}, signed),
-                signed(row["auc"]).removeprefix("+"),
-                str(row["n"]),
-            ],
-        )
-        for row in result["signals"]
-    ]
-    intervals = ("objective", "over_default", "benefit_kept", "benefit_dropped", "served", "served_over_default")
-    rules = [
-        Line(
-            f"{row['name']}: {row['rule']} ({row['seeds']})",
-            [
-                of(row["kept"], row["memories"]),
-                of(row["harmful_kept"], row["harmful_kept"] + row["harmful_dropped"]),
-                *(measured(row[name]) for name in intervals),
-            ],
-        )
-        for row in result["rules"]
-    ]
-    return [
-        Table(
-            "Study: what predicts a good memory",
-            f"Signals known without labels against benefit, the change of accuracy on the held-out problems that a "
-            f"memory would be recalled for; {len(known)} memories of {run['model']} on {run['data']}, label "
-            f"{run['learn']['label']}, mean benefit {_mean(known)} points, of the {len(right)} with a right label "
-            f"{_mean(right)}; {sum(value < HARMFUL for value in known)} harmful (below {points(HARMFUL)}). Spearman: "
-            "rank correlation with benefit. AUC: how often a helpful memory has more of the signal than another (0.5: "
-            "chance). Intervals are 95 % bootstrap intervals over memories; memories of a seed share held-out "
-            "problems, so they are somewhat too narrow.",
-            ["signal", "verifier", "Spearman", "AUC", "memories"],
-            [("", signals)],
-        ),
-        Table(
-            "Study: rules of admission",
-            "Rules were chosen on the first seeds (choose) and are judged on the others (confirm). In points. "
-            "Objective: benefit of the memories kept, spread over all. Served: what held-out problems gain when each "
-            "is answered with its nearest memory that is kept.",
-            [
-                *("rule", "kept", "harmful kept", "objective", "over default", "benefit of kept", "of dropped"),
-                *("served", "over default"),
-            ],
-            [("", rules)],
-            folded=True,
-        ),
-    ]
-
-
-def _mean(values: Sequence[float]) -> str:
-    return points(sum(values) / len(values) if values else None)
 
 
 def _transfer(result: Mapping[str, Any]) -> list[Table]:
@@ -204,5 +141,5 @@ def _keys(result: Mapping[str, Any]) -> list[Table]:
     ]
 
 
-STUDIES = {"quality": _quality, "transfer": _transfer, "signal": _signal, "keys": _keys}
+STUDIES = {"transfer": _transfer, "signal": _signal, "keys": _keys}
 """By the name of their files."""

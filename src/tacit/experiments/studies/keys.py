@@ -1,9 +1,9 @@
 """Which kind of key finds memories of the right kind on a model, and finds none where there is none.
 
 Builds on recall's keys, sources and report. Nothing is generated and nothing learned: a key is a forward pass over a
-question. In each round a half of the families is known, and a half of each one's problems lies in the bank. Asked are
-the other problems of these families (*like*), those of the families that are not known (*other kinds*), and those of
-further sources (*unlike*). Families only arrange the experiment; no gold answer is read.
+question. In each round half of the families are known, and half of each one's problems lie in the bank. Asked are the
+other problems of these families (*like*), those of unknown families (*other kinds*), and those of further sources
+(*unlike*). Families only arrange the experiment; no gold answer is read.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class KeysConfig:
 
 @dataclass(frozen=True)
 class Nearest:
-    """Similarity of the nearest memory: to problems of known families, whether it is of their own, to those of families
-    that are not known, and to those of other sources."""
+    """Similarity of the nearest memory: to problems of known families, whether it is of their own; to those of unknown
+    families; to those of other sources."""
 
     like: np.ndarray
     own: np.ndarray
@@ -107,7 +107,7 @@ def study(config: KeysConfig, out: str | Path, tell: Tell = lambda line: None) -
 
 
 def figures(keys: np.ndarray, families: Sequence[str], floor: float, rounds: int = 8) -> dict[str, Any]:
-    """What a kind of key finds and refuses at a floor, and at the one that refuses four of five other kinds.
+    """What a kind of key finds and refuses: at a floor, and at that which refuses four of five other kinds.
 
     Args:
         keys: [N, D] of unit norm; the first ones are of problems with families, the others of unlike ones.

@@ -93,8 +93,8 @@ def signal(row: Figures, config: SignalConfig) -> bool:
 
 
 def streams(rows: Iterable[Figures], config: SignalConfig) -> dict[str, str]:
-    """By task, the source that makes a stream of all families with signal, each at the level where the vote leads most;
-    other sources with signal stand for themselves."""
+    """By task, the source of a stream of all families with signal, each where the vote leads most; other sources with
+    signal stand for themselves."""
     best: dict[tuple[str, str], Figures] = {}
     for row in rows:
         name = row["data"].partition("@")[0]

@@ -1,4 +1,4 @@
-"""What both studies do: an agent with a bank for the while, answers under one memory, and what they gain.
+"""What studies do: an agent with a bank for the while, answers under one memory, and what they gain.
 
 Builds on the agent and scoring (which alone sees gold answers).
 """

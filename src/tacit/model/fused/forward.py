@@ -2,7 +2,7 @@
 
 Builds on loops and lanes. One call leaves Python once, so other threads run meanwhile, and a small model does not wait
 for calls. ``shape`` is (layers, width, query heads, key/value heads, head size, hidden size, vocabulary); ``weights``
-holds the layers one behind the other, ``places`` says where in a layer each weight begins and, last, how long a layer
+holds the layers one behind the other. ``places`` says where in a layer each weight begins and, last, how long a layer
 is (``model.Fused`` packs them). Products are PyTorch's own, at the address ``blas``.
 
 Keys and values of tokens already read lie in tiles of 16 columns, one head's tiles side by side: 16 keys by dimension

@@ -7,8 +7,8 @@ has keys and values alone; in the first, only the soft prompt's rows go back thr
 of its own, so what is learned beside it changes no bit. A reward model reads responses by the forward pass alone.
 
 A group is a prompt of P tokens and the tokens of its R rollouts. ``keep`` says where in a layer's part of ``kept`` each
-thing lies that the way back needs, and, last, how long a part is. Queries are [heads, P', size] and [kv, R, share, T',
-size], weights [heads, P', P'], [kv, R, share, T', P'] and [kv R, share T', T'], P' and T' being whole tiles.
+thing lies that the way back needs; last, how long a part is. Queries are [heads, P', size] and [kv, R, share, T',
+size]; weights [heads, P', P'], [kv, R, share, T', P'] and [kv R, share T', T']; P' and T' are whole tiles.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class GroupPass:
         fused, dim = self.fused, self.fused.dim
         kept = _room(self.kept)
         last, states = self._forward(embeds, kept)
-        _, slopes = logprobs_and_slopes(states, fused.head_weight, targets, temperature)
+        _, slopes = logprobs_and_slopes(states, fused.scores, targets, temperature)
         assert slopes is not None
         slopes *= -weights[:, None]
         found = torch.empty(soft, dim)

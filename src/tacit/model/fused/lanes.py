@@ -1,17 +1,17 @@
 """Vector registers for compiled loops: sixteen float32 values that are loaded, multiplied and stored as one.
 
-Builds on numba (the extra ``fast``). numba's own vectorisation gives up on short ragged loops, and checks at
-run time whether arrays overlap; loops over heads of 32 values and a few dozen columns then run at a fifth of what the
-processor can do. Here a loop says itself what one register holds. A processor with narrower registers takes two or four
-for each. The order of sums depends on lengths alone, never on where in memory an array lies.
+Builds on numba (the extra ``fast``). numba's own vectorisation gives up on short ragged loops, and checks at run time
+whether arrays overlap; loops over heads of 32 values and a few dozen columns then run at a fifth of the processor's
+speed. Here a loop says itself what one register holds. A processor with narrower registers takes two or four for each.
+The order of sums depends on lengths alone, never on where in memory an array lies.
 
 Inside ``compiled`` functions: ``load(array, i)``, ``store(array, i, x)``, ``splat(v)``, ``add``, ``sub``, ``mul``,
-``div``, ``fma(a, b, c)`` = a b + c, ``maximum``, ``exp``, ``first(x, n, other)`` (lanes below n of x, else of other),
+``div``, ``fma(a, b, c)`` = a b + c, ``maximum``, ``exp``, ``first(x, n, other)`` (lanes below n of x, else of other);
 and to a number ``total(x)`` and ``largest(x)``. Arrays are flat, contiguous float32; nothing is checked.
 
-``gemm(blas(), turn_a, turn_b, m, n, k, a, at, row, b, at, row, beta, c, at, row)`` is PyTorch's matrix product, C = A B
-+ beta C with C [m, n], of matrices that begin at ``at`` and whose rows are ``row`` apart, A and B turned (transposed)
-or not.
+``gemm(blas(), turn_a, turn_b, m, n, k, a, at, row, b, at, row, beta, c, at, row)`` is PyTorch's matrix product: C = A B
++ beta C with C [m, n]; matrices begin at ``at``, and their rows are ``row`` apart; A and B are turned (transposed) or
+not.
 
 numba looks at a module alone to tell whether its compiled code is still good: whoever changes this one has to touch the
 others of this package.
@@ -28,7 +28,6 @@ from typing import Any
 
 import numba
 import numpy as np
-import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -74,7 +73,7 @@ class _Notice(events.Listener):
         ours = event.data["dispatcher"].py_func.__module__.startswith("tacit.")
         if ours and not self.said:
             self.said = True
-            _LOG.info("compiling loops for this processor; it takes some seconds, the first time")
+            _LOG.info("compiling loops for this processor, once: half a minute, or more on a busy one")
 
     def on_end(self, event: Any) -> None:
         """Nothing to say."""
@@ -84,8 +83,8 @@ events.register("numba:compile", _Notice())  # type: ignore[no-untyped-call]
 
 
 def compiled(function: Callable[..., Any], *, reorder: bool = False) -> Any:
-    """Machine code for the processor at hand, made at the first call and kept on the disk where there is a place for
-    it. Other threads run meanwhile. ``reorder``: sums may be, so that numba itself can put them into registers."""
+    """Machine code for the processor at hand, made at the first call and kept on the disk if possible. Other threads
+    run meanwhile. ``reorder``: sums may be, so that numba itself can put them into registers."""
     fastmath = {"nsz", "contract", "reassoc"} if reorder else {"nsz", "contract"}
     options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
     jit: Any = numba.njit
@@ -239,6 +238,8 @@ def _gemm(
 @cache
 def blas() -> int | None:
     """The address of the matrix product (``sgemm``) that PyTorch itself uses on the CPU; None where it shows none."""
+    import torch  # takes seconds, which a search of keys need not spend
+
     folder = Path(torch.__file__).parent / "lib"
     for path in (folder / "libtorch_cpu.so", folder / "libtorch_cpu.dylib"):
         product = getattr(ctypes.CDLL(str(path)), "sgemm_", None) if path.is_file() else None

@@ -1,8 +1,8 @@
 """Compiled loops between the matrix products of whole rows: norms, rotations, attention's weights, and the way back.
 
 Builds on lanes. All arrays are flat, contiguous float32 (counts and places int64). Each row is computed by itself, in
-an order that depends on its own length alone, so that it has the same bits in any batch. Of the way back only the
-gradients of inputs are made: weights are frozen.
+an order that depends on its own length alone. So it has the same bits in any batch. Of the way back only the gradients
+of inputs are made: weights are frozen.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def join_rows_backward(gradient: Any, lengths: Any, width: int, heads: int, kv: 
 def softmax(  # noqa: PLR0912 - two ranges of columns, three times
     shared: Any, wide: int, seen: int, own: Any, lengths: Any, repeats: int, share: int, width: int, scale: float
 ) -> None:
-    """Softmax, in place, of the scores of each query over what all see and what it sees of its own row.
+    """Softmax, in place, of each query's scores over what all see and what it sees of its own row.
 
     ``shared`` [queries, wide], of which ``seen`` columns are there (none if wide is 0); ``own`` [queries, width], of
     which query t of a row sees the columns up to its own. Queries are ordered [repeats, rows, share, width]; those
@@ -271,8 +271,8 @@ def softmax(  # noqa: PLR0912 - two ranges of columns, three times
 def softmax_backward(
     shared: Any, shared_gradient: Any, wide: int, own: Any, own_gradient: Any, width: int, rows: int, scale: float
 ) -> None:
-    """Gradients of scores, in place of those of the weights ``shared`` [rows, wide] and ``own`` [rows, width] that
-    ``softmax`` made of them."""
+    """Gradients of scores, in place of those of ``softmax``'s weights, ``shared`` [rows, wide] and ``own`` [rows,
+    width]."""
     by = splat(np.float32(scale))
     for row in range(rows):
         a, b = row * wide, row * width

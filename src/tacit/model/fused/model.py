@@ -1,9 +1,9 @@
 """The common decoder on a CPU, near what its matrix products cost: compiled loops between them, and no autograd.
 
 Builds on forward (numba) and the decoder's joined weights. Through PyTorch alone, a pass over a small model is mostly
-calls, and attention of single tokens that reads a prompt again for each of its rollouts. Here a pass is one call: four
-products a layer, over weights laid out so that a product of eight rows runs near the speed of one of a thousand, and
-compiled loops between them; a prompt's keys and values lie once in memory for all rollouts of it (forward.py).
+calls. Attention of single tokens reads a prompt again for each of its rollouts. Here a pass is one call: four products
+a layer, with compiled loops between them. Weights are laid out so that a product of eight rows runs near the speed of
+one of a thousand; a prompt's keys and values lie once in memory for all rollouts of it (forward.py).
 
 For small float32 models that ``Decoder`` supports, with head sizes that are multiples of 32; every other one takes
 PyTorch's way, with the same results up to rounding. Every row, and every prompt, is computed in the same way whatever
@@ -22,10 +22,11 @@ from tacit.model.decoder import Decoder
 from tacit.model.fused import forward
 from tacit.model.fused.forward import TILE
 from tacit.model.fused.lanes import blas
+from tacit.model.products import Product
 
 LARGEST = 1 << 25
 """Weights of the joined projections at most: the loops between products take one thread, so a larger model on many
-gains more from PyTorch's, and its weights are better once in memory."""
+gains more from PyTorch's. Its weights are better once in memory."""
 
 Floats = np.ndarray
 """Flat, contiguous float32."""
@@ -65,20 +66,19 @@ class Fused:
         assert address is not None
         first = decoder.blocks[0]
         self.heads, self.kv, self.head_dim = decoder.heads, decoder.kv_heads, decoder.head_dim
-        self.dim, self.hidden, self.eps = dim, int(first.down.shape[1]), decoder.eps
+        self.dim, self.hidden, self.eps = dim, int(first.down.weight.shape[1]), decoder.eps
         self.layers = len(decoder.blocks)
-        head = decoder.head
-        self.head_weight: Tensor = decoder.norm.new_zeros(0, dim) if head is None else head.weight.detach()
-        self.vocabulary = len(self.head_weight)
+        head = decoder.head.weight.detach()
+        self.scores, self.vocabulary = Product(head, None, arrange=False), len(head)
         self.shape = (self.layers, dim, self.heads, self.kv, self.head_dim, self.hidden, self.vocabulary)
         self.blas = address
         self.normed = first.head_norms is not None
-        self.biased = (first.qkv_bias is not None, first.out_bias is not None)
+        self.biased = (first.qkv.bias is not None, first.out.bias is not None)
         packed = [_in_order(block) for block in decoder.blocks]
         self.places = tuple(int(place) for place in np.cumsum([0, *(len(part) for part in packed[0])]))
         self.weights: Floats = np.concatenate([part for parts in packed for part in parts])
         self.norm = flat(decoder.norm)
-        self.head = flat(self.head_weight.t().contiguous())
+        self.head = flat(head.t().contiguous())
         self.tile_size = 2 * TILE * self.head_dim
         self._rotary = decoder.rotary
         self._cos, self._sin = np.empty(0, np.float32), np.empty(0, np.float32)
@@ -87,15 +87,15 @@ class Fused:
     def supports(decoder: Decoder, dim: int) -> bool:
         """Whether widths fit registers, and angles depend on positions alone."""
         fixed = getattr(decoder.rotary, "rope_type", "default") in ("default", "linear", "llama3", "yarn")
-        widths = (dim, decoder.blocks[0].down.shape[1])
+        widths = (dim, decoder.blocks[0].down.weight.shape[1])
         return (
             fixed
             and decoder.norm.dtype == torch.float32
             and decoder.norm.device.type == "cpu"
             and decoder.head_dim % (2 * TILE) == 0
-            and (decoder.head is None or decoder.head.bias is None)
+            and decoder.head.bias is None
             and all(width % TILE == 0 for width in widths)
-            and sum(weight.numel() for block in decoder.blocks for weight in (block.qkv, block.gate_up)) <= LARGEST
+            and sum(one.weight.numel() for block in decoder.blocks for one in (block.qkv, block.gate_up)) <= LARGEST
         )
 
     def angles(self, count: int) -> tuple[Floats, Floats]:
@@ -160,10 +160,10 @@ def _in_order(block: Any) -> list[Floats]:
     def whole(weight: Tensor | None) -> Floats:
         return flat(weight.detach().contiguous()) if weight is not None else NONE
 
-    def turned(weight: Tensor) -> Floats:
-        return flat(weight.detach().t().contiguous())
+    def turned(product: Product) -> Floats:
+        return flat(product.weight.detach().t().contiguous())
 
     return [
-        whole(block.attention_norm), turned(block.qkv), whole(block.qkv_bias), whole(block.head_norms),
-        turned(block.out), whole(block.out_bias), whole(block.mlp_norm), turned(block.gate_up), turned(block.down),
+        whole(block.attention_norm), turned(block.qkv), whole(block.qkv.bias), whole(block.head_norms),
+        turned(block.out), whole(block.out.bias), whole(block.mlp_norm), turned(block.gate_up), turned(block.down),
     ]  # fmt: skip

@@ -1,9 +1,9 @@
 """Who may talk to the server: every request passes here first, and only health checks pass without a key.
 
 Builds on keys, as plain ASGI, so that no route can be forgotten: pages, documentation and unknown paths are behind it
-as well. A key comes as a bearer token, or as the password of HTTP's basic scheme, which is what a browser asks for.
-Without any key in the bank the server is open, but on a loopback address alone, and then to this machine's own
-programs only: not to a web page that makes a browser call it (its Host, Origin and Sec-Fetch-Site give it away).
+as well. A key comes as a bearer token, or as the password of HTTP's basic scheme, which browsers ask for. Without any
+key in the bank the server is open: on a loopback address, to this machine's own programs only: not to a web page that
+makes a browser call it (its Host, Origin and Sec-Fetch-Site give it away).
 """
 
 from __future__ import annotations

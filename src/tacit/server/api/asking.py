@@ -126,7 +126,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def pieces(self, index: int, one: Progress, shown: str) -> Iterator[dict[str, Any]]:
-        """The parts of a stream that tell of a token of the choice ``index``, of which ``shown`` can be shown now."""
+        """The parts of a stream that tell of a token of the choice ``index``; ``shown`` can be shown now."""
 
     @abstractmethod
     def not_learnable(self) -> str | None:

@@ -1,8 +1,8 @@
 """The dashboard: a page at ``/`` and the few files that it needs, all from the package, and its live feed.
 
-Builds on views, the memory API and the service. The page is static and takes all it shows from the same API as
-everyone else, with the key that the browser was asked for. What it shows comes from clients (problems, answers), so its
-scripts only ever set text, and the policy sent with it runs no script and loads nothing but its own files.
+Builds on views, the memory API and the service. The page is static. It takes all it shows from the same API as everyone
+else, with the key that the browser asked for. What it shows comes from clients (problems, answers), so its scripts only
+ever set text. The policy sent with it allows no script and no file but its own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-"""``no-cache`` lets a browser keep a file but makes it ask, so that page and server are never of two versions."""
+"""``no-cache`` lets a browser keep a file but makes it ask: page and server are never of two versions."""
 
 
 def add_dashboard(api: FastAPI, service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Fields that clients send along though they ask for nothing here, and what is said where they do ask for something.
+"""Fields that clients send though they ask for nothing here, and what is said where they ask for something.
 
 Builds on pydantic. Client libraries send every field they know, and send an assistant's message back with all that it
 came with. Such fields are taken with the values that change nothing; with another value they are refused by name, since

@@ -1,7 +1,7 @@
 """Forms that an answer can be asked to have: ``response_format`` of a chat, and ``text.format`` of a response.
 
-Builds on the grammars of the engine. Without the extra ``grammar``, with vLLM servers, for a model whose tokens cannot
-be held to a form, and for a part of JSON Schema that is not known, they are refused, with the reason.
+Builds on the grammars of the engine. They are refused, with the reason, without the extra ``grammar``; with vLLM
+servers; for a model whose tokens cannot be held to a form; and for an unknown part of JSON Schema.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A connection that waits only so long for a request's head, and for its answer to be read; uvicorn's own do not.
 
-Builds on uvicorn. A peer that sends a line of its head now and then, or reads nothing of what it asked for, would hold
-a connection forever, and a few thousand of them all that the process may have. Bodies have their own bound
-(access.py), idle connections uvicorn's.
+Builds on uvicorn. A peer that sends a line of its head now and then, or reads nothing, would hold a connection forever.
+A few thousand of them would hold all that the process may have. Bodies have their own bound (access.py), idle
+connections uvicorn's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LEAST = 64 * 1024
-"""Bytes that a peer has to read in the time it is given, while there are more than are kept for it."""
+"""Bytes that a peer has to read in its time, while there are more than are kept for it."""
 
 
 class Connection(H11Protocol):

@@ -19,7 +19,7 @@ PAGES_MAY = "/v1/"
 
 
 class Lenient:
-    """Answers HEAD as GET without the body, and a path of the API that ends with slashes as the one without."""
+    """Answers HEAD as GET without the body, and an API path that ends with slashes as the one without."""
 
     def __init__(self, app: App) -> None:
         self.app = app

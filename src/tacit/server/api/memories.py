@@ -1,8 +1,8 @@
 """The memory API: list, inspect, move, delete, export and import memories; look at jobs and at the server's state.
 
 Builds on the service, portable, views and jobs. All of it is of the caller's namespace: what belongs to another one is
-answered exactly as what does not exist. Every route needs the right "admin", but for the state of one job, which those
-who ask may see because they are told its id.
+answered exactly as what does not exist. Every route needs the right "admin", but for the state of one job. Those who
+ask may see that, since they are told its id.
 """
 
 from __future__ import annotations

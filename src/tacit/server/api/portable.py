@@ -1,8 +1,8 @@
 """Memories from elsewhere: what a file has to be before a server takes it in.
 
 Builds on memory (the format) and the service. A file is treated like untrusted code. It is safetensors and never
-pickle; it has to fit the model that is served, since a soft prompt of another width, or with rows far longer than any
-embedding, would break every answer it is recalled for; and it enters as a candidate, which is not recalled.
+pickle; it has to fit the model that is served. A soft prompt of another width, or with rows far longer than any
+embedding, would break every answer; and it enters as a candidate, which is not recalled.
 """
 
 from __future__ import annotations

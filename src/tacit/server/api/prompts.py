@@ -1,9 +1,9 @@
 """From a request to token ids, and to the problem that memories are found by.
 
 Builds on backbone, its prompts and turns. ``M`` and ``M:tacit`` get the same prompt for the same request, so that
-switching memory off changes nothing: the messages, after the worked examples of the task if it has any, with the
-template's instruction (none unless the operator gave one) after the last user message. A ``context`` is that of the
-engine that serves the request.
+switching memory off changes nothing: the task's worked examples, if any; then the messages, with the template's
+instruction (none unless the operator gave one) after the last user message. A ``context`` is that of the engine that
+serves the request.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def prompt_ids(backbone: Backbone, prompt: str | list[int], context: int) -> Ten
     """Token ids [T] (int64) of a raw prompt.
 
     Raises:
-        Refused: an id is not in the vocabulary, the text has no tokens, or there are more than there is room for.
+        Refused: an id is not in the vocabulary; the text has no tokens; or there are more than there is room for.
     """
     if isinstance(prompt, str):
         _refuse_long(backbone, context, len(prompt), "prompt")
@@ -101,7 +101,7 @@ def prompt_ids(backbone: Backbone, prompt: str | list[int], context: int) -> Ten
 
 
 def searchable(backbone: Backbone, problem: str, context: int) -> Tensor | None:
-    """The prompt of a problem, if it can be read as a whole, which is how memories are found and learned."""
+    """The prompt of a problem, if it can be read as a whole: so are memories found and learned."""
     if len(problem) > _most_characters(backbone, context):
         return None
     ids = backbone.encode(problem)

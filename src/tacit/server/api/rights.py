@@ -1,6 +1,6 @@
 """Rights at the moment that something is written: a key may have been revoked since its request was let in.
 
-Builds on keys and the service. A body has half a minute to arrive and an answer minutes to be drawn, so what a request
+Builds on keys and the service. A body has half a minute to arrive, and an answer minutes to be drawn. So what a request
 was let in with says little at its end.
 """
 

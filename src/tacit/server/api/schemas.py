@@ -1,9 +1,9 @@
 """What clients may send, as pydantic models: OpenAI's fields with their bounds, and Tacit's own under ``tacit``.
 
 Builds on pydantic and fields. Unknown fields are refused: a setting that is silently ignored is worse than an error.
-Fields that OpenAI's clients send without effect here are accepted where their value asks for nothing (fields.py).
-The first fault of a list, of a table and of unknown fields ends their checking: a body of megabytes can hold hundreds
-of thousands of faults, and telling all of them would keep everyone else waiting for seconds.
+Fields that OpenAI's clients send without effect here are accepted where their value asks for nothing (fields.py). The
+first fault of a list, of a table and of unknown fields ends their checking: a body of megabytes can hold hundreds of
+thousands of faults. Telling all of them would keep everyone else waiting for seconds.
 """
 
 from __future__ import annotations

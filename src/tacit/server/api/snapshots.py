@@ -2,7 +2,7 @@
 
 Builds on the bank and the service. A snapshot is of the whole database, so this is for banks of one namespace alone:
 where there is anything of another one, all of it is refused. Files lie beside the bank under names that the server
-makes; a name holds a digest of the namespace, so that whoever has a bank to itself later cannot go back to another's.
+makes; a name holds a digest of the namespace: who has a bank to itself later cannot go back to another's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy import select, union
 
 from tacit.bank import restore, schema, sqlite_path
 from tacit.bank.base import Bank
-from tacit.bank.restoring import sweep
+from tacit.bank.search.kept import sweep
 from tacit.errors import ConfigError
 from tacit.server.api.errors import Refused, not_found
 from tacit.server.api.memories import Admin

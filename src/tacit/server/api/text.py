@@ -1,8 +1,8 @@
 """From tokens to text, piece by piece: what of a rollout may be shown already.
 
 Builds on the backbone's tokenizer. Streamed and whole answers go through the same ``Detokeniser``, so that their texts
-are the same. Two things are held back: bytes that are not a whole character yet, and text that may turn out to be the
-beginning of a stop string.
+are the same. Two things are held back: bytes that are not a whole character yet, and text that may be the beginning of
+a stop string.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What the memory API answers, typed, so that it is in the OpenAPI description.
 
-Builds on pydantic, the bank, jobs and the feed, whose own records it shows where all of their fields are for the
-caller.
+Builds on pydantic, the bank, jobs and the feed. It shows their own records where all fields are for the caller.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Builds on keys and the bank. A worker *claims* jobs under a lease and extends it while it works. If it dies, the lease
 runs out and another worker gets them: at least once. That a memory is stored exactly once follows from ``finish``: only
-the job's present owner can, in the transaction that stores the memory, whose id is a function of the problem.
+the job's present owner can, in the transaction that stores the memory. Its id is a function of the problem.
 
     queued --claim--> learning --finish--> done
                       learning --fail----> failed
@@ -40,7 +40,7 @@ from tacit.problem import LONGEST, Problem
 from tacit.server.keys import ApiKey
 
 MAX_ATTEMPTS = 3
-"""So many attempts at a job may end in a fault, or in the death of the worker, before it counts as failed."""
+"""So many attempts at a job may end in a fault, or the worker's death, before it counts as failed."""
 
 FIRST_PAUSE = 5.0
 """Seconds until a job is tried again after a fault; each time four times as long."""
@@ -207,8 +207,8 @@ class JobQueue:
         """Up to ``batch`` jobs of any namespace, which are this worker's alone for ``lease_seconds``.
 
         The keys take turns, so that one that floods the queue delays itself alone. A job that has been left behind
-        ``MAX_ATTEMPTS`` times fails; one that lacks a single attempt is handed out alone, because the batch that it
-        kills would count against all in it.
+        ``MAX_ATTEMPTS`` times fails; one with a single attempt left is handed out alone: a batch that it kills would
+        count against all in it.
 
         Args:
             worker: a name that no other process has and that a restarted one does not take over.

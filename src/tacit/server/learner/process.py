@@ -1,6 +1,6 @@
 """The learner as the server sees it: a process of its own that is started, watched, started again, and stopped.
 
-Builds on config; the process itself is ``worker``. It is a process and not a thread so that learning neither holds the
+Builds on config; the process itself is ``worker``. It is a process and not a thread. So learning neither holds the
 interpreter that answers requests nor takes it along when it dies. Knows nothing of torch.
 """
 

@@ -1,22 +1,22 @@
 """From candidate to active, and from active to quarantine, on evidence that needs no labels.
 
 Builds on the agent, jobs and keys. Admission (learning.py) says that a soft prompt gives its own label on its own
-problem, which a memory learned from a wrong vote does as well. Here a candidate is tried on *other* problems of its
-namespace, the ones that it would be recalled for: the nearest memories' problems. For each a fresh group of samples
-with the candidate is compared with one without:
+problem. A memory learned from a wrong vote does so too. Here a candidate is tried on *other* problems of its namespace,
+the ones that it would be recalled for: the nearest memories' problems. For each a fresh group of samples with the
+candidate is compared with one without:
 
 - by mean belief, where there is a verifier whose scores are probabilities;
-- else by the share of samples that give the neighbour's own label, which is the vote of an earlier, separate group.
+- else by the share of samples that give the neighbour's own label, the vote of an earlier, separate group.
 
 It becomes active if the mean benefit is large enough and no neighbour suffers (``Rule``). With too few neighbours, or
-too few whose problems leave room for it in the engine's context, it waits until there are more. A trial that the engine
-refuses is one without benefit, and ends no other.
+too few with room for it in the engine's context, it waits for more. A trial that the engine refuses is one without
+benefit, and ends no other.
 
 Poisoning. Whoever can have a problem learned chooses its text, and so may choose one whose vote is wrong; votes contain
 nothing that tells such a misconception from knowledge (docs/log/). So without a calibrated verifier it matters whose
-problems they are. As soon as more than one key has been issued for a namespace, only memories of keys with the right
-"trust" are tried, on neighbours of *other* trusted keys (its own, where only one is trusted). What came from no key,
-when the server had none yet, is its owner's and trusted.
+problems they are. Once a namespace has more than one key, only memories of keys with the right "trust" are tried: on
+neighbours of *other* trusted keys (its own, where only one is trusted). What came from no key, when the server had none
+yet, is its owner's and trusted.
 
 What this guarantees, without a verifier: a key that is not trusted can neither make a memory active, nor vouch for one,
 nor push aside those that vouch; a trusted key cannot by its own problems make any memory active beside another trusted

@@ -2,9 +2,8 @@
 
 Builds on the agent, jobs, and process (its settings); run as ``python -m tacit.server.worker`` with the settings as
 JSON on stdin, normally by ``process.LearnerProcess``. Everything that outlives the process is in the bank: it may be
-killed at any moment, and the next one goes on. A job is finished in the transaction that stores its memory, and
-memories are functions of problem, seed, settings and the memories recalled, so that interruptions leave no trace in
-what is learned.
+killed at any moment, and the next one goes on. A job is finished in the transaction that stores its memory. Memories
+are functions of problem, seed, settings and the memories recalled. So interruptions leave no trace in what is learned.
 
 A fault ends a job, not the learner. What is wrong with a job by itself (too long, another model's) fails it at once.
 Any other exception counts as an attempt at that job alone; it is tried again after a pause, and fails with the reason

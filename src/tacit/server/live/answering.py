@@ -1,8 +1,8 @@
 """One request, answered: recall, generate with and without memory, route. The agent's loop for a caller who waits.
 
 Builds on the service and on routing. A request with nothing to decide (no memory, or memory alone) is passed on token
-by token as the engine draws it. Where two answers have to be compared, both are generated in one batch, and what is
-chosen is passed on when both are there. Either way the caller sees one stream of ``Progress``.
+by token as the engine draws it. Where two answers have to be compared, both are generated in one batch. The chosen one
+is passed on when both are there. Either way the caller sees one stream of ``Progress``.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Builds on the bank, keys and recall. A memory's counts decide whether it stays in use (promotion.py), so whoever can
 make them to order decides over everybody's memories. An answer is evidence only
 
-- if the server found the memory itself and asked as it would ask by itself: the problem alone, its own stops, room for
-  a whole answer of any form, a temperature no higher than its own, and tokens drawn from all that it would draw from
-  by random numbers that nobody chose (``asked_own_way``);
+- if the server found the memory itself and asked as it would ask by itself: the problem alone; its own stops; room for
+  a whole answer of any form; a temperature no higher than its own; tokens drawn from all that it would draw from, by
+  random numbers that nobody chose (``asked_own_way``);
 - if one side at least gave an answer;
 - once for a problem: who asks again draws again;
 - if its key may judge: one with the right "trust" or "admin", the namespace's only one, or the one that the memory came

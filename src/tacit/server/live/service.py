@@ -1,8 +1,8 @@
 """What a serving process holds: model, engine, bank, keys, queue, and one ``Recall`` per namespace.
 
 Builds on backbone, the shared engine, recall, the bank, keys and jobs. The event loop never computes and never waits
-for a disk: model work outside the engine's thread (keys, scores, routes) has one thread, the database another few, and
-what reads answers and writes responses two.
+for a disk: model work outside the engine's thread (keys, scores, routes) has one thread, the database a few; reading
+answers and writing responses two.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Builds on the registry, problem, fields, numbers and words. A family is named with its level after "@" (1 to 5; without
 one it is 2); a task's name stands for all of its families, and nothing for those whose answer is a number. Problems
-come in rounds, each family once in a round, in an order of its own, and no family twice in a row: so what was learned
-from one is asked for again after unlike ones.
+come in rounds: each family once, in an order of its own, none twice in a row: so what was learned from one is asked for
+again after unlike ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TASKS = tuple(dict.fromkeys(kind.task for kind in KINDS.values()))
 USUAL = 2
 """The level of a family that is named without one."""
 USED_UP = 200
-"""So many draws in a row of what has been asked mean that a family has no more at its level."""
+"""So many draws in a row of what was asked mean that a family has no more at its level."""
 
 
 def cells(address: str) -> list[tuple[Kind, int | None]]:
