@@ -1,15 +1,15 @@
 """Drift: memories that stop working go out of use, and come back when they work again. In runs that tend, and serving.
 
-Builds on the agent and tending. Counts of uses since a memory was stored are slow to turn, so what single problems say
-is summed up only while it speaks against how things are (Page's test). A problem says how many more of the samples
-routing gave to the memory than to the frozen model, from -1 to 1: it takes a calibrated verifier, and no labels.
+Builds on the agent and tending. Counts of uses since a memory was stored are slow to turn. So what single problems say
+is summed up only while it speaks against how things are (Page's test). A problem's word is how many more samples
+routing gave to the memory than to the frozen model, as a share. It takes a calibrated verifier, and no labels.
 
-Memories of a kind that fall behind half of what they usually gain by ``LEAD`` in all, and win nothing meanwhile, are
-quarantined, if they were there when the first of them began to fall: a group of those that fell, and one of those that
-go along. Groups are tried beside the answers to problems of their kind, for nobody to see, the nearest member each; one
-that comes ``LEAD`` above half of what was usual is in use again. Of a memory's kind is what lies within ``WIDE`` times
-its reach, the distance at which it usually wins. (That of near-duplicates says little of a bank most of whose memories
-are of one kind.) What came back while another was there, and not with it, works when that one does not: it is no kin.
+Memories of a kind go once they are ``LEAD`` in all behind half of what they usually gain, and won nothing since.
+Those go that were there when the first of them began to fall. They are a group of those that fell, and one of those
+that go along. Groups are tried beside the answers to problems of their kind, for nobody to see, the nearest member
+each. One that comes ``LEAD`` above half of what was usual is in use again. Of a memory's kind is what lies within
+``WIDE`` times its reach, the distance at which it usually wins. (That of near-duplicates says little of a bank most of
+whose memories are of one kind.) What came back while another was there, and not with it, is no kin of that one.
 
 Where not everybody may decide over everything, memories have owners. Who speaks for everybody (``""``) is heard of any
 memory, another of its own alone; and memories of different owners are no kin, so that what one makes of its own moves
