@@ -1,10 +1,10 @@
 """Drift: memories that stop working go out of use, and come back when they work again. In runs that tend, and serving.
 
 Builds on the agent and tending. Counts of uses since a memory was stored are slow to turn. So what single problems say
-is summed up only while it speaks against how things are (Page's test). A problem's word is how many more samples
-routing gave to the memory than to the frozen model, as a share. It takes a calibrated verifier, and no labels.
+is summed up only while it speaks against how things are (Page's test). A problem's word is the share of samples that
+routing gave to the memory, less that of the frozen model. It takes a calibrated verifier, and no labels.
 
-Memories of a kind go once they are ``LEAD`` in all behind half of what they usually gain, and won nothing since.
+Memories of a kind go once they are ``LEAD`` in all behind half of their usual gain, having won nothing.
 Those go that were there when the first of them began to fall. They are a group of those that fell, and one of those
 that go along. Groups are tried beside the answers to problems of their kind, for nobody to see, the nearest member
 each. One that comes ``LEAD`` above half of what was usual is in use again. Of a memory's kind is what lies within
