@@ -304,6 +304,22 @@ def test_memories_are_filtered_sorted_and_paged_by_the_server(opened: SimpleName
     page.get_by_text("none of 0").wait_for()
 
 
+def test_the_map_says_kinds_and_benefits_before_a_mouse_is_over_it(opened: SimpleNamespace, page: Any) -> None:
+    page.goto(f"{opened.url}/#/memories")
+    page.locator(".chart canvas").nth(1).wait_for()
+    by_kind, by_benefit = page.locator(".chart").all()
+    assert by_kind.get_attribute("aria-label").startswith("Map of 61 memories by kind: ")
+    benefits = ["problem", "helped more than it hurt", "hurt more than it helped", "as often", "not recalled yet"]
+    assert by_benefit.locator(".u-label").all_inner_texts() == benefits
+    for legend in (by_kind, by_benefit):
+        pointed, *counts = legend.locator(".u-value").all_inner_texts()
+        assert pointed == "point at one" and sum(map(int, counts)) == 61
+    by_kind.locator(".u-over").hover()
+    assert by_kind.locator(".u-value").first.inner_text().startswith("compute ")
+    found = opened.served.get("/tacit/v1/map", opened.secret).json()
+    assert found["active"] == len(found["places"]) == 61 and "foreign" not in {one["id"] for one in found["places"]}
+
+
 def test_a_memory_is_shown_quarantined_restored_and_deleted(opened: SimpleNamespace, page: Any) -> None:
     page.goto(f"{opened.url}/#/memories/evil")
     assert page.locator(".problem").inner_text() == EVIL

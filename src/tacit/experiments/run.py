@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,14 @@ from tacit import __version__
 from tacit.agent import Agent, Answered, Remembered
 from tacit.assembly import as_bound, assembled, check_engine, set_threads, task_of
 from tacit.bank import open_bank
+from tacit.bank.tending.map import mapped
 from tacit.bank.tending.plan import Rule
 from tacit.bank.tending.work import tend
 from tacit.config import RunConfig
 from tacit.errors import BankUnavailable, ConfigError
+from tacit.experiments.report.bank_map import MAP
 from tacit.experiments.report.run import write_report
-from tacit.experiments.run_folder import Row, RunFolder, as_begun
+from tacit.experiments.run_folder import Row, RunFolder, as_begun, write_json
 from tacit.experiments.scoring import Grader, Watch, readable
 from tacit.learning import Learned
 from tacit.model.presets import known, said
@@ -78,6 +80,7 @@ def run(
             watch = Watch(tell or (lambda line: None), agent.task.name)
             stream = _Stream(config, agent, folder, problems, watch)
             stream.run(progress or (lambda row, done, total: None))
+        write_json(Path(config.out) / MAP, asdict(mapped(bank, config.namespace)))
         return write_report(Path(config.out))
 
 

@@ -227,7 +227,7 @@ def _reward(provenance: str) -> float:
 def near_by(bank: Bank, positions: Sequence[int], share: float) -> float:
     """The distance at which memories are near, from up to ``SAMPLE`` of the kind, in use or not."""
     chosen = positions[:: -(-len(positions) // SAMPLE)]
-    found = _keys(bank, chosen)
+    found = keys_at(bank, chosen)
     if len(found) < 2:
         return 0.0
     keys, pairs = np.stack(list(found.values())), np.triu_indices(len(found), 1)
@@ -239,7 +239,7 @@ def doubled(bank: Bank, best: Sequence[_Row], near: float) -> Iterator[tuple[_Ro
     kept: list[_Row] = []
     matrix: np.ndarray | None = None
     for start in range(0, len(best), READ):
-        found = _keys(bank, [row.info.position for row in best[start : start + READ]])
+        found = keys_at(bank, [row.info.position for row in best[start : start + READ]])
         block = [row for row in best[start : start + READ] if row.info.position in found]
         if not block:
             continue
@@ -270,7 +270,7 @@ def _over(rule: Rule, rows: Sequence[_Row]) -> Iterator[_Row]:
         count, size = count - 1, size - row.size
 
 
-def _keys(bank: Bank, positions: Sequence[int]) -> dict[int, np.ndarray]:
+def keys_at(bank: Bank, positions: Sequence[int]) -> dict[int, np.ndarray]:
     """Their keys in float64, by position; without those of memories that are gone by now."""
     found = {}
     with bank.connection() as connection:

@@ -1,8 +1,8 @@
-"""The report of a run folder: summary.json, report.html and plots/*.png from results.jsonl and run.json.
+"""The report of a run folder: summary.json, report.html and plots/*.png from results.jsonl, run.json and map.json.
 
-Builds on run_figures, run_plots and page. ``tacit run`` calls it at the end and ``tacit report DIR`` again at any time;
-it needs no model and no bank. A finished run can be reported on any machine, and a running one while it runs (a torn
-last line is left out).
+Builds on run_figures, run_plots, bank_map and page. ``tacit run`` calls it at the end, ``tacit report DIR`` at any
+time: it needs no model and no bank. A finished run can be reported on any machine, and a running one while it runs (a
+torn last line is left out).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tacit.errors import DataError
+from tacit.experiments.report.bank_map import MAP, drawn
 from tacit.experiments.report.figures import Figures
 from tacit.experiments.report.page import publish, render
 from tacit.experiments.report.run_figures import LABELS, summarise
@@ -38,7 +39,7 @@ def write_report(out_dir: Path) -> Figures:
         version=settings.get("version"),
         settings=settings,
     )
-    pictures = draw_all(rows, seed=summary["seed"])
+    pictures = [*draw_all(rows, seed=summary["seed"]), *drawn(out_dir / MAP)]
     page = render(
         "run.html.jinja",
         s=summary,

@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 // options: {label, series, scales, axes, ...} of uPlot; data: columns. Returns {element, set(data)}.
-export function chart({ label, height = 190, series, scales = {}, xTime = true, yValues, xName }, data) {
+export function chart({ label, height = 190, series, scales = {}, xTime = true, xValues, xValue, yValues, xName }, data) {
   const element = h("div", { class: "chart", role: "img", "aria-label": label });
   const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 },
     font: "12px system-ui, sans-serif" };
@@ -16,9 +16,9 @@ export function chart({ label, height = 190, series, scales = {}, xTime = true, 
     width, height, scales: { ...scales, x: { time: xTime, ...scales.x } },
     cursor: { drag: { x: false, y: false } },
     legend: { live: true },
-    axes: [{ ...axis, values: xTime ? TIMES : undefined, incrs: xTime ? [60, 120, 300, 600, 900, 1800] : [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
+    axes: [{ ...axis, values: xTime ? TIMES : xValues, incrs: xTime ? [60, 120, 300, 600, 900, 1800] : [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
       { ...axis, size: 54, ...(yValues ? { values: yValues } : {}) }],
-    series: [{ label: xName || "time", value: (_, x) => x === null || x === undefined ? (xTime ? "all shown" : "last") : xTime ? clockOf(x) : String(x) }, ...named],
+    series: [{ label: xName || "time", value: xValue || ((_, x) => x === null || x === undefined ? (xTime ? "all shown" : "last") : xTime ? clockOf(x) : String(x)) }, ...named],
   });
   // uPlot needs a width in pixels: it is made when the element has one, and follows it.
   new ResizeObserver(([entry]) => {

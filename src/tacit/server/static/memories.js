@@ -1,7 +1,8 @@
-// All memories, a page at a time: the server filters, sorts and cuts. What is chosen stands in the address.
+// All memories, a page at a time: the server filters, sorts and cuts. What is chosen stands in the address. Below, the map.
 
 import { badge, h, memoryLink, number, row, select, table, time, whole } from "./dom.js";
 import { get } from "./api.js";
+import { map } from "./map.js";
 
 const ROWS = 50;
 const STATES = [["", "all"], ["active", "active"], ["candidate", "candidate"], ["quarantined", "quarantined"], ["retired", "retired"]];
@@ -61,6 +62,7 @@ export async function memories({ main, query, signal, tell }) {
   }
 
   await load();
+  await map(main, signal);
 }
 
 const shown = one => row(COLUMNS, [memoryLink(one.id, one.problem.slice(0, 300) || one.id), badge(one.state), one.label ?? "–", number(one.share), whole(one.uses),
