@@ -137,19 +137,32 @@ def test_the_terminal_block_renders_and_an_error_leaves_the_cursor(monkeypatch: 
     assert "1 / 5" in plain.getvalue() and "routed" in plain.getvalue()
 
 
-@pytest.mark.parametrize("columns", [80, 120, 200])
-def test_a_list_on_a_terminal_keeps_whole_ids_in_one_line_each(tmp_path: Path, columns: int) -> None:
-    with open_bank(str(tmp_path / "bank.db")) as bank:
-        bank.add(memory(1, id="1" * 24, problem="how many words has a long question? " * 9, provenance={"label": "42"}))
+def on_a_terminal(columns: int, *arguments: str) -> list[str]:
+    """Lines that a command shows on a terminal of that width, without what makes them bold."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
-    command = [*COMMAND, "memories", "list", "--bank", str(tmp_path / "bank.db")]
+    command = [*COMMAND, *arguments]
     subprocess.run(command, stdout=theirs, stdin=theirs, env=environment | {"TERM": "xterm"}, check=True, timeout=120)
     os.close(theirs)
     shown = os.read(ours, 100_000).decode()
     os.close(ours)
-    plain = re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()
-    assert "\x1b[1m" in shown and max(map(len, plain)) <= columns
-    assert len(plain) == 3 and plain[1].startswith("1" * 24) and "active" in plain[1] and "how many" in plain[1]
+    assert "\x1b[1m" in shown
+    return re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_lists_on_a_terminal_keep_ids_and_figures_in_one_line_each(tmp_path: Path, columns: int) -> None:
+    bank = str(tmp_path / "bank.db")
+    with open_bank(bank) as opened:
+        opened.add(
+            memory(1, id="1" * 24, problem="how many words has a long question? " * 9, provenance={"label": "42"})
+        )
+    plain = on_a_terminal(columns, "memories", "list", "--bank", bank)
+    assert max(map(len, plain)) <= columns and len(plain) == 3
+    assert plain[1].startswith("1" * 24) and "active" in plain[1] and "how many" in plain[1]
     assert ("created" in plain[0]) == (columns == 200)
+    title, kind, *_ = plain = on_a_terminal(columns, "bank", "stats", bank)
+    assert max(map(len, plain)) <= columns and len(plain) == 4
+    assert re.match("kind +memories .*uses .*hurt .*would go +problem", title) and "…" not in title
+    assert re.match("1{12} +1 ", kind) and "how many" in kind and ("age" in title) == (columns > 80)

@@ -78,7 +78,8 @@ def test_what_falls_behind_goes_with_those_of_its_kind_that_were_there(watched: 
     assert set(states(watched).values()) == {"active"}
     watched.note([(hit("later"), 0.75), (hit("b"), -0.25)])  # a's and b's count together
     assert states(watched) == dict.fromkeys(KIN, "quarantined") | {"far": "active", "later": "active"}
-    assert {one.reason.split(":")[0] for one in bank.find("default", states=[State.QUARANTINED])} == {f"{DRIFTED}b"}
+    said = [one.reason.split(":")[0] for one in bank.find("default", states=[State.QUARANTINED])]
+    assert said[:2] == [f"{DRIFTED}{said[0][-1]}"] * 2 and said[2] == f"{DRIFTED}c"  # c went along
 
 
 def test_what_gains_less_but_wins_stays(watched: Drift) -> None:
@@ -94,15 +95,31 @@ def test_a_group_returns_when_one_of_it_wins_and_nothing_else_does(watched: Drif
     watched.note([(hit("a"), -0.5), (hit("b"), -0.5)])
     bank.set_state("far", "default", State.QUARANTINED, "by hand")
     for gain in (0.25, -0.25, 0.25, 0.0, 0.25):  # no more than half of what was usual
-        watched.note([(hit("c"), gain), (hit("far"), 1.0)])
+        watched.note([(hit("b"), gain), (hit("far"), 1.0)])
     assert set(states(watched).values()) == {"quarantined"}
-    watched.note([(hit("c"), 0.75), (hit("gone"), 1.0)] * 3)
+    watched.note([(hit("b"), 0.75), (hit("gone"), 1.0)] * 3)
+    assert states(watched) == {"a": "active", "b": "active", "c": "quarantined", "far": "quarantined"}
+    watched.note([(hit("c"), 0.75)] * 3)  # which went along, and may be of another mind
     assert states(watched) == dict.fromkeys(KIN, "active") | {"far": "quarantined"}
     assert bank.info("a", "default").reason.startswith("returned: ")
     watched.note([(hit("a"), -0.5)] * 3)
     assert states(watched)["a"] == "quarantined"
     bank.delete("a", "default")
     assert bank.marked("default", "drift:a") is None
+
+
+def test_what_came_back_does_not_go_with_what_was_there_meanwhile(watched: Drift, testbed: Backbone) -> None:
+    """Each works when the other does not; what came later is of the kind of those that came back."""
+    bank = watched.agent.bank
+    watched.note([(hit("a"), -0.5), (hit("b"), -0.5)])
+    add(bank, testbed, "meanwhile", 4)
+    watched.note([(hit("meanwhile"), 0.75)] * 3)
+    watched.note([(hit("a"), 0.75), (hit("c"), 0.75)] * 3)
+    watched.note([(hit("meanwhile"), -0.5)] * 2)
+    assert states(watched) == dict.fromkeys((*KIN, "far"), "active") | {"meanwhile": "quarantined"}
+    add(bank, testbed, "later", 5)
+    watched.note([(hit("b"), -0.5)] * 2)
+    assert states(watched) == dict.fromkeys((*KIN, "meanwhile", "later"), "quarantined") | {"far": "active"}
 
 
 def test_only_drifted_ones_of_the_kind_are_tried(watched: Drift) -> None:
@@ -113,10 +130,10 @@ def test_only_drifted_ones_of_the_kind_are_tried(watched: Drift) -> None:
     assert list(watched._tries(near, "")) == [] and watched.told([near]) == [[]]
     watched.note([(hit("a"), -0.5), (hit("b"), -0.5)])
     bank.set_state("far", "default", State.QUARANTINED, "by hand")
-    [(tried, memory)] = watched._tries(near, "")
-    assert tried.memory_id == memory.id == "a"
+    [(tried, memory), (along, _)] = watched._tries(near, "")  # the nearest of each group
+    assert tried.memory_id == memory.id == "a" and along.memory_id == "c"
     [none, told] = watched.told([replace(one, key=bank.get("far", "default").key), near])
-    assert none == [] and [said.memory_id for said, _ in told] == ["a"] and len(states(watched)) < LOOKED
+    assert none == [] and [said.memory_id for said, _ in told] == ["a", "c"] and len(states(watched)) < LOOKED
     votes = Drift(replace(watched.agent, verifier=VoteShare()))
     assert votes.told([near]) == [[]]  # which see no harm
 

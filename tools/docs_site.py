@@ -37,7 +37,7 @@ def front_page() -> str:
 
 def shown(command: Any) -> Any:
     """A command and all below it as they are to be described: without hidden ones, each list with whole sentences."""
-    command.short_help = (command.help or "").strip().partition("\n\n")[0]
+    command.short_help = command.short_help or (command.help or "").strip().partition("\n\n")[0]
     if hasattr(command, "commands"):
         command.commands = {name: shown(one) for name, one in command.commands.items() if not one.hidden}
     return command

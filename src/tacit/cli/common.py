@@ -114,10 +114,11 @@ class _Notes(logging.Handler):
 
 def show_notes() -> None:
     """From now on stderr tells of what makes a user wait for no visible reason."""
-    log = logging.getLogger("tacit.model.fused")
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.handlers = [_Notes()]
+    for name in ("tacit.model.fused", "tacit.testbed.real"):
+        log = logging.getLogger(name)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        log.handlers = [_Notes()]
 
 
 def show(*things: Any) -> None:

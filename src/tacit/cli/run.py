@@ -352,7 +352,7 @@ class Progress:
 
         head = Table.grid(padding=(0, 1))
         head.add_row(
-            Text(self._title, style="bold"),
+            Text(self._title, style="bold", no_wrap=True, overflow="ellipsis"),
             ProgressBar(total=max(1, self._total), completed=self._done, width=30),
             f"{self._done} / {self._total}",
             Text(self._time(), style="dim"),

@@ -1,14 +1,15 @@
 """Drift: memories that stop working go out of use, and come back when they work again. In runs that tend, and serving.
 
-Builds on the agent and tending. Counts of uses since a memory was stored are slow to turn, so what single problems say
-is summed up only while it speaks against how things are (Page's test). A problem says how many more of the samples
-routing gave to the memory than to the frozen model, from -1 to 1: it takes a calibrated verifier, and no labels.
+Builds on the agent and tending. Counts of uses since a memory was stored are slow to turn. So what single problems say
+is summed up only while it speaks against how things are (Page's test). A problem's word is the share of samples that
+routing gave to the memory, less that of the frozen model. It takes a calibrated verifier, and no labels.
 
-Memories of a kind that fall behind half of what they usually gain by ``LEAD`` in all, and win nothing meanwhile, are
-quarantined, if they were there when the first of them began to fall: one change, one group. Groups are tried beside
-the answers to problems of their kind, for nobody to see, the nearest member each; one that comes ``LEAD`` above half
-of what was usual is in use again. Of a memory's kind is what lies within ``WIDE`` times its reach, the distance at
-which it usually wins. (That of near-duplicates says little of a bank most of whose memories are of one kind.)
+Memories of a kind go once they are ``LEAD`` in all behind half of their usual gain, having won nothing.
+Those go that were there when the first of them began to fall. They are a group of those that fell, and one of those
+that go along. Groups are tried beside the answers to problems of their kind, for nobody to see, the nearest member
+each. One that comes ``LEAD`` above half of what was usual is in use again. Of a memory's kind is what lies within
+``WIDE`` times its reach, the distance at which it usually wins. (That of near-duplicates says little of a bank most of
+whose memories are of one kind.) What came back while another was there, and not with it, is no kin of that one.
 
 Where not everybody may decide over everything, memories have owners. Who speaks for everybody (``""``) is heard of any
 memory, another of its own alone; and memories of different owners are no kin, so that what one makes of its own moves
@@ -50,10 +51,8 @@ class Drift:
     owner: Callable[[str], str] = lambda id: ""
 
     def told(self, answered: Sequence[Answered], speakers: Sequence[str] = ()) -> list[list[tuple[Hit, float]]]:
-        """What each answered problem says of memories: of the one recalled, and of drifted ones that are tried beside.
-
-        ``speakers`` says who speaks by each problem; default: everybody.
-        """
+        """What each problem says of memories: of the one recalled, and of drifted ones that are tried beside; by each
+        speaks who is in ``speakers``, by default everybody."""
         agent, speakers = self.agent, speakers or [""] * len(answered)
         found: list[list[tuple[Hit, float]]] = [[] for _ in answered]
         if agent.verifier is None or not agent.verifier.calibrated:
@@ -65,11 +64,10 @@ class Drift:
             for problem, (_, _, memory) in zip(problems, tries, strict=True)
         ]
         drawn = agent.responder.generate([one for pair in pairs for one in pair], problems)
-        beside = [
-            (n, agent.routed(answered[n].problem, answered[n].key, answered[n].zero_shot, hit, responses))
-            for (n, hit, _), responses in zip(tries, drawn, strict=True)
-        ]
-        for n, one in (*enumerate(answered), *beside):
+        said = [*enumerate(answered)]
+        for (n, hit, _), responses in zip(tries, drawn, strict=True):
+            said.append((n, agent.routed(answered[n].problem, answered[n].key, answered[n].zero_shot, hit, responses)))
+        for n, one in said:
             if one.hit is not None and self._hears(speakers[n], one.hit.memory_id):
                 found[n].append((one.hit, _gain(one)))
         return found
@@ -87,9 +85,7 @@ class Drift:
     def _in_use(self, info: MemoryInfo, gain: float, distance: float) -> None:
         held = self._held(info.id)
         if not held["behind"]:
-            with self.agent.bank.connection() as connection:
-                last = connection.execute(select(func.max(schema.memories.c.position))).scalar_one()
-            held |= {"problems": 0, "won": 0.0, "last": last}
+            held |= {"problems": 0, "won": 0.0, "last": self._last()}
         held["behind"] = max(0.0, held["behind"] + max(0.0, held["usual"]) / 2 - gain - SLACK)
         held |= {"problems": held["problems"] + 1, "won": held["won"] + gain, "told": held["told"] + 1}
         held["usual"] += max(RATE, 1 / (held["told"] + 1)) * (gain - held["usual"])
@@ -100,8 +96,9 @@ class Drift:
         falling = [one for one in kin.values() if one["behind"]]
         won, uses = (sum(one[name] for one in falling) for name in ("won", "problems"))
         if sum(one["behind"] for one in falling) >= LEAD and won <= 0:
-            said = f"{DRIFTED}{next(iter(kin))}: they lost {-won:.2f} of a problem's samples in {uses} uses"
+            names = {bool(one["behind"]): id for id, one in kin.items()}
             for id, one in kin.items():
+                said = f"{DRIFTED}{names[bool(one['behind'])]}: lost {-won:.2f} of a problem's samples in {uses} uses"
                 self.agent.bank.set_state(id, info.namespace, State.QUARANTINED, said)
                 self._hold(id, {**one, "behind": 0.0, "won": 0.0, "reach": held["reach"]})
 
@@ -111,17 +108,22 @@ class Drift:
         if held["won"] >= LEAD:
             for one in self.agent.bank.find(self.agent.namespace, states=[State.QUARANTINED]):
                 if _group(one) == group and self.owner(one.id) == self.owner(id):
+                    self._hold(one.id, {**self._held(one.id), "back": self._last()})
                     said = "returned: it wins again where tried"
                     self.agent.bank.set_state(one.id, one.namespace, State.ACTIVE, said)
-            held["won"] = 0.0
+            held = {**self._held(group), "won": 0.0}
         self._hold(group, held)
 
     def _held(self, id: str) -> dict[str, Any]:
-        new = {"usual": 0.0, "behind": 0.0, "won": 0.0, "problems": 0, "told": 0, "last": 0, "reach": 0.0}
+        new = {"usual": 0.0, "behind": 0.0, "won": 0.0, "problems": 0, "told": 0, "last": 0, "back": 0, "reach": 0.0}
         return {**new, **json.loads(self.agent.bank.marked(self.agent.namespace, f"drift:{id}") or "{}")}
 
     def _hold(self, id: str, held: dict[str, Any]) -> None:
         self.agent.bank.mark(self.agent.namespace, f"drift:{id}", json.dumps(held))
+
+    def _last(self) -> int:
+        with self.agent.bank.connection() as connection:
+            return int(connection.execute(select(func.max(schema.memories.c.position))).scalar_one())
 
     def _near(self, key: np.ndarray, state: State) -> list[Hit]:
         agent = self.agent
@@ -140,8 +142,10 @@ class Drift:
         hits = self._near(bank.get(info.id, info.namespace).key, State.ACTIVE)
         ids = [hit.memory_id for hit in hits if 1 - hit.similarity <= WIDE * held["reach"]]
         near = {id: self._held(id) for id in ids if self.owner(id) == self.owner(info.id)} | {info.id: held}
-        last = min(one["last"] for one in near.values() if one["behind"])
-        return {id: one for id, one in near.items() if bank.info(id, info.namespace).position <= last}
+        at, back = {id: bank.info(id, info.namespace).position for id in near}, held["back"]
+        kin = [id for id, one in near.items() if one["back"] == back or (one["back"] < info.position and back < at[id])]
+        last = min(near[id]["last"] for id in kin if near[id]["behind"])
+        return {id: near[id] for id in kin if at[id] <= last}
 
     def _hears(self, speaker: str, id: str) -> bool:
         return speaker in ("", self.owner(id))

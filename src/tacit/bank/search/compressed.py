@@ -10,10 +10,10 @@ mean key, turned by a fixed random rotation:
 3. The keys in the database, for every row whose second estimate is within ``_BYTE_MARGIN`` standard errors of the k-th
    best (at most ``_KEPT``, or 8 k): cosines in float64, by the same formula as in the exact search.
 
-So the number of candidates follows from the data and the query, and everything returned is a real memory of an allowed
-state with its exact cosine, in the right order. What may happen is that one of the best k is missing: because its error
-in stage 1 was larger than the margin, or because more than ``_KEPT`` keys are so alike that a byte a dimension cannot
-tell them apart. Rows cost D + D / 8 + 25 bytes; ids are read from the database.
+So the number of candidates follows from the data and the query. What is returned are real memories of an allowed state
+with their exact cosine, in the right order. What may happen is that one of the best k is missing: because its error in
+stage 1 was larger than the margin; or because a byte a dimension cannot tell more than ``_KEPT`` like keys apart. Rows
+cost D + D / 8 + 25 bytes; ids are read from the database.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The codes of a large group of keys in a file beside the bank, so that a restart need not make them again.
+"""The codes of a large group of keys in a file beside the bank: a restart need not make them again.
 
-Builds on compressed (what is kept) and schema. The file of a group is BANK.index-DIGEST. It may be removed at any time,
-belongs in no backup, and is used only if it is certain to be of this bank:
+Builds on compressed (what is kept) and schema. The file of a group is BANK.index-DIGEST. It may be removed at any time
+and belongs in no backup. It is used only if it is certain to be of this bank:
 
 - Its last bytes are a checksum of all others. Its head names the format, the group, the bank's epoch, and the revision
   that the codes are of.
-- Its head has a random token, and so has the bank: as a mark, stored in the very transaction in which the file took its
-  place. So a bank with that token holds all that the codes were made of, and what has changed since is what its
-  revisions say. A bank that was set back to a copy from before has another one, or none.
+- Its head has a random token, and so has the bank: as a mark, stored in the transaction in which the file took its
+  place. So a bank with that token holds all that the codes were made of. Its revisions say what has changed since. A
+  bank that was set back to a copy from before has another one, or none.
 
 Whatever a search then takes from the codes is compared with the database (see matrices). All else is made anew.
 """

@@ -202,7 +202,7 @@ class Matrices:
         return _Group(KeyMatrix(name[2]))
 
     def _keep(self, group: _Group, name: Group) -> None:
-        """Have its codes kept, in the background, if so many rows are new that a start would take long over them."""
+        """Have its codes kept, in the background, if many rows are new: a start would take long over them."""
         view, busy = group.view, self._keeper is not None and self._keeper.is_alive()
         if self.kept is None or busy or not isinstance(view, CompressedView) or group.changed * _PART < view.rows:
             return

@@ -36,8 +36,8 @@ from tacit.memory import State
 LEASE = 120.0
 """Seconds of a claim; each batch makes it anew. That of a process of this machine that is gone counts no longer."""
 
-BATCH, KEPT = 100, 100
-"""Memories of a transaction; tendings that the ledger keeps."""
+BATCH, KEPT = 20, 100
+"""Memories of a transaction, for which others that write wait; tendings that the ledger keeps."""
 
 _CLAIM, _LEDGER = "tending", "tendings"
 _DAY = 86_400.0

@@ -73,7 +73,7 @@ class _Notice(events.Listener):
         ours = event.data["dispatcher"].py_func.__module__.startswith("tacit.")
         if ours and not self.said:
             self.said = True
-            _LOG.info("compiling loops for this processor, once: half a minute, or more on a busy one")
+            _LOG.info("compiling loops for this processor, once: 15 seconds, or a minute or two on a busy one")
 
     def on_end(self, event: Any) -> None:
         """Nothing to say."""

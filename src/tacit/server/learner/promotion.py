@@ -18,13 +18,13 @@ problems they are. Once a namespace has more than one key, only memories of keys
 neighbours of *other* trusted keys (its own, where only one is trusted). What came from no key, when the server had none
 yet, is its owner's and trusted.
 
-What this guarantees, without a verifier: a key that is not trusted can neither make a memory active, nor vouch for one,
-nor push aside those that vouch; a trusted key cannot by its own problems make any memory active beside another trusted
-one. What it does not: two trusted keys in one hand can vouch for each other, and a misconception that problems of
-trusted keys share looks like knowledge (on the testbed half of such memories were promoted). With a verifier,
-everything hangs on its belief: then all keys and all neighbours count. A namespace with a single key is at its owner's
-mercy. Some of what slips through is caught by use (``quarantine_hurtful``), on the evidence of live/evidence.py. Of
-drift a trusted key's problems speak for everybody, others' of their own memories alone (``Sources.speaker``).
+What this guarantees, without a verifier: a key that is not trusted can make no memory active, vouch for none, and push
+aside none that vouches; a trusted key cannot by its own problems make any memory active beside another trusted one.
+What it does not: two trusted keys in one hand can vouch for each other. A misconception that problems of trusted keys
+share looks like knowledge (on the testbed half of such memories were promoted). With a verifier, everything hangs on
+its belief: then all keys and all neighbours count. A namespace with a single key is at its owner's mercy. Some of what
+slips through is caught by use (``quarantine_hurtful``), on the evidence of live/evidence.py. Of drift a trusted key's
+problems speak for everybody, others' of their own memories alone (``Sources.speaker``).
 
 Every decision is a change of state with a reason that has the numbers; ``tacit memories activate`` and ``quarantine``
 undo it.

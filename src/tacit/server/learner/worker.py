@@ -64,8 +64,8 @@ LOG = logging.getLogger("tacit.learner")
 LONGEST_PAUSE = 60.0
 """Seconds at most until the bank, or a namespace whose candidates could not be tried, is looked at again."""
 
-TENDING = 0.05
-"""Share of the time that tending, and looking whether it is due, may take."""
+TENDING = 0.01
+"""Share of the time that tending, and looking whether it is due, may take: few of those who ask meanwhile notice."""
 
 
 class Stopped(BaseException):
