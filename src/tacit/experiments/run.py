@@ -24,9 +24,8 @@ from tacit.bank.tending.plan import Rule
 from tacit.bank.tending.work import tend
 from tacit.config import RunConfig
 from tacit.errors import BankUnavailable, ConfigError
-from tacit.experiments.report.bank_map import MAP
 from tacit.experiments.report.run import write_report
-from tacit.experiments.run_folder import Row, RunFolder, as_begun, write_json
+from tacit.experiments.run_folder import Row, RunFolder, as_begun
 from tacit.experiments.scoring import Grader, Watch, readable
 from tacit.learning import Learned
 from tacit.model.presets import known, said
@@ -80,8 +79,7 @@ def run(
             watch = Watch(tell or (lambda line: None), agent.task.name)
             stream = _Stream(config, agent, folder, problems, watch)
             stream.run(progress or (lambda row, done, total: None))
-        write_json(Path(config.out) / MAP, asdict(mapped(bank, config.namespace)))
-        return write_report(Path(config.out))
+        return write_report(Path(config.out), lambda: asdict(mapped(bank, config.namespace)))
 
 
 def _load(config: RunConfig) -> sources.Problems:
@@ -145,10 +143,11 @@ class _Stream:
 
     def _tend(self, done: int) -> None:
         """Tend the bank, if that is asked for and due after so many problems; once, however often this is called."""
-        every, rule = self.config.tend, Rule(keep=self.config.keep)
+        every = self.config.tend
         if every and done >= every and done % every < self.config.window:
             with suppress(BankUnavailable):  # another run on this bank is at it
-                tend(self.agent.bank, self.config.namespace, rule, name=f"{self.folder.run_id}:{done}")
+                rule, name = Rule(keep=self.config.keep), f"{self.folder.run_id}:{done}"
+                tend(self.agent.bank, self.config.namespace, rule, name=name)
 
     def _window(self, start: int, problems: Sequence[Problem]) -> list[Row]:
         began = time.perf_counter()

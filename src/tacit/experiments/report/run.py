@@ -8,6 +8,7 @@ torn last line is left out).
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from tacit.experiments.report.figures import Figures
 from tacit.experiments.report.page import publish, render
 from tacit.experiments.report.run_figures import LABELS, summarise
 from tacit.experiments.report.run_plots import draw_all
+from tacit.experiments.run_folder import write_json
 from tacit.experiments.scoring import HELP, MOST
 
 SHOWN_PROBLEMS = 300
 """Most problems listed on the page; results.jsonl has all."""
 
 
-def write_report(out_dir: Path) -> Figures:
-    """Write summary.json, report.html and plots/*.png of the run in ``out_dir``, and return the summary.
+def write_report(out_dir: Path, mapped: Callable[[], Any] | None = None) -> Figures:
+    """Write summary.json, report.html and plots/*.png of the run in ``out_dir``, and return the summary. Where the bank
+    is at hand, ``mapped`` gives its map, which is kept as map.json.
 
     Raises:
         DataError: there are no results, they are damaged, or the report cannot be written.
@@ -39,6 +42,8 @@ def write_report(out_dir: Path) -> Figures:
         version=settings.get("version"),
         settings=settings,
     )
+    if mapped:
+        write_json(out_dir / MAP, mapped())
     pictures = [*draw_all(rows, seed=summary["seed"]), *drawn(out_dir / MAP)]
     page = render(
         "run.html.jinja",
