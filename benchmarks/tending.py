@@ -4,8 +4,8 @@
 
 Two real ``tacit serve`` processes have a bank each of the same memories, and a learner beside them; only one of these
 tends, as often as it may. They take turns, in an order that changes; the other one is stopped meanwhile (SIGSTOP), so
-that it takes nothing of the machine. Before each turn the bank gets memories near to those that it has, so that there
-is something to do. In a turn clients ask ``M:tacit`` without pause, greedy, testbed problems of the kinds that the bank
+that it takes nothing of the machine. Both banks are tended before, and get memories near to those that they have before
+each turn. In a turn clients ask ``M:tacit`` without pause, greedy, testbed problems of the kinds that the bank
 knows, and nothing is learned from them: a learner that learns would be busy on both sides. Reported are the 50th, 90th
 and 99th percentiles, their ratios with intervals by bootstrap over pairs of turns, and what was tended. Any status but
 200 ends it. Writes ``tending.json`` and ``tending.png``.
@@ -30,7 +30,7 @@ from common import machine, parser, pyplot, table, write
 from serve import MEMORY, Turns, serving, turn
 
 from tacit.bank import Bank, open_bank
-from tacit.bank.tending.work import ledger_of
+from tacit.bank.tending.work import ledger_of, tend
 from tacit.memory import Memory, State
 from tacit.problem import Problem
 from tacit.server.keys import OPEN_NAMESPACE
@@ -132,11 +132,11 @@ def main() -> None:
         maker = Maker(paths["on"])
         with open_bank(str(paths["on"]), create=False) as bank:
             add(bank, list(maker.memories(known[: arguments.memories])))
+            tend(bank, OPEN_NAMESPACE)  # what has gathered until then, which is done once
         rest = list(maker.memories(known[arguments.memories :]))
         maker.close()
         shutil.copy(paths["on"], paths["off"])
-        tends = ("--tend", "1", "--keep", str(arguments.memories * 4 // 5))
-        with serving(paths["on"], *tends) as on, serving(paths["off"]) as off:
+        with serving(paths["on"], "--tend", "1") as on, serving(paths["off"]) as off:
             urls = {"on": on, "off": off}
             trees = {side: tree(paths[side]) for side in SIDES}
             for number in range(-1, arguments.pairs):  # the first pair warms up
@@ -157,7 +157,7 @@ def main() -> None:
                             side, len(into.seconds[MEMORY]), f"{percentile(seconds[side][-1:], 99):.0f} ms", flush=True
                         )
             with open_bank(str(paths["on"]), create=False) as bank:
-                entries = ledger_of(bank, OPEN_NAMESPACE)["entries"]
+                entries = ledger_of(bank, OPEN_NAMESPACE)["entries"][1:]
                 left = bank.counts(OPEN_NAMESPACE)
     ratios = [compared(seconds, percent) for percent in (50, 90, 99)]
     told = [one["retired"] for one in entries]
