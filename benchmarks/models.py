@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from tacit import registry
 from tacit.model import loading
 from tacit.model.backbone import Backbone
-from tacit.model.products import Product
+from tacit.model.decoder import Product
 from tacit.problem import Problem
 from tacit.testbed import model_path, problems
 from tacit.testbed.tokenizer import build

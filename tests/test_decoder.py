@@ -10,8 +10,7 @@ from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from random_models import model_of
 from tacit.model.backbone import Backbone, prefill, prompt_embeddings
-from tacit.model.decoder import Decoder, token_logprobs
-from tacit.model.products import Product
+from tacit.model.decoder import Decoder, Product, token_logprobs
 from tacit.testbed.tokenizer import build
 
 SMALL = {

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import linear
 
-from tacit.model import products
-from tacit.model.products import LEAST_ARRANGED_ROWS, Product, arranged
+from tacit.model import decoder
+from tacit.model.decoder import LEAST_ARRANGED_ROWS, Product, arranged
 
 SIZES = st.integers(1, 160)
 
@@ -52,7 +52,7 @@ def test_a_row_has_the_same_bits_in_any_company(out: int, inner: int, rows: int,
 def test_large_models_and_other_numbers_are_not_held_twice(monkeypatch) -> None:
     model = torch.nn.Linear(8, 8)
     assert arranged(model) and not arranged(torch.nn.Linear(8, 8).bfloat16())
-    monkeypatch.setattr(products, "ARRANGED_AT_MOST", 63)
+    monkeypatch.setattr(decoder, "ARRANGED_AT_MOST", 63)
     assert not arranged(model)
     product, x = made(5, 7, 3, 1, arrange=False)
     assert torch.equal(product(x), linear(x, product.weight, product.bias))

@@ -34,7 +34,7 @@ from tacit.methods.base import World
 from tacit.methods.experience import Found, FromExperience
 from tacit.model.backbone import Backbone, prompt_embeddings
 from tacit.model.cache import RaggedCache, round_up
-from tacit.model.products import LEAST_ROWS
+from tacit.model.decoder import LEAST_ROWS
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.responses import Responses

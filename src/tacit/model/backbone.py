@@ -20,9 +20,8 @@ from torch import Tensor
 from tacit.errors import ConfigError, ModelError
 from tacit.model import fused
 from tacit.model.cache import RaggedCache, round_up
-from tacit.model.decoder import Decoder, token_logprobs
+from tacit.model.decoder import LEAST_ROWS, Decoder, token_logprobs
 from tacit.model.loading import Inputs, digest_state, load, parse_device, resolve_model
-from tacit.model.products import LEAST_ROWS
 from tacit.model.prompts import RUN_ON, Template, token_ids
 from tacit.tasks.maths import MATHS
 

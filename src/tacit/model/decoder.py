@@ -2,8 +2,12 @@
 
 Builds on the cache. On small batches a forward pass through transformers spends most of its time between the matrix
 products: three projections where one would do, a mask converted in every layer, norms and rotations in six calls each.
-Here the projections of one input are one product, over a weight whose rows the model's own parameters view. Nothing is
-held twice; the mask is made once; and padding can be left out of everything but attention.
+Here the projections of one input are one product, over a weight whose rows the model's own parameters view. The mask is
+made once, and padding can be left out of everything but attention.
+
+A step multiplies a few rows by all weights, and PyTorch's own product arranges these for the processor's caches anew
+each time. oneDNN, which comes with PyTorch, arranges them once, in a second copy. From two rows on, a row's sums there
+do not depend on how many rows are beside it.
 
 Only for frozen models: gradients reach the inputs, not the weights. Every other architecture takes transformers' way
 (backbone.py), with the same results up to rounding; tests compare the two.
@@ -22,15 +26,71 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
 from tacit.model.cache import RaggedCache, round_up
-from tacit.model.products import LEAST_ARRANGED_ROWS, LEAST_ROWS, Product, arranged
 
 MODEL_TYPES = frozenset({"llama", "qwen2", "qwen3"})
 
 FLOATS_AT_ONCE = 1 << 25
 """Logits of one part: 128 MB in float32, of which two copies live at a time."""
+
+ARRANGED_AT_MOST = 1 << 30
+"""Weights of a model that are held twice, 4 GB; of larger ones the second copy may not fit."""
+LEAST_ROWS = 16
+"""Rows of a product through PyTorch at least: for fewer, matrix libraries take other paths, whose sums differ in the
+last bit."""
+LEAST_ARRANGED_ROWS = 2
+"""The same where weights are arranged: one row has a path of its own."""
+
+
+def arranged(model: Any) -> bool:
+    """Whether the weights of this model are to be arranged: float32 on a CPU, not too many."""
+    weights = [weight for weight in model.parameters() if weight.dim() == 2]
+    kinds = {(weight.device.type, weight.dtype) for weight in weights}
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return known and kinds == {("cpu", torch.float32)} and sum(map(Tensor.numel, weights)) <= ARRANGED_AT_MOST
+
+
+class Product:
+    """x @ weight.T + bias; gradients reach x alone.
+
+    Args:
+        weight: [out, in], frozen.
+        bias: [out] or None.
+        arrange: whether to hold the weights a second time, from the first product on.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, arrange: bool) -> None:
+        self.weight, self.bias, self._arrange = weight, bias, arrange
+        self._arranged: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[N, out] of [N, in]."""
+        if not self._arrange:
+            return linear(x, self.weight, self.bias)
+        if torch.is_grad_enabled() and x.requires_grad:
+            made: Tensor = _WithGradient.apply(x, self)  # type: ignore[no-untyped-call]
+            return made
+        return self._made(x)
+
+    def _made(self, x: Tensor) -> Tensor:
+        if self._arranged is None:
+            with torch.no_grad():
+                self._arranged = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), LEAST_ROWS)
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._arranged, self.bias, "none", [], "")
+        return made
+
+
+class _WithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, product: Product) -> Tensor:
+        ctx.weight = product.weight
+        return product._made(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient @ ctx.weight, None
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,11 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.model.decoder import Decoder
+from tacit.model.decoder import Decoder, Product
 from tacit.model.fused import forward
 from tacit.model.fused.forward import TILE
 from tacit.model.fused.lanes import blas
-from tacit.model.products import Product
 
 LARGEST = 1 << 25
 """Weights of the joined projections at most: the loops between products take one thread, so a larger model on many
