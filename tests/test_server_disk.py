@@ -15,7 +15,7 @@ import pytest
 from banks import make
 from server import InProcess
 from tacit.bank import open_bank, restore
-from tacit.bank.restoring import UNFINISHED
+from tacit.bank.search.kept import UNFINISHED
 from tacit.errors import BankError, BankUnavailable
 from tacit.server.api.asking import UNSTORED
 from tacit.server.api.snapshots import MOST_ASIDE

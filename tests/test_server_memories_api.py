@@ -104,6 +104,7 @@ ROUTES = [
     ("POST", "/tacit/v1/jobs/j1/retry"),
     ("GET", "/tacit/v1/status"),
     ("GET", "/tacit/v1/feed"),
+    ("GET", "/tacit/v1/map"),
     ("POST", "/tacit/v1/snapshot"),
     ("GET", "/tacit/v1/snapshots"),
 ]

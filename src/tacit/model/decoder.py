@@ -5,8 +5,8 @@ products: three projections where one would do, a mask converted in every layer,
 Here the projections of one input are one product, over a weight whose rows the model's own parameters view. The mask is
 made once, and padding can be left out of everything but attention.
 
-A step multiplies a few rows by all weights, and PyTorch's own product arranges these for the processor's caches anew
-each time. oneDNN, which comes with PyTorch, arranges them once, in a second copy. From two rows on, a row's sums there
+A step multiplies a few rows by all weights. PyTorch's own product arranges these for the processor's caches each time
+anew. oneDNN, which comes with PyTorch, arranges them once, in a second copy. From two rows on, a row's sums there
 do not depend on how many rows are beside it.
 
 Only for frozen models: gradients reach the inputs, not the weights. Every other architecture takes transformers' way
