@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import Connection, NullPool, create_engine
 
 from banks import make
 from commands import Command, ran
@@ -83,6 +84,13 @@ def claimed(url: str) -> str | None:
         return bank.marked("home", "tending")
 
 
+def held(url: str) -> Connection:
+    """Hold what tending has to change: however quick the machine is, it cannot come to its end meanwhile."""
+    connection = create_engine(url, poolclass=NullPool).connect()
+    connection.exec_driver_sql("SELECT 1 FROM tacit.memories FOR UPDATE")
+    return connection
+
+
 def test_of_several_that_tend_each_thing_is_done_once(url: str, expected: dict[str, str]) -> None:
     commands = [tending(url) for _ in range(4)]
     ends = [(command.wait(), command.written()[1]) for command in commands]
@@ -97,11 +105,14 @@ def test_killed_at_any_moment_each_thing_is_done_once(url: str, expected: dict[s
     rng, cut, before = random.Random(0), 0, looked_at(url)[0]
     for number in range(kills):
         claim = claimed(url)
+        rows = None if number else held(url)
         commands = [tending(url) for _ in range(2)]
         begun(url, commands, claim)
         time.sleep(rng.uniform(0, 0.15) if number else 0)
         for command in rng.sample(commands, rng.choice([1, 2]) if number else 2):
             command.kill()
+        if rows is not None:
+            rows.close()
         assert {command.wait() for command in commands} <= KNOWN
         states, changes, told = looked_at(url)
         assert all(one in (before[id], expected[id]) for id, one in states.items()) and set(changes) <= {0, 1}
@@ -171,20 +182,23 @@ def mortal() -> Iterator[OwnServer]:
 def test_a_server_that_dies_over_it_loses_and_doubles_nothing(mortal: OwnServer, expected: dict[str, str]) -> None:
     url, rng = mortal.database(), random.Random(1)
     crowd(url, COUNT)
-    before, cut = looked_at(url)[0], 0
+    before = looked_at(url)[0]
     for number in range(5):
         claim = claimed(url)
+        rows = None if number else held(url)
         command = tending(url)
         begun(url, [command], claim)
         time.sleep(rng.uniform(0, 0.1) if number else 0)
+        assert number or command.poll() is None  # in the midst of it
         mortal.kill()
+        if rows is not None:
+            rows.invalidate()
         mortal.start()
         code = command.wait()
         assert code in KNOWN, command.written()
         states, changes, told = looked_at(url)
         assert all(one in (before[id], expected[id]) for id, one in states.items()) and told == changes[1]
-        cut += states != expected
-    assert cut and ran("bank", "tend", url, *RULE).returncode == 0
+    assert ran("bank", "tend", url, *RULE).returncode == 0
     assert done_once(url, expected)
 
 
