@@ -16,6 +16,7 @@ from banks import make
 from tacit.bank import Bank, open_bank
 from tacit.bank.tending import map as bank_map
 from tacit.bank.tending.map import mapped
+from tacit.bank.tending.stats import kinds
 from tacit.errors import DataError
 from tacit.experiments.report.bank_map import drawn
 from tacit.memory import State
@@ -66,6 +67,15 @@ def test_the_most_used_are_shown_where_there_are_many(filled: Bank, monkeypatch:
     assert {place.id[3:] for place in found.places} == {"4", "5"}
 
 
+def test_kinds_are_those_of_the_counts_the_largest_first(filled: Bank) -> None:
+    filled.add(make("alone", key=key(1, -1, 0, 0, 9, 0, 0, 5)))
+    places = mapped(filled, "home").places
+    sizes = [sum(place.kind == kind for place in places) for kind in range(KINDS + 1)]
+    assert sizes == [EACH] * KINDS + [1]
+    found = {frozenset(one["memories"]) - {"gone"} for one in kinds(filled, "home")} - {frozenset()}
+    assert found == {frozenset(p.id for p in places if p.kind == kind) for kind in range(KINDS + 1)}
+
+
 def test_keys_that_cannot_be_compared_are_left_out(filled: Bank) -> None:
     filled.add(make("other", key_kind="last"))
     assert "other" not in {place.id for place in mapped(filled, "home").places}
@@ -80,9 +90,6 @@ def test_any_keys_have_places(keys: np.ndarray) -> None:
     plane, shown = bank_map._plane(keys @ keys.T)
     assert len(plane) == len(keys) and all(-100 <= at <= 100 for place in plane for at in place)
     assert 0 <= shown <= 1 + 1e-9
-    kinds = bank_map._kinds(keys @ keys.T)
-    sizes = [kinds.count(kind) for kind in range(max(kinds) + 1)]
-    assert sizes == sorted(sizes, reverse=True) and min(sizes) >= 1
 
 
 def test_a_map_is_drawn_from_its_file(filled: Bank, tmp_path: Path) -> None:

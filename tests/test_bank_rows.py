@@ -29,6 +29,9 @@ def snap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert client.post("/v1/chat/completions", json=ASKED).json()["tacit"]["job"]
     bank.mark("home", "quarantine:m", json.dumps({"uses": 3, "helped": 1, "hurt": 0}))
     bank.mark("home", "promotion:n", json.dumps({"tries": 1, "memories": 2}))
+    before = {"usual": 0.5, "behind": 0.0, "won": 0.0, "problems": 0, "last": 2, "reach": 0.1}
+    bank.mark("home", "drift:m", json.dumps(before))  # of a version that did not know more
+    bank.mark("home", "drift:n", json.dumps({**before, "told": 3, "back": 0}))
     bank.mark("home", "tending", json.dumps({"by": "host 1 x", "until": 0.0}))
     bank.mark("home", "tendings", json.dumps({"entries": [{"name": "t", "position": 1, "problems": 2}], "past": 0}))
     assert bank.marked("home", "evidence:m") and bank.marked("home", "binding")
@@ -70,6 +73,7 @@ ODD = {
     "a deep note": f"UPDATE marks SET value = '{DEEP}' WHERE name = 'evidence:m'",
     "a note of another kind": """UPDATE marks SET value = '{"problems": 5, "keys": {}}' WHERE name = 'evidence:m'""",
     "a count that is a text": """UPDATE marks SET value = '{"uses": "x"}' WHERE name = 'quarantine:m'""",
+    "another such count": """UPDATE marks SET value = replace(value, ': 3', ': "3"') WHERE name = 'drift:n'""",
     "half a note": """UPDATE marks SET value = '{"entries": []}' WHERE name = 'tendings'""",
 }
 NOT_LEFT_OUT = {

@@ -22,10 +22,10 @@ _MARKS: dict[str, Any] = {
     "evidence": {"problems": [""], "keys": {"": 0}},
     "quarantine": {"": 0},
     "promotion": {"": 0},
-    "drift": {"usual": 0.0, "behind": 0.0, "won": 0.0, "problems": 0, "last": 0, "reach": 0.0},
+    "drift": {"usual": 0.0, "behind": 0.0, "won": 0.0, "problems": 0, "last": 0, "reach": 0.0, "told?": 0, "back?": 0},
     "tending": {"by": "", "until": 0.0},
     "tendings": {"entries": [{"name": "", "position": 0, "problems": 0}], "past": 0},
-}  # what the bank's own notes are like, by what their names begin with; "" stands for any key
+}  # what the notes of the bank are like, by how their names begin; "" stands for any key; one with ? may be missing
 
 
 def odd(connection: Connection) -> Iterator[tuple[str, int]]:
@@ -64,6 +64,8 @@ def _like(value: Any, model: Any) -> bool:
     if isinstance(model, list):
         return all(_like(one, model[0]) for one in value)
     if isinstance(model, dict):
-        known = all(_like(one, model.get(name, model.get("", one))) for name, one in value.items())
-        return known and all(name in value for name in model if name)
+        for name, one in value.items():
+            if not _like(one, model.get(name, model.get(f"{name}?", model.get("", one)))):
+                return False
+        return all(name in value for name in model if name and not name.endswith("?"))
     return True

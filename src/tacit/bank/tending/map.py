@@ -7,12 +7,13 @@ Builds on plan and stats; changes nothing. The plane is that of the two directio
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tacit.bank.base import Bank, MemoryInfo
-from tacit.bank.tending.plan import keys_at
+from tacit.bank.tending.plan import doubled, keys_at, near_by
 from tacit.bank.tending.stats import KIND
 from tacit.memory import State
 
@@ -62,7 +63,7 @@ def mapped(bank: Bank, namespace: str) -> Map:
     matrix = np.stack([keys[one.position] for one in held])
     similar = matrix @ matrix.T
     plane, shown = _plane(similar)
-    rows = zip(held, plane, _kinds(similar), strict=True)
+    rows = zip(held, plane, _kinds(bank, held), strict=True)
     places = [Place(one.id, one.problem[:EXCERPT], x, y, kind, _benefit(one)) for one, (x, y), kind in rows]
     return Map(places, active, shown)
 
@@ -81,20 +82,12 @@ def _plane(similar: np.ndarray) -> tuple[list[list[int]], float]:
     return np.rint(two).astype(int).tolist(), float(values[:2].sum() / max(1e-9, values.sum()))
 
 
-def _kinds(similar: np.ndarray) -> list[int]:
-    """The kind of each memory, best first: that of the nearest better one that began a kind, or a new one."""
-    pairs = np.triu_indices(len(similar), 1)
-    near = KIND * max(0.0, float(np.quantile(1 - similar[pairs], 0.25))) if len(similar) > 1 else 0.0
-    first: list[int] = []
-    found = []
-    for number, row in enumerate(similar):
-        closest = int(row[first].argmax()) if first else -1
-        if closest < 0 or 1 - row[first[closest]] > near + 1e-6:
-            closest = len(first)
-            first.append(number)
-        found.append(closest)
-    order = [kind for kind, _ in Counter(found).most_common()]
-    return [order.index(kind) for kind in found]
+def _kinds(bank: Bank, best: Sequence[MemoryInfo]) -> list[int]:
+    """The kind of each memory, best first, as ``stats.kinds`` finds them; that with most memories is 0."""
+    near = near_by(bank, sorted(one.position for one in best), KIND)
+    first = {one.id: one.id for one in best} | {one.id: better.id for one, better, _ in doubled(bank, best, near)}
+    order = [id for id, _ in Counter(first.values()).most_common()]
+    return [order.index(id) for id in first.values()]
 
 
 def _benefit(one: MemoryInfo) -> str:

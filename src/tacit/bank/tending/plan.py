@@ -163,8 +163,9 @@ def planned(bank: Bank, namespace: str, rule: Rule, seen: Sequence[tuple[int, in
     best = sorted((rows[id] for id in held), key=lambda row: row.rank)
     for kind in sorted({row.info.key_kind for row in best}):
         near = near_by(bank, [one.position for one in every if one.key_kind == kind], rule.near)
-        for row, better, distance in doubled(bank, [row for row in best if row.info.key_kind == kind], near):
-            why = f"of {better.info.id}, at distance {distance:.4f} where {near:.4f} is near"
+        for one, other, distance in doubled(bank, [row.info for row in best if row.info.key_kind == kind], near):
+            row, better = rows[one.id], rows[other.id]
+            why = f"of {other.id}, at distance {distance:.4f} where {near:.4f} is near"
             go(row, "near-duplicate", f"{why}; {row.said}; that one {better.said}")
     benefit = sum(max(0.0, rows[id].loss) for id in held)
     room = {"memories": rule.keep, "bytes": rule.keep_bytes}
@@ -234,25 +235,25 @@ def near_by(bank: Bank, positions: Sequence[int], share: float) -> float:
     return share * max(0.0, float(np.quantile(1 - (keys @ keys.T)[pairs], 0.25)))
 
 
-def doubled(bank: Bank, best: Sequence[_Row], near: float) -> Iterator[tuple[_Row, _Row, float]]:
+def doubled(bank: Bank, best: Sequence[MemoryInfo], near: float) -> Iterator[tuple[MemoryInfo, MemoryInfo, float]]:
     """Those of ``best`` (best first) that are near to a better one that stays, with that one and the distance."""
-    kept: list[_Row] = []
+    kept: list[MemoryInfo] = []
     matrix: np.ndarray | None = None
     for start in range(0, len(best), READ):
-        found = keys_at(bank, [row.info.position for row in best[start : start + READ]])
-        block = [row for row in best[start : start + READ] if row.info.position in found]
+        found = keys_at(bank, [one.position for one in best[start : start + READ]])
+        block = [one for one in best[start : start + READ] if one.position in found]
         if not block:
             continue
-        keys = np.stack([found[row.info.position] for row in block])
+        keys = np.stack([found[one.position] for one in block])
         matrix = keys[:0] if matrix is None else matrix
         before, among = keys @ matrix.T, keys @ keys.T
         fresh: list[int] = []
-        for number, row in enumerate(block):
+        for number, one in enumerate(block):
             similar = np.concatenate([before[number], among[number, fresh]])
             closest = int(similar.argmax()) if len(similar) else -1
             if closest >= 0 and 1 - similar[closest] <= near + 1e-6:  # equal keys differ by their rounding
                 better = kept[closest] if closest < len(matrix) else block[fresh[closest - len(matrix)]]
-                yield row, better, max(0.0, 1 - float(similar[closest]))
+                yield one, better, max(0.0, 1 - float(similar[closest]))
             else:
                 fresh.append(number)
         kept += [block[number] for number in fresh]

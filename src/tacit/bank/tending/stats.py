@@ -40,8 +40,8 @@ def kinds(bank: Bank, namespace: str, share: float = KIND) -> list[dict[str, Any
         own = [row for row in best if row.info.key_kind == key_kind]
         near = near_by(bank, sorted(row.info.position for row in own), share)
         groups = {row.info.id: [row] for row in own}
-        for row, better, _ in doubled(bank, own, near):
-            groups[better.info.id] += groups.pop(row.info.id)
+        for one, better, _ in doubled(bank, [row.info for row in own], near):
+            groups[better.id] += groups.pop(one.id)
         for group in groups.values():
             infos = [row.info for row in group]
             ages = [row.age for row in group if row.info.state in (State.ACTIVE, State.CANDIDATE)]
