@@ -104,15 +104,15 @@ def test_time_left_counts_whole_windows(monkeypatch: pytest.MonkeyPatch, capsys:
     clock = [0.0]
     monkeypatch.setattr(cli_progress.time, "monotonic", lambda: clock[0])
     rows = synthetic_rows(24)
-    with Progress("a run", 24, window=10) as progress:
+    with Progress("a run", 24) as progress:
         clock[0] = 20.0
-        progress(rows[0], 1, 24)
+        progress(rows[0], 10, 24)
         assert progress.line().endswith("0:20, starting")  # the first window compiles and loads: it foretells nothing
-        for done in range(2, 25):
-            clock[0] = {11: 29.0, 21: 60.0}.get(done, clock[0])
-            progress(rows[done - 1], done, 24)
-            if done == 11:
-                assert "0:29, about 0:04 left" in progress.line()
+        for place in range(1, 24):
+            clock[0] = {10: 29.0, 16: 60.0}.get(place, clock[0])
+            progress(rows[place], 10 if place < 10 else 16 if place < 16 else 24, 24)
+            if place == 10:
+                assert "0:29, about 0:12 left" in progress.line()
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" problems")[0] for line in lines] == ["10 of 24", "24 of 24"]
 

@@ -27,7 +27,7 @@ from test_comparison_report import ELM, MEMORIES, ZERO, arm, cell, lesson, probe
 Row = dict[str, Any]
 METHODS = (
     "zero-shot majority icl icl-reflect reasoning-bank lag instance-full instance-lora ttrl-full ttrl-lora ttrl-soft "
-    "grpo-full grpo-lora grpo-soft sequential-full sequential-lora elm elm-strict elm-unrouted elm-vote elm-verified "
+    "grpo-full grpo-lora grpo-soft sequential-full sequential-lora elm elm-unrouted elm-vote elm-verified "
     "elm-plus elm-random elm-random-reward elm-format-reward elm-oracle truth"
 ).split()
 

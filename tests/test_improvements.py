@@ -175,8 +175,8 @@ def test_settings_that_left_are_kept_as_they_were_and_refused_where_they_did_som
     assert worker == WorkerSettings(bank="b", seed=3, learn=before, recall=RecallConfig(floor=0.25))
     for part, name, value in (
         ("learn", "kl", 0.1), ("learn", "rehearse", 2), ("learn", "keep", "best"), ("learn", "init", "text"),
-        ("learn", "normalise_advantage", True), ("learn", "admit_belief", 0.5), ("recall", "k", 2),
-        ("recall", "compose", "average"), ("recall", "use", 0.5),
+        ("learn", "init", "nearest"), ("learn", "normalise_advantage", True), ("learn", "admit_belief", 0.5),
+        ("recall", "k", 2), ("recall", "compose", "average"), ("recall", "use", 0.5),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=rf"^this run used {name} = {value!r}, which this version no longer has;"):
             completed({"learn": {}, **{part: {name: value}}})

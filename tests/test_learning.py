@@ -158,15 +158,11 @@ def test_groups_without_signal_are_skipped(testbed: Backbone) -> None:
     assert not any(step["updated"] for step in result.steps)
 
 
-def test_initialisations_differ_and_nearest_starts_from_the_recalled_prompt(testbed: Backbone) -> None:
+def test_starts_are_noise_at_the_scale_of_the_embeddings_or_rows_of_these(testbed: Backbone) -> None:
     (task,) = tasks(testbed, 1)
-    start = np.full((20, testbed.hidden_size), 0.01, dtype=np.float32)
     starts = {
-        init: learner(testbed, init=init)._begin(replace(task, start=start)).prompt.detach().numpy()
-        for init in ("gaussian", "vocabulary", "nearest")
+        init: learner(testbed, init=init)._begin(task).prompt.detach().numpy() for init in ("gaussian", "vocabulary")
     }
-    assert np.array_equal(starts["nearest"], start)
-    assert len({value.tobytes() for value in starts.values()}) == 3
     assert starts["gaussian"].std() == pytest.approx(testbed.embedding_std, rel=0.05)
     rows = {row.tobytes() for row in testbed.embedding_matrix.numpy()}
     assert all(row.tobytes() in rows for row in starts["vocabulary"])

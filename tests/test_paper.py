@@ -82,8 +82,8 @@ def test_ablations_leave_the_seeds_of_results_alone_and_hold_the_default(name: s
 def test_an_ablation_just_works(tmp_path: Path) -> None:
     config = replace(load("ablations/init"), limit=5, window=1)
     config = replace(config, learn=replace(config.learn, steps=2), recall=replace(config.recall, floor=-1.0))
-    record = run_cell(config, Cell("init-nearest", "testbed:A", "shuffled", 101), tmp_path)
-    assert record["status"] == "done" and record["settings"]["learn"]["init"] == "nearest"
+    record = run_cell(config, Cell("init-vocabulary", "testbed:A", "shuffled", 101), tmp_path)
+    assert record["status"] == "done" and record["settings"]["learn"]["init"] == "vocabulary"
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -280,7 +280,7 @@ def test_a_problem_that_is_too_long_is_a_failure_of_that_problem_alone(tmp_path:
         sampling=Sampling(samples=2, max_tokens=8),
         learn=LearnConfig(tokens=4, steps=1, rollouts=2),
     )
-    for label in ("zero-shot", "elm", "elm-strict", "majority"):
+    for label in ("zero-shot", "elm", "icl", "majority"):
         cell = Cell(label, str(file), "shuffled", 0)
         record = run_cell(config, cell, tmp_path / "out")
         assert record["status"] == "done", record["error"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,18 @@ def test_a_run_folder_keeps_its_settings(cli: Tacit, asked: list[RunConfig]) -> 
     assert cli("run", "--out", "out", "--limit", "9", "--lr", "0.5")[0] == 0
     [config] = asked
     assert (config.seed, config.window, config.instruction, config.limit, config.learn.lr) == (6, 3, "so", 9, 0.5)
+    assert config.strict
+
+
+def test_a_run_from_before_windows_were_strict_goes_on_as_it_began(cli: Tacit, asked: list[RunConfig]) -> None:  # noqa: F811
+    held = RunConfig(out="out", window=3).settings()
+    del held["strict"]
+    Path("out").mkdir()
+    Path("out/run.json").write_text(json.dumps({"run_id": "a", **held}))
+    assert cli("run", "--out", "out")[0] == 0
+    [config] = asked
+    assert (config.window, config.strict) == (3, False)
+    assert config.settings() == {**held, "strict": False}
 
 
 def test_a_bank_is_asked_and_served_as_it_was_made(cli: Tacit, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ Builds on everything below it: backbone, engine, recall, routing, learning and t
                                                                        |
                                                  Memory -> gate -> Bank ----> recall of later problems
 
-Problems come in windows: all of a window are answered, then learned together, then remembered. A window of one is the
-paper's strict protocol. Nothing here sees a gold answer: problems are blinded on the way in.
+Problems come in windows: all of a window are answered, then learned together, then remembered. A window ends before a
+problem that would recall another one's memory (``strangers``): so any answers what the paper's windows of one do.
+Nothing here sees a gold answer: problems are blinded on the way in.
 """
 
 from __future__ import annotations
@@ -141,6 +142,11 @@ class Agent:
         answer, context = self.sampling.max_tokens, self.engine.context
         return f"not asked: {length} tokens and an answer of up to {answer} do not fit the model's context of {context}"
 
+    def strangers(self, problems: Sequence[Problem]) -> int:
+        """How many of these problems (one at least), from the first, can be answered together as if one by one: none of
+        them would recall a memory that another leaves."""
+        return self.recall.strangers([problem.text for problem in problems])
+
     # -- answer -------------------------------------------------------------------------------------------------
 
     def answer(self, problems: Sequence[Problem], *, use_memory: bool = True) -> list[Answered]:
@@ -231,11 +237,8 @@ class Agent:
         return labels.choose(self.learning.label, evidence)
 
     def _target(self, one: Answered, label: Label) -> Target:
-        start = None
-        if one.hit is not None and getattr(self.learner.start, "recalled", False):
-            start = self.bank.get(one.hit.memory_id, self.namespace).prompt
         known = label.answer if label.trusted else None
-        return Target(one.problem, label.vote, start, known, self._enough(one, label), self._shown(one, label))
+        return Target(one.problem, label.vote, known, self._enough(one, label), self._shown(one, label))
 
     def _shown(self, one: Answered, label: Label) -> tuple[str, Rollout] | None:
         """The response behind a label, and the problem as that response saw it."""

@@ -132,14 +132,13 @@ class LearnConfig:
         lr: Learning rate of Adam; unsaid, what fits the model.
         clip: Largest gradient norm of one memory's soft prompt.
         init: What a soft prompt starts from; unsaid, what fits the model. gaussian (at the embedding scale), vocabulary
-            (rows of random tokens), nearest (the recalled memory, else gaussian), or trace (the problem with a response
-            that gives its label as a worked example, which may have more or fewer rows).
+            (rows of random tokens), or trace (the problem with a response that gives its label as a worked example,
+            which may have more or fewer rows).
         label: Whose vote becomes the label. "verified" (all responses, with memory or without, weighted by a verifier
-            whose scores are probabilities; with another verifier, or where it trusts none, as "zero-shot"), "likeliest"
-            (rollouts without memory by their probability; none where the model is divided between two), "confident" (a
-            vote weighted by likelihood, labels.py), "zero-shot" (the plain vote of the rollouts without memory, as in
-            the paper), "routed" (the routed answers), or "all" (the plain vote of all responses, but for what is said
-            with the memory alone).
+            whose scores are probabilities; without one as "confident", where it trusts none as "zero-shot"),
+            "confident" (responses without memory, weighted by likelihood; where none has half of it as "zero-shot"),
+            "zero-shot" (the plain vote of the rollouts without memory, as in the paper), "routed" (the routed answers),
+            or "all" (the plain vote of all responses, but for what is said with the memory alone).
         reward: What a rollout is worth: majority, or a control.
         min_votes: Fewest votes of 8 for a label to be learned from. Scaled to other numbers of responses; with
             ``min_lead`` the vote gate (after SCRL, arXiv 2603.19880).
@@ -339,8 +338,9 @@ class RunConfig(Settings):
         seed: Same seed, same run.
         limit: How many problems. Default: all.
         skip: Ids of problems to leave out, such as those that settings were tuned on.
-        window: Problems answered before their memories are learned together and become available. 1 is the strict
-            protocol of the paper.
+        window: Most problems answered and then learned together.
+        strict: End a window before a problem that would recall another one's memory. So any window answers what
+            windows of one do. Without it memories come later, and more problems are learned side by side.
         namespace: Whose memories; nothing crosses namespaces.
         baselines: Controls run beside: icl, majority, random, verified, vote; or none.
         tend: Tend the bank after so many problems each (docs/how-to.md, "Keep a bank small and good"); 0 for never.
@@ -354,7 +354,8 @@ class RunConfig(Settings):
     seed: int = 0
     limit: int | None = None
     skip: tuple[str, ...] = ()
-    window: int = 1
+    window: int = 12
+    strict: bool = True
     namespace: str = "default"
     baselines: tuple[str, ...] = ("icl", "majority")
     tend: int = 0

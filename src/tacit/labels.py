@@ -8,11 +8,9 @@ sources cost no rollout more: the routed answers, which get better as memories a
 - *verified*: every response, with memory or without, counts as much as a process reward model believes it. The label is
   taken if one response that gives it is believed to TRUST. This also catches the consistent misconception that wins a
   plain vote. It takes the place of the vote gate: one believed response outweighs a weak vote.
-- *likeliest*: every distinct response without memory counts its own probability. Nothing is learned where the model
-  is divided between two answers.
-- *confident*: every response without memory counts exp(SHARPNESS x its mean log-probability per token), which needs no
-  verifier and no labels (after self-certainty for best-of-n, arXiv 2502.18581). The label is taken, whatever the gate
-  says, if it has a share of TRUST of the weight.
+- *confident*: without such a model every response without memory counts exp(SHARPNESS x its mean log-probability per
+  token), which needs no labels (after self-certainty for best-of-n, arXiv 2502.18581). The label is taken, whatever the
+  gate says, if it has a share of TRUST of the weight.
 
 Where neither is sure, the plain vote and its gate decide.
 """
@@ -25,7 +23,6 @@ from dataclasses import dataclass
 
 from tacit import registry
 from tacit.engines.base import Rollout
-from tacit.judges.likelihood import divided, masses, ranked
 from tacit.judges.verifiers import Candidate, Verifier
 from tacit.registry import register
 from tacit.responses import Responses
@@ -110,7 +107,7 @@ class Evidence:
 
     def heaviest(self, candidates: Sequence[Candidate], weights: Sequence[float]) -> list[int] | None:
         """The responses that give the answer with the largest weight; None if nobody answers."""
-        found = ranked(candidates, weights, self.task)
+        found = self.task.ranked([candidate.answer for candidate in candidates], weights)
         return found[0][1] if found else None
 
 
@@ -147,10 +144,10 @@ def every(evidence: Evidence) -> Label:
 
 @register("label", "verified")
 def verified(evidence: Evidence) -> Label | None:
-    """The answer that a verifier believes most, or None if it believes no response."""
+    """The answer that a verifier believes most, or None if it believes no response; without one the confident label."""
     verifier, candidates = evidence.verifier, [*evidence.zero_shot, *evidence.memory]
     if verifier is None:
-        return None
+        return confident(evidence)
     scores = verifier.score(evidence.problem, candidates)
     best = evidence.heaviest(candidates, scores)
     if best is None:
@@ -161,20 +158,6 @@ def verified(evidence: Evidence) -> Label | None:
     weight, total, answer = sum(scores[i] for i in best), sum(scores), candidates[first].answer
     why = f"{verifier.name}: weight {weight:.1f} of {total:.1f} for {answer!r}, best response {scores[first]:.2f}"
     return Label(evidence.vote(candidates), answer, why, True, candidates[first].rollout, weight / len(best))
-
-
-@register("label", "likeliest")
-def likeliest(evidence: Evidence) -> Label | None:
-    """The answer whose distinct responses without memory are likeliest in all, or none where the model is divided; None
-    where their probabilities say nothing."""
-    own, task = evidence.zero_shot, evidence.task
-    if (weights := masses(own)) is None or not (found := ranked(own, weights, task)):
-        return None
-    if torn := divided(own, task):
-        return Label(evidence.vote(own), None, torn, False, None)
-    weight, (first, *_) = found[0]
-    why = f"likeliest: probability {weight:.2f} of {sum(weights):.2f} for {own[first].answer!r}"
-    return Label(evidence.vote(own), own[first].answer, why, True, own[first].rollout)
 
 
 @register("label", "confident")

@@ -44,7 +44,6 @@ class Target:
     Attributes:
         problem: blind.
         vote: over its answers: gate and, for fixed labels, the label.
-        start: soft prompt [K, d] of the recalled memory, for starts that ask for it; None if there is none.
         label: decided by better evidence than the vote, which then neither gates nor labels; None for the vote's.
         refusal: why there is nothing to learn here, if so.
         trace: the problem as it was shown, and a response to it that gives the label; None if there is none.
@@ -52,7 +51,6 @@ class Target:
 
     problem: Problem
     vote: Vote
-    start: np.ndarray | None = None
     label: str | None = None
     refusal: str | None = None
     trace: tuple[str, Rollout] | None = None
@@ -180,7 +178,7 @@ class Learner:
     def _start(self, target: Target) -> Tensor:
         rng = generator(self.seed, target.problem.id, "init")
         example = None if target.trace is None else (target.trace[0], target.trace[1].text)
-        start: Tensor = self.start(Start(self.backbone, self.config.tokens, rng, target.start, example))
+        start: Tensor = self.start(Start(self.backbone, self.config.tokens, rng, example))
         return start
 
     def _begin(self, target: Target) -> Live:
@@ -315,15 +313,12 @@ class Start:
         backbone: whose inputs it has to be.
         tokens: K, rows wanted.
         rng: for what is drawn.
-        recalled: soft prompt [K', d] of the nearest memory, if there is one and the start has an attribute
-            ``recalled``.
         example: the problem and a response that gives its label, if there is one.
     """
 
     backbone: Backbone
     tokens: int
     rng: np.random.Generator
-    recalled: np.ndarray | None = None
     example: tuple[str, str] | None = None
 
 
@@ -339,15 +334,6 @@ def vocabulary(start: Start) -> Tensor:
     """Embeddings of random tokens."""
     ids = torch.from_numpy(start.rng.integers(0, len(start.backbone.tokenizer), start.tokens))
     return start.backbone.embed(ids).detach().float().cpu().clone()
-
-
-@register("start", "nearest")
-def nearest(start: Start) -> Tensor:
-    """The recalled memory, else noise."""
-    return gaussian(start) if start.recalled is None else torch.tensor(start.recalled, dtype=torch.float32)
-
-
-nearest.recalled = True  # type: ignore[attr-defined]
 
 
 @register("start", "trace")

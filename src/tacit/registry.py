@@ -59,8 +59,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("vote", "logprob", "none"), "judges.verifiers"),
     },
     "key": dict.fromkeys(("last", "input", "hidden", "kv", "relative"), "model.keys"),
-    "label": dict.fromkeys(("verified", "likeliest", "confident", "zero-shot", "routed", "all"), "labels"),
-    "start": dict.fromkeys(("gaussian", "vocabulary", "nearest", "trace"), "learning"),
+    "label": dict.fromkeys(("verified", "confident", "zero-shot", "routed", "all"), "labels"),
+    "start": dict.fromkeys(("gaussian", "vocabulary", "trace"), "learning"),
     "engine": {"local": "engines.local", "vllm": "engines.vllm.engine", "ray": "cluster.remote"},
     "bank": dict.fromkeys(("sqlite", "postgresql"), "bank"),
     "method": {
@@ -73,8 +73,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("sequential-full", "sequential-lora"), "methods.sequential"),
         **dict.fromkeys(("ttrl-full", "ttrl-lora", "ttrl-soft"), "methods.ttrl"),
         **dict.fromkeys(("grpo-full", "grpo-lora", "grpo-soft"), "methods.grpo_labels"),
-        **dict.fromkeys(("elm", "elm-strict", "elm-offline", "elm-unrouted", "elm-vote"), "methods.elm"),
-        **dict.fromkeys(("elm-confident", "elm-paper"), "methods.elm"),
+        **dict.fromkeys(("elm", "elm-offline", "elm-unrouted", "elm-vote", "elm-paper"), "methods.elm"),
         **dict.fromkeys(
             ("elm-random", "elm-unlike", "elm-random-reward", "elm-format-reward", "elm-oracle"), "methods.elm"
         ),
@@ -84,9 +83,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
 """Per kind, the module of each part that comes with Tacit; once imported, it registers the part as a plug-in does."""
 
-LEFT = dict.fromkeys(
-    ("elm-consolidated", "renewed"), "did not pay and has left (docs/log/); take it out, or use tacit 0.1"
-)
+LEFT = {
+    **dict.fromkeys(
+        ("elm-consolidated", "renewed", "nearest", "likeliest"),
+        "did not pay and has left (docs/log/); take it out, or use tacit 0.1",
+    ),
+    "elm-strict": "is what elm does in any window now; take elm",
+    "elm-confident": "is what elm-vote does now; take elm-vote",
+}
 """Parts that are no longer there, and what is said of them."""
 
 T = TypeVar("T")

@@ -52,7 +52,7 @@ DEMO: dict[str, Any] = {
 }
 """The demonstration: enough problems for intervals, in minutes on two cores."""
 
-OF_A_STREAM = ("data", "fields", "out", "limit", "skip", "window", "baselines", "tend", "keep")
+OF_A_STREAM = ("data", "fields", "out", "limit", "skip", "window", "strict", "baselines", "tend", "keep")
 """Settings of a run that a single problem has no use for."""
 
 
@@ -192,7 +192,7 @@ def _run(config: RunConfig, title: str) -> None:
     except OSError:
         earlier = 0  # the run will say what is wrong with its folder
     try:
-        with Progress(title, config.limit or 0, earlier=earlier, window=config.window) as progress:
+        with Progress(title, config.limit or 0, earlier=earlier) as progress:
             summary = runner.run(config, progress, progress.tell)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command continues the run") from None
@@ -279,15 +279,13 @@ class Progress:
         title: of the run.
         total: problems in all, 0 if that is not known yet.
         earlier: how many rows an interrupted part of the run has left; they come first and at once.
-        window: how many rows become final together.
     """
 
-    def __init__(self, title: str, total: int, *, earlier: int = 0, window: int = 1) -> None:
+    def __init__(self, title: str, total: int, *, earlier: int = 0) -> None:
         self._title = title
         self._total = total
         self._done = 0
         self._earlier = earlier
-        self._window = window
         self._tally = Tally()
         self._begun = False  # this process has done a window: the first is slower (it compiles) and foretells nothing
         self._start = time.monotonic()
@@ -324,7 +322,7 @@ class Progress:
         self._done, self._total = done, total
         self._tally.add(row)
         now = time.monotonic()
-        whole = done % self._window == 0 or done == total
+        whole = done == row["position"] + 1
         if whole and done > self._earlier and not self._begun:
             self._begun, self._earlier, self._work_start = True, done, now
         if self._live is None and whole and now - self._last_line >= PAUSE:
@@ -370,10 +368,8 @@ class Progress:
         new = self._done - self._earlier
         if (over := self._done >= self._total > 0) or not self._begun or new <= 0:
             return _clock(elapsed) + ("" if over or self._begun else ", starting")
-        # The rows of a window come one by one, but the time went into all of them.
-        worked = min(-(-new // self._window) * self._window, self._total - self._earlier)
-        each = (time.monotonic() - self._work_start) / worked
-        return f"{_clock(elapsed)}, about {_clock(each * (self._total - self._earlier - worked))} left"
+        each = (time.monotonic() - self._work_start) / new
+        return f"{_clock(elapsed)}, about {_clock(each * (self._total - self._done))} left"
 
 
 def _clock(seconds: float) -> str:

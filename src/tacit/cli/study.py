@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Measure where memories carry over, where a model has signal to learn from, and which keys tell kinds apart.",
 )
 
-OWN = ("out", "bank", "limit", "skip", "window", "namespace", "baselines", "tend", "keep")
+OWN = ("out", "bank", "limit", "skip", "window", "strict", "namespace", "baselines", "tend", "keep")
 """Settings of a run that a study has of its own, or none of."""
 
 OF_MEMORIES = (

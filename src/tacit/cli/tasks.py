@@ -35,7 +35,7 @@ LINES = 12
 LEFT_OUT = (
     *("skip", "tend", "keep"),
     *(name for name, setting in settings_of(RunConfig).items() if setting.table in ("learn", "recall")),
-    *("task", "out", "bank", "window", "namespace", "baselines", "verifier", "reward_model"),
+    *("task", "out", "bank", "window", "strict", "namespace", "baselines", "verifier", "reward_model"),
 )
 """Settings of a run that have no say in what a task makes of responses."""
 

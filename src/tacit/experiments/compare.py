@@ -254,9 +254,9 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
                 method.prepare()
                 record["tokens_prepare"] = METER.tokens - tokens
                 record["seconds_prepare"] = time.perf_counter() - began
-                size = method_class.window or config.window
-                for start in range(0, len(stream), size):
-                    rows += _window(method, start, stream[start : start + size])
+                apart = config.keeps_apart(method_class)
+                while ahead := stream[len(rows) : len(rows) + config.window]:
+                    rows += _window(method, len(rows), ahead, apart)
                 if config.probes and method_class.probed:
                     probes = _probes(method, config, stream, cell)
                 record |= {"trainable": method.trainable, "gradient_steps": method.gradient_steps}
@@ -283,9 +283,14 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
     return record
 
 
-def _window(method: Method, start: int, problems: Sequence[Problem]) -> list[Row]:
-    """Answer, mark, learn. What fails is tried problem by problem, and what still fails is wrong."""
+def _window(method: Method, start: int, problems: Sequence[Problem], apart: bool) -> list[Row]:
+    """Answer, mark, learn, as many as are strangers if ``apart``. What fails alone, too, is wrong."""
     began, tokens = time.perf_counter(), METER.tokens
+    if apart:
+        try:
+            problems = problems[: method.strangers([problem.blind() for problem in problems])]
+        except TacitError:
+            problems = problems[:1]  # what fails, fails alone
     blind = [problem.blind() for problem in problems]
     replies, failures = _answers(method, blind)
     answered = METER.tokens

@@ -44,7 +44,8 @@ class CompareConfig(Settings):
         seeds: One stream and one set of random numbers each.
         orders: shuffled (as the source has them), blocked (family by family), reversed.
         limit: Problems per stream; 0 for all that a source has.
-        window: Problems answered before a method learns from them.
+        window: Most problems answered before a method learns from them.
+        strict: End a window before a problem that would recall what another of it leaves, where a method recalls.
         jobs: Cells run at once, a process each.
         probes: Answer earlier and fresh problems again at the end of each stream (forgetting, transfer).
         sampling, learn, recall: for all methods.
@@ -63,6 +64,7 @@ class CompareConfig(Settings):
     orders: tuple[str, ...] = ("shuffled",)
     limit: int = 60
     window: int = 12
+    strict: bool = True
     jobs: int = 2
     probes: bool = True
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -124,6 +126,12 @@ class CompareConfig(Settings):
             raise ConfigError(f"variant {label} has no setting {', '.join(sorted(variant))}")
         return method, config, options
 
+    def keeps_apart(self, method: type[Method]) -> bool:
+        """Whether windows end before a problem that would recall what another leaves; a method may not recall."""
+        from tacit.methods.base import Method
+
+        return self.strict and self.window > 1 and method.strangers is not Method.strangers
+
     def settings(self, label: str) -> dict[str, Any]:
         """Everything that decides a cell of this label, as JSON-ready values."""
         from tacit.model.presets import known
@@ -137,6 +145,8 @@ class CompareConfig(Settings):
         # Came later: they count where they are used, so that cells of before are kept.
         later = {"task": self.task, "instruction": self.instruction, "verifier": self.verifier}
         values |= {name: value for name, value in later.items() if value != getattr(Settings, name)}
+        if config.keeps_apart(method):
+            values["strict"] = True
         if method.uses_labels and self.training:
             values["training"] = self.training
         if self.fields:

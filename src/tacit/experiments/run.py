@@ -41,7 +41,7 @@ BESIDE = ("icl", "random", "verified", "majority")
 """Baselines in the order of a row."""
 
 Progress = Callable[[Row, int, int], None]
-"""(row, problems done, problems in all), called as each problem's row becomes final."""
+"""(row, problems done, problems in all), called with each problem's row; those of a window are done together."""
 
 
 def run(
@@ -132,21 +132,30 @@ class _Stream:
         if self.beside:
             self.beside.resume(done)
         self.watch.rows(done)
-        self._tend(len(done))  # where a kill came between
+        self._tend(0, len(done))  # where a kill came between
         for row in done:
             progress(row, row["position"] + 1, total)
-        for start in range(len(done), total, self.config.window):
-            rows = self._window(start, self.problems[start : start + self.config.window])
-            self._tend(start + len(rows))
+        start = len(done)
+        while ahead := self.problems[start : start + self.config.window]:
+            rows = self._window(start, ahead[: self._strangers(ahead) if self.config.strict else None])
+            self._tend(start, start := start + len(rows))
             for row in rows:
-                progress(row, row["position"] + 1, total)
+                progress(row, start, total)
 
-    def _tend(self, done: int) -> None:
-        """Tend the bank, if that is asked for and due after so many problems; once, however often this is called."""
+    def _strangers(self, ahead: Sequence[Problem]) -> int:
+        """How many of these, from the first, are answered together; one that is not asked is nobody's neighbour."""
+        places = [place for place, problem in enumerate(ahead) if self.agent.too_long(problem) is None]
+        if not (asked := [ahead[place] for place in places]):
+            return len(ahead)
+        count = min(each.strangers(asked) for each in (self.agent, self.beside) if each)
+        return [*places, len(ahead)][count]
+
+    def _tend(self, before: int, done: int) -> None:
+        """Tend the bank, if that is asked for and came due meanwhile; once, however often this is called."""
         every = self.config.tend
-        if every and done >= every and done % every < self.config.window:
+        if every and done // every > before // every:
             with suppress(BankUnavailable):  # another run on this bank is at it
-                rule, name = Rule(keep=self.config.keep), f"{self.folder.run_id}:{done}"
+                rule, name = Rule(keep=self.config.keep), f"{self.folder.run_id}:{done - done % every}"
                 tend(self.agent.bank, self.config.namespace, rule, name=name)
 
     def _window(self, start: int, problems: Sequence[Problem]) -> list[Row]:

@@ -38,8 +38,15 @@ PARTS: dict[str, Any] = {"sampling": Sampling, "learn": LearnConfig, "recall": R
 FREE = {"limit", "out", "version", "threads", "ray", "learners", "engines", "engine", "plugins", "allow_code"}
 """Settings that may differ when a run is continued: how much is done, and where."""
 
-LATER: dict[str, Any] = {"task": "maths", "instruction": None, "system": None, "stop": [], "fields": []}
-"""Settings that runs of 0.1 do not name, with what held for them."""
+LATER: dict[str, Any] = {
+    "task": "maths",
+    "instruction": None,
+    "system": None,
+    "stop": [],
+    "fields": [],
+    "strict": False,
+}
+"""Settings that older runs do not name, with what held for them."""
 
 SETTLED = {"draws": "tacit"}
 """Settings that the engine decides, with what they were before there was a choice."""
@@ -50,7 +57,7 @@ def begun(config: RunConfig) -> RunConfig:
     since then ends no run. What may differ, but for plug-ins, and a bank's address without its password, are not taken
     from there."""
     try:
-        held = completed(json.loads((Path(config.out) / "run.json").read_text()))
+        held = {**LATER, **completed(json.loads((Path(config.out) / "run.json").read_text()))}
     except (OSError, ValueError, AttributeError, RecursionError):
         return config  # there is none, or opening the folder will say what is wrong with it
     # Plug-ins are where they were, unless somebody says where they are now.
@@ -291,7 +298,7 @@ def completed(held: dict[str, Any]) -> dict[str, Any]:
             continue
         gone = GONE.get(part, {})
         used = [f"{name} = {value[name]!r}" for name in gone if name in value and value[name] != gone[name]]
-        used += ["init = 'text'"] if part == "learn" and value.get("init") == "text" else []
+        used += [f"init = {value['init']!r}"] if part == "learn" and value.get("init") in ("text", "nearest") else []
         require(
             not used,
             f"this run used {', '.join(used)}, which this version no longer has; continue it with tacit 0.1 or start "

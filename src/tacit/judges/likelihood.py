@@ -34,17 +34,10 @@ def masses(arm: Sequence[Candidate]) -> list[float] | None:
     return found if sum(found) >= SEEN else None
 
 
-def ranked(arm: Sequence[Candidate], weights: Sequence[float], task: Task) -> list[tuple[float, list[int]]]:
-    """Weight of each answer, and the numbers of the responses that give it: the heaviest first; of equal ones the
-    larger, then the earlier group."""
-    groups = [(sum(weights[i] for i in one), one) for one in task.group([one.answer for one in arm])]
-    return sorted(groups, key=lambda group: (-group[0], -len(group[1]), group[1][0]))
-
-
 def divided(own: Sequence[Candidate], task: Task) -> str | None:
     """Why the samples without memory cannot say which of two answers is right; None if they can."""
     weights = masses(own)
-    found = ranked(own, weights, task)[:2] if weights else []
+    found = task.ranked([one.answer for one in own], weights)[:2] if weights else []
     if len(found) < 2 or found[1][0] < RIVAL * found[0][0]:
         return None
     (one, first), (other, second) = found
@@ -54,6 +47,6 @@ def divided(own: Sequence[Candidate], task: Task) -> str | None:
 def held(own: Sequence[Candidate], task: Task) -> str | None:
     """The answer that samples hold likeliest, or the one of their plain vote where the model is divided; None if nobody
     gives one."""
-    weights = None if divided(own, task) else masses(own)
-    found = ranked(own, weights, task) if weights else []
-    return own[found[0][1][0]].answer if found else task.vote([one.answer for one in own]).answer
+    answers, weights = [one.answer for one in own], None if divided(own, task) else masses(own)
+    found = task.ranked(answers, weights) if weights else []
+    return answers[found[0][1][0]] if found else task.vote(answers).answer

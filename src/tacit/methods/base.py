@@ -156,7 +156,6 @@ class Method(ABC):
     Attributes:
         uses_labels: whether it is given an oracle; such methods are marked in tables.
         probed: whether it is asked again at the end of the stream; pointless for one that keeps nothing.
-        window: problems it answers before it learns from them; None leaves it to the comparison.
         defaults: its options and their default values; other names are refused.
         trainable: parameters that it trains, at most, at once (of one memory; of a whole model).
         gradient_steps: taken so far.
@@ -165,7 +164,6 @@ class Method(ABC):
     name: str = ""
     uses_labels: ClassVar[bool] = False
     probed: ClassVar[bool] = True
-    window: ClassVar[int | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
     trainable: int = 0
     gradient_steps: int = 0
@@ -200,6 +198,11 @@ class Method(ABC):
 
     def prepare(self) -> None:  # noqa: B027 - doing nothing is the usual case
         """Whatever comes before the first problem: offline methods train here."""
+
+    def strangers(self, problems: Sequence[Problem]) -> int:
+        """How many of a window's blind problems, from the first, are answered before it learns: where it learns of each
+        one for others, those of which none needs another's lesson."""
+        return len(problems)
 
     @abstractmethod
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:

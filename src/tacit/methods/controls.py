@@ -70,6 +70,10 @@ class Beside:
                 [key] = self.agent.recall.keys([row["problem"]])
                 self.icl.store.add(row["id"], key, (row["problem"], row["trace"]))
 
+    def strangers(self, problems: Sequence[Problem]) -> int:
+        """How many of these, from the first, would show no solution of each other."""
+        return self.icl.strangers(problems) if "icl" in self.wanted else len(problems)
+
     def answer(self, answered: Sequence[Answered], remembered: Sequence[Remembered]) -> list[dict[str, Arm]]:
         """Per problem what each baseline says, of those that have something to go on. The problems were answered by
         the agent, which is about to remember them."""

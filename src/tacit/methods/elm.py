@@ -73,6 +73,9 @@ class ELM(Method):
         )
         return replace(learning, **cls.changes, **alone)
 
+    def strangers(self, problems: Sequence[Problem]) -> int:
+        return self.agent.strangers(problems)
+
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         return [self._reply(one) for one in self.agent.answer(problems)]
 
@@ -117,13 +120,6 @@ def lesson(result: Remembered) -> Lesson:
     )
 
 
-@register("method", "elm-strict")
-class Strict(ELM):
-    """One problem at a time, as in the paper: each memory is there for the next problem."""
-
-    window: ClassVar[int | None] = 1
-
-
 @register("method", "elm-offline")
 class Offline(ELM):
     """Learns from the whole stream first and answers it then, as offline TTRL does: to compare at equal knowledge.
@@ -138,6 +134,9 @@ class Offline(ELM):
         return replace(
             plan, work=(replace(answered, what="prepare"), replace(learned, what="prepare"), answering(setting, arms=2))
         )
+
+    def strangers(self, problems: Sequence[Problem]) -> int:
+        return len(problems)  # all is learned before
 
     def prepare(self) -> None:
         stream, size = self.world.stream, self.agent.learning.batch
@@ -168,13 +167,6 @@ class VoteRouted(ELM):
 
     def _verifier(self) -> Any:
         return VoteShare()
-
-
-@register("method", "elm-confident")
-class Confident(VoteRouted):
-    """Nothing trained with labels either, but labels from a vote weighted by likelihood."""
-
-    changes: ClassVar[Mapping[str, Any]] = {"label": "confident"}
 
 
 @register("method", "elm-random")

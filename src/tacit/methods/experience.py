@@ -24,7 +24,7 @@ from tacit.methods.base import Lesson, Method, Reply, World
 from tacit.methods.planning import Plan, Setting, Work, answering
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
-from tacit.recall import Keys
+from tacit.recall import Keys, strangers
 from tacit.responses import Responses
 
 T = TypeVar("T")
@@ -119,6 +119,11 @@ class FromExperience(Method, Generic[T]):
     @classmethod
     def plan(cls, setting: Setting) -> Plan:
         return Plan((answering(setting, arms=2, shown=setting.options.get("k", 0) / 2),))
+
+    def strangers(self, problems: Sequence[Problem]) -> int:
+        keys = self.keys.of([problem.text for problem in problems])
+        found = self.store.nearest(keys, self.k)
+        return strangers(keys, [near[-1].similarity if len(near) == self.k else -1.0 for near in found])
 
     def answer(self, problems: Sequence[Problem]) -> list[Reply]:
         """All in one batch: zero-shot, and with experience where there is any (that fits the context)."""

@@ -140,6 +140,12 @@ class Task(ABC):
             tied=votes == second,
         )
 
+    def ranked(self, answers: Sequence[str | None], weights: Sequence[float]) -> list[tuple[float, list[int]]]:
+        """Weight of each distinct answer, and the places of those who give it: the heaviest first; of equal ones the
+        larger, then the earlier group."""
+        groups = [(sum(weights[i] for i in one), one) for one in self.group(answers)]
+        return sorted(groups, key=lambda group: (-group[0], -len(group[1]), group[1][0]))
+
     def giving(self, answers: Sequence[str | None], label: str) -> list[bool]:
         """Per answer, whether it is the same as a label; each spelling is compared once."""
         marks = {answer: self.same(answer, label) for answer in dict.fromkeys(answers) if answer is not None}

@@ -30,6 +30,8 @@ TEMPLATE = 40
 """Tokens that a chat template and the instruction add."""
 PROMPT = 200
 """Tokens of a prompt of which nothing is known."""
+TOGETHER = 4
+"""Problems of a window that recall nothing of each other: of windows of 12 on the testbed (docs/log/)."""
 LONGER = 4
 """Times that the longest prompt is longer than the mean one, where nothing is known."""
 
@@ -140,7 +142,7 @@ class _Row:
         count = data.problems or 1
         self.setting = Setting(
             count,
-            min(self.method.window or config.window, count),
+            min(TOGETHER if config.keeps_apart(self.method) else config.window, config.window, count),
             count if trains else 0,
             reward is not None,
             settings.sampling,

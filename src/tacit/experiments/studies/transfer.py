@@ -48,7 +48,7 @@ class TransferConfig:
         targets: held-out problems per target family.
         sets: data sources to carry banks between.
         learned, answered: problems learned from per set, and fresh ones answered.
-        window: problems of a set that are learned together.
+        window: most problems of a set that are learned together.
     """
 
     run: RunConfig = field(default_factory=RunConfig)
@@ -176,9 +176,11 @@ def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
     """
     learned, rows = _deal(config, source)[0], []
     with scratch_agent(replace(config.run, data=source)) as agent:
-        for start in range(0, len(learned), config.window):
-            answered = agent.answer(learned[start : start + config.window])
+        start = 0
+        while ahead := learned[start : start + config.window]:
+            answered = agent.answer(ahead[: agent.strangers(ahead)])
             agent.remember(answered, agent.learn(answered))
+            start += len(answered)
         memories = sum(info.state == "active" for info in agent.bank.find(agent.namespace))
         for floor in dict.fromkeys((config.run.recall.floor, -1.0)):
             asking = replace(agent, recalling=replace(agent.recalling, floor=floor))
