@@ -2,10 +2,11 @@
 
     python benchmarks/serve_real.py --out runs/serve-real --minutes 20
 
-``tacit serve --model smollm2 --task number`` is asked fresh problems by one openai client, at temperature ``WARMTH``,
-and learns from what it is asked. Before, between and after, fixed other problems are asked of ``M`` and of ``M:tacit``
-(``learn`` false), ``SAMPLES`` answers each. There are no labels; gold answers are read by this scorer alone. Writes
-``serve-real.json`` and ``serve-real.png``: the share of right answers and of answers at all, over time.
+``tacit serve --model smollm2 --task number --instruction 'Answer briefly.'`` is asked fresh problems by one openai
+client, at temperature ``WARMTH``, and learns from what it is asked. Before, between and after,
+fixed other problems are asked of ``M`` and of ``M:tacit`` (``learn`` false), ``SAMPLES`` answers each. There are no
+labels; gold answers are read by this scorer alone. Writes ``serve-real.json`` and ``serve-real.png``: the share of
+right answers and of answers at all, over time.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     bank, asked = Path(given.out) / "bank.sqlite", 0
     found: list[dict[str, Any]] = []
-    options = ["--model", given.model, "--task", "number"]
+    options = ["--model", given.model, "--task", "number", "--instruction", "Answer briefly."]
     with serving(bank, *options) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=300)
         plain, memory = sorted((one.id for one in client.models.list()), key=len)[:2]
