@@ -32,7 +32,7 @@ pytestmark = pytest.mark.scale
 pytest.importorskip("ray", reason=install_hint("ray"))
 
 RUN = ["run", "--data", "testbed", "--limit", 24, "--window", 8, "--samples", 4, "--steps", 4, "--max-tokens", 40]
-RUN += ["--baselines", "none"]
+RUN += ["--baselines", "none", "--no-strict"]  # whole windows: more to share out
 TOKEN = "what-guards-the-cluster-of-this-test-alone"
 ON_RAY = ["--ray", "local", "--learners", 2]
 
