@@ -131,7 +131,8 @@ def test_a_comparison_uses_them_in_its_processes(cli: Tacit, tmp_path: Path, mon
     plan = {"plugins": [str(by_name["brief_verifier"])], "data": ["sums:14"], "methods": ["guess", "elm"]}
     Path("plan.toml").write_text(
         "".join(f"{name} = {json.dumps(value)}\n" for name, value in plan.items())
-        + 'seeds = [3]\njobs = 1\nstrict = false\nverifier = "brief"\n[learn]\nreward = "small"\n[options.guess]\nsays = "28"\n'
+        + 'seeds = [3]\njobs = 1\nstrict = false\nverifier = "brief"\n'
+        + '[learn]\nreward = "small"\n[options.guess]\nsays = "28"\n'
     )
     code, out, err = cli(
         *("compare", "--config", "plan.toml", "--plugin", by_name["guess_method"], "--key", "letters", *QUICK),
