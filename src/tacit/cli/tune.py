@@ -15,21 +15,8 @@ from tacit.cli.options import Given, taking
 from tacit.config import RunConfig
 
 LEFT_OUT = (
-    *(
-        "out",
-        "bank",
-        "limit",
-        "window",
-        "strict",
-        "namespace",
-        "baselines",
-        "skip",
-        "tend",
-        "keep",
-        "ray",
-        "learners",
-        "engines",
-    ),
+    *("out", "bank", "limit", "window", "strict", "namespace", "baselines", "skip", "tend", "keep"),
+    *("ray", "learners", "engines"),
 )
 """Settings of a run that a search has no use for."""
 

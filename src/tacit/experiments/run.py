@@ -144,6 +144,8 @@ class _Stream:
 
     def _strangers(self, ahead: Sequence[Problem]) -> int:
         """How many of these, from the first, are answered together; one that is not asked is nobody's neighbour."""
+        if len(ahead) == 1:
+            return 1  # without a search
         places = [place for place, problem in enumerate(ahead) if self.agent.too_long(problem) is None]
         if not (asked := [ahead[place] for place in places]):
             return len(ahead)

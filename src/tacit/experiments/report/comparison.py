@@ -105,7 +105,7 @@ def _page(
         labelled=[method for method, row in held.methods.items() if row["uses_labels"]],
         offline=[method for method, row in held.methods.items() if row["offline"]],
         single=[method for method, row in held.methods.items() if row["single"]],
-        unjudged=[name for name in ("elm-vote",) if name in held.methods],
+        unjudged=["elm-vote"] if "elm-vote" in held.methods else [],
         unscored=sum(row["n"] - row["scored"] for row in rows),
         asked=sum(row["n"] for row in rows),
         failed=[_failure(result.record) for result in results if result.record["status"] == "failed"],
