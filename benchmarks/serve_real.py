@@ -3,10 +3,10 @@
     python benchmarks/serve_real.py --out runs/serve-real --minutes 20
 
 ``tacit serve --model smollm2 --task number --instruction 'Answer briefly.'`` is asked fresh problems by one openai
-client, at temperature ``WARMTH``, and learns from what it is asked. Before, between and after, fixed other problems are
-asked of ``M`` and of ``M:tacit`` (``learn`` false), ``SAMPLES`` answers each. There are no labels; gold answers are
-read by this scorer alone. Writes ``serve-real.json`` and ``serve-real.png``: the share of right answers and of answers at
-all, over time.
+client, at temperature ``WARMTH``, and learns from what it is asked. Before, between and after, fixed other problems
+are asked of ``M`` and of ``M:tacit`` (``learn`` false), ``SAMPLES`` answers each. There are no labels; gold answers
+are read by this scorer alone. Writes ``serve-real.json`` and ``serve-real.png``: the share of right answers and of
+answers at all, over time.
 """
 
 from __future__ import annotations
