@@ -182,19 +182,26 @@ def test_a_hostile_answer_does_not_spoil_a_vote(fresh: None) -> None:
     assert MATHS.vote(answers).agrees == (False, True, True, False)
 
 
-def test_a_worker_that_hangs_is_killed_by_the_wall_clock(fresh: None) -> None:
-    equivalent("x+1", "1+x")
-    (pid,) = answer_pool.pool.pids()
-    os.kill(pid, signal.SIGSTOP)  # spends no CPU time, so its own timer will not help
+HANGS = """\
+import os, sys, time
+for line in sys.stdin:
+    with open(sys.argv[1], "a") as file:
+        print(os.getpid(), file=file)
+    print(0, flush=True)  # it has begun
+    time.sleep(600)  # spends no CPU time, so a timer of its own would not help
+"""
+
+
+def test_a_worker_that_hangs_is_killed_by_the_wall_clock(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    pool = answer_pool.Pool([sys.executable, "-c", HANGS, str(pids)], lambda: dict(os.environ))
     start = time.monotonic()
-    answer_pool.START_LIMIT, before = 1.0, answer_pool.START_LIMIT
-    try:
-        assert not equivalent("x+1", "2+x", 0.5)
-    finally:
-        answer_pool.START_LIMIT = before
-    assert time.monotonic() - start < 5
-    assert not alive(pid)
-    assert equivalent("x+3", "3+x")
+    for _ in range(2):  # the second job gets a worker of its own
+        assert pool.run({"do": "compare"}, 0.5) == answer_pool.Reply(None, "timeout", 0, 0.5)
+    assert time.monotonic() - start < 30
+    assert pool.pids() == []
+    first, second = map(int, pids.read_text().split())
+    assert first != second and not alive(first) and not alive(second)
 
 
 def test_a_worker_killed_from_outside_is_replaced(fresh: None) -> None:

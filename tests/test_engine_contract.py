@@ -265,7 +265,8 @@ def test_a_run_makes_the_same_memories_and_goes_on_elsewhere(servers: dict[str, 
         return [{key: value for key, value in row.items() if key != "seconds"} for row in rows], told
 
     here = ran("here", 24)
-    assert len(here[0]) == 24 and len(here[1]) > 12
+    recalled = sum(row["memory"] is not None for row in here[0])
+    assert len(here[0]) == 24 and len(here[1]) > 6 and recalled > 6, "there is something to compare"
     assert ran("there", 24, servers["vllm-draws"].url) == here
     ran("both", 12, servers["vllm-draws"].url)
     with pytest.raises(ConfigError, match=r"holds a run with draws 'tacit', and this engine has 'vllm'"):
