@@ -46,8 +46,8 @@ OTHERS = ("boxes", "mul", "last", "count")
 
 @registry.register("key", "opening")
 def opening(backbone: Backbone, text: str, layer: str) -> Tensor:
-    """The last hidden state of a problem without its question."""
-    key: Tensor = registry.get("key", "last")(backbone, text.partition(" how many ")[0], layer)
+    """The last hidden state of a problem without its question (in set C: from the number of days on)."""
+    key: Tensor = registry.get("key", "last")(backbone, text.partition(" how many ")[0].partition(" days ")[0], layer)
     return key
 
 
