@@ -1,8 +1,10 @@
-"""The kill drill: kill -9 of server, learner and ``tacit run`` at random moments, disks that fill at random moments.
+"""The kill drill: kill -9 of server, learner and commands at random moments, disks that fill at random moments.
 
 ``python tests/drill.py --kills 100 --fills 20`` (``make drill``). Clients ask fresh problems all the while. What a
 server has acknowledged, a job's id, has to be learned in the end, once; every start has to be a clean one; a run that
-was killed and continued has to equal one that was not; and with a full disk answers have to be the same as ever, and to
+was killed and continued has to equal one that was not; memories that a killed ``tacit bank tend`` takes out of use,
+brings back or deletes have to be as before or as after, and in the end as if nobody had been killed
+(``--tendings``); and with a full disk answers have to be the same as ever, and to
 say that they could not be queued. A disk is a small tmpfs where one may be mounted; elsewhere its part is left out, and
 that is said.
 
@@ -12,8 +14,10 @@ Builds on what the tests of each part use. Prints its figures as JSON; fails wit
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -232,7 +236,47 @@ def kill_runs(folder: Path, kills: int) -> None:
         assert contents(out) == contents(folder / "whole"), f"a killed run has other memories: {out}"
 
 
-def drill(folder: Path, *, kills: int, fills: int, seed: int, seconds: float) -> dict[str, Any]:
+def kill_tendings(folder: Path, kills: int, chance: random.Random, end: float) -> Counter[str]:
+    """Kill ``tacit bank tend`` at its work, then its undoing or its deleting, on one copy of a bank after another.
+    "in the midst": part of the work was done by the one that was killed."""
+    from commands import ran
+    from test_bank_tending import RULE, crowd, killed, states, stored
+
+    start, tended, emptied = (folder / f"{name}.db" for name in ("start", "tended", "emptied"))
+    crowd(start, 600)
+    shutil.copy(start, tended)
+    assert ran("bank", "tend", tended, *RULE).returncode == 0
+    shutil.copy(tended, emptied)
+    delete, back = (*RULE, "--undo-days", 0), ("--undo", "last", "--namespace", "home")
+    assert ran("bank", "tend", emptied, *delete).returncode == 0
+    before, after, left = states(start), states(tended), states(emptied)
+    ends = {
+        "tending": (RULE, states, after),
+        "deleting": (delete, states, left),
+        "undoing": (back, stored, stored(start)),
+    }
+    done: Counter[str] = Counter()
+    for number in itertools.count():
+        path = Path(shutil.copy(start, folder / f"killed-{number}.db"))
+        for doing in ("tending", "undoing" if number % 2 else "deleting"):
+            arguments, look, goal = ends[doing]
+            while look(path) != goal:
+                if sum(done[name] for name in ends) >= kills or time.monotonic() > end:
+                    return done
+                held = states(path)
+                killed(path, chance.uniform(0, 0.15), *arguments, begun=chance.random() < 0.7)
+                done[doing] += 1
+                found = states(path)
+                done["in the midst"] += found not in (held, before, after, left)
+                assert all(state in (before[id][0], after[id][0]) for id, (state, _) in found.items()), doing
+                missing = set(before) - set(found)
+                assert not missing or (doing == "deleting" and not missing & set(left)), f"{doing} lost {missing}"
+            done[f"{doing}, whole"] += 1
+        path.unlink()
+    return done
+
+
+def drill(folder: Path, *, kills: int, fills: int, tendings: int, seed: int, seconds: float) -> dict[str, Any]:
     """All of it; AssertionError with what was lost, doubled or unclean. No round is begun after ``seconds``."""
     chance, end = random.Random(seed), time.monotonic() + seconds
     told: dict[str, Any] = {"seed": seed}
@@ -245,6 +289,8 @@ def drill(folder: Path, *, kills: int, fills: int, seed: int, seconds: float) ->
         load = Load(list(texts))
         told["killed"] = dict(kill_servers(folder / "bank.sqlite", load, kills - runs, chance, end))
         told["after the kills"] = settle(folder / "bank.sqlite", load)
+    if tendings:
+        told["killed at tending"] = dict(kill_tendings(folder, tendings, chance, time.monotonic() + seconds))
     # A disk that is used for long is full of memories in earnest, and nothing more can be learned on it.
     disks = [small_drill(folder / f"disk{at}", list(texts), min(FILLS, fills - at), chance, end + seconds / 2)
              for at in range(0, fills, FILLS)]  # fmt: skip
@@ -270,6 +316,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill and fill up at random moments.")
     parser.add_argument("--kills", type=int, default=100, help="of servers, learners and runs")
     parser.add_argument("--fills", type=int, default=20, help="of a small disk")
+    parser.add_argument("--tendings", type=int, default=0, help="kills of tending, undoing and deleting")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--seconds", type=float, default=300.0, help="after which no kill is begun; says how many there were"
@@ -278,7 +325,14 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tacit-drill-") as folder:
         try:
-            told = drill(Path(folder), kills=asked.kills, fills=asked.fills, seed=asked.seed, seconds=asked.seconds)
+            told = drill(
+                Path(folder),
+                kills=asked.kills,
+                fills=asked.fills,
+                tendings=asked.tendings,
+                seed=asked.seed,
+                seconds=asked.seconds,
+            )
         except AssertionError as error:
             sys.stderr.write(f"the drill has found something: {error}\n")
             raise
