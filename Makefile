@@ -25,7 +25,7 @@ test: $(INSTALLED) $(VENV)/.gym-installed
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not scale"
 
 test-slow: $(VENV)/.eval-installed $(VENV)/.docs-installed clients
-	$(BIN)/pytest -m "slow and not scale"
+	$(BIN)/pytest -n 2 --dist worksteal -m "slow and not scale"
 
 # What needs a PostgreSQL server or other programs beside this one; they are set up from nothing.
 # TACIT_TEST_POSTGRES=URL: an existing PostgreSQL server with pgvector, on which databases may be made and dropped.

@@ -169,7 +169,7 @@ def test_what_drifted_is_not_tended_and_is_brought_back_by_one_command(
     home.ask(key, [*problems("total", 1, 4), *problems("most", 10, 6)])
     assert [home.state(one) for one in (learned, kin)] == ["quarantined"] * 2
     before = [one for one in bank.find("home") if one.state is State.QUARANTINED]
-    tend(bank, "home", Rule(keep=1, idle=1, helpless=1))
+    tend(bank, "home", Rule(keep=1, idle=1))
     assert [one for one in bank.find("home") if one.state is State.QUARANTINED] == before
     with pytest.raises(ConfigError, match="nothing that tending 'other' took"):
         undo(bank, "home", "other")

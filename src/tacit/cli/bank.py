@@ -75,9 +75,6 @@ def tend(
     idle: Annotated[
         int | None, typer.Option(metavar="N", help="Problems that come without a recall until a memory goes.")
     ] = None,
-    helpless: Annotated[
-        int | None, typer.Option(metavar="N", help="Recalls without a single help until a memory goes.")
-    ] = None,
     undo_days: Annotated[
         float | None, typer.Option(metavar="X", help="Days until what went is deleted by a later tending.")
     ] = None,
@@ -93,7 +90,7 @@ def tend(
     from tacit.bank.tending import work
     from tacit.bank.tending.plan import Rule
 
-    given = {"keep": keep, "keep_bytes": keep_bytes, "near": near, "idle": idle, "helpless": helpless}
+    given = {"keep": keep, "keep_bytes": keep_bytes, "near": near, "idle": idle}
     said = {name: value for name, value in {**given, "undo_days": undo_days}.items() if value is not None}
     if undo is not None and (said or dry_run):
         raise ConfigError("--undo brings back a tending as it was; give it without --dry-run and rules")

@@ -3,13 +3,13 @@
 Builds on base, schema and harm; changes nothing. In this order:
 
 1. harmful: by the rule of quarantine (``harm``).
-2. helpless: recalled ``Rule.helpless`` times and never of help.
-3. idle: never recalled while ``Rule.idle`` problems came; and candidates that were not admitted in that time.
-4. near-duplicates: from the best memory to the worst, one that is near to a better one that stays goes. Better is who
-   helped more often than it hurt; then who was used more; then who had the higher reward at the end of learning; then
-   the older. Near is a distance (1 - cosine) of at most ``Rule.near`` times that which a quarter of all pairs are
-   within: keys of every kind and model have a scale of their own, so a bank is measured by itself.
-5. budget: while there are too many memories or bytes, the one whose loss is expected to cost least goes: how often it
+2. idle: never recalled while ``Rule.idle`` problems came; and candidates that were not admitted in that time.
+3. near-duplicates: from the best memory to the worst, one that is near to a better one that stays is doubled. Better is
+   who helped more often than it hurt; then who was used more; then who had the higher reward at the end of learning;
+   then the older. Near is a distance (1 - cosine) of at most ``Rule.near`` times that which a quarter of all pairs are
+   within: keys of every kind and model have a scale of their own, so a bank is measured by itself. All doubled ones
+   go; where there is a budget the worst of them, as many as it asks for, since each is of some use.
+4. budget: while there are too many memories or bytes, the one whose loss is expected to cost least goes: how often it
    is used (recalls a problem) times what it gains (helped less hurt, a use). Each has a prior weight, so that new
    memories are taken for average.
 
@@ -32,11 +32,11 @@ from sqlalchemy import func, select
 
 from tacit.bank import schema
 from tacit.bank.base import Bank, MemoryInfo
-from tacit.bank.harm import harmful, interval
+from tacit.bank.harm import harmful
 from tacit.errors import ConfigError
 from tacit.memory import State
 
-CAUSES = ("harmful", "helpless", "idle", "not admitted", "near-duplicate", "budget")
+CAUSES = ("harmful", "idle", "not admitted", "near-duplicate", "budget")
 """Why memories go, in the order in which it is looked at."""
 
 SAMPLE, READ = 1000, 500
@@ -55,7 +55,6 @@ class Rule:
             and problems); None for any.
         near: see the module.
         idle: problems that come without one recall of a memory, or its admission, until it goes.
-        helpless: recalls without a single help until a memory goes: 50, with 95 % confidence, are fewer than 8 of 100.
         undo_days: days until what was taken out of use is deleted, by a later tending; until then it can be undone.
     """
 
@@ -63,11 +62,10 @@ class Rule:
     keep_bytes: int | None = None
     near: float = 0.15
     idle: int = 500
-    helpless: int = 50
     undo_days: float = 7.0
 
     def __post_init__(self) -> None:
-        for name in ("keep", "keep_bytes", "idle", "helpless"):
+        for name in ("keep", "keep_bytes", "idle"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
@@ -75,6 +73,15 @@ class Rule:
             raise ConfigError(f"near is {self.near}; it is a share of a distance, from 0 to below 1")
         if not 0 <= self.undo_days < 36_500:
             raise ConfigError(f"undo_days is {self.undo_days}; it must be 0 or more, and fewer than 36,500")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a budget."""
+        return self.keep is not None or self.keep_bytes is not None
+
+    def fits(self, count: int, size: int) -> bool:
+        """Whether so many memories with so many bytes are within the budget."""
+        return (self.keep is None or count <= self.keep) and (self.keep_bytes is None or size <= self.keep_bytes)
 
 
 @dataclass(frozen=True)
@@ -152,21 +159,20 @@ def planned(bank: Bank, namespace: str, rule: Rule, seen: Sequence[tuple[int, in
         one = row.info
         if one.state is State.CANDIDATE and row.age >= rule.idle:
             go(row, "not admitted", f"{row.age} problems came since, and {rule.idle} are enough")
-        elif one.id in held and one.uses >= rule.helpless and not one.helped:
-            go(
-                row,
-                "helpless",
-                f"in {one.uses} uses it never helped (95 %: below {interval(0, one.uses)[1]:.0%} of them)",
-            )
         elif one.id in held and not one.uses and row.age >= rule.idle:
             go(row, "idle", f"never recalled while {row.age} problems came, and {rule.idle} are enough")
     best = sorted((rows[id] for id in held), key=lambda row: row.rank)
+    twice: list[tuple[_Row, str]] = []
     for kind in sorted({row.info.key_kind for row in best}):
         near = near_by(bank, [one.position for one in every if one.key_kind == kind], rule.near)
         for one, other, distance in doubled(bank, [row.info for row in best if row.info.key_kind == kind], near):
             row, better = rows[one.id], rows[other.id]
             why = f"of {other.id}, at distance {distance:.4f} where {near:.4f} is near"
-            go(row, "near-duplicate", f"{why}; {row.said}; that one {better.said}")
+            twice.append((row, f"{why}; {row.said}; that one {better.said}"))
+    for row, why in sorted(twice, key=lambda one: one[0].rank, reverse=True):
+        if rule.bounded and not _over(rule, [rows[id] for id in held]):
+            break
+        go(row, "near-duplicate", why)
     benefit = sum(max(0.0, rows[id].loss) for id in held)
     room = {"memories": rule.keep, "bytes": rule.keep_bytes}
     budget = " and ".join(f"{count:,} {what}" for what, count in room.items() if count is not None)
@@ -260,15 +266,15 @@ def doubled(bank: Bank, best: Sequence[MemoryInfo], near: float) -> Iterator[tup
         matrix = np.concatenate([matrix, keys[fresh]])
 
 
-def _over(rule: Rule, rows: Sequence[_Row]) -> Iterator[_Row]:
+def _over(rule: Rule, rows: Sequence[_Row]) -> list[_Row]:
     """What a budget has no room for, least loss first; of equals, the younger."""
     count, size = len(rows), sum(row.size for row in rows)
-    for row in sorted(rows, key=lambda row: (row.loss, -row.info.position)):
-        fits = rule.keep is None or count <= rule.keep
-        if fits and (rule.keep_bytes is None or size <= rule.keep_bytes):
-            return
-        yield row
-        count, size = count - 1, size - row.size
+    least = sorted(rows, key=lambda row: (row.loss, -row.info.position))
+    number = 0
+    while not rule.fits(count - number, size):
+        size -= least[number].size
+        number += 1
+    return least[:number]
 
 
 def keys_at(bank: Bank, positions: Sequence[int]) -> dict[int, np.ndarray]:
