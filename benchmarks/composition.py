@@ -10,11 +10,13 @@ is asked
 - whole: without a memory; with the memory that is recalled for its first question, for its second, and for all of it;
   with the first two one after the other, in either order; with one learned from other such problems by their own votes
   (of those, the one that is recalled);
-- in parts: each question alone, without a memory, with the one that is recalled for it, and as routed by vote.
+- in parts: each question alone, without a memory; with the first question's memory for both, with the second's; each
+  with its own; and as routed by vote between its own and none.
 
 No right answer is used to learn, to recall or to route. A response is right if both reference answers stand in it, in
-any order; the responses to two parts are read together. Sampled accuracy in points, paired by problem, with intervals
-over problems. Prints a table and writes ``composition.json``.
+any order; the responses to two parts are read together. Sampled accuracy in points; differences to the better single
+memory of the same way of asking, paired by problem, with intervals over problems. Prints a table and writes
+``composition.json``.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import numpy as np
 from common import table
 
 from tacit import registry
+from tacit.agent import Agent
 from tacit.assembly import build_agent, build_verifier, load_backbone, open_engine
 from tacit.bank import open_bank
 from tacit.engines.base import Request
@@ -104,6 +107,53 @@ def prompt_of(recall: Recall, text: str) -> Memory | None:
     return found[1] if found else None
 
 
+def asked(alone: Agent, whole: Agent, pair: Pair) -> dict[str, list[str]]:
+    """Responses to a problem of two questions, by the way in which it was asked; see the module."""
+    problem = both(pair)
+    one, other = (prompt_of(alone.recall, part.text) for part in pair)
+    nearest, own = prompt_of(alone.recall, problem.text), prompt_of(whole.recall, problem.text)
+    arms: dict[str, list[Memory | None]] = {
+        "whole, no memory": [], "whole, first": [one], "whole, second": [other], "whole, recalled": [nearest],
+        "whole, first then second": [one, other], "whole, second then first": [other, one],
+        "whole, learned from such": [own],
+    }  # fmt: skip
+    requests: list[Request] = []
+    for memories in arms.values():
+        prompts = [memory.prompt for memory in memories if memory is not None]
+        prompt = np.concatenate(prompts) if prompts else None
+        requests += whole.responder.requests(problem, whole.backbone.encode(problem.text), "whole", prompt)
+    said = whole.responder.generate(requests, [problem] * len(arms))
+    texts = {name: [sample.text for sample in each.samples] for name, each in zip(arms, said, strict=True)}
+    parts = alone.answer(pair)
+    swapped = alone.responder.generate(
+        [
+            request
+            for part, memory in zip(pair, (other, one), strict=True)
+            for request in alone.responder.requests(
+                part, whole.backbone.encode(part.text), "memory", None if memory is None else memory.prompt
+            )
+        ],
+        pair,
+    )
+    own_samples = [(part.memory or part.zero_shot).samples for part in parts]
+    answers = {
+        "parts, no memory": [part.zero_shot.samples for part in parts],
+        "parts, first's": [own_samples[0], swapped[1].samples],
+        "parts, second's": [swapped[0].samples, own_samples[1]],
+        "parts, each its own": own_samples,
+        "parts, routed": [
+            tuple(
+                (part.memory if route.takes_memory and part.memory else part.zero_shot).samples[n]
+                for n, route in enumerate(part.routes)
+            )
+            for part in parts
+        ],
+    }
+    for name, (a, b) in answers.items():
+        texts[name] = [f"{x.text} {y.text}" for x, y in zip(a, b, strict=True)]
+    return texts
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,46 +183,23 @@ def main() -> None:
         kept = {str(state): number for state, number in learned.counts("default").items()}
         print("learned from problems of two questions:", kept, flush=True)
         for pair in pairs(given.problems, given.seed):
-            problem = both(pair)
-            one, other = (prompt_of(alone.recall, part.text) for part in pair)
-            nearest, own = prompt_of(alone.recall, problem.text), prompt_of(whole.recall, problem.text)
-            arms: dict[str, list[Memory | None]] = {
-                "whole, no memory": [], "whole, first": [one], "whole, second": [other], "whole, recalled": [nearest],
-                "whole, first then second": [one, other], "whole, second then first": [other, one],
-                "whole, learned from such": [own],
-            }  # fmt: skip
-            requests: list[Request] = []
-            for memories in arms.values():
-                prompts = [memory.prompt for memory in memories if memory is not None]
-                prompt = np.concatenate(prompts) if prompts else None
-                requests += whole.responder.requests(problem, backbone.encode(problem.text), "whole", prompt)
-            said = whole.responder.generate(requests, [problem] * len(arms))
-            texts = {name: [sample.text for sample in each.samples] for name, each in zip(arms, said, strict=True)}
-            parts = alone.answer(pair)
-            answers = {
-                "parts, no memory": [part.zero_shot.samples for part in parts],
-                "parts, recalled": [(part.memory or part.zero_shot).samples for part in parts],
-                "parts, routed": [
-                    tuple(
-                        (part.memory if route.takes_memory and part.memory else part.zero_shot).samples[n]
-                        for n, route in enumerate(part.routes)
-                    )
-                    for part in parts
-                ],
-            }
-            for name, (a, b) in answers.items():
-                texts[name] = [f"{x.text} {y.text}" for x, y in zip(a, b, strict=True)]
+            texts = asked(alone, whole, pair)
             for name, found in texts.items():
                 scored.setdefault(name, []).append(halves(found, pair))
     accuracy = {
         name: np.array([100.0 * np.mean([a and b for a, b in each]) for each in found])
         for name, found in scored.items()
     }
-    better = max(accuracy["whole, first"], accuracy["whole, second"], key=lambda values: float(values.mean()))
+    singles = {
+        way: max((accuracy[name] for name in names), key=lambda values: float(values.mean()))
+        for way, names in {
+            "whole": ("whole, first", "whole, second"), "parts": ("parts, first's", "parts, second's"),
+        }.items()
+    }  # fmt: skip
     rows: list[dict[str, Any]] = []
     for name, values in accuracy.items():
         first, second = (100.0 * np.mean([[half[at] for half in each] for each in scored[name]]) for at in (0, 1))
-        against = mean_interval(values - better)
+        against = mean_interval(values - singles[name.partition(",")[0]])
         rows.append(
             {
                 "arm": name,
