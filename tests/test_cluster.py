@@ -19,7 +19,7 @@ from conftest import Tacit, save_tiny_qwen2
 from tacit.cluster import connection
 from tacit.cluster.actors import Facts
 from tacit.cluster.connection import Cluster
-from tacit.cluster.crew import Crew
+from tacit.cluster.crew import PATIENCE, Crew
 from tacit.cluster.remote import RayEngine
 from tacit.config import Settings
 from tacit.engines.base import Request
@@ -176,7 +176,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], s
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     for number in (port, client):
         while time.monotonic() < until:
             try:
@@ -215,7 +215,7 @@ def test_a_cluster_without_its_token_is_one_clear_sentence(head: Callable[[str],
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with Cluster("local", learners=1, engines=1, patience=60) as opened:
+    with Cluster("local", learners=1, engines=1) as opened:
         yield opened
 
 
@@ -287,7 +287,7 @@ def crew(cluster: Cluster) -> Callable[..., Crew]:
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-    def make(kind: type = Odd, count: int = 2, patience: float = 60, cpus: int = 0) -> Crew:
+    def make(kind: type = Odd, count: int = 2, patience: float = PATIENCE, cpus: int = 0) -> Crew:
         actor = ray.remote(kind).options(num_cpus=cpus)
         return Crew(ray, "learner", count, actor.remote, lambda facts: None, patience=patience)
 

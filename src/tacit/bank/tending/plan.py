@@ -8,7 +8,7 @@ Builds on base, schema and harm; changes nothing. In this order:
    who helped more often than it hurt; then who was used more; then who had the higher reward at the end of learning;
    then the older. Near is a distance (1 - cosine) of at most ``Rule.near`` times that which a quarter of all pairs are
    within: keys of every kind and model have a scale of their own, so a bank is measured by itself. All doubled ones
-   go; where there is a budget the worst of them, as many as it asks for, since each is of some use.
+   go. Where there is a budget, as many as it asks for, the worst first: each is of some use.
 4. budget: while there are too many memories or bytes, the one whose loss is expected to cost least goes: how often it
    is used (recalls a problem) times what it gains (helped less hurt, a use). Each has a prior weight, so that new
    memories are taken for average.
