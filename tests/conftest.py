@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # a second, which most modules do without
     from server import InProcess
 
 torch.set_num_threads(1)
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's actors are niced by 15: beside other work they would starve
 
 
 def pytest_collection_finish() -> None:
