@@ -36,6 +36,11 @@ torch.set_num_threads(1)
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's actors are niced by 15: beside other work they would starve
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test of all comes first, so that another core has something to do meanwhile."""
+    items.sort(key=lambda item: "test_thousands_of_generated_requests" not in item.nodeid)
+
+
 def pytest_collection_finish() -> None:
     """Every module has been imported."""
     warm.done()
