@@ -32,11 +32,12 @@ from typing import Any
 import openai
 import psutil
 
-from commands import Command
+from commands import Command, ran
 from conftest import stream
 from server import Served, serving
 from tacit.bank import open_bank
 from tacit.server.learner.jobs import JobQueue
+from tended import RULE, crowd, killed, states, stored
 
 NAMESPACE = "default"
 CLIENTS = 2
@@ -239,8 +240,6 @@ def kill_runs(folder: Path, kills: int) -> None:
 def kill_tendings(folder: Path, kills: int, chance: random.Random, end: float) -> Counter[str]:
     """Kill ``tacit bank tend`` at its work, then its undoing or its deleting, on one copy of a bank after another.
     "in the midst": part of the work was done by the one that was killed."""
-    from commands import ran
-    from test_bank_tending import RULE, crowd, killed, states, stored
 
     start, tended, emptied = (folder / f"{name}.db" for name in ("start", "tended", "emptied"))
     crowd(start, 600)

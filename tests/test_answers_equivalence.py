@@ -198,7 +198,7 @@ def test_a_worker_that_hangs_is_killed_by_the_wall_clock(tmp_path: Path) -> None
     start = time.monotonic()
     for _ in range(2):  # the second job gets a worker of its own
         assert pool.run({"do": "compare"}, 0.5) == answer_pool.Reply(None, "timeout", 0, 0.5)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 10
     assert pool.pids() == []
     first, second = map(int, pids.read_text().split())
     assert first != second and not alive(first) and not alive(second)

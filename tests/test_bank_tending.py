@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +25,11 @@ from tacit.bank.tending.plan import CAUSES, Rule
 from tacit.bank.tending.work import due, tend, undo
 from tacit.errors import BankUnavailable, ConfigError
 from tacit.memory import Memory, State
-
-DIM = 8
-
-
-def unit(*values: float) -> np.ndarray:
-    key = np.zeros(DIM)
-    key[: len(values)] = values
-    return (key / np.linalg.norm(key)).astype(np.float32)
+from tended import DIM, RULE, crowd, killed, spread, states, stored, unit
 
 
 def rewarded(*rewards: float) -> dict[str, Any]:
     return {"label": "1", "steps": [{"reward": reward} for reward in rewards]}
-
-
-def spread(bank: Bank, count: int = 8) -> None:
-    """Memories of as many kinds, far from each other, of average use: what tending has no reason to touch."""
-    for number in range(count):
-        bank.add(make(f"s{number}", key=np.eye(DIM, dtype=np.float32)[number], uses=4, agreed=3, helped=1))
 
 
 def gone(bank: Bank, rule: Rule | None = None) -> dict[str, str]:
@@ -174,15 +159,6 @@ rules = st.builds(
     near=st.floats(0, 0.9),
     idle=st.integers(1, 40),
 )
-TABLES = ("memories", "keys", "payloads", "counters")
-
-
-def stored(path: Path) -> dict[str, list[Any]]:
-    """All that the bank keeps of memories, byte for byte, but for the number of their last change, and histories."""
-    with closing(sqlite3.connect(path)) as raw:
-        rows = {name: raw.execute(f"SELECT * FROM {name} ORDER BY position").fetchall() for name in TABLES}
-    rows["memories"] = [row[:-1] for row in rows["memories"]]
-    return rows
 
 
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -268,45 +244,6 @@ def test_the_file_shrinks_while_others_read_it(tmp_path: Path) -> None:
         assert [one.id for one in other.find("home")] == left
         assert len(search(other, make("q", key=unit(1)))) == len(left)
         other.check()
-
-
-def crowd(path: Path | str, count: int = 300) -> None:
-    rng = np.random.default_rng(1)
-    with open_bank(str(path)) as bank, bank.transaction():
-        for number in range(count):
-            state = State.CANDIDATE if number % 7 == 0 else State.ACTIVE
-            uses = int(rng.integers(0, 30))
-            key = unit(*rng.standard_normal(DIM))
-            bank.add(make(f"m{number}", key=key, state=state, uses=uses, helped=int(rng.integers(0, uses + 1))))
-
-
-def states(path: Path) -> dict[str, tuple[str, int]]:
-    """State and number of changes, by id, of a bank that is whole."""
-    with open_bank(str(path), create=False) as bank:
-        bank.check()
-    with closing(sqlite3.connect(path)) as raw:
-        changes = "(SELECT count(*) FROM history h WHERE h.position = m.position)"
-        return {id: (state, steps) for id, state, steps in raw.execute(f"SELECT id, state, {changes} FROM memories m")}
-
-
-RULE = ("--keep", 20, "--idle", 100, "--namespace", "home")
-
-
-def killed(path: Path, wait: float, *arguments: object, begun: bool = False) -> None:
-    """A command that tends, killed ``wait`` seconds after its claim, or (``begun``) after its first change, if it has
-    not ended by then."""
-    with open_bank(str(path)) as bank:
-        claim, counts, until = bank.marked("home", "tending"), bank.counts("home"), time.monotonic() + 60
-        command = Command("bank", "tend", path, *arguments)
-        try:
-            while command.poll() is None and time.monotonic() < until:
-                if (bank.counts("home") != counts) if begun else (bank.marked("home", "tending") != claim):
-                    break
-                time.sleep(0.002)
-            time.sleep(wait)
-        finally:
-            command.kill()
-            command.wait()
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.slow)])

@@ -19,10 +19,11 @@ from commands import Command, ran
 from postgres import OwnServer, shared
 from tacit.bank import open_bank
 from tacit.bank.tending import work
+from tacit.bank.tending.plan import Rule
 from tacit.bank.tending.work import ledger_of, tend, undo
 from tacit.errors import BankUnavailable
 from tacit.memory import State
-from test_bank_tending import RULE, Rule, crowd, spread, unit
+from tended import RULE, crowd, spread, unit
 
 pytestmark = pytest.mark.scale
 

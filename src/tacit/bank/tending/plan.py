@@ -169,10 +169,12 @@ def planned(bank: Bank, namespace: str, rule: Rule, seen: Sequence[tuple[int, in
             row, better = rows[one.id], rows[other.id]
             why = f"of {other.id}, at distance {distance:.4f} where {near:.4f} is near"
             twice.append((row, f"{why}; {row.said}; that one {better.said}"))
+    size = sum(rows[id].size for id in held)
     for row, why in sorted(twice, key=lambda one: one[0].rank, reverse=True):
-        if rule.bounded and not _over(rule, [rows[id] for id in held]):
+        if rule.bounded and rule.fits(len(held), size):
             break
         go(row, "near-duplicate", why)
+        size -= row.size
     benefit = sum(max(0.0, rows[id].loss) for id in held)
     room = {"memories": rule.keep, "bytes": rule.keep_bytes}
     budget = " and ".join(f"{count:,} {what}" for what, count in room.items() if count is not None)
