@@ -6,7 +6,8 @@
 client, at temperature ``WARMTH``, and learns from what it is asked. Before, between and after, fixed other problems
 are asked of ``M`` and of ``M:tacit`` (``learn`` false), ``SAMPLES`` answers each. There are no labels; gold answers
 are read by this scorer alone. Writes ``serve-real.json`` and ``serve-real.png``: the share of right answers and of
-answers at all, over time.
+answers at all, over time, and the gain in points with its interval over the fixed problems. With an ``--out`` that
+has a bank already, the server goes on with it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 from common import machine, parser, pyplot
 from serve import serving
 
 from tacit import registry
+from tacit.experiments.report.figures import mean_interval
 from tacit.experiments.scoring import Grader
 from tacit.problem import Problem
 from tacit.tasks.base import Task
@@ -38,9 +41,9 @@ def drawn(seed: int, count: int) -> list[Problem]:
     return [read.problem for read in islice(source(KINDS, seed, None), count)]
 
 
-def share(client: openai.OpenAI, model: str, asked: list[Problem], task: Task) -> dict[str, float]:
-    """Of the answers to the fixed problems, how many are right, and how many are answers."""
-    right = given = 0
+def share(client: openai.OpenAI, model: str, asked: list[Problem], task: Task) -> dict[str, Any]:
+    """Of the answers to the fixed problems, how many are right, how many are answers, and the first by problem."""
+    right, given = [], 0
     for problem in asked:
         made = client.chat.completions.create(
             model=model, messages=[{"role": "user", "content": problem.text}], n=SAMPLES, temperature=WARMTH,
@@ -48,8 +51,8 @@ def share(client: openai.OpenAI, model: str, asked: list[Problem], task: Task) -
         )  # fmt: skip
         answers = [task.extract(choice.message.content or "") for choice in made.choices]
         given += sum(answer is not None for answer in answers)
-        right += sum(Grader(problem, task).rights(answers) or [])
-    return {"right": right / len(asked) / SAMPLES, "answered": given / len(asked) / SAMPLES}
+        right.append(sum(Grader(problem, task).rights(answers) or []) / SAMPLES)
+    return {"right": sum(right) / len(asked), "answered": given / len(asked) / SAMPLES, "by_problem": right}
 
 
 def main() -> None:
@@ -84,6 +87,8 @@ def main() -> None:
                 time.sleep(1)
             row: dict[str, Any] = {"minutes": (time.monotonic() - began) / 60, "asked": asked}
             row |= {name: share(client, model, probes, task) for name, model in (("plain", plain), ("memory", memory))}
+            gains = np.subtract(row["memory"]["by_problem"], row["plain"]["by_problem"])
+            row["gain"] = mean_interval(100 * gains)
             metrics = httpx.get(f"{url}/metrics").text
             row["memories"] = dict(re.findall(r'tacit:memories\{state="(\w+)"\} ([\d.]+)', metrics))
             found.append(row)
