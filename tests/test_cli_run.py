@@ -191,3 +191,14 @@ def test_ask_with_another_kind_of_key_says_which_the_bank_has(cli: Tacit) -> Non
     bank.close()
     code, _, err = cli("ask", "compute 1 + 1", "--bank", "keys.db", "--key", "last")
     assert code == 2 and "--key kv" in err
+
+
+def test_a_run_finds_and_keeps_by_the_key_of_its_bank(cli: Tacit) -> None:
+    more = ("--limit", 6, "--samples", 4, "--baselines", "none")
+    assert cli("run", "--out", "first", "--key", "input", *more)[0] == 0
+    assert cli("run", "--out", "second", "--bank", "first/bank.sqlite", "--seed", 1, *more)[0] == 0
+    bank = open_bank("first/bank.sqlite", create=False)
+    kinds = {info.key_kind for info in bank.find("default")}
+    bank.close()
+    rows = [json.loads(line) for line in Path("second/results.jsonl").read_text().splitlines()]
+    assert kinds == {"input"} and any(row["memory"] for row in rows)

@@ -22,7 +22,7 @@ from tacit.bank import open_bank
 from tacit.bank.tending.map import mapped
 from tacit.bank.tending.plan import Rule
 from tacit.bank.tending.work import tend
-from tacit.config import RunConfig
+from tacit.config import RunConfig, filled
 from tacit.errors import BankUnavailable, ConfigError
 from tacit.experiments.report.run import write_report
 from tacit.experiments.run_folder import Row, RunFolder, as_begun
@@ -60,9 +60,11 @@ def run(
     """
     set_threads(config)
     problems = _load(config)
-    if config.task is None and config.bank is not None:
+    if config.bank is not None:
         with open_bank(config.bank) as opened:
-            config = replace(config, task=as_bound(config, opened, [config.namespace]).task)
+            bound = as_bound(config, opened, [config.namespace])
+        recall = filled(as_begun(config).recall, {"key": bound.recall.key})
+        config = replace(config, task=config.task or bound.task, recall=recall)
     config = replace(config, task=config.task or problems.task)
     readable(problems, task_of(config), config.data)
     check_engine(config)
