@@ -17,7 +17,6 @@ import pytest
 from commands import Command, cold
 from conftest import Tacit, save_tiny_qwen2
 from tacit.cluster import connection
-from tacit.cluster.actors import Facts
 from tacit.cluster.connection import Cluster
 from tacit.cluster.crew import PATIENCE, Crew
 from tacit.cluster.remote import RayEngine
@@ -251,10 +250,11 @@ def test_another_model_or_none_is_refused(cluster: Cluster, testbed: Backbone, t
 
 
 class Odd:
-    """An actor that doubles numbers, and dies, errs or dawdles at some of them."""
+    """An actor that doubles numbers, and dies, errs or dawdles at some of them. It imports nothing large, as it is often
+    started again; no crew of it looks at what it says of itself."""
 
-    def prepare(self) -> Facts:
-        return Facts("", "", "", "", os.getpid())
+    def prepare(self) -> int:
+        return os.getpid()
 
     def double(self, items: list[int]) -> list[int]:
         if any(item < 0 for item in items):
@@ -275,7 +275,7 @@ class Odd:
 class Stillborn(Odd):
     """An actor that never comes up."""
 
-    def prepare(self) -> Facts:
+    def prepare(self) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
