@@ -1,10 +1,10 @@
 """``tacit`` commands as processes that start at once: forked from one that has imported everything already.
 
-Builds on warm (what is imported). ``python -m tacit`` imports for seconds before it does anything. A process made here
-is one like any other, with an id, streams, an exit code, settings and signals of its own, and it runs the same module
-from its first line on. All that it has from its parent is modules that were imported and have done nothing yet. Some
-commands of every kind start from nothing all the same (``cold``): that they do is tested too, and that the same comes
-of it.
+Builds on frozen_imports (what is imported). ``python -m tacit`` imports for seconds before it does anything. A process
+made here is one like any other, with an id, streams, an exit code, settings and signals of its own, and it runs the
+same module from its first line on. All that it has from its parent is modules that were imported and have done nothing
+yet. Some commands of every kind start from nothing all the same (``cold``): that they do is tested too, and that the
+same comes of it. Processes of a comparison's cells can be forked too.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-
-import warm
+import pytest
 
 LIMIT = 300
 """Seconds that a command may take."""
+OUTSIDE = dict(os.environ)
+"""The environment outside of any test, which the process that is forked has."""
 
 
 def words(*arguments: object) -> list[str]:
@@ -123,22 +124,27 @@ def ran(
 def _context() -> multiprocessing.context.ForkServerContext:
     """The process that is forked; it runs from here on."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["warm"])
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
+    context.set_forkserver_preload(["frozen_imports"])
+    before = dict(os.environ)
+    path = [str(Path(__file__).parent), *filter(None, [OUTSIDE.get("PYTHONPATH")])]
+    os.environ.clear()
+    os.environ.update(OUTSIDE, PYTHONPATH=os.pathsep.join(path))
     try:
         multiprocessing.forkserver.ensure_running()
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        os.environ.clear()
+        os.environ.update(before)
     return context
+
+
+def forked_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cells of this process's comparisons run in processes that are forked as well, without this environment."""
+    _context()
+    monkeypatch.setattr("tacit.experiments.compare.START", "forkserver")
 
 
 def _become(arguments: list[str], streams: list[Path], folder: Path, env: dict[str, str], largest: int | None) -> None:
     """In the forked process: be ``python -m tacit``."""
-    warm.done()
     os.setsid()
     os.environ.clear()
     os.environ.update(env)

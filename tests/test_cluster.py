@@ -250,8 +250,10 @@ def test_another_model_or_none_is_refused(cluster: Cluster, testbed: Backbone, t
 
 
 class Odd:
-    """An actor that doubles numbers, and dies, errs or dawdles at some of them. It imports nothing large, as it is often
-    started again; no crew of it looks at what it says of itself."""
+    """An actor that doubles numbers, and dies, errs or dawdles at some of them.
+
+    It is started often, so it imports nothing large. No crew here looks at what it says of itself.
+    """
 
     def prepare(self) -> int:
         return os.getpid()

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from commands import cold, ran
+from commands import cold, forked_cells, ran
 from tacit.errors import ConfigError, DataError
 from tacit.experiments.compare import compare
 from tacit.experiments.compare_config import CompareConfig, load
@@ -52,7 +52,9 @@ class Broken(Method):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("comparison")
-    return out, write_comparison(out, compare(SMALL, out))
+    with pytest.MonkeyPatch.context() as patched:
+        forked_cells(patched)
+        return out, write_comparison(out, compare(SMALL, out))
 
 
 def test_the_table_has_every_method_and_truth_is_always_right(done: tuple[Path, dict[str, Any]]) -> None:
@@ -82,7 +84,10 @@ def test_page_and_pictures_lie_beside_the_table(done: tuple[Path, dict[str, Any]
     assert elm["against"]["zero-shot"]["gain"] == pytest.approx(elm["gain"])
 
 
-def test_what_is_finished_is_kept_and_what_is_not_is_done_again_the_same(done: tuple[Path, dict[str, Any]]) -> None:
+def test_what_is_finished_is_kept_and_what_is_not_is_done_again_the_same(
+    done: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked_cells(monkeypatch)
     out, _ = done
     cells = out / "cells"
     rows = {file: file.read_text() for file in cells.rglob("*.jsonl")}

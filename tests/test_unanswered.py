@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from commands import ran
+from commands import forked_cells, ran
 from conftest import Tacit
 from tacit.engines.base import Rollout
 from tacit.experiments.scoring import HELP, Watch
@@ -113,7 +113,10 @@ def test_a_line_with_what_a_model_wrote_is_harmless_to_a_terminal(capsys: pytest
     assert line.isprintable() and "[2J[bold]" in line and ":smile:" in line
 
 
-def test_compare_tells_it_of_a_cell_and_in_its_table(cli: Tacit, tmp_path: Path) -> None:
+def test_compare_tells_it_of_a_cell_and_in_its_table(
+    cli: Tacit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked_cells(monkeypatch)
     words = ["--data", "testbed:A", "--limit", 2, "--seeds", 0, "--no-probes", "--samples", 3]
     code, out, err = cli("compare", "--methods", "zero-shot,icl", *words, "--task", NEVER, "--out", "none")
     assert code == 0, err
