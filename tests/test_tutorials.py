@@ -1,14 +1,17 @@
 """What a reader of the start page and of a tutorial types, typed: every block of the page in its order, in one folder.
 
 Blocks of ``sh`` are run, blocks with a title are written into the file of that name, and of a block of ``text`` every
-line has to begin like a line that was printed before. Builds on bash and on the command line as people have it. What
-needs a larger model or longer streams gets the testbed in its place; what sets up an environment is left out.
+line has to begin like a line that was printed before. Builds on bash and on the command line as people have it; beyond
+the start page commands of ``tacit`` are forked (commands.py), which saves their imports. What needs a larger model or
+longer streams gets the testbed in its place; what sets up an environment is left out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -17,6 +20,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+import commands
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = [DOCS / "start.md", *sorted((DOCS / "tutorials").glob("*.md"))]
@@ -43,19 +48,25 @@ def free_port() -> int:
 
 
 class Reader:
-    """Somebody who does what a page says, in a folder with ``tacit`` and ``python`` on the path."""
+    """Somebody who does what a page says, in a folder with ``tacit`` and ``python`` on the path.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where they are.
+        cold: whether ``tacit`` starts from nothing each time.
+    """
+
+    def __init__(self, folder: Path, cold: bool) -> None:
         self.folder = folder
+        self.cold = cold
         self.port = free_port()
         self.printed = ""
         self.server: subprocess.Popen[str] | None = None
-        commands = folder / "bin"
-        commands.mkdir()
+        path = folder / "bin"
+        path.mkdir()
         for name, what in (("tacit", f"{sys.executable} -m tacit"), ("python", sys.executable)):
-            (commands / name).write_text(f'#!/bin/sh\nexec {what} "$@"\n')
-            (commands / name).chmod(0o755)
-        self.env = os.environ | {"PATH": f"{commands}:{os.environ['PATH']}", "NO_COLOR": "1", "COLUMNS": "120"}
+            (path / name).write_text(f'#!/bin/sh\nexec {what} "$@"\n')
+            (path / name).chmod(0o755)
+        self.env = os.environ | {"PATH": f"{path}:{os.environ['PATH']}", "NO_COLOR": "1", "COLUMNS": "120"}
 
     def here(self, text: str) -> str:
         """A block with what takes less time, and a port that is free."""
@@ -71,12 +82,24 @@ class Reader:
             if line.startswith("tacit serve"):
                 self.serve(line)
                 continue
-            command = ["bash", "-c", line]
-            done = subprocess.run(
-                command, cwd=self.folder, env=self.env, text=True, capture_output=True, timeout=SECONDS, check=False
-            )
+            done = self.typed(line)
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             self.printed += done.stdout + done.stderr
+
+    def typed(self, line: str) -> subprocess.CompletedProcess[str]:
+        """A line that has been run."""
+        if line.startswith("tacit ") and not self.cold and not set(line) & set("|&;<>$`*~\\"):
+            with contextlib.chdir(self.folder):
+                return commands.ran(*shlex.split(line)[1:], env=self.env)
+        return subprocess.run(
+            ["bash", "-c", line],
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
 
     def serve(self, line: str) -> None:
         """Start a server and wait until it answers."""
@@ -108,7 +131,7 @@ def unsaid(told: str, printed: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
-    reader = Reader(tmp_path)
+    reader = Reader(tmp_path, cold=page.stem == "start")
     try:
         for language, title, text in blocks(page):
             if title:
