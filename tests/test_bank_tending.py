@@ -248,7 +248,7 @@ def test_the_file_shrinks_while_others_read_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_the_rest_is_done_the_next_time(tmp_path: Path, kills: int) -> None:
-    crowd(tmp_path / "whole.db", 1500)
+    crowd(tmp_path / "whole.db", 600)
     shutil.copy(tmp_path / "whole.db", tmp_path / "killed.db")
     assert ran("bank", "tend", tmp_path / "whole.db", *RULE).returncode == 0
     expected, rng, path = states(tmp_path / "whole.db"), random.Random(0), tmp_path / "killed.db"
