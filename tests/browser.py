@@ -23,6 +23,8 @@ FLAGS = (
     "--disable-component-update --disable-sync --enable-logging=stderr --window-size=1400,1000"
 ).split()
 
+ARGS = ["--no-sandbox", "--disable-gpu"]
+
 MEASURE = r"""
 const frame = document.querySelector('iframe');
 function measure() {
@@ -105,7 +107,7 @@ def examined(file: Path, *, width: int, dark: bool = False) -> list[str]:
     """``barriers`` of a file, with all open that can be opened."""
     executable = chromium()
     with driver()() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGS)
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
         page.goto(file.as_uri())
         page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")

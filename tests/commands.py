@@ -37,6 +37,17 @@ def words(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "tacit", *map(str, arguments)]
 
 
+def script(file: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A Python file that has run as ``python FILE`` would, forked too."""
+    command = Command(*arguments, file=file)
+    try:
+        out, errors = command.communicate()
+    finally:
+        command.kill()
+    assert command.returncode is not None
+    return subprocess.CompletedProcess([sys.executable, str(file)], command.returncode, out, errors)
+
+
 def cold(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A command that has ended, from a Python that started from nothing."""
     return subprocess.run(words(*arguments), env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
@@ -50,6 +61,7 @@ class Command:
         env: all of its environment; default: as here. What is read by imports needs ``cold``.
         largest: bytes that a file may have, more than which stands for a full disk.
         log: file for what it writes to stdout and stderr; default: one for each, see ``written``.
+        file: a Python file that runs instead of ``tacit``.
     """
 
     def __init__(
@@ -58,12 +70,13 @@ class Command:
         env: dict[str, str] | None = None,
         largest: int | None = None,
         log: Path | None = None,
+        file: Path | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tacit-command-")
         self._streams = [log or Path(self._folder.name, name) for name in ("stdout", "stderr")]
         place = (Path.cwd(), dict(os.environ) if env is None else env)
         self._process = _context().Process(
-            target=_become, args=([*map(str, arguments)], self._streams, *place, largest)
+            target=_become, args=([*map(str, arguments)], self._streams, *place, largest, file)
         )
         self._process.start()
         assert self._process.pid is not None
@@ -143,19 +156,30 @@ def forked_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tacit.experiments.compare.START", "forkserver")
 
 
-def _become(arguments: list[str], streams: list[Path], folder: Path, env: dict[str, str], largest: int | None) -> None:
-    """In the forked process: be ``python -m tacit``."""
+def _become(
+    arguments: list[str],
+    streams: list[Path],
+    folder: Path,
+    env: dict[str, str],
+    largest: int | None,
+    file: Path | None,
+) -> None:
+    """In the forked process: be ``python -m tacit``, or ``python FILE``."""
     os.setsid()
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
-    for number, file in enumerate(streams, start=1):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
+    for number, stream in enumerate(streams, start=1):
+        os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
     if largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     np.random.seed()  # as in a new process; Python's own generator sees to itself
-    sys.argv = ["tacit", *arguments]
+    sys.argv = [str(file or "tacit"), *arguments]
     try:
-        runpy.run_module("tacit", run_name="__main__", alter_sys=True)
+        if file:
+            sys.path.insert(0, str(file.parent))
+            runpy.run_path(str(file), run_name="__main__")
+        else:
+            runpy.run_module("tacit", run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()

@@ -40,7 +40,7 @@ ON_RAY = ["--ray", "local", "--learners", 2]
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run in one process that all others have to equal."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    tacit(*RUN, "--out", out, start=cold)
+    tacit(*RUN, "--out", out)
     return out
 
 

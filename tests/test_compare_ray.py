@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import forked_cells
 from tacit.errors import install_hint
 from tacit.experiments.compare import compare
 from tacit.experiments.compare_config import CompareConfig
@@ -17,7 +18,10 @@ pytestmark = pytest.mark.scale
 pytest.importorskip("ray", reason=install_hint("ray"))
 
 
-def test_a_comparison_on_ray_is_the_same_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_comparison_on_ray_is_the_same_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked_cells(monkeypatch)
     plan = CompareConfig(
         data=("testbed:A",), methods=("elm",), seeds=(1,), limit=6, window=3, jobs=1, probes=False, learners=1
     )

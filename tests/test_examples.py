@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import tacit.bank
+from commands import script
 from postgres import shared
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
@@ -21,10 +23,14 @@ PROGRAMS = sorted(FOLDER.glob("*.py"))
 SECONDS = 600
 
 
-def ran(name: str, folder: Path, *arguments: str) -> str:
-    """What ``python examples/NAME`` prints, run in a folder."""
-    command = [sys.executable, str(FOLDER / name), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
+def ran(name: str, folder: Path, *arguments: str, cold: bool = False) -> str:
+    """What ``python examples/NAME`` prints, run in a folder; ``cold``: by a Python that starts from nothing."""
+    if cold:
+        command = [sys.executable, str(FOLDER / name), *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
+    else:
+        with contextlib.chdir(folder):
+            done = script(FOLDER / name, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -54,7 +60,7 @@ def test_every_example_has_its_line_in_the_table() -> None:
 
 
 def test_quickstart(tmp_path: Path) -> None:
-    said = ran("quickstart.py", tmp_path)
+    said = ran("quickstart.py", tmp_path, cold=True)
     without, recalled = votes(said)
     assert recalled > without and "answered: 258 because" in said
     with tacit.bank.open_bank(str(tmp_path / "bank.sqlite"), create=False) as bank:
@@ -125,7 +131,7 @@ def test_a_server_learns_from_what_the_openai_package_asks(tmp_path: Path) -> No
 def test_lm_eval_before_and_after(tmp_path: Path) -> None:
     if "CI" not in os.environ:
         pytest.importorskip("lm_eval", reason="needs the extra eval: `make test-slow` installs it")
-    said = ran("lm_eval_before_after.py", tmp_path, free_port())
+    said = ran("lm_eval_before_after.py", tmp_path, free_port(), cold=True)  # it sets what imports read
     found = json.loads(said[said.index("{\n") :])
     assert found["testbed:tacit"]["exact match"] > found["testbed"]["exact match"]
     asked = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import Command, cold
+from commands import Command
 from postgres import OwnServer, shared
 from tacit.bank import open_bank
 from tacit.errors import BankError
@@ -23,7 +23,7 @@ RUN = ["run", "--data", "testbed", "--limit", 24, "--window", 4, "--samples", 4,
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run on a file that the others have to equal."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    tacit(*RUN, "--out", out, start=cold)
+    tacit(*RUN, "--out", out)
     return out
 
 

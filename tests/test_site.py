@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from browser import barriers, chromium, driver
+from browser import ARGS, barriers, chromium, driver
 
 ROOT = Path(__file__).resolve().parent.parent
 WAYS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
@@ -53,7 +53,7 @@ def test_no_page_keeps_anybody_out(site: SimpleNamespace, way: int) -> None:
     assert len(entries) > 50 and {"index.html", "start.html", "log/index.html", "reference/commands.html"} <= {*pages}
     found = []
     with driver()() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGS)
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.on("console", lambda said: found.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: found.append(str(error)))
