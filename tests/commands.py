@@ -151,9 +151,10 @@ def _context() -> multiprocessing.context.ForkServerContext:
 
 
 def forked_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cells of this process's comparisons run in processes that are forked as well, without this environment."""
-    _context()
-    monkeypatch.setattr("tacit.experiments.compare.START", "forkserver")
+    """Whatever this process starts by multiprocessing is forked as well, as the cells of its comparisons; without this
+    environment."""
+    context = _context()
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: context)
 
 
 def _become(

@@ -53,10 +53,6 @@ PROBES = 24
 Progress = Callable[[Cell, dict[str, Any], int, int, bool], None]
 """(cell, its cell.json, cells done, cells in all, whether it was done by an earlier call)."""
 
-START = "spawn"
-"""How the processes that run cells begin: from nothing, so that they have what is set when they begin. Tests fork them
-from one that has imported everything."""
-
 
 def compare(
     config: CompareConfig, out: str | Path, progress: Progress | None = None, tell: Callable[[str], None] | None = None
@@ -94,7 +90,7 @@ def compare(
             progress(cell, record, number, len(cells), True)
     # Slow cells first would be better balanced, but seeds side by side let a reader look at full rows early.
     todo = [cell for cell in cells if cell not in done]
-    context = multiprocessing.get_context(START)
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(config.jobs, mp_context=context, initializer=_die_with_parent) as pool:
         running = {pool.submit(run_cell, config, cell, folder): cell for cell in todo}
         try:
