@@ -6,8 +6,10 @@ Builds on nothing.
 from __future__ import annotations
 
 import random
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 LEVELS = range(1, 6)
 """The dial: from the easiest to the hardest."""
@@ -40,3 +42,11 @@ class Kind:
         given, answer = self.make(rng, level)
         about = "/".join(str(given[name]) for name in sorted(given))
         return rng.choice(self.phrasings).format(**given), str(answer), about
+
+
+_ASKED = tomllib.loads(Path(__file__).with_name("asked.toml").read_text(encoding="utf-8"))
+
+
+def kinds(task: str, made: Mapping[str, Make]) -> tuple[Kind, ...]:
+    """Families of one task by what makes them; asked.toml has the ways they are asked."""
+    return tuple(Kind(name, task, make, tuple(_ASKED[name])) for name, make in made.items())

@@ -1,14 +1,16 @@
 """Families whose answer is a number: arithmetic, comparisons, sequences, dates and units, and short stories.
 
-Builds on kind and words. A level sets the size of the numbers, or how many there are.
+Builds on kind and words; asked.toml has the ways they are asked. A level sets the size of the numbers, or how many
+there are.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
 
-from tacit.tasks.families.kind import Kind, Made
+from tacit.tasks.families.kind import Kind, Made, Make, kinds
 from tacit.tasks.families.words import BY_LENGTH, MONTHS
 
 NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Tom")
@@ -96,10 +98,10 @@ def _rounded(rng: random.Random, level: int) -> Made:
     return {"a": a, "to": to}, (a + to // 2) // to * to
 
 
-def _extreme(choose: str, rng: random.Random, level: int) -> Made:
+def _extreme(choose: Callable[[list[int]], int], rng: random.Random, level: int) -> Made:
     count, most = ((2, 9), (3, 9), (3, 99), (4, 99), (5, 999))[level - 1]
     numbers = rng.sample(range(1, most + 1), count)
-    return {"numbers": ", ".join(map(str, numbers))}, max(numbers) if choose == "largest" else min(numbers)
+    return {"numbers": ", ".join(map(str, numbers))}, choose(numbers)
 
 
 def _next(rng: random.Random, level: int) -> Made:
@@ -160,15 +162,10 @@ def _price(rng: random.Random, level: int) -> Made:
     return {**given, "thing": rng.choice(THINGS)}, product
 
 
-def _people(rng: random.Random) -> dict[str, str]:
-    one, other = rng.sample(NAMES, 2)
-    return {"one": one, "other": other, "things": rng.choice(THINGS)}
-
-
-def _story(operation: str, rng: random.Random, level: int) -> Made:
-    make = {"sum": _sum, "difference": _difference, "divide": _divide}[operation]
+def _story(make: Make, rng: random.Random, level: int) -> Made:
     given, answer = make(rng, level)
-    return {**given, **_people(rng)}, answer
+    one, other = rng.sample(NAMES, 2)
+    return {**given, "one": one, "other": other, "things": rng.choice(THINGS)}, answer
 
 
 def _age(rng: random.Random, level: int) -> Made:
@@ -176,125 +173,38 @@ def _age(rng: random.Random, level: int) -> Made:
     return {"age": age, "years": years, "one": rng.choice(NAMES)}, age + years
 
 
-_kind = partial(Kind, task="number")
-KINDS: tuple[Kind, ...] = tuple(
-    _kind(name, make=make, phrasings=phrasings)
-    for name, make, phrasings in (
-        ("multiply", _multiply, ("What is {a} times {b}?", "What is {a} multiplied by {b}?", "What is {a} x {b}?")),
-        ("divide", _divide, ("What is {a} divided by {b}?", "Divide {a} by {b}.", "How often does {b} go into {a}?")),
-        ("sums", _sum, ("What is {a} plus {b}?", "What is the sum of {a} and {b}?", "Add {a} and {b}.")),
-        ("differences", _difference, ("What is {a} minus {b}?", "Subtract {b} from {a}.", "Take {b} away from {a}.")),
-        (
-            "missing",
-            _difference,
-            (
-                "Which number do I add to {b} to get {a}?",
-                "{b} plus what is {a}?",
-                "How much is missing from {b} to {a}?",
-            ),
-        ),
-        ("doubles", _double, ("What is double {a}?", "What is twice {a}?", "Double the number {a}.")),
-        ("halves", _half, ("What is half of {a}?", "Halve the number {a}.", "What is one half of {a}?")),
-        (
-            "percent",
-            _percent,
-            ("What is {a} percent of {b}?", "What is {a}% of {b}?", "How much is {a} percent of {b}?"),
-        ),
-        ("squares", _square, ("What is {a} squared?", "What is the square of {a}?", "What is {a} times itself?")),
-        (
-            "remainders",
-            _remainder,
-            ("What is the remainder when {a} is divided by {b}?", "What is left over when {a} is divided by {b}?"),
-        ),
-        ("after", partial(_neighbour, 1), ("Which number comes after {a}?", "What comes right after {a}?")),
-        ("before", partial(_neighbour, -1), ("Which number comes before {a}?", "What comes right before {a}?")),
-        ("more", _more, ("What is {b} more than {a}?", "Which number is {b} greater than {a}?")),
-        ("round", _rounded, ("Round {a} to the nearest {to}.", "What is {a} rounded to the nearest {to}?")),
-        (
-            "largest",
-            partial(_extreme, "largest"),
-            (
-                "Which number is the largest: {numbers}?",
-                "What is the largest of {numbers}?",
-                "Find the maximum of {numbers}.",
-            ),
-        ),
-        (
-            "smallest",
-            partial(_extreme, "smallest"),
-            (
-                "Which number is the smallest: {numbers}?",
-                "What is the smallest of {numbers}?",
-                "Find the minimum of {numbers}.",
-            ),
-        ),
-        ("next", _next, ("What comes next: {numbers}?", "Which number follows {numbers}?", "Continue: {numbers}, ...")),
-        (
-            "countdown",
-            _backwards,
-            ("We count down: {numbers}. What is next?", "Count down from {numbers}. Next number?"),
-        ),
-        (
-            "doubling",
-            _doubling,
-            ("Each number is doubled: {numbers}. What is next?", "Keep doubling: {numbers}. Next?"),
-        ),
-        ("letters", _letters, ('How many letters are in the word "{word}"?', 'How long is the word "{word}"?')),
-        ("months", _month, ("What number is the month {month}?", "In a date, which number has the month {month}?")),
-        ("units", _units, ("How many {small} are in {count} {large}?", "{count} {large} are how many {small}?")),
-        (
-            "clock",
-            _later,
-            ("It is {at} o'clock. What hour is it {hours} later?", "Which hour is {hours} after {at} o'clock?"),
-        ),
-        (
-            "boxes",
-            _boxes,
-            (
-                "There are {a} {boxes} with {b} {things} each. How many {things} are there?",
-                "{b} {things} are in each of {a} {boxes}. How many {things} is that?",
-            ),
-        ),
-        ("legs", _legs, ("How many legs do {count} {animals} have?", "{count} {animals} have how many legs together?")),
-        (
-            "prices",
-            _price,
-            (
-                "One of the {thing} costs {a} dollars. How many dollars do {b} cost?",
-                "You buy {b} {thing} at {a} dollars each. How many dollars do you pay?",
-            ),
-        ),
-        (
-            "altogether",
-            partial(_story, "sum"),
-            (
-                "{one} has {a} {things} and {other} has {b}. How many {things} do they have together?",
-                "{one} has {a} {things} and gets {b} more. How many {things} does {one} have now?",
-            ),
-        ),
-        (
-            "left",
-            partial(_story, "difference"),
-            (
-                "{one} has {a} {things} and gives {b} to {other}. How many {things} are left?",
-                "{one} had {a} {things} and lost {b}. How many {things} does {one} still have?",
-            ),
-        ),
-        (
-            "share",
-            partial(_story, "divide"),
-            (
-                "{a} {things} are shared equally by {b} children. How many {things} does each child get?",
-                "{one} puts {a} {things} into {b} equal piles. How many {things} are in each pile?",
-            ),
-        ),
-        (
-            "ages",
-            _age,
-            (
-                "{one} is {age} years old. How old is {one} in {years} years?",
-                "{one} is {age}. What age in {years} years?",
-            ),
-        ),
-    )
+KINDS: tuple[Kind, ...] = kinds(
+    "number",
+    {
+        "multiply": _multiply,
+        "divide": _divide,
+        "sums": _sum,
+        "differences": _difference,
+        "missing": _difference,
+        "doubles": _double,
+        "halves": _half,
+        "percent": _percent,
+        "squares": _square,
+        "remainders": _remainder,
+        "after": partial(_neighbour, 1),
+        "before": partial(_neighbour, -1),
+        "more": _more,
+        "round": _rounded,
+        "largest": partial(_extreme, max),
+        "smallest": partial(_extreme, min),
+        "next": _next,
+        "countdown": _backwards,
+        "doubling": _doubling,
+        "letters": _letters,
+        "months": _month,
+        "units": _units,
+        "clock": _later,
+        "boxes": _boxes,
+        "legs": _legs,
+        "prices": _price,
+        "altogether": partial(_story, _sum),
+        "left": partial(_story, _difference),
+        "share": partial(_story, _divide),
+        "ages": _age,
+    },
 )

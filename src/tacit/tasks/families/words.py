@@ -1,8 +1,8 @@
 """Families whose answer is a word, or one of a few options.
 
-Builds on kind; the words of most are in pairs.toml. A level sets how rare or long the words are, how far to count, or
-how many options there are. All ask what or which: the task finds an answer in a sentence by what the question does not
-say.
+Builds on kind; the words of most are in pairs.toml, the ways the others are asked in asked.toml. A level sets how rare
+or long the words are, how far to count, or how many options there are. All ask what or which: the task finds an answer
+in a sentence by what the question does not say.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tomllib
 from functools import partial
 from pathlib import Path
 
-from tacit.tasks.families.kind import Kind, Made
+from tacit.tasks.families.kind import Kind, Made, kinds
 
 MONTHS = "January February March April May June July August September October November December".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
@@ -121,50 +121,21 @@ def _options(texts: list[str], rng: random.Random, **given: str) -> Made:
     return {**given, "options": lines}, string.ascii_uppercase[shown.index(right)]
 
 
-KINDS: tuple[Kind, ...] = tuple(
-    Kind(name, task, make, phrasings)
-    for name, task, make, phrasings in (
-        (
-            "first-letter",
-            "text",
-            partial(_end, 0),
-            ('What is the first letter of "{word}"?', 'Which letter does the word "{word}" begin with?'),
-        ),
-        (
-            "last-letter",
-            "text",
-            partial(_end, -1),
-            ('What is the last letter of "{word}"?', 'Which letter does the word "{word}" end with?'),
-        ),
-        (
-            "reverse",
-            "text",
-            _reverse,
-            ('What is "{word}" spelled backwards?', 'What is the word "{word}" written backwards?'),
-        ),
-        (
-            "weekdays",
-            "text",
-            partial(_later, DAYS, "day"),
-            ("Today is {name}. Which day is it {steps} from now?", "Which day is {steps} after {name}?"),
-        ),
-        (
-            "month-order",
-            "text",
-            partial(_later, MONTHS, "month"),
-            ("Which month is {steps} after {name}?", "It is {name}. Which month is it {steps} later?"),
-        ),
-        ("alphabet", "text", _following, ("Which letter comes {place}after {letter} in the alphabet?",)),
-        ("odd-or-even", "text", _odd, ("What is {a}, odd or even?", "Which is the number {a}, even or odd?")),
-        ("in-words", "text", _spelled, ("What is {a} in words?", "How is the number {a} written in words?")),
-        (
-            "first-word",
-            "text",
-            _first,
-            ("Which word comes first in the alphabet: {words}?", "In a dictionary, which of {words} comes first?"),
-        ),
-        ("which-sort", "choice", _sort_of, ("Which word is a sort of {sort}?\n{options}",)),
-        ("which-opposite", "choice", _opposite_of, ('Which word is the opposite of "{word}"?\n{options}',)),
-        ("which-largest", "choice", _biggest, ("Which number is the largest?\n{options}",)),
-    )
-) + tuple(Kind(name, "text", partial(_paired, kind["pairs"]), tuple(kind["ask"])) for name, kind in PAIRS.items())
+KINDS: tuple[Kind, ...] = (
+    *kinds(
+        "text",
+        {
+            "first-letter": partial(_end, 0),
+            "last-letter": partial(_end, -1),
+            "reverse": _reverse,
+            "weekdays": partial(_later, DAYS, "day"),
+            "month-order": partial(_later, MONTHS, "month"),
+            "alphabet": _following,
+            "odd-or-even": _odd,
+            "in-words": _spelled,
+            "first-word": _first,
+        },
+    ),
+    *kinds("choice", {"which-sort": _sort_of, "which-opposite": _opposite_of, "which-largest": _biggest}),
+    *(Kind(name, "text", partial(_paired, kind["pairs"]), tuple(kind["ask"])) for name, kind in PAIRS.items()),
+)
