@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,30 @@ def test_variants_and_unknown_keys(tmp_path: Path) -> None:
         ("limit =\n", "no TOML"),
     ):
         file.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load(file)
+
+
+def test_a_file_may_build_on_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    file, middle = tmp_path / "sub/mine.toml", tmp_path / "sub/middle.toml"
+    middle.write_text('base = "real/smollm2"\nlimit = 5\n[variants.elm-confident.learn]\nlabel = "all"\nsteps = 3\n')
+    file.write_text('base = "middle.toml"\nmodel = "testbed"\n[sampling]\ntemperature = 0.5\n')
+    plan, first = load(file), load("real/smollm2")
+    variants = {**first.variants, "elm-confident": {"method": "elm-vote", "learn": {"label": "all", "steps": 3}}}
+    sampling = replace(first.sampling, temperature=0.5)
+    assert plan == replace(first, model="testbed", limit=5, sampling=sampling, variants=variants)
+    middle.write_text('base = "sub/other.toml"\n')  # counts from where one stands, as --config does
+    (tmp_path / "sub/other.toml").write_text("limit = 7\n")
+    monkeypatch.chdir(tmp_path)
+    assert load(file).limit == 7
+    for text, message in (
+        ('base = "nowhere"', "middle.toml: base is 'nowhere', and there is no such file"),
+        ('base = "mine.toml"', "middle.toml: base is 'mine.toml', which builds on this file"),
+        ('base = "middle.toml"', "middle.toml: base is 'middle.toml', which builds on this file"),
+        ("base = 3", "middle.toml: base is 3; it must be the name"),
+    ):
+        middle.write_text(text)
         with pytest.raises(ConfigError, match=message):
             load(file)
 

@@ -174,17 +174,42 @@ def _ordered(labels: list[str]) -> list[str]:
     return sorted(dict.fromkeys(labels), key=lambda label: next(i for i, p in enumerate(first) if label.startswith(p)))
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """The tables of a TOML file, or of one shipped with Tacit by its name ("ablations/tokens").
+def read(path: str | Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The tables of a TOML file, or of one shipped with Tacit by its name ("ablations/tokens"). Its ``base`` names
+    another such file, whose keys hold where it has none itself; a path may count from the file's own folder.
+
+    Args:
+        path: the file, or the name.
+        above: files that this one is the base of.
 
     Raises:
-        ConfigError: missing or malformed.
+        ConfigError: missing or malformed, or its own base in the end.
     """
+    path = Path(path)
     shipped = Path(__file__).parent / "plan" / f"{path}.toml"
-    values = read_toml(shipped if shipped.is_file() and not Path(path).is_file() else path)
+    beside = above[-1].parent / path if above else path
+    file = next((one for one in (beside, path, shipped) if one.is_file()), path)
+    if above and not file.is_file():
+        raise ConfigError(
+            f"{above[-1]}: base is {str(path)!r}, and there is no such file; give one, or a name that `tacit compare "
+            "--list` shows"
+        )
+    if file.resolve() in above:
+        raise ConfigError(f"{above[-1]}: base is {str(path)!r}, which builds on this file; take one base out")
+    values = read_toml(file)
     if "files" in values:  # what plug-ins were called when only methods could be added
         values["plugins"] = values.pop("files")
-    return values
+    if (base := values.pop("base", None)) is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{file}: base is {base!r}; it must be the name of a comparison")
+    return _merged(read(base, (*above, file.resolve())), values)
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys of ``own`` in place of its; of tables key by key."""
+    both = {name for name, value in own.items() if isinstance(value, dict) and isinstance(base.get(name), dict)}
+    return base | own | {name: _merged(base[name], own[name]) for name in both}
 
 
 def load(path: str | Path) -> CompareConfig:
