@@ -144,10 +144,33 @@ def test_errors_of_a_run_are_one_sentence(cli: Tacit, tmp_path: Path, args: list
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
 
 
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--engine", "nowhere"], "engine"),
+        (["--ray", "nowhere"], "nowhere"),
+        (["--model", "nowhere/at/all/of/this"], "nowhere"),
+        (["--reward-model", "nowhere/at/all", "--verifier", "reward-model"], "nowhere"),
+        (["--data", "words.jsonl", "--task", "number"], "words.jsonl"),
+        (["--out", "words.jsonl"], "words.jsonl"),
+    ],
+)
+@pytest.mark.parametrize("said", [[], ["--task", "text"]])
+def test_a_mistake_leaves_no_new_bank_behind(
+    cli: Tacit, tmp_path: Path, args: list[str], words: str, said: list[str]
+) -> None:
+    (tmp_path / "words.jsonl").write_text('{"problem": "say yes", "answer": "yes"}\n')
+    code, _, err = cli("run", "--data", "words.jsonl", "--bank", "new.db", *said, *args)
+    assert code == 2 and words in err and err.count("\n") == 1
+    assert not (tmp_path / "new.db").exists() and not [*tmp_path.rglob("*.sqlite")]
+
+
 def test_ask_answers_says_why_and_learns_only_when_told(cli: Tacit, tmp_path: Path) -> None:
     problem = "mary has 18 coins and tom has 41 coins. what is the most?"
     code, _, err = cli("ask", problem, "--bank", "bank.db")
     assert code == 2 and "no bank" in err and not (tmp_path / "bank.db").exists()
+    assert cli("ask", problem, "--bank", "bank.db", "--learn", "--engine", "nowhere")[0] == 2
+    assert not (tmp_path / "bank.db").exists()
     code, out, _ = cli("ask", problem, "--bank", "bank.db", "--learn", "--json")
     first = json.loads(out)
     assert code == 0 and first["route"] == "no_memory" and first["recalled"] is None and first["memory"] is None

@@ -221,16 +221,18 @@ def build_agent(
     )
 
 
-def agent_for(config: RunConfig, bank: Bank) -> Agent:
-    """The agent of a run on an open bank, with an engine of its own, to be closed after use."""
+def agent_for(config: RunConfig, bank: Bank | Callable[[], Bank]) -> Agent:
+    """The agent of a run on an open bank, with an engine of its own, to be closed after use. For a bank that is not
+    there yet what makes it may be given: it is called once model, engine and verifier are there."""
     set_threads(config)
-    engine = open_engine(config, load_backbone(config, bank, [config.namespace]))
+    engine = open_engine(config, load_backbone(config, None if callable(bank) else bank, [config.namespace]))
     verifier = build_verifier(config)
-    return build_agent(config, bank, engine, namespace=config.namespace, seed=config.seed, verifier=verifier)
+    made = bank() if callable(bank) else bank
+    return build_agent(config, made, engine, namespace=config.namespace, seed=config.seed, verifier=verifier)
 
 
 @contextmanager
-def assembled(config: RunConfig, bank: Bank) -> Iterator[Agent]:
+def assembled(config: RunConfig, bank: Bank | Callable[[], Bank]) -> Iterator[Agent]:
     """``agent_for``; its engine is closed at the end."""
     agent = agent_for(config, bank)
     with closing(agent.engine):

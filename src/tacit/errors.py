@@ -43,6 +43,10 @@ class BankError(TacitError):
     """A memory bank cannot be opened, read or written."""
 
 
+class BankMissing(BankError):
+    """There is no bank at that address, and none was to be made."""
+
+
 class BankUnavailable(BankError):
     """The database cannot be read or written now: locked, full, gone; the same call can succeed later."""
 

@@ -62,6 +62,7 @@ def open_bank(
 
     Raises:
         ConfigError: a scheme that is not supported, or no path.
+        BankMissing: there is none, and ``create`` is false.
         BankError: the bank cannot be opened; the message says why and what to do.
     """
     settings: dict[str, Any] = {

@@ -26,7 +26,7 @@ from tacit.bank.schema import MIGRATIONS
 from tacit.bank.search.compressed import EXACT_ROWS
 from tacit.bank.search.kept import Kept
 from tacit.bank.sql import SQLBank
-from tacit.errors import BankError, BankUnavailable, ConfigError
+from tacit.errors import BankError, BankMissing, BankUnavailable, ConfigError
 
 APPLICATION_ID = 0x54616369
 """Marks an SQLite file as a memory bank ("Taci" in ASCII)."""
@@ -203,7 +203,7 @@ def prepare(path: Path, create: bool, busy_timeout: float) -> None:
     """
     exists = look(path)
     if not exists and not create:
-        raise BankError(f"there is no bank at {path}; check the address, or create one there first")
+        raise BankMissing(f"there is no bank at {path}; check the address, or create one there first")
     if not exists:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))

@@ -101,9 +101,10 @@ def ask(
     if not text:
         raise ConfigError("The problem is empty; give its text.")
     config = given.settings(RunConfig(), bank=bank)
-    with opened_bank(bank, create=learn) as opened:
-        from tacit.assembly import as_bound
+    from tacit.assembly import as_bound, check_engine
 
+    check_engine(config)
+    with opened_bank(bank, create=learn) as opened:
         config = given.settings(as_bound(config, opened, [config.namespace]))
         facts = _ask(config, opened, text, use_memory=memory, learn=learn)
     if json:

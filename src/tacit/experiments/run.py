@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from tacit.bank.tending.map import mapped
 from tacit.bank.tending.plan import Rule
 from tacit.bank.tending.work import tend
 from tacit.config import RunConfig, filled
-from tacit.errors import BankUnavailable, ConfigError
+from tacit.errors import BankMissing, BankUnavailable, ConfigError
 from tacit.experiments.report.run import write_report
 from tacit.experiments.run_folder import Row, RunFolder, as_begun
 from tacit.experiments.scoring import Grader, Watch, readable
@@ -35,6 +35,7 @@ from tacit.routing import Route
 from tacit.tasks import sources
 
 if TYPE_CHECKING:
+    from tacit.bank.sql import SQLBank
     from tacit.methods.controls import Arm
 
 BESIDE = ("icl", "random", "verified", "majority")
@@ -60,18 +61,23 @@ def run(
     """
     set_threads(config)
     problems = _load(config)
-    if config.bank is not None:
-        with open_bank(config.bank) as opened:
+    check_engine(config)
+    config = as_begun(config)
+    if config.bank is not None and (opened := _there(config.bank)) is not None:
+        with opened:
             bound = as_bound(config, opened, [config.namespace])
-        recall = filled(as_begun(config).recall, {"key": bound.recall.key})
+        recall = filled(config.recall, {"key": bound.recall.key})
         config = replace(config, task=config.task or bound.task, recall=recall)
     config = replace(config, task=config.task or problems.task)
     readable(problems, task_of(config), config.data)
-    check_engine(config)
-    config = as_begun(known(config))
+    config = known(config)
     folder = RunFolder(config.out, {**config.settings(), "version": __version__})
-    with closing(folder), closing(open_bank(config.bank or str(Path(config.out) / "bank.sqlite"))) as bank:
-        with assembled(config, bank) as agent:
+    with closing(folder), ExitStack() as open_ones:
+        url = config.bank or str(Path(config.out) / "bank.sqlite")
+        if (bank := _there(url)) is not None:
+            open_ones.enter_context(bank)
+        # A new bank is made last: no mistake that is found before leaves an empty one behind.
+        with assembled(config, bank or (lambda: open_ones.enter_context(open_bank(url)))) as agent:
             folder.settle("draws", agent.engine.draws)
             parts: dict[str, Any] = {"sampling": agent.sampling, "learn": agent.learning, "recall": agent.recalling}
             if config != (config := replace(config, **parts)):
@@ -81,7 +87,15 @@ def run(
             watch = Watch(tell or (lambda line: None), agent.task.name)
             stream = _Stream(config, agent, folder, problems, watch)
             stream.run(progress or (lambda row, done, total: None))
-        return write_report(Path(config.out), lambda: asdict(mapped(bank, config.namespace)))
+        return write_report(Path(config.out), lambda: asdict(mapped(agent.bank, config.namespace)))
+
+
+def _there(url: str) -> SQLBank | None:
+    """The bank at this address, opened; None where there is none yet."""
+    try:
+        return open_bank(url, create=False)
+    except BankMissing:
+        return None
 
 
 def _load(config: RunConfig) -> sources.Problems:

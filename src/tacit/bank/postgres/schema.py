@@ -15,7 +15,7 @@ from sqlalchemy import Connection, exc, text
 from tacit.bank import schema
 from tacit.bank.schema import MIGRATIONS
 from tacit.bank.search import vectors
-from tacit.errors import BankError
+from tacit.errors import BankError, BankMissing
 
 _LOCK = 0x5461636974  # "Tacit" in ASCII
 _TYPES = {
@@ -66,7 +66,7 @@ def _version(connection: Connection, name: str, where: str, create: bool) -> int
                 "database or ?schema=NAME, nothing was changed"
             )
         if not create:
-            raise BankError(f"there is no {where}; check the address, or create one there first")
+            raise BankMissing(f"there is no {where}; check the address, or create one there first")
         return 0
     version = int(connection.exec_driver_sql(f"SELECT version FROM {_quoted(name)}.{_MARK}").scalar_one())
     if version > len(MIGRATIONS):
