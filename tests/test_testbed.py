@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import testbed_card
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
 from tacit.errors import ConfigError, ModelError
-from tacit.testbed import corpus, evaluate, families, reward, solutions, tokenizer, train, weights
+from tacit.testbed import corpus, families, reward, solutions, tokenizer, train, weights
 
 SEEDS = st.integers(0, 10**6)
 NAMES = [family.name for family in families.members("AB")]
@@ -207,7 +208,7 @@ def test_changed_weights_are_refused(tmp_path: Path, name: str, path: object) ->
 
 
 def test_zero_shot_figures_are_in_their_ranges() -> None:
-    rows = evaluate.language_figures(weights.model_path(), per_family=20, seed=77)
+    rows = testbed_card.language_figures(weights.model_path(), per_family=20, seed=77)
     mean = {name: sum(getattr(row, name) for row in rows) / len(rows) for name in ("greedy", "pass1", "vote", "told")}
     assert 0.20 <= mean["greedy"] <= 0.60
     assert 0.30 <= mean["pass1"] <= 0.50
@@ -218,7 +219,7 @@ def test_zero_shot_figures_are_in_their_ranges() -> None:
 
 
 def test_reward_model_ranks_right_above_wrong() -> None:
-    rows = evaluate.reward_figures(weights.model_path(), weights.reward_model_path(), per_family=4, seed=78)
+    rows = testbed_card.reward_figures(weights.model_path(), weights.reward_model_path(), per_family=4, seed=78)
     assert sum(row.auc for row in rows) / len(rows) > 0.85
 
 

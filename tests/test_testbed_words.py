@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import testbed_card
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
@@ -18,7 +19,7 @@ from tacit.errors import ConfigError, ModelError
 from tacit.judges.verifiers import VoteShare
 from tacit.model.backbone import Backbone
 from tacit.tasks import sources
-from tacit.testbed import corpus, evaluate, families, solutions, tokenizer, weights, words
+from tacit.testbed import corpus, families, solutions, tokenizer, weights, words
 
 SEEDS = st.integers(0, 10**6)
 NAMES = [family.name for family in families.members("C")]
@@ -131,7 +132,7 @@ def test_styles_conflict_within_each_task() -> None:
 
 
 def test_zero_shot_figures_are_in_their_ranges() -> None:
-    rows = evaluate.language_figures(weights.model_path(name="testbed:C"), per_family=20, seed=77, which="C")
+    rows = testbed_card.language_figures(weights.model_path(name="testbed:C"), per_family=20, seed=77, which="C")
     mean = {name: sum(getattr(row, name) for row in rows) / len(rows) for name in ("greedy", "pass1", "vote", "told")}
     assert 0.40 <= mean["greedy"] <= 0.80
     assert 0.30 <= mean["pass1"] <= 0.50

@@ -1,7 +1,8 @@
-"""Measures the shipped weights on fresh problems, and writes the figures into the model card.
+"""Measures the testbed's weights on fresh problems, and writes the figures into its model card.
 
-Builds on families, sampling, reward and weights. ``language_figures`` and ``reward_figures`` are what the card's
-tables say; ``refresh_card`` writes them there.
+    python benchmarks/testbed_card.py  # minutes; src/tacit/testbed/card.md
+
+``language_figures`` and ``reward_figures`` are what the card's tables say; ``refresh_card`` writes them there.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerBase
 
-from tacit.testbed import reward, solutions
+from tacit.testbed import reward, solutions, weights
 from tacit.testbed.families import BY_NAME, Item, item, members
 from tacit.testbed.sampling import sample
 from tacit.testbed.tokenizer import prompt
 
-CARD = Path(__file__).parent / "card.md"
+CARD = Path(weights.__file__).with_name("card.md")
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 ROLLOUTS = 8
 
@@ -168,3 +169,7 @@ def _share(answers: Sequence[str | None], gold: Sequence[str]) -> float:
 
 def _beats(up: float, down: float) -> float:
     return 1.0 if up > down else 0.5 if up == down else 0.0
+
+
+if __name__ == "__main__":
+    refresh_card(weights.model_path(), weights.reward_model_path(), weights.model_path(name="testbed:C"))
