@@ -1,51 +1,19 @@
 r"""How answers are announced in the main written languages: a plain table, and the expressions made of it.
 
-Builds on nothing. English has a grammar of its own below; every other language is a row: its words for "answer" and the
-words that join them to it ("is", "equals"); what may follow the answer in its sentence (a copula at the end); how a
-next question begins. A row costs nothing in texts that do not use its words.
+Builds on nothing. English has a grammar of its own below; every other language is a row of languages.toml.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 import unicodedata
 from functools import lru_cache
+from pathlib import Path
 
 LANGUAGES: dict[str, tuple[str, str, str, str]] = {
-    "Arabic": ("الإجابة|الاجابة|إجابة|الجواب|جواب", "هي|هو|هى|تساوي|يساوي", "", "السؤال|سؤال"),
-    "Bengali": ("উত্তর", "হল|হলো|হচ্ছে|হবে", "টি|টা", "প্রশ্ন"),
-    "Bulgarian": ("отговорът|отговор", "е|са", "", "Въпрос"),
-    "Catalan": ("resposta", "és|són", "", "Pregunta"),
-    "Chinese": ("答案|答", "是|为|為|等于|等於|应为|應為|应该是|應該是", "", "问题|問題|题目|題目"),
-    "Czech": ("odpověď|výsledek", "je|zní", "", "Otázka"),
-    "Danish, Norwegian, Swedish": ("svaret|svar", "er|är|blir", "", "Spørgsmål|Spørsmål|Fråga"),
-    "Dutch": ("antwoord", "is|luidt|zijn", "", "Vraag"),
-    "Finnish": ("vastaus", "on", "", "Kysymys"),
-    "French": ("réponse", "est|sont|serait|vaut", "", "Question|Problème"),
-    "German": ("Antwort|Lösung", "ist|lautet|sind|beträgt|wäre", "", "Frage|Aufgabe"),
-    "Greek": ("απάντηση", "είναι", "", "Ερώτηση"),
-    "Hebrew": ("התשובה|תשובה", "היא|הוא|הינה", "", "שאלה"),
-    "Hindi, Marathi": ("उत्तर|जवाब", "है|हैं|होगा|आहे", "है|हैं|होगा|होगी|आहे", "प्रश्न|सवाल"),
-    "Hungarian": ("válasz", "", "", "Kérdés"),
-    "Indonesian, Malay": ("jawabannya|jawaban|jawapan", "adalah|ialah", "", "Pertanyaan|Soal|Soalan"),
-    "Italian": ("risposta", "è|sono|sarebbe", "", "Domanda"),
-    "Japanese": ("答え|解答|回答|正解", "は", "となります|になります|である|です|でした|だ", "質問|問題|問"),
-    "Korean": ("정답|답변|답", "은|는|이", "입니다|이에요|예요|이다|임|이며", "질문|문제"),
-    "Persian": ("پاسخ|جواب", "برابر است با|برابر با|می‌شود|است", "است|می‌شود|می‌باشد", "سوال|سؤال|پرسش"),
-    "Polish": ("odpowiedź|odpowiedzią", "to|jest|brzmi|wynosi", "", "Pytanie"),
-    "Portuguese": ("resposta", "é de|é|são|será|seria", "", "Pergunta|Questão"),
-    "Romanian": ("răspunsul|răspuns", "este|e", "", "Întrebare"),
-    "Russian": ("ответ", "это|равен|будет|является|составляет", "", "Вопрос|Задача"),
-    "Spanish": ("respuesta", "es de|es|son|sería|será", "", "Pregunta|Problema"),
-    "Swahili": ("jibu", "ni", "", "Swali"),
-    "Tagalog": ("sagot", "ay", "", "Tanong"),
-    "Tamil": ("விடை|பதில்", "", "ஆகும்", "கேள்வி"),
-    "Telugu": ("సమాధానం|జవాబు", "", "అవుతుంది", "ప్రశ్న"),
-    "Thai": ("คำตอบ", "คือ|เท่ากับ|เป็น", "", "คำถาม|โจทย์"),
-    "Turkish": ("cevap|cevabı|yanıt|yanıtı", "", "['’]?(?:dir|dır|dur|dür|tir|tır|tur|tür)", "Soru"),
-    "Ukrainian": ("відповідь", "це|дорівнює|становить|буде", "", "Питання|Задача"),
-    "Urdu": ("جواب", "ہے", "ہے", "سوال"),
-    "Vietnamese": ("đáp án|đáp số|câu trả lời", "là|bằng", "", "Câu hỏi"),
+    name: tuple(row)
+    for name, row in tomllib.loads(Path(__file__).with_name("languages.toml").read_text(encoding="utf-8")).items()
 }
 """Per language: words for "answer", what joins them to it, what may end its sentence, how a next question begins."""
 

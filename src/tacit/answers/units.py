@@ -1,64 +1,32 @@
 """What an answer measures: ``quantity`` takes "5 kilometers per hour" for 5 and a speed, "$18 a day" for 18 dollars.
 
 Builds on numbers and works on normalised strings. A unit is of a kind, a product of dimensions. It has an exact factor
-to its base unit: 50 cm is 0.5 m; a word that is not in the table is a kind of its own (12 apples). A word with two
+to its base unit: 50 cm is 0.5 m; a word that is not in units.toml is a kind of its own (12 apples). A word with two
 meanings (18 pounds, 42¥) keeps both.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from pathlib import Path
 
 from tacit.answers.numbers import number
 
 _MONEY = frozenset("usd eur gbp jpy cny inr krw rub".split())
-_TABLE = """
-length: 1 m meter metre 米 м метр; 1000 km kilometer kilometre 公里 千米 км; 0.01 cm centimeter centimetre 厘米 см;
- 0.001 mm millimeter millimetre 毫米 мм; 0.1 dm decimeter decimetre; 0.0254 in inch inche " '';
- 0.3048 ft foot feet '; 0.9144 yd yard; 1609.344 mi mile
-mass: 1 g gram gramme 克; 1000 kg kilogram kilo 公斤 千克 кг; 0.001 mg milligram; 453.59237 lb pound;
- 28.349523125 oz ounce
-length^3: 0.001 l liter litre 升; 0.000001 ml milliliter millilitre 毫升 cc
-time: 1 s sec second 秒; 60 min minute 分钟; 3600 h hr hour 小时; 86400 day 天; 604800 week 周; 0.001 ms millisecond
-length/time: 0.44704 mph
-usd: 1 dollar usd buck 美元; 0.01 cent ¢
-eur: 1 € euro eur 欧元
-gbp: 1 £ gbp pound quid 英镑
-jpy: 1 ¥ yen jpy 円 日元
-cny: 1 ¥ yuan cny rmb 元 块 人民币
-inr: 1 ₹ rupee inr rs
-krw: 1 ₩ won krw 원
-rub: 1 ₽ ruble rouble руб рубль рублей рубля
-rad: 1 rad radian
-celsius: 1 ^\\circc celsius centigrade
-fahrenheit: 1 ^\\circf fahrenheit
-degree: 1 ^\\circ degree deg
-percent: 1 %
-any: 1 unit 个 個 개 つ
-"""
+_TABLE = tomllib.loads(Path(__file__).with_name("units.toml").read_text(encoding="utf-8"))
 _UNITS: dict[str, dict[str, Fraction]] = {}
-for _line in _TABLE.strip().replace("\n ", " ").splitlines():
-    _kind, _names = _line.split(": ", 1)
+for _kind, _names in _TABLE["kinds"].items():
     for _part in _names.split(";"):
         _factor, *_words = _part.split()
         for _word in _words:
             _UNITS.setdefault(_word, {})[_kind] = Fraction(_factor)
 _UNITS["kph"] = _UNITS["kmph"] = {"length/time": Fraction(1000, 3600)}
 
-# What is behind a number and is no unit: another number, a function, a word that joins.
-_NO_UNITS = frozenset(
-    "hundred thousand million billion trillion lakh crore dozen to of or and if by than more less at not up"
-    " half halves third quarter fourth fifth sixth seventh eighth ninth tenth twelfth twentieth hundredth thousandth"
-    " thirds quarters fourths fifths sixths sevenths eighths ninths tenths twelfths twentieths hundredths thousandths"
-    " squared cubed factorial plus minus times divided multiplied choose power"
-    " sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp sqrt max min gcd lcm mod pi inf det"
-    " remainder millionen million milliarden milliard mille mil millones milhões milioni mila mln mrd bn mn"
-    " тысяч тысячи тысяча миллион миллиона миллионов миллиард миллиарда миллиардов लाख करोड़"
-    " 百 千 万 萬 亿 億 兆 천 백 만 억".split()
-)
+_NO_UNITS = frozenset(_TABLE["none"]["words"].split())
 _RATES_OF_LETTERS = ("m/s", "m/s^2")
 _QUANTITY = re.compile(r"(.*(?:[0-9})]|\\pi(?= )))( ?)(\^\\circ ?[CF]?|%.*|[^\W\d_].*|[\"'€£¥₹₩₽¢].*)")
 _OVER = re.compile(r"\\frac\{(-?[0-9.]+) ([^{}]+)\}\{([0-9.]+)\}")

@@ -9,6 +9,7 @@ assumptions in ``ASSUMED``, and were not measured on any of these GPUs.
 from __future__ import annotations
 
 import math
+import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -50,20 +51,8 @@ class Gpu:
         return self.fp32 if dtype == "float32" else self.bf16
 
 
-def _gpu(name: str, bf16: float, fp32: float, bandwidth: float, memory: float) -> Gpu:
-    return Gpu(name, bf16 * 1e12, fp32 * 1e12, bandwidth * 1e9, memory * 1e9)
-
-
-GPUS = {
-    "a100": _gpu("NVIDIA A100 SXM 80 GB", 312, 19.5, 2039, 80),
-    "a100-40": _gpu("NVIDIA A100 SXM 40 GB", 312, 19.5, 1555, 40),
-    "h100": _gpu("NVIDIA H100 SXM 80 GB", 989, 67, 3350, 80),
-    "h200": _gpu("NVIDIA H200 SXM 141 GB", 989, 67, 4800, 141),
-    "l40s": _gpu("NVIDIA L40S 48 GB", 362, 91.6, 864, 48),
-    "l4": _gpu("NVIDIA L4 24 GB", 121, 30.3, 300, 24),
-    "rtx3090": _gpu("NVIDIA GeForce RTX 3090 24 GB", 71, 35.6, 936, 24),
-    "rtx4090": _gpu("NVIDIA GeForce RTX 4090 24 GB", 165, 82.6, 1008, 24),
-}
+_SHEETS = tomllib.loads(Path(__file__).with_name("gpus.toml").read_text(encoding="utf-8"))
+GPUS = {name: Gpu(**sheet) for name, sheet in _SHEETS.items()}
 
 
 def gpu(name: str) -> Gpu:
