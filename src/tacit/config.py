@@ -36,10 +36,6 @@ def _of(kind: str, default: Any) -> Any:
     return field(default=default, metadata={"kind": kind})
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    require(value in allowed, f"{name} is {value!r}; use one of {', '.join(allowed)}")
-
-
 UNSAID: Any = None
 """Of a setting whose value hangs on the model: nobody has said it (model/presets.py says what fits)."""
 
@@ -367,8 +363,9 @@ class RunConfig(Settings):
         require(self.limit is None or self.limit >= 1, f"limit is {self.limit}; it must be at least 1")
         require(self.window >= 1, f"window is {self.window}; it must be at least 1")
         require(self.seed >= 0, f"seed is {self.seed}; it must be 0 or more")
+        known = ("icl", "random", "majority", "verified", "vote")
         for name in self.baselines:
-            _one_of("baseline", name, ("icl", "random", "majority", "verified", "vote"))
+            require(name in known, f"baseline is {name!r}; use one of {', '.join(known)}")
 
     def settings(self) -> dict[str, Any]:
         """As JSON-ready values, for run.json, which people pass on: without a password in the bank's address."""

@@ -12,7 +12,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
@@ -156,11 +156,8 @@ def opened_bank(url: str, *, create: bool = False) -> Iterator[Bank]:
     """The bank at ``url``, closed at the end. By default it must exist: looking at memories makes no bank."""
     from tacit.bank import open_bank
 
-    bank = open_bank(url, create=create)
-    try:
+    with closing(open_bank(url, create=create)) as bank:
         yield bank
-    finally:
-        bank.close()
 
 
 def counted(count: int, one: str, many: str) -> str:

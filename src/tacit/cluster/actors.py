@@ -61,7 +61,6 @@ class EngineActor:
         return Facts(self.backbone.fingerprint, __version__, torch.__version__, socket.gethostname(), os.getpid())
 
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
-        """See ``Engine.generate``."""
         return self.engine.generate(requests)
 
 

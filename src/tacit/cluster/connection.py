@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -71,9 +70,7 @@ class Cluster:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -89,10 +86,7 @@ class Cluster:
             settings: of every actor.
             backbone: the same model in this process; an actor that has another one is refused.
         """
-
-        def check(facts: Facts) -> None:
-            _check(facts, backbone)
-
+        check = partial(_check, backbone=backbone)
         gpus = self._gpus(settings.device)
         options = {"num_cpus": self._threads, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
 

@@ -104,7 +104,10 @@ class Crew:
         owed = len(items)
         while owed:
             while todo and self._idle:
-                self._give(self._idle.pop(0), method, todo.popleft())
+                member = self._idle.pop(0)
+                member.piece = todo.popleft()
+                member.ref = getattr(member.actor, method).remote(member.piece.items)
+                self._busy[member.ref] = member
             for member in self._wait():
                 ref, piece = member.ref, member.piece
                 member.piece = None
@@ -132,11 +135,6 @@ class Crew:
                 member.failed_starts = 0
                 self._idle.append(member)
         return results
-
-    def _give(self, member: _Member, method: str, piece: _Piece) -> None:
-        member.piece = piece
-        member.ref = getattr(member.actor, method).remote(piece.items)
-        self._busy[member.ref] = member
 
     def _begin(self, member: _Member) -> None:
         member.ref = member.actor.prepare.remote()

@@ -54,7 +54,6 @@ class RayEngine(Engine):
 
     @property
     def context(self) -> int:
-        """See ``Engine.context``."""
         return self._local.context
 
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
@@ -130,8 +129,4 @@ def open_ray(backbone: Backbone, settings: Settings) -> RayEngine:
     return RayEngine(engines, backbone, learners, cluster)
 
 
-def _reachable(settings: Settings) -> None:
-    reachable(settings.ray or "local")
-
-
-open_ray.check = _reachable  # type: ignore[attr-defined]
+open_ray.check = lambda settings: reachable(settings.ray or "local")  # type: ignore[attr-defined]

@@ -129,7 +129,10 @@ class _Search:
         said = config.sampling.temperature is not None, config.sampling.max_tokens is not None
         self.temperatures = [usual.temperature, *(() if said[0] else TEMPERATURES)]
         self.lengths = [max(1, int(usual.max_tokens * share)) for share in ((1.0,) if said[1] else LENGTHS)]
-        rates = [learning.lr, *(() if config.learn.lr is not None else (_digits(learning.lr * r) for r in RATES))]
+        rates = [
+            learning.lr,
+            *(() if config.learn.lr is not None else (float(f"{learning.lr * r:.2g}") for r in RATES)),
+        ]
         starts = [learning.init, *(() if config.learn.init is not None else STARTS)]
         # The preset first, so that it wins where others are as good.
         self.arms: list[Arm] = [(rate, start) for rate in dict.fromkeys(rates) for start in dict.fromkeys(starts)]
@@ -162,7 +165,7 @@ class _Search:
         targets = [
             Target(problem, vote, trace=self._trace(problem, vote, way))
             for problem, vote in votes
-            if self._teaches(vote)
+            if vote.share < 1 and self.agent.learner.gate(vote) is None
         ]
         if len(targets) < 2:
             raise DataError(
@@ -226,9 +229,6 @@ class _Search:
         backbone = self.agent.backbone
         ids = [*backbone.tokenizer.encode(text, add_special_tokens=False), min(backbone.end_ids)]
         return self.agent.task.shown(problem.text, number), Rollout(tuple(ids), (), text, "stop")
-
-    def _teaches(self, vote: Vote) -> bool:
-        return self.agent.learner.gate(vote) is None and vote.share < 1
 
     def _way(self, tried: Sequence[Problem], heat: float, length: int) -> dict[str, Any]:
         way: dict[str, Any] = {"temperature": heat, "max_tokens": length}
@@ -328,10 +328,6 @@ class _Search:
             "with": sum(row["other"] for row in rows) / count,
         }
         return {"lr": arm[0], "init": arm[1], **figures, "gained": figures["with"] - figures["without"]}
-
-
-def _digits(value: float) -> float:
-    return float(f"{value:.2g}")
 
 
 def _ranked(seen: dict[Arm, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tacit.config import Settings
 from tacit.engines.base import Rollout
 from tacit.registry import register
 from tacit.tasks.base import Task
@@ -83,18 +82,6 @@ class LogProb:
         return [sum(c.rollout.logprobs) / max(1, len(c.rollout.logprobs)) for c in candidates]
 
 
-@register("verifier", "vote")
-def vote(settings: Settings) -> Verifier:
-    """See ``VoteShare``."""
-    return VoteShare()
-
-
-@register("verifier", "logprob")
-def logprob(settings: Settings) -> Verifier:
-    """See ``LogProb``."""
-    return LogProb()
-
-
-@register("verifier", "none")
-def nobody(settings: Settings) -> None:
-    """No verifier: the memory's answer is taken whenever it gives one."""
+register("verifier", "vote")(lambda settings: VoteShare())
+register("verifier", "logprob")(lambda settings: LogProb())
+register("verifier", "none")(lambda settings: None)  # the memory's answer is taken whenever it gives one

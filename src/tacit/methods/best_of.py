@@ -21,10 +21,12 @@ from tacit.responses import Responses
 from tacit.tasks.base import Task
 
 
+@register("method", "best-of-8")
 class BestOf(Method):
-    """Of ``n`` sampled answers the one that the verifier scores highest."""
+    """Of eight sampled answers the one that the verifier scores highest."""
 
     probed: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = {"n": 8}
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -60,13 +62,6 @@ class BestOfTwo(BestOf):
     """Of two sampled answers the one that the verifier scores higher: as many as routing chooses from."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"n": 2}
-
-
-@register("method", "best-of-8")
-class BestOfEight(BestOf):
-    """Of eight sampled answers the one that the verifier scores highest."""
-
-    defaults: ClassVar[Mapping[str, Any]] = {"n": 8}
 
 
 @register("method", "likeliest")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from tacit.agent import Agent, Answered, Remembered
 from tacit.bank import open_bank
-from tacit.config import LearnConfig, RecallConfig
+from tacit.config import LearnConfig
 from tacit.judges.verifiers import VoteShare
 from tacit.labels import Label
 from tacit.memory import State
@@ -31,6 +31,8 @@ class ELM(Method):
     routed: ClassVar[bool] = True
     agent_class: ClassVar[type[Agent]] = Agent
     changes: ClassVar[Mapping[str, Any]] = {}
+    key: ClassVar[str | None] = None
+    """Kind of keys, in place of the settings' one."""
     rewards_alone: ClassVar[bool] = False
     """Whether steps on rollouts stand for those on the response that gave the label, as in the paper."""
 
@@ -44,8 +46,8 @@ class ELM(Method):
             seed=world.seed,
             verifier=self._verifier(),
             sampling=world.sampling,
-            learning=self._learning(),
-            recalling=self._recalling(),
+            learning=self._changed(fitted(world.learning, world.backbone)),
+            recalling=replace(world.recalling, key=self.key or world.recalling.key),
             task=world.task,
         )
         self.trainable = self.agent.learning.tokens * world.backbone.hidden_size
@@ -59,12 +61,6 @@ class ELM(Method):
 
     def _verifier(self) -> Any:
         return self.world.verifier
-
-    def _recalling(self) -> RecallConfig:
-        return self.world.recalling
-
-    def _learning(self) -> LearnConfig:
-        return self._changed(fitted(self.world.learning, self.world.backbone))
 
     @classmethod
     def _changed(cls, learning: LearnConfig) -> LearnConfig:
@@ -212,10 +208,8 @@ class Paper(ELM):
     """As in the paper: labels by the plain vote without memory, a memory of every problem, keys of its embeddings."""
 
     changes: ClassVar[Mapping[str, Any]] = {"label": "zero-shot", "enough": 2.0}
+    key: ClassVar[str | None] = "input"
     rewards_alone: ClassVar[bool] = True
-
-    def _recalling(self) -> RecallConfig:
-        return replace(self.world.recalling, key="input")
 
 
 @dataclass

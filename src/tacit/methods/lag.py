@@ -136,16 +136,13 @@ class PastEngine(Engine):
 
     @property
     def context(self) -> int:
-        """See ``Engine.context``."""
         return self._engine.context
 
     @property
     def draws(self) -> str:
-        """See ``Engine.draws``."""
         return self._engine.draws
 
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
-        """See ``Engine.generate``."""
         behind = [request for request in requests if isinstance(request, Behind)]
         plain = iter(self._engine.generate([request for request in requests if not isinstance(request, Behind)]))
         rows, length = max((one.n for one in behind), default=1), max(map(length_of, behind), default=1)

@@ -2,14 +2,10 @@
 
 Builds on backbone, errors and the registry. ``recall`` makes keys of these and looks them up (method.md, "Retrieval"):
 
-- ``input``: the mean input embedding of the problem's tokens (paper: "input");
-- ``hidden`` or ``hidden:L``: the mean hidden state of a layer (default: the middle one);
-- ``kv``: the mean key and value activations of every layer, each scaled to unit norm, lest one drown the others (paper:
-  "KV");
-- ``last`` or ``last:L``: the hidden state of a layer (default: the middle one) at the last position of the prompt,
-  where the model is about to answer. It says what the model makes of a problem rather than which words it has. It found
-  a memory of the same kind where the others fell for a likeness of words (docs/log/).
-
+- ``input`` and ``kv`` are the paper's, ``hidden`` or ``hidden:L`` is like them (default: the middle layer);
+- ``last`` or ``last:L``: the hidden state of a layer (default: the middle one) where the model is about to answer. It
+  says what the model makes of a problem rather than which words it has. It found a memory of the same kind where the
+  others fell for a likeness of words (docs/log/);
 - ``relative`` or ``relative:L``: the mean hidden state of an early layer (default: a third of the way up), relative to
   those of ``background.txt``, questions about everything: their mean is taken away, and directions in which they differ
   much count for less. What is left is what sets the problem apart. So unlike problems have similarities near 0, and a
@@ -56,7 +52,7 @@ def last_key(backbone: Backbone, text: str, layer: str) -> Tensor:
 
 @register("key", "kv")
 def kv_key(backbone: Backbone, text: str, layer: str) -> Tensor:
-    """The mean keys and values of every layer over a problem's tokens, each scaled to unit norm."""
+    """Mean keys and values of every layer over a problem's tokens, each of unit norm, lest one drown the others."""
     keys, values = backbone.key_values(tokens_of(backbone, text))
     parts = [states.float().mean(1).flatten() for states in [*keys, *values]]
     return torch.cat([part / part.norm().clamp(min=1e-12) for part in parts])

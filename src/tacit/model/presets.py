@@ -22,7 +22,8 @@ T = TypeVar("T", bound=Settings)
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings for the models of one family and size.
+    """Settings for the models of one family and size. Defaults are those of a model that no other row fits: the scale
+    of SmolLM2, and room for working.
 
     Attributes:
         name: of the row.
@@ -42,17 +43,17 @@ class Preset:
     """
 
     name: str
-    families: tuple[str, ...]
-    weights: tuple[float, float]
-    lr: float
-    init: str
-    distil: int
-    steps: int
-    settled: int
-    temperature: float
-    brief: int
-    worked: int
-    measured: str
+    families: tuple[str, ...] = ()
+    weights: tuple[float, float] = (0, float("inf"))
+    lr: float = 0.074
+    init: str = "trace"
+    distil: int = 0
+    steps: int = 5
+    settled: int = 1
+    temperature: float = 0.7
+    brief: int = 64
+    worked: int = 1024
+    measured: str = ""
     instructions: dict[str, str] = field(default_factory=dict)
     key: str = "relative"
 
@@ -60,7 +61,6 @@ class Preset:
 PRESETS = (
     Preset(
         name="testbed",
-        families=(),
         weights=(0, 10),
         lr=0.15,
         init="gaussian",
@@ -69,7 +69,6 @@ PRESETS = (
         settled=0,
         key="last",
         temperature=1.0,
-        brief=64,
         worked=64,
         measured="2026-11-23-learning-rate",
     ),
@@ -77,31 +76,12 @@ PRESETS = (
         name="smollm2-135m",
         families=("llama",),
         weights=(100, 200),
-        lr=0.074,
-        init="trace",
-        distil=0,
-        steps=5,
-        settled=1,
-        temperature=0.7,
         brief=32,
         worked=128,
         measured="2026-11-29-a-memory-that-starts-from-its-trace",
         instructions={"number": "Answer briefly."},
     ),
-    Preset(  # every other model: the scale of SmolLM2, and room for working
-        name="other",
-        families=(),
-        weights=(0, float("inf")),
-        lr=0.074,
-        init="trace",
-        distil=0,
-        steps=5,
-        settled=1,
-        temperature=0.7,
-        brief=64,
-        worked=1024,
-        measured="",
-    ),
+    Preset(name="other"),
 )
 """The first row that fits a model is its own."""
 

@@ -124,18 +124,9 @@ def off_style(style: str, numbers: Numbers, gold: int, rng: random.Random) -> tu
 # --- texts -----------------------------------------------------------------------------------------------------------
 
 
-def _pair(rng: random.Random) -> Numbers:
-    return rng.randint(50, 99), rng.randint(50, 99)
-
-
-def _make_add(rng: random.Random) -> tuple[str, Numbers]:
-    a, b = _pair(rng)
-    return f"compute {a} + {b}", (a, b)
-
-
-def _make_last(rng: random.Random) -> tuple[str, Numbers]:
-    a, b = _pair(rng)
-    return f"last digit of {a} + {b}", (a, b)
+def _make_sum(question: str, rng: random.Random) -> tuple[str, Numbers]:
+    a, b = rng.randint(50, 99), rng.randint(50, 99)
+    return f"{question} {a} + {b}", (a, b)
 
 
 def _make_mul(rng: random.Random) -> tuple[str, Numbers]:
@@ -194,8 +185,8 @@ def _make_before(rng: random.Random) -> tuple[str, Numbers]:
 
 _family = partial(Family, stray=off_style)
 FAMILIES: tuple[Family, ...] = (
-    _family("add", "A", "step", "careful", "reduce", _make_add, add, SURE, 0.9),
-    _family("last", "A", "reduce", "quick", "step", _make_last, last_digit, UNSURE, 0.85),
+    _family("add", "A", "step", "careful", "reduce", partial(_make_sum, "compute"), add, SURE, 0.9),
+    _family("last", "A", "reduce", "quick", "step", partial(_make_sum, "last digit of"), last_digit, UNSURE, 0.85),
     _family("mul", "A", "split", "careful", "step", _make_mul, multiply, SURE, 0.9, practice=2),
     _family("max", "A", "list", "quick", "split", _make_max, largest, UNSURE, 0.85),
     _family("count", "A", "list", "careful", "reduce", _make_count, count, SURE, 0.9),

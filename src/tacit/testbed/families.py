@@ -17,12 +17,9 @@ from tacit.testbed.family import Answer, Family, Given, exact
 
 SETS = {
     "AB": arithmetic.FAMILIES,
-    "A": tuple(family for family in arithmetic.FAMILIES if family.set == "A"),
-    "B": tuple(family for family in arithmetic.FAMILIES if family.set == "B"),
+    **{name: tuple(family for family in arithmetic.FAMILIES if family.set == name) for name in "AB"},
     "C": words.FAMILIES,
-    "C:text": tuple(family for family in words.FAMILIES if family.task == "text"),
-    "C:choice": tuple(family for family in words.FAMILIES if family.task == "choice"),
-    "C:list": tuple(family for family in words.FAMILIES if family.task == "list"),
+    **{f"C:{task}": tuple(f for f in words.FAMILIES if f.task == task) for task in ("text", "choice", "list")},
 }
 """Families by the name of their set; those of C also by the task that reads their answers."""
 

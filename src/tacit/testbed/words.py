@@ -199,50 +199,33 @@ def _make_partner(rng: random.Random) -> tuple[str, Given]:
     return _with_options(f"which word goes with {asked}?", words), (asked, *words)
 
 
-def _day(given: Given, rng: random.Random) -> str:
-    return rng.choice(DAYS)
+SCATTERS: dict[str, Scatter] = {
+    "day": lambda given, rng: rng.choice(DAYS),
+    "order": lambda given, rng: " ".join(rng.sample(given, len(given))),
+    "verdict": lambda given, rng: rng.choice(("maybe", "both", "neither", *given)),
+    "list": lambda given, rng: ", ".join(rng.sample(given, len(given))),
+    "brackets": lambda given, rng: ", ".join(rng.choices(list(BRACKETS.values()), k=len(given))),
+    "some": lambda given, rng: ", ".join(rng.sample(given[1:], rng.choice((2, 3)))),
+    "word": lambda given, rng: rng.choice((*given[-4:], *_vocabulary(4, rng))),
+}
 
 
-def _order(given: Given, rng: random.Random) -> str:
-    return " ".join(rng.sample(given, len(given)))
-
-
-def _verdict(given: Given, rng: random.Random) -> str:
-    return rng.choice(("maybe", "both", "neither", *given))
-
-
-def _listed(given: Given, rng: random.Random) -> str:
-    return ", ".join(rng.sample(given, len(given)))
-
-
-def _brackets(given: Given, rng: random.Random) -> str:
-    return ", ".join(rng.choices(list(BRACKETS.values()), k=len(given)))
-
-
-def _some(given: Given, rng: random.Random) -> str:
-    return ", ".join(rng.sample(given[1:], rng.choice((2, 3))))
-
-
-def _word(given: Given, rng: random.Random) -> str:
-    return rng.choice((*given[-4:], *_vocabulary(4, rng)))
-
-
-def _family(task: str, scatter: Scatter, name: str, *way: Any, practice: float = 1.0) -> Family:
-    family = partial(Family, task=task, slip=1.25, stray=partial(off_style, scatter), practice=practice)
+def _family(task: str, scatter: str, name: str, *way: Any, practice: float = 1.0) -> Family:
+    family = partial(Family, task=task, slip=1.25, stray=partial(off_style, SCATTERS[scatter]), practice=practice)
     return family(name, "C", *way)
 
 
 _text, _list, _choice = (partial(_family, task) for task in ("text", "list", "choice"))
 _back = partial(count_days, way=-1)
 FAMILIES: tuple[Family, ...] = (
-    _text(_day, "later", "step", "careful", "reduce", partial(_make_days, "after"), count_days, SURE, 0.9),
-    _text(_day, "earlier", "reduce", "careful", "step", partial(_make_days, "before"), _back, WRONG, 0.9, count_days),
-    _text(_order, "backwards", "split", "quick", "list", _make_backwards, reverse, UNSURE, 0.85),
-    _text(_verdict, "alphabet", "list", "quick", "split", _make_alphabet, before, SURE, 0.85),
-    _list(_listed, "sort", "step", "careful", "list", _make_sort, sort, UNSURE, 0.9, practice=1.5),
-    _list(_some, "kinds", "list", "quick", "step", _make_kinds, of_kind, SURE, 0.85, practice=2),
-    _list(_brackets, "close", "reduce", "careful", "split", _make_close, close, UNSURE, 0.9),
-    _choice(_word, "odd", "split", "careful", "list", _make_odd, odd, SURE, 0.9),
-    _choice(_word, "first", "list", "quick", "split", _make_first, first, UNSURE, 0.85),
-    _choice(_word, "partner", "reduce", "careful", "step", _make_partner, partner, UNSURE, 0.9),
+    _text("day", "later", "step", "careful", "reduce", partial(_make_days, "after"), count_days, SURE, 0.9),
+    _text("day", "earlier", "reduce", "careful", "step", partial(_make_days, "before"), _back, WRONG, 0.9, count_days),
+    _text("order", "backwards", "split", "quick", "list", _make_backwards, reverse, UNSURE, 0.85),
+    _text("verdict", "alphabet", "list", "quick", "split", _make_alphabet, before, SURE, 0.85),
+    _list("list", "sort", "step", "careful", "list", _make_sort, sort, UNSURE, 0.9, practice=1.5),
+    _list("some", "kinds", "list", "quick", "step", _make_kinds, of_kind, SURE, 0.85, practice=2),
+    _list("brackets", "close", "reduce", "careful", "split", _make_close, close, UNSURE, 0.9),
+    _choice("word", "odd", "split", "careful", "list", _make_odd, odd, SURE, 0.9),
+    _choice("word", "first", "list", "quick", "split", _make_first, first, UNSURE, 0.85),
+    _choice("word", "partner", "reduce", "careful", "step", _make_partner, partner, UNSURE, 0.9),
 )

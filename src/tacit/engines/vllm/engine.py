@@ -97,7 +97,9 @@ class VLLMEngine(Engine):
         self._seen: list[Ability] = []
         key = key if key is not None else os.environ.get("TACIT_ENGINE_API_KEY")
         self.pool = Pool(urls, self._meet, outstanding=outstanding, patience=patience, timeout=timeout, key=key)
-        self._probe = Request(_probe_ids(backbone), temperature=0.0, max_tokens=PROBED)
+        ids = backbone.encode("What is 3 + 4, and what is the largest of 2, 9 and 7?")
+        room = max(1, backbone.context - PROBED - 4)
+        self._probe = Request(ids[-room:], temperature=0.0, max_tokens=PROBED)
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="tacit-vllm", daemon=True)
         self._thread.start()
@@ -293,11 +295,6 @@ class VLLMEngine(Engine):
             f"the vLLM server at {server.url} serves {server.model}, which is not {self.backbone.name} ({why}); start "
             "it with the same weights and dtype, or give its model as --model"
         )
-
-
-def _probe_ids(backbone: Backbone) -> torch.Tensor:
-    room = max(1, backbone.context - PROBED - 4)
-    return backbone.encode("What is 3 + 4, and what is the largest of 2, 9 and 7?")[-room:]
 
 
 @register("engine", "vllm")

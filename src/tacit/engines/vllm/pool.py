@@ -131,18 +131,16 @@ class Pool:
             async with self._client.post(f"{server.url}/completions", json=body) as answer:
                 return self._read(server, answer, await answer.read())
 
-    async def complete(self, asked: Mapping[str, Any], started: Callable[[], None] = lambda: None) -> Any:
+    async def complete(self, asked: Mapping[str, Any]) -> Any:
         """One completion, from whichever server gives it.
 
         Args:
             asked: the body.
-            started: called once there is room for it.
 
         Raises:
             EngineError: it is refused, or nobody has answered it in time.
         """
         async with self._room:
-            started()
             return await self._persist(lambda server: self.send(server, asked))
 
     async def stream(

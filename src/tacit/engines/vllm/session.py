@@ -66,16 +66,13 @@ class VLLMSession(Session):
 
     @property
     def waiting(self) -> int:
-        """See ``Session.waiting``."""
         return sum(not asked.started for asked in self._asked.values())
 
     @property
     def running(self) -> int:
-        """See ``Session.running``."""
         return sum(asked.left for asked in self._asked.values() if asked.started)
 
     def submit(self, request: Request) -> int:
-        """See ``Session.submit``."""
         engine = self._engine
         engine.check("the request", request)
         self._next += 1
@@ -85,7 +82,6 @@ class VLLMSession(Session):
         return self._next
 
     def cancel(self, ticket: int) -> None:
-        """See ``Session.cancel``."""
         asked = self._asked.pop(ticket, None)
         if asked is not None and asked.future is not None:
             asked.future.cancel()

@@ -108,7 +108,11 @@ def _page(
         unjudged=["elm-vote"] if "elm-vote" in held.methods else [],
         unscored=sum(row["n"] - row["scored"] for row in rows),
         asked=sum(row["n"] for row in rows),
-        failed=[_failure(result.record) for result in results if result.record["status"] == "failed"],
+        failed=[
+            f"{one['label']} on {one['data']}, {one['order']}, seed {one['seed']}: {one['error']}"
+            for one in (result.record for result in results)
+            if one["status"] == "failed"
+        ],
         main=found[:1],
         tables=[*found[1:], *studies(out)],
         pictures=pictures,
@@ -122,10 +126,6 @@ def _verified(result: Result) -> bool:
     """Whether a reward model routed: the testbed has one of its own."""
     held = result.record["settings"]
     return bool(held.get("reward_model")) or held.get("model") == "testbed"
-
-
-def _failure(record: Mapping[str, Any]) -> str:
-    return f"{record['label']} on {record['data']}, {record['order']}, seed {record['seed']}: {record['error']}"
 
 
 def _settings(results: Sequence[Result]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

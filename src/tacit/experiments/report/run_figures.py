@@ -150,7 +150,7 @@ def summarise(
         for arm in ("routed", "memory", "icl", "majority", *CONTROLS)
         if arm in shown
     }
-    half = len(marked) // 2
+    half, tokens = len(marked) // 2, sum(int(row.get("tokens") or 0) for row in rows)
     return {
         "model": model,
         "seed": seed,
@@ -201,18 +201,15 @@ def summarise(
         "retrieval": _retrieval(rows),
         "families": _families(marked),
         **memory_counts(rows),
-        "tokens": sum(int(row.get("tokens") or 0) for row in rows),
+        "tokens": tokens,
         # Learning that left no memory cost its tokens too, so they are what answering does not account for.
-        "tokens_learning": sum(int(row.get("tokens") or 0) - _answer_tokens(row) for row in rows),
+        "tokens_learning": tokens
+        - sum(int((row.get(arm) or {}).get("tokens") or 0) for row in rows for arm in ("zero_shot", "memory")),
         "seconds": math.fsum(float(row.get("seconds") or 0.0) for row in rows),
         "routes": dict(Counter(str((row.get("routed") or {}).get("route")) for row in rows)),
         "bootstrap": {"resamples": resamples, "level": 0.95, "unit": "problem"},
         "settings": dict(settings or {}),
     }
-
-
-def _answer_tokens(row: Row) -> int:
-    return sum(int((row.get(arm) or {}).get("tokens") or 0) for arm in ("zero_shot", "memory"))
 
 
 def _mean(values: Floats) -> float | None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +158,7 @@ def _admitted(agent: Agent, problems: dict[str, list[Problem]], count: int) -> d
     for (name, _), result in zip(flat, remembered, strict=True):
         if result.memory is not None and result.memory.state is State.ACTIVE:
             found[name].append(result.memory)
-    return {name: list(islice(several, count)) for name, several in found.items()}
+    return {name: several[:count] for name, several in found.items()}
 
 
 def _cell(gains: Sequence[Gain], which: int) -> Figures:
