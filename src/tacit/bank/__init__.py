@@ -56,7 +56,7 @@ def open_bank(
             ``postgresql+psycopg://user@host/database``, see ``postgres.address``.
         create: False refuses to make a new bank.
         busy_timeout: seconds to wait for another process's write, or for a database server, before giving up.
-        search_threads: threads that a search uses; None for at most two.
+        search_threads: threads that a search uses, at least 1; None for at most two.
         exact_rows: up to how many keys of a kind a namespace is searched exactly; above that a search of compressed
             keys may miss a few, see ``Bank.search``. None searches exactly at any size.
 
@@ -88,7 +88,6 @@ def _sqlite(url: str, **settings: Any) -> SQLiteBank:
 
 @register("bank", "postgresql")
 def _postgresql(url: str, **settings: Any) -> SQLBank:
-
     from tacit.bank.postgres.bank import PostgresBank
 
     return PostgresBank(url, **settings)

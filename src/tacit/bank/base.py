@@ -24,7 +24,7 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict, Unpack
 
 import numpy as np
 from sqlalchemy import Connection
@@ -76,7 +76,7 @@ class MemoryInfo:
 
 
 class Query(TypedDict):
-    """Where and what ``search`` looks for, as it is handed on."""
+    """Where and what ``search`` looks for; unless it is said, one active memory, however unlike."""
 
     namespace: str
     fingerprint: str
@@ -184,17 +184,7 @@ class Bank(Protocol):
         """
         ...
 
-    def search(
-        self,
-        key: np.ndarray,
-        *,
-        namespace: str,
-        fingerprint: str,
-        key_kind: str,
-        k: int = 1,
-        floor: float = -1.0,
-        states: Collection[State] = (State.ACTIVE,),
-    ) -> list[Hit]:
+    def search(self, key: np.ndarray, **query: Unpack[Query]) -> list[Hit]:
         """The ``k`` memories most similar to ``key`` (float [D], any non-zero norm) with similarity >= ``floor``.
 
         Sorted by similarity, falling; equal ones in the order of storing. Empty when nothing qualifies. Exact up to
@@ -207,17 +197,7 @@ class Bank(Protocol):
         """
         ...
 
-    def search_many(
-        self,
-        keys: np.ndarray,
-        *,
-        namespace: str,
-        fingerprint: str,
-        key_kind: str,
-        k: int = 1,
-        floor: float = -1.0,
-        states: Collection[State] = (State.ACTIVE,),
-    ) -> list[list[Hit]]:
+    def search_many(self, keys: np.ndarray, **query: Unpack[Query]) -> list[list[Hit]]:
         """``search`` for each row of ``keys`` [N, D], all against the same state of the bank."""
         ...
 

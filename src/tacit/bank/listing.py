@@ -26,12 +26,11 @@ _INFO = select(
 
 
 class Listing(Transactions):
-    """The part of a bank that lists memories."""
+    """The part of a bank that lists memories, as ``Bank`` promises."""
 
     def find(
         self, namespace: str, *, states: Collection[State] | None = None, problem_id: str | None = None
     ) -> list[MemoryInfo]:
-        """See ``Bank.find``."""
         statement = _within(namespace, states).order_by(_m.position)
         if problem_id is not None:
             statement = statement.where(_m.problem_id == problem_id)
@@ -39,7 +38,6 @@ class Listing(Transactions):
             return _infos(connection.execute(statement).mappings())
 
     def info(self, id: str, namespace: str) -> MemoryInfo:
-        """See ``Bank.info``."""
         with self._reading() as connection:
             found = _infos(connection.execute(_within(namespace, None).where(_m.id == id)).mappings())
         if not found:
@@ -47,7 +45,6 @@ class Listing(Transactions):
         return found[0]
 
     def counts(self, namespace: str) -> dict[State, int]:
-        """See ``Bank.counts``."""
         statement = select(_m.state, func.count()).where(_m.namespace == namespace).group_by(_m.state)
         with self._reading() as connection:
             held = Counter[State]()
@@ -66,7 +63,6 @@ class Listing(Transactions):
         limit: int = 100,
         offset: int = 0,
     ) -> tuple[int, list[MemoryInfo]]:
-        """See ``Bank.page``."""
         if sort not in SORTS or limit < 1 or offset < 0:
             raise ConfigError(
                 f"memories are sorted by one of {', '.join(SORTS)}, 1 or more from 0 on; not {limit} from {offset} on "

@@ -17,7 +17,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, Unpack
 
 import numpy as np
@@ -60,7 +59,7 @@ _WRITTEN = WHOLE.where(_m.position == bindparam("position"))
 
 
 class SQLBank(Listing):
-    """A bank in an SQL database; implements the ``Bank`` protocol."""
+    """A bank in an SQL database; implements the ``Bank`` protocol, which says what its methods promise."""
 
     def __init__(
         self,
@@ -90,7 +89,6 @@ class SQLBank(Listing):
         """The database's own integrity check; BankError when it finds damage."""
 
     def shrink(self) -> int:
-        """See ``Bank.shrink``."""
         return 0
 
     def fault(self) -> str | None:
@@ -99,14 +97,12 @@ class SQLBank(Listing):
 
     @contextmanager
     def connection(self, *, write: bool = False) -> Iterator[Connection]:
-        """See ``Bank.connection``."""
         with self._writing() if write else self._reading() as connection:
             yield connection
 
     # Writes.
 
     def bind(self, namespace: str, fingerprint: str, model: str) -> None:
-        """See ``Bank.bind``."""
         check_name("namespace", namespace)
         check_name("fingerprint", fingerprint)
         with self._writing() as connection:
@@ -125,7 +121,6 @@ class SQLBank(Listing):
             connection.execute(update(table).where(table.c.namespace == namespace).values(model=model))
 
     def add(self, memory: Memory) -> bool:
-        """See ``Bank.add``."""
         with self._writing() as connection:
             self._bind(connection, memory.namespace, memory.fingerprint, None)
             if self._position(connection, memory.id, memory.namespace) is not None:
@@ -171,7 +166,6 @@ class SQLBank(Listing):
         """Called in the transaction of every new memory: its namespace, key kind and dimension, its key as float32."""
 
     def set_state(self, id: str, namespace: str, state: State, reason: str, note: str = "") -> None:
-        """See ``Bank.set_state``."""
         check_text("reason", f"{note}{reason}")
         state = State(state)
         with self._writing() as connection:
@@ -186,7 +180,6 @@ class SQLBank(Listing):
             self._remember(connection, position, StateChange(time.time(), state_of(old), state, f"{note}{reason}"))
 
     def count(self, id: str, namespace: str, *, uses: int = 0, agreed: int = 0, helped: int = 0, hurt: int = 0) -> None:
-        """See ``Bank.count``."""
         steps = {"uses": uses, "agreed": agreed, "helped": helped, "hurt": hurt}
         if not all(0 <= step < 2**31 for step in steps.values()):
             raise BankError(f"counters only grow, by less than 2^31 at a time; cannot add {steps}")
@@ -201,7 +194,6 @@ class SQLBank(Listing):
             )
 
     def delete(self, id: str, namespace: str) -> None:
-        """See ``Bank.delete``."""
         with self._writing() as connection:
             position = self._found(connection, id, namespace)
             revision = self._raise_revision(connection)
@@ -214,7 +206,6 @@ class SQLBank(Listing):
             connection.execute(delete(schema.marks).where(marks.namespace == namespace, marks.name.in_(names)))
 
     def mark(self, namespace: str, name: str, value: str) -> None:
-        """See ``Bank.mark``."""
         check_name("namespace", namespace)
         check_name("mark", name, 2 * MAX_NAME)  # some are made of a memory's id
         check_text("value of a mark", value)
@@ -236,7 +227,6 @@ class SQLBank(Listing):
     # Reads.
 
     def get(self, id: str, namespace: str) -> Memory:
-        """See ``Bank.get``."""
         with self._reading() as connection:
             here = (_m.namespace == namespace) & (_m.id == id)
             row = connection.execute(WHOLE.where(here)).mappings().one_or_none()
@@ -249,16 +239,13 @@ class SQLBank(Listing):
             raise DamagedMemory(f"memory {id!r} in {self._where} is damaged ({error}); restore a snapshot") from error
 
     def search(self, key: np.ndarray, **query: Unpack[Query]) -> list[Hit]:
-        """See ``Bank.search``."""
         return self.search_many(np.asarray(key)[None], **query)[0]
 
     def search_many(self, keys: np.ndarray, **query: Unpack[Query]) -> list[list[Hit]]:
-        """See ``Bank.search_many``."""
         self._check_usable()
         return self._matrices.search(keys, **query)
 
     def history(self, id: str, namespace: str) -> list[StateChange]:
-        """See ``Bank.history``."""
         table = schema.history
         with self._reading() as connection:
             position = self._found(connection, id, namespace)
@@ -268,7 +255,6 @@ class SQLBank(Listing):
         ]
 
     def marked(self, namespace: str, name: str) -> str | None:
-        """See ``Bank.marked``."""
         table = schema.marks
         statement = select(table.c.value).where(table.c.namespace == namespace, table.c.name == name)
         with self._reading() as connection:
@@ -276,12 +262,10 @@ class SQLBank(Listing):
             return found
 
     def revision(self) -> int:
-        """See ``Bank.revision``."""
         with self._reading() as connection:
             return int(connection.execute(select(schema.bank.c.revision)).scalar_one())
 
     def check(self) -> None:
-        """See ``Bank.check``."""
         self._check_files()
         damaged = [f"memory {id!r}: {why}" for id, why in self.damages().values()]
         with self._fresh_reading() as connection:
@@ -317,7 +301,6 @@ class SQLBank(Listing):
         return position
 
     def close(self) -> None:
-        """See ``Bank.close``."""
         if not self._closed:
             self._matrices.close()
             self._dispose()
@@ -325,9 +308,7 @@ class SQLBank(Listing):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -63,17 +63,10 @@ class SQLiteBank(SQLBank):
         search_threads: int | None = None,
         exact_rows: int | None = EXACT_ROWS,
     ) -> None:
-        """Open the bank, making it (and its folder) if there is none and ``create`` is true.
-
-        Args:
-            path: the file.
-            create: False refuses to make a new bank.
-            busy_timeout: seconds to wait for another process's write before giving up.
-            search_threads: threads of a scan; None for at most two.
-            exact_rows: up to how many keys a search is exact, see ``Bank.search``; None for any number.
+        """Open the bank, making it (and its folder) if there is none and ``create`` is true; see ``bank.open_bank``.
 
         Raises:
-            BankError: not a bank, a newer one, locked, or a place that cannot be read or written.
+            BankError: none, not a bank, a newer one, locked, or a place that cannot be read or written.
             ConfigError: a negative ``busy_timeout`` or fewer than one search thread or exact row.
         """
         if not busy_timeout >= 0:

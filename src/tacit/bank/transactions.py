@@ -47,7 +47,6 @@ class Transactions(ABC):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """See ``Bank.transaction``."""
         self._check_usable()
         with self._joined() if self._connection() is not None else self._outermost():
             yield

@@ -88,17 +88,11 @@ class PostgresBank(SQLBank):
         search_threads: int | None = None,
         exact_rows: int | None = EXACT_ROWS,
     ) -> None:
-        """Open the bank, making its schema and tables if there are none and ``create`` is true.
-
-        Args:
-            url: ``postgresql+psycopg://user@host/database``, see ``address``. The database must exist.
-            create: False refuses to make a new bank.
-            busy_timeout: seconds to wait for another process's write, or for the server to come back.
-            search_threads: threads of a scan; None for at most two.
-            exact_rows: up to how many keys a search is exact, see ``Bank.search``; None for any number.
+        """Open the bank, making its schema and tables if there are none and ``create`` is true; see ``bank.open_bank``.
+        The database must exist.
 
         Raises:
-            BankError: not a bank, a newer one, locked, or a server that cannot be reached or refuses.
+            BankError: none, not a bank, a newer one, locked, or a server that cannot be reached or refuses.
             ConfigError: a wrong address or setting, or no driver.
         """
         if not busy_timeout >= 0:
@@ -167,7 +161,6 @@ class PostgresBank(SQLBank):
                 self._index.working = None
 
     def close(self) -> None:
-        """See ``Bank.close``."""
         self._index.stop()
         super().close()
 

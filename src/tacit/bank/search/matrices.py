@@ -12,17 +12,17 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from sqlalchemy import Connection, bindparam, select
 
 from tacit.bank import schema
-from tacit.bank.base import Hit
+from tacit.bank.base import Hit, Query
 from tacit.bank.search.compressed import CompressedMatrix, CompressedView, available, nearly_nearest
 from tacit.bank.search.index import DAMAGED, DELETED, Group, Helpers, KeyMatrix, View, nearest
 from tacit.bank.search.kept import Kept
@@ -121,29 +121,21 @@ class Matrices:
                 self._helpers = None
             self._groups.clear()
 
-    def search(
-        self,
-        keys: np.ndarray,
-        *,
-        namespace: str,
-        fingerprint: str,
-        key_kind: str,
-        k: int = 1,
-        floor: float = -1.0,
-        states: Collection[State] = (State.ACTIVE,),
-    ) -> list[list[Hit]]:
+    def search(self, keys: np.ndarray, **query: Unpack[Query]) -> list[list[Hit]]:
         """See ``Bank.search_many``."""
+        k, floor, states = query.get("k", 1), query.get("floor", -1.0), query.get("states", (State.ACTIVE,))
         queries = checked_queries(keys, k, floor)
         if not len(queries):
             return []
-        name, wanted = (namespace, key_kind, queries.shape[1]), [State(state).value for state in states]
+        name = (query["namespace"], query["key_kind"], queries.shape[1])
+        wanted = [State(state).value for state in states]
         asked: dict[str, Any] = {"k": k, "floor": floor, "codes": [_CODES[state] for state in wanted]}
         while True:
             rows: dict[int, Any] = {}  # of the database, by position
             with ExitStack() as transaction:
                 with self._lock:
                     connection = transaction.enter_context(self._reading())
-                    view = self._current(connection, name, fingerprint)
+                    view = self._current(connection, name, query["fingerprint"])
                 if view is None or not view.rows:
                     return [[] for _ in queries]
                 if not isinstance(view, CompressedView):

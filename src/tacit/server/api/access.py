@@ -46,7 +46,6 @@ class Access:
         self.app, self.service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
         if scope["type"] != "http" or scope["path"] in PUBLIC:
             await self.app(scope, receive, send)
             return
@@ -116,7 +115,6 @@ class Bodies:
         self.app, self.limits = app, service.config.limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):  # nobody reads their bodies
             await self.app(scope, receive, send)
             return

@@ -34,7 +34,6 @@ class Conversation(Exchange):
         self.said = prompts.begun(body)
 
     async def prepare(self) -> None:
-        """See ``Exchange.prepare``."""
         body, service = self.body, self.service
         goes_on = self.said is not None
         ids = await service.computing(
@@ -58,7 +57,6 @@ class Conversation(Exchange):
         return (*self.body.stops, *self.service.backbone.stop)
 
     async def choices(self) -> list[Callable[[], dict[str, Any]]]:
-        """See ``Exchange.choices``."""
         found = await self.rollouts()
         return [partial(self._choice, index, found[index]) for index in sorted(found)]
 
@@ -71,7 +69,6 @@ class Conversation(Exchange):
         }
 
     def pieces(self, index: int, one: Progress, shown: str) -> Iterator[dict[str, Any]]:
-        """See ``Exchange.pieces``."""
         empty = {"index": index, "delta": {}, "logprobs": None, "finish_reason": None}
         if index not in self._begun:
             self._begun.add(index)
@@ -83,7 +80,6 @@ class Conversation(Exchange):
             yield {**empty, "finish_reason": one.rollout.finish}
 
     def not_learnable(self) -> str | None:
-        """See ``Exchange.not_learnable``."""
         if self.body.tacit.problem is None and not prompts.is_one_question(self.body.messages):
             return "the last message does not say it all; name the problem under tacit.problem"
         return None

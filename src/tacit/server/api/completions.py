@@ -46,7 +46,6 @@ class Completion(Exchange):
         self._offsets: dict[int, int] = {}
 
     async def prepare(self) -> None:
-        """See ``Exchange.prepare``."""
         body, service = self.body, self.service
         wanted = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         # What is scored is the plain model, unless a memory is named: a recalled one would blur a benchmark.
@@ -67,7 +66,6 @@ class Completion(Exchange):
             await one.recall()
 
     async def choices(self) -> list[Callable[[], dict[str, Any]]]:
-        """See ``Exchange.choices``."""
         found = {} if self.silent else await self.rollouts()
         choices: list[Callable[[], dict[str, Any]]] = []
         for prompt, answering in enumerate(self.answerings):
@@ -78,7 +76,6 @@ class Completion(Exchange):
         return choices
 
     def pieces(self, index: int, one: Progress, shown: str) -> Iterator[dict[str, Any]]:
-        """See ``Exchange.pieces``."""
         offset = self._offsets.get(index, 0)
         logprobs = self._logprobs([(one.token_id, one.logprob, one.alternatives)], offset)
         if logprobs:
@@ -88,7 +85,6 @@ class Completion(Exchange):
             yield {"index": index, "text": shown, "logprobs": logprobs, "finish_reason": finish}
 
     def not_learnable(self) -> str | None:
-        """See ``Exchange.not_learnable``."""
         options = self.body.tacit
         if self.body.echo or (options.learn is None and options.problem is None):
             return "a raw prompt is learned from only on request: tacit.learn or tacit.problem"

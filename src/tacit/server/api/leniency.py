@@ -25,7 +25,6 @@ class Lenient:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -52,7 +51,6 @@ class Pages:
         self.app, self.origins = app, frozenset(origin.encode() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
         if scope["type"] == "http" and scope["path"].startswith(PAGES_MAY):
             found = [value for name, value in scope["headers"] if name.lower() == b"origin"]
             if len(found) == 1 and found[0] in self.origins:
