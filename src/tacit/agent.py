@@ -159,7 +159,8 @@ class Agent:
         hits: dict[int, Hit] = {}
         for number, found in enumerate(recalled):
             # A long problem may fit without a memory alone.
-            if found is not None and len(found[1].prompt) <= self.responder.room(len(ids[number])):
+            columns, room = self.backbone.carrier.columns, self.responder.room(len(ids[number]))
+            if found is not None and columns(found[1].prompt) <= room:
                 hits[number] = found[0]
                 asked.append(self.responder.requests(problems[number], ids[number], "memory", found[1].prompt))
         every = [*problems, *(problems[number] for number in hits)]
@@ -278,6 +279,7 @@ class Agent:
             "model": self.backbone.name,
             "config": self.learning.digest(),
             "learning": self._settings(),
+            **({} if self.backbone.carrier.rows is None else {"carrier": self.backbone.carrier.name}),
             "tokens": learned.tokens,
             "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in learned.steps],
             "trace": label.trace and label.trace.text,

@@ -27,7 +27,7 @@ from tacit.errors import FingerprintError
 from tacit.judges.verifiers import Verifier
 from tacit.model import presets
 from tacit.model.backbone import Backbone
-from tacit.model.prompts import Template
+from tacit.model.prompts import Prompt, Template
 from tacit.tasks.base import Task, called, task_named
 from tacit.tasks.maths import MATHS
 
@@ -81,11 +81,12 @@ def binding(bank: Bank, namespaces: Sequence[str]) -> dict[str, str]:
 
 
 def as_bound(settings: S, bank: Bank, namespaces: Sequence[str]) -> S:
-    """Settings whose defaults are those of a bank: its task and its kind of key."""
+    """Settings whose defaults are those of a bank: its task, its carrier and its kind of key."""
     held = binding(bank, namespaces)
     return replace(
         settings,
         task=held.get("task", MATHS.name) if held else settings.task,
+        carrier=held.get("carrier", Prompt.name) if held else settings.carrier,
         recall=replace(settings.recall, key=held.get("key", settings.recall.key)),
     )
 
@@ -100,6 +101,8 @@ def bind(bank: Bank, namespace: str, backbone: Backbone, settings: Settings) -> 
     if bank.marked(namespace, BINDING) is None:
         template = backbone.template
         held = {"task": template.task, "instruction": template.instruction, "system": template.system}
+        if backbone.carrier.name != Prompt.name:
+            held["carrier"] = backbone.carrier.name
         bank.mark(namespace, BINDING, json.dumps({**held, "key": settings.recall.key}, sort_keys=True))
 
 
@@ -128,17 +131,19 @@ def load_backbone(
             f"the memories of this bank are for the instruction {held['instruction']!r}, not for {said!r}; leave "
             "--instruction out, or use another bank"
         )
-    if held and settings.task not in (None, kept := held.get("task", MATHS.name)):
-        raise FingerprintError(
-            f"the memories of this bank are for the task {called(kept)}, not for {called(settings.task)}; leave "
-            "--task out, or use another bank"
-        )
+    for what, named, before in (("task", settings.task, MATHS.name), ("carrier", settings.carrier, Prompt.name)):
+        if held and named not in (None, kept := held.get(what, before)):
+            raise FingerprintError(
+                f"the memories of this bank are for the {what} {called(kept)}, not for {called(named)}; leave "
+                f"--{what} out, or use another bank"
+            )
     task = task_of(settings)
     usual = "" if settings.model.partition(":")[0] == TESTBED else task.instruction
     instruction = held.get("instruction", said if said is not None else unsaid if unsaid is not None else usual)
     system = held.get("system", task.system) if settings.system is None else settings.system
     template = Template(instruction, system, task.examples, (*task.stop, *settings.stop), task.name)
     backbone = Backbone.load(settings.model, dtype=settings.dtype, device=settings.device, template=template)
+    backbone = backbone.carrying(held.get("carrier", settings.carrier or Prompt.name))
     if said is None and unsaid is None and "instruction" not in held and usual:
         text = presets.preset_of(backbone).instructions.get(task.name, instruction)
         backbone = backbone if text == instruction else backbone.asked(replace(template, instruction=text))

@@ -269,6 +269,8 @@ class Settings:
         allow_code: Programs that the model writes may run here, in a sandbox, where the task needs it (docs/tasks.md).
         device: Where the model runs: auto, cpu, cuda, cuda:1, ...
         dtype: Of the weights: float32, bfloat16 or float16.
+        carrier: How a memory enters the model: prompt (rows before the problem), or layers (vectors added after every
+            layer; in this process and Ray's alone). Default: the bank's, else prompt. It belongs to the fingerprint.
         threads: CPU threads. Default: torch's choice; for the testbed one for a product (so small a model loses more to
             hand-over than it gains) and all for problems of a window, side by side.
         verifier: Who decides where the answers with and without memory differ. Default: the reward model where there is
@@ -293,6 +295,7 @@ class Settings:
     allow_code: bool = False
     device: str = "auto"
     dtype: str = "float32"
+    carrier: str | None = _of("carrier", None)
     threads: int | None = None
     verifier: str | None = _of("verifier", None)
     reward_model: str | None = None
@@ -311,8 +314,9 @@ class Settings:
             if self.task.endswith(".toml"):  # its contents go wherever the settings go
                 object.__setattr__(self, "task", registry.get("task", "toml").inline(self.task))
             registry.known("task", self.task.partition(":")[0])
-        if self.verifier is not None:
-            registry.known("verifier", self.verifier)
+        for kind in ("verifier", "carrier"):
+            if getattr(self, kind) is not None:
+                registry.known(kind, getattr(self, kind))
         require(self.threads is None or self.threads >= 1, f"threads is {self.threads}; it must be at least 1")
         require(self.learners >= 1, f"learners is {self.learners}; it must be at least 1")
         require(self.engines >= 0, f"engines is {self.engines}; it must be 0 or more")

@@ -183,7 +183,7 @@ def policy_loss(backbone: Backbone, groups: Sequence[Group], temperature: float)
         temperature: that they were sampled at.
     """
     embeds = [prompt_embeddings(backbone, group.ids[:-1], group.prompt) for group in groups]
-    prefix = prefill(backbone, embeds)
+    prefix = prefill(backbone, embeds, [group.prompt for group in groups])
     owner = [place for place, group in enumerate(groups) for _ in group.rollouts]
     tokens, weights, positions = _completions(groups, [len(prompt) for prompt in embeds], backbone.device)
     # Room is made before the prompt is repeated: it is one row, its rollouts are many.

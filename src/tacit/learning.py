@@ -123,8 +123,7 @@ class Learner:
         config, sampling = fitted(config, backbone), fitted(sampling, backbone)
         self.backbone, self.engine, self.config, self.sampling = backbone, engine, config, sampling
         self.seed, self.task = seed, task
-        self.reward, self.start = registry.get("reward", config.reward), registry.get("start", config.init)
-        self.admission = registry.get("admission", config.admission)
+        self.reward, self.admission = registry.get("reward", config.reward), registry.get("admission", config.admission)
 
     def learn(self, targets: Sequence[Target]) -> list[Learned]:
         """Learn every target; the result of each is the same alone and together. Order is kept."""
@@ -156,8 +155,8 @@ class Learner:
 
     def _room(self, target: Target) -> str | None:
         """Why a problem is too long to be learned from: with a soft prompt it needs more room than without."""
-        rows = len(self._start(target))
-        needed = len(self.backbone.encode(target.problem.text)) + rows + self.sampling.max_tokens
+        taken = self.backbone.carrier.columns(self._start(target))
+        needed = len(self.backbone.encode(target.problem.text)) + taken + self.sampling.max_tokens
         if needed <= self.engine.context:
             return None
         return (
@@ -178,8 +177,7 @@ class Learner:
     def _start(self, target: Target) -> Tensor:
         rng = generator(self.seed, target.problem.id, "init")
         example = None if target.trace is None else (target.trace[0], target.trace[1].text)
-        start: Tensor = self.start(Start(self.backbone, self.config.tokens, rng, example))
-        return start
+        return self.backbone.carrier.start(self.config.init, Start(self.backbone, self.config.tokens, rng, example))
 
     def _begin(self, target: Target) -> Live:
         prompt = self._start(target).to(self.backbone.device).requires_grad_(True)
@@ -210,7 +208,7 @@ class Learner:
     def _descend(self, memory: Live) -> float:
         """One step along a soft prompt's gradient; returns the norm that this had."""
         norm = descend(memory.optimizer, self.config.clip)
-        cap(memory.prompt, self.config.norm_cap * self.backbone.embedding_norm)
+        cap(memory.prompt, self.config.norm_cap * self.backbone.carrier.norm)
         return norm
 
     def _step(self, live: list[Live]) -> None:
@@ -227,7 +225,7 @@ class Learner:
         seconds = (time.perf_counter() - began) / len(live)
         for memory in live:
             norms = memory.prompt.detach().norm(dim=1)
-            memory.steps[-1].update(norm=float(norms.mean()) / self.backbone.embedding_norm, seconds=seconds)
+            memory.steps[-1].update(norm=float(norms.mean()) / self.backbone.carrier.norm, seconds=seconds)
 
     def _request(self, memory: Live) -> Request:
         """What a memory asks for in a step: a group of rollouts of its own problem."""

@@ -46,7 +46,7 @@ class Memory:
         namespace: whose memory it is; nothing crosses namespaces.
         problem_id: id of the problem that it was learned on.
         problem: text of that problem.
-        prompt: float32 [K, d], the soft prompt, one row per virtual token.
+        prompt: float32 [K, d], the soft prompt, one row per virtual token; or what else its ``carrier`` has.
         key: float32 [D], unit norm, contiguous.
         key_kind: how the key was made, e.g. "input", "hidden:2", "kv". Keys of different kinds never meet.
         fingerprint: of the backbone that the soft prompt belongs to.
@@ -97,6 +97,11 @@ class Memory:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
                 raise MemoryFormatError(f"memory counter {name!r} must be a whole number of at least 0, not {value!r}")
+
+    @property
+    def carrier(self) -> str:
+        """How its numbers enter the model (model/carriers.py); "prompt" where the record does not say."""
+        return str(self.provenance.get("carrier", "prompt"))
 
     @cached_property
     def sha256(self) -> str:

@@ -39,6 +39,7 @@ KINDS = {
     "key": "(backbone, text, argument) -> a vector [D]; text is the problem's",
     "label": "(labels.Evidence) -> a labels.Label, or None where the plain vote is to decide",
     "start": "(learning.Start) -> the soft prompt [K, d] that learning begins with",
+    "carrier": "(backbone) -> a model.prompts.Prompt: how the numbers of a memory enter the model",
     "engine": "(backbone, settings) -> an engines.base.Engine",
     "bank": "(address, **settings) -> a bank.base.Bank; the name is the address's scheme",
     "method": "a methods.base.Method",
@@ -61,6 +62,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "key": dict.fromkeys(("last", "input", "hidden", "kv", "relative"), "model.keys"),
     "label": dict.fromkeys(("verified", "confident", "zero-shot", "routed", "all"), "labels"),
     "start": dict.fromkeys(("gaussian", "vocabulary", "trace"), "learning"),
+    "carrier": {"prompt": "model.prompts", "layers": "model.carriers"},
     "engine": {"local": "engines.local", "vllm": "engines.vllm.engine", "ray": "cluster.remote"},
     "bank": dict.fromkeys(("sqlite", "postgresql"), "bank"),
     "method": {

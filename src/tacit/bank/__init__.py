@@ -12,6 +12,7 @@ from typing import Any
 
 from tacit import registry
 from tacit.bank.base import Bank, Hit, MemoryInfo, StateChange
+from tacit.bank.control_vector import export_gguf
 from tacit.bank.copying import Copied, Progress, copy_between
 from tacit.bank.peft_adapter import export_peft, import_peft
 from tacit.bank.postgres.address import is_postgres, parse
@@ -31,6 +32,7 @@ __all__ = [
     "SQLiteBank",
     "StateChange",
     "copy_bank",
+    "export_gguf",
     "export_peft",
     "import_peft",
     "open_bank",

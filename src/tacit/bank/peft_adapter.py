@@ -35,8 +35,10 @@ def export_peft(memory: Memory, directory: str | Path, base_model: str) -> None:
         base_model: path or hub id of the model that it was learned with, for PEFT's ``base_model_name_or_path``.
 
     Raises:
-        BankError: the folder is not empty, or cannot be written.
+        BankError: the folder is not empty, or cannot be written; or the memory is no soft prompt.
     """
+    if memory.carrier != "prompt":
+        raise BankError(f"memory {memory.id} is no soft prompt but {memory.carrier}; export it with --gguf")
     folder = Path(directory)
     tokens, width = memory.prompt.shape
     config = {

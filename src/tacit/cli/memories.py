@@ -226,14 +226,24 @@ def export(
     base_model: Annotated[
         str | None, typer.Option(help="With --peft: path or Hub id of the model that the memory was learned with.")
     ] = None,
+    gguf: Annotated[
+        bool, typer.Option("--gguf", help="Write a control vector for llama.cpp (carrier layers).")
+    ] = False,
 ) -> None:
-    """Write one memory to a file (safetensors) or, with --peft, to a folder that PeftModel.from_pretrained loads."""
-    from tacit.bank import export_peft
+    """Write one memory to a file (safetensors), or to what others load.
+
+    With --peft it is a folder for PeftModel.from_pretrained, with --gguf a file for llama.cpp's --control-vector.
+    """
+    from tacit.bank import export_gguf, export_peft
     from tacit.bank.portable import to_safetensors
 
     with opened_bank(bank) as opened:
         memory = opened.get(_resolve(opened, id, namespace), namespace)
-    if peft:
+    if peft and gguf:
+        raise ConfigError("--peft and --gguf are given; a memory is one of the two.")
+    if gguf:
+        export_gguf(memory, path)
+    elif peft:
         model = base_model or memory.provenance.get("model")
         if not isinstance(model, str) or not model:
             raise ConfigError("The memory does not say which model it was learned with; give --base-model.")

@@ -122,6 +122,7 @@ def open_ray(backbone: Backbone, settings: Settings) -> RayEngine:
     try:
         asked, plugins = backbone.template, registry.files()
         told = replace(settings, instruction=asked.instruction, system=asked.system, threads=threads, plugins=plugins)
+        told = replace(told, carrier=backbone.carrier.name)
         learners, engines = cluster.crews(told, backbone)
     except BaseException:
         cluster.close()

@@ -171,9 +171,9 @@ class Engine(Protocol):
 # -- what holds for every engine: what a request must be, when a rollout is over, and that its tokens are counted ------
 
 
-def length_of(request: Request) -> int:
-    """Positions that a request's prompt takes: its soft prompt and its tokens."""
-    return len(request.ids) + (0 if request.soft_prompt is None else len(request.soft_prompt))
+def length_of(backbone: Backbone, request: Request) -> int:
+    """Positions that a request's prompt takes: its memory's and its tokens."""
+    return len(request.ids) + backbone.carrier.columns(request.soft_prompt)
 
 
 def check(backbone: Backbone, context: int, what: str, request: Request, *, least: int = 1) -> None:
@@ -186,7 +186,7 @@ def check(backbone: Backbone, context: int, what: str, request: Request, *, leas
         request: what is asked.
         least: fewest new tokens it may ask for.
     """
-    length = length_of(request)
+    length = length_of(backbone, request)
     problems = (
         (request.ids.ndim != 1 or len(request.ids) == 0, "needs prompt token ids of shape [T] with T >= 1"),
         (request.n < 1, f"asks for n = {request.n} rollouts; n must be at least 1"),
@@ -204,9 +204,8 @@ def check(backbone: Backbone, context: int, what: str, request: Request, *, leas
             f"brings {len(request.seeds)} seeds for {request.n} rollouts; give one seed per rollout",
         ),
         (
-            request.soft_prompt is not None
-            and (request.soft_prompt.ndim != 2 or request.soft_prompt.shape[1] != backbone.hidden_size),
-            f"has a soft prompt that is not [K, {backbone.hidden_size}]",
+            request.soft_prompt is not None and not backbone.carrier.fitting(backbone, request.soft_prompt),
+            f"has {backbone.carrier.called} not [{backbone.carrier.rows or 'K'}, {backbone.hidden_size}]",
         ),
     )
     for wrong, why in problems:

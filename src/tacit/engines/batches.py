@@ -89,7 +89,8 @@ class RaggedBatch:
 
     def start(self, groups: Sequence[Sequence[Row]]) -> None:
         """See ``Batch.start``."""
-        cache = prefill(self.backbone, _prompts(self.backbone, groups))
+        memories = [group[0].spec.soft_prompt for group in groups]
+        cache = prefill(self.backbone, _prompts(self.backbone, groups), memories)
         rows = [row for group in groups for row in group]
         cache.reserve(max(row.position + row.spec.max_tokens for row in rows))  # while it has a row per request only
         cache = cache.take(self._index([place for place, group in enumerate(groups) for _ in group]))

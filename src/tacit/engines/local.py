@@ -77,7 +77,7 @@ class LocalEngine(Engine):
         """
         self.check(requests)
         # Longest prompts first: neighbours in a prefill are then of similar length and little of it is padding.
-        order = sorted(range(len(requests)), key=lambda number: -length_of(requests[number]))
+        order = sorted(range(len(requests)), key=lambda number: -length_of(self.backbone, requests[number]))
         parts = max(1, min(threads(), len(order))) if self.backbone.fused is not None else 1
         served = side_by_side([partial(self._serve, requests, order[start::parts], parts) for start in range(parts)])
         done = {number: rollouts for part in served for number, rollouts in part.items()}
@@ -143,7 +143,7 @@ class LocalEngine(Engine):
         before = len(embeds) - len(ids)
         # Position p tells of the token at p + 1; the last one's successor is not known, and not asked for.
         targets = torch.nn.functional.pad(ids, (before, 1))[1:]
-        found = scores(self.backbone, self.backbone.new_cache(), 0, embeds, targets, request)[:-1]
+        found = scores(self.backbone, self.backbone.new_cache([soft_prompt]), 0, embeds, targets, request)[:-1]
         return [*found[before - 1 :]] if before else [None, *found]
 
     def _check(self, what: str, request: Request, least: int = 1) -> None:
@@ -238,7 +238,7 @@ class LocalSession(Session):
         longest = 0
         while self._waiting:
             request = self._waiting[0][1]
-            longest = max(longest, length_of(request))
+            longest = max(longest, length_of(self.backbone, request))
             if request.n > room and (chosen or room < self._max_rows):
                 break
             if chosen and longest * (len(chosen) + 1) > self._prefill_tokens:
@@ -253,7 +253,7 @@ class LocalSession(Session):
         for ticket, request in chosen:
             seeds = request.seeds if request.temperature > 0 else [0] * request.n
             draws = [uniforms(seed, request.max_tokens).tolist() for seed in seeds]
-            feed, position = int(request.ids[-1]), length_of(request) - 1
+            feed, position = int(request.ids[-1]), length_of(self.backbone, request) - 1
             groups.append([Row(ticket, i, request, draws[i], feed, position) for i in range(request.n)])
             for row in groups[-1] if request.grammar else ():
                 row.follower = Follower(self.backbone, request.grammar)

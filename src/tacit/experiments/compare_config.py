@@ -143,7 +143,7 @@ class CompareConfig(Settings):
             if name in ("model", "reward_model", "limit", "window", "probes", "dtype", "sampling", "learn", "recall")
         }
         # Came later: they count where they are used, so that cells of before are kept.
-        later = {"task": self.task, "instruction": self.instruction, "verifier": self.verifier}
+        later = {name: getattr(self, name) for name in ("task", "instruction", "verifier", "carrier")}
         values |= {name: value for name, value in later.items() if value != getattr(Settings, name)}
         if config.keeps_apart(method):
             values["strict"] = True

@@ -45,6 +45,7 @@ LATER: dict[str, Any] = {
     "stop": [],
     "fields": [],
     "strict": False,
+    "carrier": None,
 }
 """Settings that older runs do not name, with what held for them."""
 

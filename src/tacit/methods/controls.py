@@ -142,7 +142,7 @@ def random_memory(
         among = _least_similar(agent, one, len(active)) if unlike else active
         memory = agent.bank.get(among[int(rng.integers(len(among)))], agent.namespace)
         ids = agent.backbone.encode(one.problem.text)
-        if agent.responder.room(len(memory.prompt) + len(ids)) >= 0:
+        if agent.responder.room(agent.backbone.carrier.columns(memory.prompt) + len(ids)) >= 0:
             chosen[place] = memory.id
             requests += agent.responder.requests(one.problem, ids, "random", memory.prompt)
     asked = [answered[place].problem for place in chosen]

@@ -162,7 +162,7 @@ class Drift:
         room = agent.responder.room(len(agent.backbone.encode(one.problem.text)))
         for hit in list(groups.values())[:TRIES]:
             memory = undamaged(agent.bank, hit.memory_id, agent.namespace)
-            if memory is not None and len(memory.prompt) <= room:
+            if memory is not None and agent.backbone.carrier.columns(memory.prompt) <= room:
                 yield hit, memory
 
 

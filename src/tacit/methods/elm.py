@@ -50,7 +50,8 @@ class ELM(Method):
             recalling=replace(world.recalling, key=self.key or world.recalling.key),
             task=world.task,
         )
-        self.trainable = self.agent.learning.tokens * world.backbone.hidden_size
+        rows = world.backbone.carrier.rows or self.agent.learning.tokens
+        self.trainable = rows * world.backbone.hidden_size
 
     @classmethod
     def plan(cls, setting: Setting) -> Plan:

@@ -145,7 +145,8 @@ class PastEngine(Engine):
     def generate(self, requests: Sequence[Request]) -> list[list[Rollout]]:
         behind = [request for request in requests if isinstance(request, Behind)]
         plain = iter(self._engine.generate([request for request in requests if not isinstance(request, Behind)]))
-        rows, length = max((one.n for one in behind), default=1), max(map(length_of, behind), default=1)
+        rows = max((one.n for one in behind), default=1)
+        length = max((length_of(self.backbone, one) for one in behind), default=1)
         step = max(1, min(ROWS // rows, PREFILLED // length))
         parts = (behind[at : at + step] for at in range(0, len(behind), step))
         served = (group for part in parts for group in generated(self.backbone, part))
@@ -180,7 +181,7 @@ def generated(backbone: Backbone, requests: Sequence[Behind]) -> list[list[Rollo
     groups = []
     for one in requests:
         seeds = one.seeds if one.temperature > 0 else [0] * one.n
-        last, position = int(one.ids[-1]), len(one.past) + length_of(one) - 1
+        last, position = int(one.ids[-1]), len(one.past) + length_of(backbone, one) - 1
         groups.append([_Row(one, uniforms(seed, one.max_tokens).tolist(), last, position) for seed in seeds])
     rows = [row for group in groups for row in group]
     cache = _begun(backbone, requests)
@@ -227,7 +228,7 @@ def _begun(backbone: Backbone, requests: Sequence[Behind]) -> RaggedCache:
     width = round_up(int(lengths.max()), LEAST_ROWS)
     # All padding goes to the one column that the row's next token overwrites: no position beyond the context.
     positions = starts[:, None] + torch.arange(width, device=backbone.device).minimum(lengths[:, None])
-    cache = backbone.new_cache()
+    cache = backbone.new_cache([one.soft_prompt for one in requests])
     cache.capacity = round_up(int(positions.max()) + 1)
     for layer, part in enumerate(cache.parts):
         part.keys, part.values = (

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tacit import registry
 from tacit.engines.base import Rollout
 from tacit.gradients import Group, cap, descend, prompt_gradients
 from tacit.learning import Start
@@ -52,8 +51,7 @@ class Slot(Method):
     def _fitted(self, problem: Problem) -> Tensor:
         world, backbone, config = self.world, self.world.backbone, self.world.learning
         start = Start(backbone, config.tokens, generator(world.seed, problem.id, "init"))
-        made: Tensor = registry.get("start", config.init)(start)
-        prompt = made.to(backbone.device).requires_grad_(True)
+        prompt = backbone.carrier.start(config.init, start).to(backbone.device).requires_grad_(True)
         self.trainable = prompt.numel()
         optimizer = torch.optim.Adam([prompt], lr=config.lr)
         ids = backbone.encode(problem.text)
@@ -62,7 +60,7 @@ class Slot(Method):
         for _ in range(self.count("steps")):
             prompt.grad = prompt_gradients(backbone, [text], 1.0, row_tokens=config.row_tokens)[id(prompt)]
             descend(optimizer, config.clip)
-            cap(prompt, config.norm_cap * backbone.embedding_norm)
+            cap(prompt, config.norm_cap * backbone.carrier.norm)
         return prompt.detach().cpu()
 
     def learn(self, problems: Sequence[Problem], replies: Sequence[Reply]) -> list[Lesson]:

@@ -54,7 +54,7 @@ class Policy:
             rng = generator(world.seed, "soft policy", "init")
             start = Start(world.backbone, world.learning.tokens, rng)
             self.prompt = (
-                registry.get("start", world.learning.init)(start).to(world.backbone.device).requires_grad_(True)
+                world.backbone.carrier.start(world.learning.init, start).to(world.backbone.device).requires_grad_(True)
             )
             self.parameters = [self.prompt]
         else:
@@ -290,7 +290,7 @@ class Trainer:
                 if master is not parameter:
                     parameter.copy_(master)
         if policy.prompt is not None:  # held below the norm that memories are held below
-            cap(policy.prompt, world.learning.norm_cap * world.backbone.embedding_norm)
+            cap(policy.prompt, world.learning.norm_cap * world.backbone.carrier.norm)
         self.steps += 1
 
     def epochs(self, problems: Sequence[Problem], judge: Judge, epochs: int, batch: int) -> Iterator[list[Seen]]:

@@ -11,18 +11,20 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from tacit import registry
 from tacit.errors import ConfigError, ModelError
 from tacit.model import fused
 from tacit.model.cache import RaggedCache, round_up
 from tacit.model.decoder import LEAST_ROWS, Decoder, token_logprobs
 from tacit.model.loading import Inputs, digest_state, load, parse_device, resolve_model
-from tacit.model.prompts import RUN_ON, Template, token_ids
+from tacit.model.prompts import RUN_ON, Prompt, Template, token_ids
 from tacit.tasks.maths import MATHS
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Backbone:
         embedding_std, embedding_norm: scalar standard deviation and mean row norm of the inputs that the model sees.
             Soft prompts start and learn at this scale, and their norms are capped against it.
         least_rows: rows of a product at least, so that a row has the same bits whatever is beside it.
+        carrier: how memories enter the model: ``Prompt``, or what ``carrying`` was given.
         fused: compiled passes of a small model on the CPU, or None; they copy the weights, which therefore must not
             change. ``lean=False`` leaves them and the lean decoder out, for models that are trained.
     """
@@ -73,6 +76,7 @@ class Backbone:
         self.fused = compiled_passes(self._decoder, self.hidden_size)
         self._inputs = Inputs(model.get_input_embeddings())
         self.embedding_std, self.embedding_norm = self._inputs.std, self._inputs.norm
+        self.carrier = Prompt(self)
         self._weights = weights_digest or digest_state(model)
         self.fingerprint = self._fingerprint(self._weights)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 31)
@@ -230,14 +234,15 @@ class Backbone:
         mask = self._as_mask(near, embeds.dtype)
         if self._mixed:
             mask = {"full_attention": self._as_mask(visible, embeds.dtype), "sliding_attention": mask}
-        out = self.model(
-            inputs_embeds=embeds.to(self.dtype),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=0 if all_logits else 1,
-        )
+        with self._adding(cache.added):
+            out = self.model(
+                inputs_embeds=embeds.to(self.dtype),
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=0 if all_logits else 1,
+            )
         logits: Tensor = out.logits
         return logits if real is None else logits.flatten(0, 1)[real]
 
@@ -268,14 +273,22 @@ class Backbone:
         states = self._decoder.states(embeds.to(self.dtype), positions, cache, real=real)
         return token_logprobs(states, self._decoder.head, targets, temperature)
 
+    def _adding(self, added: Tensor | None) -> AbstractContextManager[None]:
+        if added is None:
+            return nullcontext()
+        from tacit.model.carriers import adding
+
+        return adding(self, added)
+
     def _as_mask(self, visible: Tensor, dtype: torch.dtype) -> Any:
         if self.model.config._attn_implementation == "sdpa":
             return visible[:, None]
         return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)[:, None]
 
-    def new_cache(self) -> RaggedCache:
-        """An empty key/value cache for this model."""
-        return RaggedCache(int(self.model.config.num_hidden_layers))
+    def new_cache(self, memories: Sequence[Tensor | None] = ()) -> RaggedCache:
+        """An empty key/value cache for this model, of rows with these memories."""
+        added = self.carrier.added(self, memories) if memories else None
+        return RaggedCache(int(self.model.config.num_hidden_layers), added)
 
     @torch.no_grad()
     def hidden_states(self, ids: Tensor) -> tuple[Tensor, ...]:
@@ -318,6 +331,8 @@ class Backbone:
         parts = [chat, asked.instruction, asked.system]
         if asked.task != MATHS.name or asked.examples:  # memories of mathematics are older than tasks
             parts += [asked.task, asked.examples]
+        if self.carrier.name != Prompt.name:  # prompts are older than other carriers
+            parts += [self.carrier.name]
         template = f"({', '.join(map(repr, parts))})"
         digest.update(template.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:32]
@@ -334,27 +349,39 @@ class Backbone:
         other.fingerprint = other._fingerprint(self._weights)
         return other
 
+    def carrying(self, carrier: str) -> Backbone:
+        """The same model with memories of this kind (model/carriers.py): a backbone with another fingerprint that
+        shares everything else.
+
+        Raises:
+            ModelError: it cannot have such memories.
+        """
+        if carrier == self.carrier.name:
+            return self
+        other = copy.copy(self)
+        other.carrier = registry.get("carrier", carrier)(self)
+        other.fused = None  # compiled passes know prompts alone
+        other.fingerprint = other._fingerprint(self._weights)
+        return other
+
     def checksum(self) -> str:
         """Digest of every parameter as it is now; equal before and after any run (invariant 1)."""
         return digest_state(self.model)
 
 
 def prompt_embeddings(backbone: Backbone, ids: Tensor, soft_prompt: Tensor | None) -> Tensor:
-    """[K + T, d] embeddings of a soft prompt followed by token ids, in the model's dtype; gradients flow."""
-    embedded = backbone.embed(ids)
-    if soft_prompt is None:
-        return embedded
-    return torch.cat([soft_prompt.to(embedded.device, embedded.dtype), embedded])
+    """[K + T, d] embeddings of token ids after what the model reads of a memory, in its dtype; gradients flow."""
+    return backbone.carrier.read(backbone.embed(ids), soft_prompt)
 
 
-def prefill(backbone: Backbone, prompts: Sequence[Tensor]) -> RaggedCache:
-    """The cache of ragged prompts [T_i, d], padded on the right (padding is overwritten or never read): what rollouts,
-    and a gradient pass over rollouts, start from."""
+def prefill(backbone: Backbone, prompts: Sequence[Tensor], memories: Sequence[Tensor | None]) -> RaggedCache:
+    """The cache of ragged prompts [T_i, d] with their memories, padded on the right (padding is overwritten or never
+    read): what rollouts, and a gradient pass over rollouts, start from."""
     width = max(-(-backbone.least_rows // len(prompts)), *(len(prompt) for prompt in prompts))
     # A multiple of 8, as far as there are positions: attention over other numbers of queries rounds in other ways.
     width = max(width, min(round_up(width, 8), backbone.context))
     padded = torch.stack([torch.nn.functional.pad(prompt, (0, 0, 0, width - len(prompt))) for prompt in prompts])
-    cache = backbone.new_cache()
+    cache = backbone.new_cache(memories)
     positions = torch.arange(width, device=padded.device).expand(len(prompts), -1)
     backbone.forward(padded, positions, cache, all_logits=False)
     return cache

@@ -59,9 +59,14 @@ class _Layer(CacheLayerMixin):
 
 
 class RaggedCache(Cache):
-    """Keys and values [R, heads, capacity, head_dim] per layer, written at per-row columns."""
+    """Keys and values [R, heads, capacity, head_dim] per layer, written at per-row columns.
 
-    def __init__(self, layers: int) -> None:
+    Attributes:
+        added: [R, layers, d] what a pass adds to each row's residual stream after each layer; None for nothing.
+    """
+
+    def __init__(self, layers: int, added: Tensor | None = None) -> None:
+        self.added = added
         self.parts = [_Layer(self) for _ in range(layers)]
         super().__init__(layers=list(self.parts))
         self.capacity = 0
@@ -128,10 +133,13 @@ class RaggedCache(Cache):
                 held = getattr(part, name)
                 held[targets] = held[sources]
                 setattr(part, name, held[:kept])
+        if self.added is not None:
+            self.added[targets] = self.added[sources]
+            self.added = self.added[:kept]
 
     def take(self, rows: Tensor) -> RaggedCache:
         """A cache of the given rows [S] (int64), in that order; repetition allowed, gradients flow."""
-        taken = RaggedCache(len(self.parts))
+        taken = RaggedCache(len(self.parts), None if self.added is None else self.added.index_select(0, rows))
         taken.capacity = self.capacity
         for new, old in zip(taken.parts, self.parts, strict=True):
             new.keys, new.values = old.keys.index_select(0, rows), old.values.index_select(0, rows)
@@ -142,7 +150,8 @@ class RaggedCache(Cache):
         columns = max(self.capacity, other.capacity)
         self.reserve(columns)
         other.reserve(columns)
-        joined = RaggedCache(len(self.parts))
+        both = None if self.added is None or other.added is None else torch.cat([self.added, other.added])
+        joined = RaggedCache(len(self.parts), both)
         joined.capacity = columns
         for new, a, b in zip(joined.parts, self.parts, other.parts, strict=True):
             new.keys, new.values = torch.cat([a.keys, b.keys]), torch.cat([a.values, b.values])

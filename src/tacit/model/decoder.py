@@ -234,6 +234,8 @@ class Decoder:
             x = x + block.out(mixed if real is None else mixed[real])
             gate, up = block.gate_up(self._norm(x, block.mlp_norm)).chunk(2, dim=-1)
             x = x + block.down(silu(gate) * up)
+            if cache.added is not None:
+                x = x + cache.added[row, number]
         return self._norm(x, self.norm)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:

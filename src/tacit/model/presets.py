@@ -113,9 +113,10 @@ def fitting(backbone: Backbone) -> dict[str, Any]:
     """The settings that fit a model as it is asked: lr, init, distil, steps, settled, key, temperature, max_tokens."""
     preset, asked = preset_of(backbone), backbone.template
     tokens = preset.brief if briefly(f"{asked.system} {asked.instruction}") else preset.worked
+    carrier = backbone.carrier
     return {
         # Two digits: sums over the weights may differ in the last bit between machines, and memories' ids may not.
-        "lr": float(f"{preset.lr * backbone.embedding_std:.2g}"),
+        "lr": float(f"{(carrier.lr or preset.lr) * carrier.scale:.2g}"),
         "init": preset.init,
         "distil": preset.distil,
         "steps": preset.steps,
@@ -123,6 +124,7 @@ def fitting(backbone: Backbone) -> dict[str, Any]:
         "key": preset.key,
         "temperature": preset.temperature,
         "max_tokens": min(tokens, max(LEAST, backbone.context // 2)),
+        **carrier.fits,
     }
 
 
@@ -163,6 +165,8 @@ def said(backbone: Backbone, sampling: Any, learning: Any) -> str:
     """What a model is asked and taught with, in a sentence for people; both tables as ``fitted`` gave them."""
     preset = preset_of(backbone)
     source = f"measured: docs/log/{preset.measured}.md" if preset.measured else "not measured on this model"
-    rate = f"lr {learning.lr:g} ({learning.lr / backbone.embedding_std:.2g} deviations of the inputs)"
+    carrier = backbone.carrier
+    rate = f"lr {learning.lr:g} ({learning.lr / carrier.scale:.2g} deviations of {carrier.among})"
     how = f"temperature {sampling.temperature:g}, at most {sampling.max_tokens} tokens an answer"
-    return f"{rate}, start {learning.init}, {how}; what nobody said is of the preset {preset.name} ({source})"
+    start = learning.init if carrier.rows is None else "zero"
+    return f"{rate}, start {start}, {how}; what nobody said is of the preset {preset.name} ({source})"

@@ -1,17 +1,26 @@
 """How a problem or a conversation becomes a prompt: by the tokenizer's chat template, or plain where it has none.
 
-Builds on errors. Nothing else knows the layout. So what a memory is learned on and what a server's client asks are the
-same tokens: a conversation of one user message is the prompt of that problem.
+Builds on errors and the registry. Nothing else knows the layout. So what a memory is learned on and what a server's
+client asks are the same tokens: a conversation of one user message is the prompt of that problem. And how a memory
+comes before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+from torch import Tensor
+
+from tacit import registry
 from tacit.errors import ModelError
+from tacit.registry import register
 from tacit.tasks.maths import MATHS
+
+if TYPE_CHECKING:
+    from tacit.model.backbone import Backbone
 
 BOXED = MATHS.instruction
 
@@ -85,3 +94,49 @@ def token_ids(tokenizer: Any, turns: Sequence[Turn], system: str = "", *, contin
 def _plain(turn: Turn) -> str:
     form = {"user": "Problem: {}\nSolution:", "assistant": " {}\n\n"}.get(turn["role"], "{}\n\n")
     return form.format(turn["content"])
+
+
+@register("carrier", "prompt")
+class Prompt:
+    """The paper's carrier, which is how memories enter the model: rows [K, d] of input embeddings before the problem's.
+    Others are made from it (model/carriers.py).
+
+    Attributes:
+        scale: standard deviation of the numbers among which a memory's stand; learning rates are relative to it.
+        norm: mean norm of the rows among which a memory's stand; the cap on its rows is relative to it.
+        rows: of a memory; None where learning may choose.
+        fits: settings of learning that suit memories of this kind better than the preset's.
+    """
+
+    name = "prompt"
+    called = "a soft prompt that is"
+    among = "the inputs"
+    lr: float | None = None
+    """Learning rate in ``scale``; None for the preset's."""
+    fits: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.rows: int | None = None
+        self.scale, self.norm = backbone.embedding_std, backbone.embedding_norm
+
+    def fitting(self, backbone: Backbone, memory: Tensor) -> bool:
+        """Whether a memory has the shape of one."""
+        return memory.ndim == 2 and memory.shape[1] == backbone.hidden_size and self.rows in (None, len(memory))
+
+    def start(self, name: str, start: Any) -> Tensor:
+        """The memory [rows, d] that learning begins with, float32 on the CPU: what the registry's ``name`` makes of a
+        ``learning.Start``."""
+        made: Tensor = registry.get("start", name)(start)
+        return made
+
+    def columns(self, memory: Any) -> int:
+        """Positions that a memory [rows, d] takes in a sequence; 0 for None."""
+        return 0 if memory is None else len(memory)
+
+    def read(self, embeds: Tensor, memory: Tensor | None) -> Tensor:
+        """What the model reads of a prompt [T, d] with a memory: [columns + T, d], in the model's dtype."""
+        return embeds if memory is None else torch.cat([memory.to(embeds.device, embeds.dtype), embeds])
+
+    def added(self, backbone: Backbone, memories: Sequence[Tensor | None]) -> Tensor | None:
+        """What each row's memory adds to the residual stream after each layer, [R, layers, d]; None for nothing."""
+        return None

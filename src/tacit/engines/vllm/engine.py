@@ -30,6 +30,7 @@ from tacit.engines.vllm.session import VLLMSession
 from tacit.engines.vllm.wire import ARGUMENTS, MOST_ALTERNATIVES, Growing, body, forced, pieces, prompt, rescored, whole
 from tacit.errors import ConfigError, EngineError
 from tacit.model.backbone import Backbone
+from tacit.model.prompts import Prompt
 from tacit.registry import register
 
 T = TypeVar("T")
@@ -92,6 +93,11 @@ class VLLMEngine(Engine):
         urls = list(dict.fromkeys(address(text) for text in addresses))
         if not urls:
             raise ConfigError("--engine names no address; give it as http://HOST:PORT/v1")
+        if backbone.carrier.name != Prompt.name:
+            raise ConfigError(
+                f"vLLM servers take soft prompts, no memories of the carrier {backbone.carrier.name}; leave --engine "
+                "out, or use another bank"
+            )
         self.backbone = backbone
         self._ability: Ability | None = None
         self._seen: list[Ability] = []

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from tacit.engines.base import Alternatives, Request, Rollout, ended, length_of
+from tacit.engines.base import Alternatives, Request, Rollout, ended
 from tacit.engines.batches import scores
 from tacit.errors import EngineError
 from tacit.model.backbone import Backbone, prefill, prompt_embeddings
@@ -168,8 +168,9 @@ def rescored(backbone: Backbone, request: Request, rollouts: Sequence[Rollout]) 
     A server reports log-probs of some distribution, by default of temperature 1 and of every token; where a rollout was
     drawn from another one, what it reports is not what a rollout's log-probs are (engines/base.py).
     """
-    prefix = prefill(backbone, [prompt_embeddings(backbone, request.ids[:-1], request.soft_prompt)])
-    start, first = length_of(request) - 1, torch.zeros(1, dtype=torch.int64, device=backbone.device)
+    prompts = [prompt_embeddings(backbone, request.ids[:-1], request.soft_prompt)]
+    prefix = prefill(backbone, prompts, [request.soft_prompt])
+    start, first = len(prompts[0]), torch.zeros(1, dtype=torch.int64, device=backbone.device)
     made = []
     for rollout in rollouts:
         drawn = torch.tensor(rollout.token_ids)

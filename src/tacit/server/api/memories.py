@@ -261,7 +261,7 @@ def _detail(service: Service, id: str, namespace: str) -> MemoryDetail:
             norm_low=float(norms.min()),
             norm_mean=float(norms.mean()),
             norm_high=float(norms.max()),
-            embedding_norm=service.backbone.embedding_norm,
+            embedding_norm=service.backbone.carrier.norm,
         ),
     )
 

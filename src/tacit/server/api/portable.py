@@ -89,12 +89,14 @@ def _check(service: Service, memory: Memory) -> None:
     tokens, width = memory.prompt.shape
     if width != backbone.hidden_size:
         raise invalid(f"the soft prompt has width {width}; this model's is {backbone.hidden_size}", code="wrong_shape")
-    if tokens >= service.context:
+    if (rows := backbone.carrier.rows) not in (None, tokens):
+        raise invalid(f"the memory has {tokens} vectors; this model's have {rows}", code="wrong_shape")
+    if backbone.carrier.columns(memory.prompt) >= service.context:
         raise invalid(
             f"the soft prompt has {tokens} tokens; this model's context is {service.context}", code="wrong_shape"
         )
     norm = float(np.linalg.norm(memory.prompt.astype(np.float64), axis=1).max())
-    largest = config.learn.norm_cap * backbone.embedding_norm
+    largest = config.learn.norm_cap * backbone.carrier.norm
     if norm > largest * (1 + NORM_SLACK):
         raise invalid(
             f"a row of the soft prompt has norm {norm:.4g}; rows of memories of this model have at most {largest:.4g} "

@@ -224,7 +224,7 @@ class Promoter:
             if sources is not None:
                 near = [info for info in near if sources.vouches(info.id, memory.id)]
             if fitting:
-                near = [info for info in near if self._room(info) >= len(memory.prompt)]
+                near = [info for info in near if self._room(info) >= self.agent.backbone.carrier.columns(memory.prompt)]
             if len(near) >= self.rule.neighbours or len(hits) < k:
                 return near[: self.rule.neighbours]
             k *= 4

@@ -81,7 +81,7 @@ class Answering:
             return
         found = await self.service.computing(self._found)
         self._why = NO_MEMORY if found is None else NO_ROOM
-        if found is not None and len(found[1].prompt) <= self.plan.room:
+        if found is not None and self.service.backbone.carrier.columns(found[1].prompt) <= self.plan.room:
             self.hit, self.soft_prompt, self._why = found[0], torch.tensor(found[1].prompt), ALONE
             self.origin = found[1].provenance.get("key")
 
