@@ -43,7 +43,7 @@ def completions(backbone: Backbone, real: torch.Tensor | None = None) -> tuple[t
     """Logits of three rollouts of two ragged prompts, and the gradient that reaches the soft prompt."""
     soft = torch.randn(5, backbone.hidden_size, generator=torch.Generator().manual_seed(1)).requires_grad_(True)
     ids = [torch.arange(4, 11), torch.arange(3, 23)]
-    cache = prefill(backbone, [prompt_embeddings(backbone, prompt, soft) for prompt in ids])
+    cache = prefill(backbone, [prompt_embeddings(backbone, prompt, soft) for prompt in ids], [soft, soft])
     cache.reserve(64)
     cache = cache.take(torch.tensor([0, 0, 1]))
     positions = torch.tensor([12, 12, 25])[:, None] + torch.arange(6)

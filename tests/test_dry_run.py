@@ -163,7 +163,7 @@ def test_weights_are_the_real_bytes(tiny_model: Path, tiny: Backbone, testbed: B
 
 def test_the_cache_is_the_real_bytes(tiny_model: Path, tiny: Backbone) -> None:
     prompts = [tiny.embed(torch.arange(length)) for length in (20, 30, 40)]
-    cache = prefill(tiny, prompts)
+    cache = prefill(tiny, prompts, [None] * len(prompts))
     held = sum(states.numel() * states.element_size() for states in [*cache.keys, *cache.values])
     dims = estimates.dimensions(str(tiny_model))
     assert held == 3 * cache.capacity * dims.cache_token("float32")

@@ -78,7 +78,7 @@ def difference(backbone: Backbone, number: int, request: Request, here: Rollout,
     before = torch.tensor(here.token_ids[:position], dtype=torch.int64)
     start = prompt_embeddings(backbone, request.ids, request.soft_prompt)
     embeds = torch.cat([start, backbone.embed(before)])
-    cache = prefill(backbone, [embeds[:-1]])
+    cache = prefill(backbone, [embeds[:-1]], [None])
     at = torch.tensor([[len(embeds) - 1]])
     logits = backbone.forward(embeds[None, -1:], at, cache)[0, -1].double()
     if not request.temperature:

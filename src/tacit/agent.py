@@ -279,7 +279,7 @@ class Agent:
             "model": self.backbone.name,
             "config": self.learning.digest(),
             "learning": self._settings(),
-            **({} if self.backbone.carrier.rows is None else {"carrier": self.backbone.carrier.name}),
+            **({} if (carrier := self.backbone.carrier.name) == "prompt" else {"carrier": carrier}),
             "tokens": learned.tokens,
             "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in learned.steps],
             "trace": label.trace and label.trace.text,

@@ -1,4 +1,4 @@
-"""One memory of the carrier *layers* as a control vector, which llama.cpp and what is built on it load beside a model:
+"""One memory of the carrier *layers* as a control vector, which llama.cpp loads beside a model:
 
     llama-server -m MODEL.gguf --control-vector MEMORY.gguf
 
@@ -33,7 +33,8 @@ def export_gguf(memory: Memory, path: str | Path, architecture: str | None = Non
     target = Path(path)
     if memory.carrier != "layers":
         raise BankError(
-            f"memory {memory.id} is a soft prompt, and llama.cpp loads vectors by layer; learn with --carrier layers"
+            f"memory {memory.id} is of the carrier {memory.carrier}, and llama.cpp loads vectors by layer; learn with "
+            "--carrier layers"
         )
     try:
         import gguf
