@@ -197,14 +197,8 @@ class Agent:
         for one, memory in zip(answered, known, strict=True):
             if memory is not None:
                 steps = list(memory.provenance.get("steps", []))
-                before = Learned(
-                    one.problem,
-                    memory.prompt,
-                    memory.state is State.ACTIVE,
-                    memory.reason,
-                    memory.provenance.get("label"),
-                    steps,
-                )
+                active, label = memory.state is State.ACTIVE, memory.provenance.get("label")
+                before = Learned(one.problem, memory.prompt, active, memory.reason, label, steps)
                 remembered.append(Remembered(before, memory, known=True))
             else:
                 label, result = next(learned)
