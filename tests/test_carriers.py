@@ -15,6 +15,7 @@ from transformers import Gemma3TextConfig, GPT2Config, LlamaConfig
 
 from conftest import Tacit
 from random_models import model_of
+from server import serving
 from tacit.agent import Agent
 from tacit.bank import export_gguf, export_peft, open_bank
 from tacit.config import LearnConfig, RunConfig, Sampling
@@ -25,9 +26,11 @@ from tacit.gradients import Group, policy_loss
 from tacit.learning import Learner
 from tacit.memory import Memory
 from tacit.model.backbone import Backbone
+from tacit.server.keys import KeyStore
 from tacit.tasks import sources
 from tacit.testbed.tokenizer import build
 from test_memory import memory
+from test_plugins import learned_by
 
 SMALL = {
     "vocab_size": len(build()), "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 4,
@@ -210,3 +213,25 @@ def test_each_carrier_has_its_own_export(tmp_path: Path) -> None:
     with pytest.raises(BankError, match="is no soft prompt but layers; export it with --gguf"):
         export_peft(layers_of(memory()), tmp_path / "adapter", "some/model")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_server_learns_and_answers_with_them(cli: Tacit, tmp_path: Path) -> None:
+    """From the learner's process to llama.cpp's file; an answer says which memory it was given with."""
+    bank = tmp_path / "bank.sqlite"
+    [one] = learned_by(bank, "--carrier", "layers", "--verifier", "vote", "--admit", "0")
+    assert one.carrier == "layers"
+    with open_bank(str(bank)) as opened:
+        _, key = KeyStore(opened).create("asks", "home", ("ask", "admin"))
+    with serving(bank) as served:  # which the bank tells its carrier
+        asked = {"tacit": {"memory": one.id, "route": "memory"}}
+        said = served.client(key).chat.completions.create(
+            model="testbed:tacit", messages=[{"role": "user", "content": one.problem}], extra_body=asked
+        )
+    assert said.model_dump()["tacit"]["memory"] == one.id
+    kept = ("--bank", str(bank), "--namespace", "home")
+    code, _, err = cli("memories", "export", one.id, "m.gguf", "--gguf", *kept)
+    assert code == 0 and len(gguf.GGUFReader(tmp_path / "m.gguf").tensors) == len(one.prompt), err
+    code, _, err = cli(
+        "memories", "export", one.id, "m", "--gguf", "--peft", "--bank", str(bank), "--namespace", "home"
+    )
+    assert code == 2 and "--peft and --gguf are given" in err
