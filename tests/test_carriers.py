@@ -157,8 +157,9 @@ def test_the_testbed_learns_one_and_keeps_its_weights(testbed: Backbone, tmp_pat
 def test_learning_begins_with_the_model_as_it_is(testbed: Backbone) -> None:
     layered = testbed.carrying("layers")
     learner = Learner(layered, LocalEngine(layered), LearnConfig(), Sampling(), seed=0)
+    assert learner.config.distil == 10 and learner.config.lr == pytest.approx(0.018 * layered.carrier.scale, rel=0.05)
     begun = layered.carrier.start("gaussian", type("Start", (), {"backbone": layered}))
-    assert not begun.any() and learner.config.lr == pytest.approx(0.001 * layered.carrier.scale, rel=0.05)
+    assert not begun.any()
 
 
 def test_a_bank_knows_its_carrier(cli: Tacit, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,10 @@ from tacit.registry import register
 
 if TYPE_CHECKING:
     from tacit.model.backbone import Backbone
+    from tacit.model.presets import Preset
+
+DISTIL = 6
+"""Steps on the response that gave the label, for models whose soft prompts start from it."""
 
 
 @register("carrier", "layers")
@@ -35,8 +39,6 @@ class Layers(Prompt):
     name = "layers"
     called = "layer vectors that are"
     among = "the residual stream"
-    lr = 0.001
-    fits: ClassVar[dict[str, Any]] = {"distil": 6, "steps": 5}
 
     def __init__(self, backbone: Backbone) -> None:
         layers_of(backbone)
@@ -47,6 +49,10 @@ class Layers(Prompt):
         # Two digits, as in presets: the last bits differ between machines, and ids of memories may not.
         self.scale = float(f"{float(states.abs().median()) / 0.6745:.2g}")
         self.norm = float(f"{float(states.norm(dim=-1).median()):.2g}")
+
+    def fits(self, preset: Preset) -> dict[str, Any]:
+        # They begin with nothing, so the response that gave the label is where they learn most of it.
+        return {"lr": preset.layers_lr * self.scale, "distil": preset.distil or DISTIL}
 
     def start(self, name: str, start: Any) -> Tensor:
         assert self.rows is not None

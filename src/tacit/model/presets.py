@@ -40,6 +40,8 @@ class Preset:
         instructions: by task, what such a model is told in place of the task's own instruction.
         measured: entry of docs/log with the run that measured it; "" where nothing was.
         key: what memories are found by (docs/log/2026-11-28-a-key-that-can-say-no.md).
+        layers_lr: learning rate of vectors by layer, in deviations of the residual stream
+            (docs/log/2026-11-30-vectors-by-layer.md).
     """
 
     name: str
@@ -56,6 +58,7 @@ class Preset:
     measured: str = ""
     instructions: dict[str, str] = field(default_factory=dict)
     key: str = "relative"
+    layers_lr: float = 0.001
 
 
 PRESETS = (
@@ -63,6 +66,7 @@ PRESETS = (
         name="testbed",
         weights=(0, 10),
         lr=0.15,
+        layers_lr=0.018,
         init="gaussian",
         distil=10,
         steps=2,
@@ -113,10 +117,10 @@ def fitting(backbone: Backbone) -> dict[str, Any]:
     """The settings that fit a model as it is asked: lr, init, distil, steps, settled, key, temperature, max_tokens."""
     preset, asked = preset_of(backbone), backbone.template
     tokens = preset.brief if briefly(f"{asked.system} {asked.instruction}") else preset.worked
-    carrier = backbone.carrier
+    fits = backbone.carrier.fits(preset)
+    # Two digits: sums over the weights may differ in the last bit between machines, and memories' ids may not.
+    fits["lr"] = float(f"{fits['lr']:.2g}")
     return {
-        # Two digits: sums over the weights may differ in the last bit between machines, and memories' ids may not.
-        "lr": float(f"{(carrier.lr or preset.lr) * carrier.scale:.2g}"),
         "init": preset.init,
         "distil": preset.distil,
         "steps": preset.steps,
@@ -124,7 +128,7 @@ def fitting(backbone: Backbone) -> dict[str, Any]:
         "key": preset.key,
         "temperature": preset.temperature,
         "max_tokens": min(tokens, max(LEAST, backbone.context // 2)),
-        **carrier.fits,
+        **fits,
     }
 
 

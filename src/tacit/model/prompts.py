@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from tacit.tasks.maths import MATHS
 
 if TYPE_CHECKING:
     from tacit.model.backbone import Backbone
+    from tacit.model.presets import Preset
 
 BOXED = MATHS.instruction
 
@@ -105,19 +106,19 @@ class Prompt:
         scale: standard deviation of the numbers among which a memory's stand; learning rates are relative to it.
         norm: mean norm of the rows among which a memory's stand; the cap on its rows is relative to it.
         rows: of a memory; None where learning may choose.
-        fits: settings of learning that suit memories of this kind better than the preset's.
     """
 
     name = "prompt"
     called = "a soft prompt that is"
     among = "the inputs"
-    lr: float | None = None
-    """Learning rate in ``scale``; None for the preset's."""
-    fits: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, backbone: Backbone) -> None:
         self.rows: int | None = None
         self.scale, self.norm = backbone.embedding_std, backbone.embedding_norm
+
+    def fits(self, preset: Preset) -> dict[str, Any]:
+        """Settings of learning that suit memories of this kind, by the preset of the model."""
+        return {"lr": preset.lr * self.scale}
 
     def fitting(self, backbone: Backbone, memory: Tensor) -> bool:
         """Whether a memory has the shape of one."""
