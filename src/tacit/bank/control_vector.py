@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tacit.errors import BankError, ConfigError
+from tacit.errors import BankError, needed
 from tacit.memory import Memory
 
 
@@ -36,10 +36,7 @@ def export_gguf(memory: Memory, path: str | Path, architecture: str | None = Non
             f"memory {memory.id} is of the carrier {memory.carrier}, and llama.cpp loads vectors by layer; learn with "
             "--carrier layers"
         )
-    try:
-        import gguf
-    except ImportError as error:
-        raise ConfigError("a control vector is written by the package gguf; pip install 'tacit[gguf]'") from error
+    gguf = needed("gguf", "a control vector", "gguf")
     if target.exists():
         raise BankError(f"{target} exists; export to a new file")
     writer = gguf.GGUFWriter(None, "controlvector")
