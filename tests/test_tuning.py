@@ -123,6 +123,14 @@ def test_too_few_problems_and_nothing_to_learn_from_are_said(data: Path) -> None
         tune(sure, BUDGET, Path("sure.toml"), lambda line: None)
 
 
+def test_with_a_carrier_that_begins_with_zeros_no_start_is_searched_for(data: Path) -> None:
+    asked = replace(QUICK, carrier="layers", learn=replace(QUICK.learn, lr=0.02, init=None))
+    found = tune(asked, BUDGET, Path("out.toml"), lambda line: None)
+    assert len(found.arms) == 1
+    # The rate belongs to the carrier, so the file says both.
+    assert tomllib.loads(as_toml(asked, found, BUDGET))["carrier"] == "layers"
+
+
 def test_the_command_writes_a_file_that_run_takes(data: Path, cli: Tacit) -> None:
     small = ("--steps", 1, "--rollouts", 2, "--samples", 4, "--tokens", 4)
     code, out, err = cli("tune", "--data", data, "--budget", "100k", *small, "--lr", "0.02", "--instruction", "")

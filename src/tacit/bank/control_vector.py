@@ -18,13 +18,12 @@ from tacit.errors import BankError, needed
 from tacit.memory import Memory
 
 
-def export_gguf(memory: Memory, path: str | Path, architecture: str | None = None) -> None:
+def export_gguf(memory: Memory, path: str | Path) -> None:
     """Write ``memory`` as a control vector to ``path``, which must not exist.
 
     Args:
         memory: of the carrier layers, [layers - 1, d].
         path: the new file.
-        architecture: llama.cpp's name of the model's architecture ("llama"), a hint for people.
 
     Raises:
         BankError: the memory is of another carrier, the file exists or cannot be written.
@@ -40,8 +39,6 @@ def export_gguf(memory: Memory, path: str | Path, architecture: str | None = Non
     if target.exists():
         raise BankError(f"{target} exists; export to a new file")
     writer = gguf.GGUFWriter(None, "controlvector")
-    if architecture:
-        writer.add_string("controlvector.model_hint", architecture)
     writer.add_uint32("controlvector.layer_count", len(memory.prompt))
     writer.add_string("tacit.memory", memory.id)
     for layer, vector in enumerate(memory.prompt, start=1):

@@ -121,8 +121,14 @@ def open_ray(backbone: Backbone, settings: Settings) -> RayEngine:
     cluster = Cluster(settings.ray, learners=settings.learners, engines=settings.engines, threads=threads)
     try:
         asked, plugins = backbone.template, registry.files()
-        told = replace(settings, instruction=asked.instruction, system=asked.system, threads=threads, plugins=plugins)
-        told = replace(told, carrier=backbone.carrier.name)
+        told = replace(
+            settings,
+            instruction=asked.instruction,
+            system=asked.system,
+            carrier=backbone.carrier.name,
+            threads=threads,
+            plugins=plugins,
+        )
         learners, engines = cluster.crews(told, backbone)
     except BaseException:
         cluster.close()

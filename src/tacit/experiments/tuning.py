@@ -133,7 +133,9 @@ class _Search:
             learning.lr,
             *(() if config.learn.lr is not None else (float(f"{learning.lr * r:.2g}") for r in RATES)),
         ]
-        starts = [learning.init, *(() if config.learn.init is not None else STARTS)]
+        # A carrier with rows of its own begins with zeros, whatever the start.
+        one = config.learn.init is not None or agent.backbone.carrier.rows is not None
+        starts = [learning.init, *(() if one else STARTS)]
         # The preset first, so that it wins where others are as good.
         self.arms: list[Arm] = [(rate, start) for rate in dict.fromkeys(rates) for start in dict.fromkeys(starts)]
         self.temperatures = list(dict.fromkeys(self.temperatures))
@@ -347,6 +349,7 @@ def as_toml(config: RunConfig, tuned: Tuned, budget: Budget) -> str:
     """The settings found, as a file for ``tacit run --config``; problems that were looked at are left out there."""
     whole: dict[str, Any] = {"model": config.model, "data": config.data, "fields": list(config.fields), **tuned.asked}
     whole |= {"stop": list(config.stop), "dtype": config.dtype, "skip": tuned.problems}
+    whole |= {} if config.carrier is None else {"carrier": config.carrier}  # which the learning rate belongs to
     tables: dict[str, dict[str, Any]] = {
         "sampling": {"temperature": tuned.temperature, "max_tokens": tuned.max_tokens},
         "learn": {"lr": tuned.lr, "init": tuned.init},
