@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -234,7 +233,7 @@ class Backbone:
         mask = self._as_mask(near, embeds.dtype)
         if self._mixed:
             mask = {"full_attention": self._as_mask(visible, embeds.dtype), "sliding_attention": mask}
-        with self._adding(cache.added):
+        with self.carrier.adding(self, cache.added):
             out = self.model(
                 inputs_embeds=embeds.to(self.dtype),
                 attention_mask=mask,
@@ -272,13 +271,6 @@ class Backbone:
         cache.begin(positions)
         states = self._decoder.states(embeds.to(self.dtype), positions, cache, real=real)
         return token_logprobs(states, self._decoder.head, targets, temperature)
-
-    def _adding(self, added: Tensor | None) -> AbstractContextManager[None]:
-        if added is None:
-            return nullcontext()
-        from tacit.model.carriers import adding
-
-        return adding(self, added)
 
     def _as_mask(self, visible: Tensor, dtype: torch.dtype) -> Any:
         if self.model.config._attn_implementation == "sdpa":

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,6 +70,9 @@ class Layers(Prompt):
         held = [(none if memory is None else memory).to(backbone.device, backbone.dtype) for memory in memories]
         return pad(torch.stack(held), (0, 0, 1, 0))
 
+    def adding(self, backbone: Backbone, added: Tensor | None) -> AbstractContextManager[None]:
+        return super().adding(backbone, added) if added is None else _hooked(backbone, added)
+
 
 def layers_of(backbone: Backbone) -> Sequence[torch.nn.Module]:
     """The model's layers.
@@ -85,7 +88,7 @@ def layers_of(backbone: Backbone) -> Sequence[torch.nn.Module]:
 
 
 @contextmanager
-def adding(backbone: Backbone, shift: Tensor) -> Iterator[None]:
+def _hooked(backbone: Backbone, shift: Tensor) -> Iterator[None]:
     """Passes of this thread through transformers' own layers, with ``shift`` [R, layers, d] added after them."""
     thread = threading.get_ident()
 

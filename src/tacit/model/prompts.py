@@ -8,6 +8,7 @@ comes before it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -141,3 +142,7 @@ class Prompt:
     def added(self, backbone: Backbone, memories: Sequence[Tensor | None]) -> Tensor | None:
         """What each row's memory adds to the residual stream after each layer, [R, layers, d]; None for nothing."""
         return None
+
+    def adding(self, backbone: Backbone, added: Tensor | None) -> AbstractContextManager[None]:
+        """A block in which passes through transformers' own layers add what ``added`` gave."""
+        return nullcontext()
