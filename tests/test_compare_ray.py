@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +23,14 @@ def test_a_comparison_on_ray_is_the_same_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forked_cells(monkeypatch)
+    # A folder of its own, since other tests start Rays beside this one; a short name, since a socket's path may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="tacit-", dir="/tmp"))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     plan = CompareConfig(
         data=("testbed:A",), methods=("elm",), seeds=(1,), limit=6, window=3, jobs=1, probes=False, learners=1
     )
     here = compare(plan, tmp_path / "here")
-    before = set(Path(tempfile.gettempdir()).glob("tacit-ray-*"))
     there = compare(replace(plan, ray="local"), tmp_path / "there")
     assert [record["status"] for record in there] == ["done", "done"]
     for one, other in zip(here, there, strict=True):
@@ -35,4 +39,5 @@ def test_a_comparison_on_ray_is_the_same_and_leaves_nothing_behind(
     for one, other in zip(*rows, strict=True):
         answers = [[json.loads(line)["answers"] for line in file.open()] for file in (one, other)]
         assert answers[0] == answers[1]
-    assert set(Path(tempfile.gettempdir()).glob("tacit-ray-*")) <= before
+    assert not list(folder.glob("tacit-ray-*"))
+    shutil.rmtree(folder)
