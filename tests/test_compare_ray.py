@@ -23,7 +23,7 @@ def test_a_comparison_on_ray_is_the_same_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forked_cells(monkeypatch)
-    # A folder of its own, since other tests start Rays beside this one; a short name, since a socket's path may have 107 bytes.
+    # Its own, since other tests start Rays beside this one; and short, since a socket's path may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="tacit-", dir="/tmp"))
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))

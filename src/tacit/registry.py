@@ -70,7 +70,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         **dict.fromkeys(("best-of-2", "best-of-8", "likeliest"), "methods.best_of"),
         **{"icl": "methods.icl", "icl-reflect": "methods.reflection"},
         **dict.fromkeys(("reasoning-bank", "reasoning-bank-obeyed"), "methods.reasoning_bank"),
-        **{"lag": "methods.lag", "slot": "methods.slot"},
+        **{"lag": "methods.lag", "slot": "methods.slot", "best-first-line": "methods.first_line"},
         **dict.fromkeys(("instance-full", "instance-lora"), "methods.instance"),
         **dict.fromkeys(("sequential-full", "sequential-lora"), "methods.sequential"),
         **dict.fromkeys(("ttrl-full", "ttrl-lora", "ttrl-soft"), "methods.ttrl"),
