@@ -169,7 +169,9 @@ def test_ask_answers_says_why_and_learns_only_when_told(cli: Tacit, tmp_path: Pa
     problem = "mary has 18 coins and tom has 41 coins. what is the most?"
     code, _, err = cli("ask", problem, "--bank", "bank.db")
     assert code == 2 and "no bank" in err and not (tmp_path / "bank.db").exists()
-    assert cli("ask", problem, "--bank", "bank.db", "--learn", "--engine", "nowhere")[0] == 2
+    for words in (["--engine", "nowhere"], ["--model", "nowhere"], ["--reward-model", "nowhere"]):
+        assert cli("ask", problem, "--bank", "bank.db", "--learn", *words)[0] == 2
+        assert cli("serve", "--bank", "bank.db", "--port", 0, *words)[0] == 2
     assert not (tmp_path / "bank.db").exists()
     code, out, _ = cli("ask", problem, "--bank", "bank.db", "--learn", "--json")
     first = json.loads(out)

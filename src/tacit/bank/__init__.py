@@ -20,7 +20,7 @@ from tacit.bank.restoring import restore_file
 from tacit.bank.search.compressed import EXACT_ROWS
 from tacit.bank.sql import SQLBank
 from tacit.bank.sqlite import BUSY_TIMEOUT, SQLiteBank
-from tacit.errors import ConfigError
+from tacit.errors import BankMissing, ConfigError
 from tacit.registry import register
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "MemoryInfo",
     "SQLiteBank",
     "StateChange",
+    "bank_there",
     "copy_bank",
     "export_gguf",
     "export_peft",
@@ -81,6 +82,15 @@ def open_bank(
         raise _unsupported(url, name) from None
     bank: SQLBank = registry.get("bank", name)(url, **settings)
     return bank
+
+
+def bank_there(url: str, *, busy_timeout: float = BUSY_TIMEOUT) -> SQLBank | None:
+    """The bank at this address, opened; None where there is none yet. What may still fail should come before a new one
+    is made."""
+    try:
+        return open_bank(url, create=False, busy_timeout=busy_timeout)
+    except BankMissing:
+        return None
 
 
 @register("bank", "sqlite")

@@ -11,7 +11,8 @@ import hashlib
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -27,7 +28,6 @@ from tacit.cli.common import (
     emit,
     emit_json,
     one_line,
-    opened_bank,
     percent,
     show_summary,
     table,
@@ -101,25 +101,34 @@ def ask(
         raise ConfigError("The problem is empty; give its text.")
     config = given.settings(RunConfig(), bank=bank)
     from tacit.assembly import as_bound, check_engine
+    from tacit.bank import bank_there, open_bank
 
     check_engine(config)
-    with opened_bank(bank, create=learn) as opened:
-        config = given.settings(as_bound(config, opened, [config.namespace]))
-        facts = _ask(config, opened, text, use_memory=memory, learn=learn)
+    with ExitStack() as stack:
+        opened = bank_there(bank) if learn else open_bank(bank, create=False)
+        if opened is not None:
+            stack.enter_context(opened)
+            config = given.settings(as_bound(config, opened, [config.namespace]))
+        # As in a run, a new bank is made last.
+        made = opened or (lambda: stack.enter_context(open_bank(bank)))
+        facts = _ask(config, made, text, use_memory=memory, learn=learn)
     if json:
         emit_json(facts)
     else:
         _show_answer(facts)
 
 
-def _ask(config: RunConfig, bank: Bank, text: str, *, use_memory: bool, learn: bool) -> dict[str, Any]:
+def _ask(
+    config: RunConfig, bank: Bank | Callable[[], Bank], text: str, *, use_memory: bool, learn: bool
+) -> dict[str, Any]:
     """What ``tacit ask --json`` prints: the greedy answer that was returned, why, and both ways of answering."""
     from tacit.assembly import assembled
     from tacit.experiments.scoring import MOST, advice, silent
     from tacit.memory import State
     from tacit.problem import Problem
 
-    kinds = sorted({info.key_kind for info in bank.find(config.namespace, states=[State.ACTIVE])})
+    active = [] if callable(bank) else bank.find(config.namespace, states=[State.ACTIVE])
+    kinds = sorted({info.key_kind for info in active})
     if use_memory and kinds and config.recall.key not in kinds:
         raise ConfigError(f"The memories of this bank have keys of kind {', '.join(kinds)}; give --key {kinds[0]}.")
     _quiet()

@@ -18,12 +18,12 @@ import numpy as np
 from tacit import __version__
 from tacit.agent import Agent, Answered, Remembered
 from tacit.assembly import as_bound, assembled, check_engine, set_threads, task_of
-from tacit.bank import open_bank
+from tacit.bank import bank_there, open_bank
 from tacit.bank.tending.map import mapped
 from tacit.bank.tending.plan import Rule
 from tacit.bank.tending.work import tend
 from tacit.config import RunConfig, filled
-from tacit.errors import BankMissing, BankUnavailable, ConfigError
+from tacit.errors import BankUnavailable, ConfigError
 from tacit.experiments.report.run import write_report
 from tacit.experiments.run_folder import Row, RunFolder, as_begun
 from tacit.experiments.scoring import Grader, Watch, readable
@@ -35,7 +35,6 @@ from tacit.routing import Route
 from tacit.tasks import sources
 
 if TYPE_CHECKING:
-    from tacit.bank.sql import SQLBank
     from tacit.methods.controls import Arm
 
 BESIDE = ("icl", "random", "verified", "majority")
@@ -63,7 +62,7 @@ def run(
     problems = _load(config)
     check_engine(config)
     config = as_begun(config)
-    if config.bank is not None and (opened := _there(config.bank)) is not None:
+    if config.bank is not None and (opened := bank_there(config.bank)) is not None:
         with opened:
             bound = as_bound(config, opened, [config.namespace])
         recall = filled(config.recall, {"key": bound.recall.key})
@@ -74,7 +73,7 @@ def run(
     folder = RunFolder(config.out, {**config.settings(), "version": __version__})
     with closing(folder), ExitStack() as open_ones:
         url = config.bank or str(Path(config.out) / "bank.sqlite")
-        if (bank := _there(url)) is not None:
+        if (bank := bank_there(url)) is not None:
             open_ones.enter_context(bank)
         # A new bank is made last: no mistake that is found before leaves an empty one behind.
         with assembled(config, bank or (lambda: open_ones.enter_context(open_bank(url)))) as agent:
@@ -88,14 +87,6 @@ def run(
             stream = _Stream(config, agent, folder, problems, watch)
             stream.run(progress or (lambda row, done, total: None))
         return write_report(Path(config.out), lambda: asdict(mapped(agent.bank, config.namespace)))
-
-
-def _there(url: str) -> SQLBank | None:
-    """The bank at this address, opened; None where there is none yet."""
-    try:
-        return open_bank(url, create=False)
-    except BankMissing:
-        return None
 
 
 def _load(config: RunConfig) -> sources.Problems:

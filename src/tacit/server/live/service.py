@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 
 from tacit.assembly import bind, build_verifier, load_backbone, open_engine, set_threads, task_of
-from tacit.bank import open_bank
+from tacit.bank import bank_there, open_bank
 from tacit.bank.sql import SQLBank
 from tacit.engines.base import Request
 from tacit.engines.local import LocalEngine
@@ -49,14 +49,16 @@ class Service:
 
     def __init__(self, config: ServeConfig) -> None:
         self.threads = set_threads(config, products=True)
-        self.bank: SQLBank = open_bank(config.bank, busy_timeout=PATIENCE)
-        self.backbone = load_backbone(config, self.bank, served(self.bank), unsaid="")
+        bank = bank_there(config.bank, busy_timeout=PATIENCE)
+        self.backbone = load_backbone(config, bank, served(bank) if bank else (), unsaid="")
         self.config = config = presets.fit(config, self.backbone)
         self.task = task_of(config)
         self.verifier: Verifier | None = build_verifier(config)
-        self.keys, self.jobs = KeyStore(self.bank), JobQueue(self.bank)
         self.local = LocalEngine(self.backbone, max_rows=config.limits.rows)
         self._sampling = open_engine(config, self.backbone) if config.engine else self.local
+        # A new bank is made last: no mistake that is found before leaves an empty one behind.
+        self.bank: SQLBank = bank or open_bank(config.bank, busy_timeout=PATIENCE)
+        self.keys, self.jobs = KeyStore(self.bank), JobQueue(self.bank)
         self.engine = SharedEngine(self._sampling.session(), max_waiting=config.limits.waiting, threads=self.threads)
         self.metrics = Metrics()
         self.feed = Feed()
