@@ -21,10 +21,10 @@ from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.scoring import Truths
 from tacit.gradients import Group, policy_loss
-from tacit.learning import Start
 from tacit.methods.base import Lesson, Method, Reply, World
 from tacit.methods.training import Judged, Policy, Trainer, by_label
 from tacit.model.backbone import Backbone
+from tacit.model.starts import Start
 from tacit.problem import Problem
 from tacit.seeds import generator
 

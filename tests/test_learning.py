@@ -15,8 +15,9 @@ from tacit.engines.base import Request, Rollout
 from tacit.engines.local import LocalEngine
 from tacit.errors import ConfigError
 from tacit.gradients import Group
-from tacit.learning import EXAMPLE, Learner, Target, by_reward
+from tacit.learning import Learner, Target, by_reward
 from tacit.model.backbone import Backbone
+from tacit.model.starts import EXAMPLE
 from tacit.problem import Problem
 from tacit.rewards import Attempts
 from tacit.seeds import derive

@@ -9,7 +9,7 @@ import torch
 from tacit import register
 from tacit.config import LearnConfig
 from tacit.labels import Evidence, Label
-from tacit.learning import Start
+from tacit.model.starts import Start
 
 
 @register("label", "eldest")

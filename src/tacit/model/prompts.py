@@ -127,7 +127,7 @@ class Prompt:
 
     def start(self, name: str, start: Any) -> Tensor:
         """The memory [rows, d] that learning begins with, float32 on the CPU: what the registry's ``name`` makes of a
-        ``learning.Start``."""
+        ``starts.Start``."""
         made: Tensor = registry.get("start", name)(start)
         return made
 
