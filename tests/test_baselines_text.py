@@ -30,7 +30,7 @@ from tacit.model.backbone import Backbone
 from tacit.responses import Responses
 from tacit.tasks.maths import MATHS
 
-METHODS = ("icl", "icl-reflect", "reasoning-bank", "reasoning-bank-obeyed", "lag", "best-first-line")
+METHODS = ("icl", "icl-routed", "icl-reflect", "reasoning-bank", "reasoning-bank-obeyed", "lag", "best-first-line")
 ASKED = [problem for problem in stream(100) if problem.family in ("last", "max", "loose", "boxes")][:24]
 PROBLEMS = [problem.blind() for problem in ASKED]
 WINDOW = 8
@@ -151,6 +151,25 @@ def test_traces_give_the_majority_answer(name: str, played: dict[str, tuple[From
         pairs = zip(zero_shot.samples, zero_shot.vote.agrees, strict=True)
         raw += text == next(rollout.text for rollout, agrees in pairs if agrees)
     assert raw == len(method.store) if name == "icl" else raw < len(method.store)
+
+
+def test_routed_icl_takes_what_is_commoner_among_its_own_answers(
+    played: dict[str, tuple[FromExperience[Any], list[Reply]]],
+) -> None:
+    taken = []
+    for plain, routed in zip(played["icl"][1], played["icl-routed"][1], strict=True):
+        own, shown = routed.arms["zero_shot"][0], plain.answers
+        assert routed.arms == plain.arms and routed.notes == plain.notes
+        for given, zero, other in zip(routed.answers, own, shown, strict=True):
+            votes = [
+                sum(MATHS.same(answer, one) for one in arm if one)
+                for answer, arm in ((zero, own), (other, shown))
+                if answer
+            ]
+            better = other if zero is None or (other and votes[1] > votes[0]) else zero
+            assert given == better or MATHS.same(str(given), str(better))
+            taken.append(given != zero)
+    assert any(taken) and not all(taken)
 
 
 def test_a_model_that_has_the_words_is_asked_to_review_its_attempts(testbed: Backbone, tiny: Backbone) -> None:

@@ -68,7 +68,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "method": {
         **{name: f"methods.{name.replace('-', '_')}" for name in ("zero-shot", "majority")},
         **dict.fromkeys(("best-of-2", "best-of-8", "likeliest"), "methods.best_of"),
-        **{"icl": "methods.icl", "icl-reflect": "methods.reflection"},
+        **{"icl": "methods.icl", "icl-routed": "methods.icl", "icl-reflect": "methods.reflection"},
         **dict.fromkeys(("reasoning-bank", "reasoning-bank-obeyed"), "methods.reasoning_bank"),
         **{"lag": "methods.lag", "slot": "methods.slot", "best-first-line": "methods.first_line"},
         **dict.fromkeys(("instance-full", "instance-lora"), "methods.instance"),

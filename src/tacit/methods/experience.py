@@ -130,11 +130,15 @@ class FromExperience(Method, Generic[T]):
         keys = self.keys.of([problem.text for problem in problems])
         zero_shot, helped = self.ask(problems, keys, self.world.requests(problems))
         replies = []
-        for key, plain, (found, notes) in zip(keys, zero_shot, helped, strict=True):
-            given = found or plain
+        for problem, key, plain, (found, notes) in zip(problems, keys, zero_shot, helped, strict=True):
+            answers, greedy = self.given(problem, plain, found or plain)
             arms = {"zero_shot": (plain.answers, plain.greedy_answer)}
-            replies.append(Reply(given.answers, given.greedy_answer, notes, arms, Answered(key, plain)))
+            replies.append(Reply(answers, greedy, notes, arms, Answered(key, plain)))
         return replies
+
+    def given(self, problem: Problem, plain: Responses, helped: Responses) -> tuple[tuple[str | None, ...], str | None]:
+        """The answers that are given, sampled and greedy, of those without and with experience: the latter."""
+        return helped.answers, helped.greedy_answer
 
     def ask(
         self, problems: Sequence[Problem], keys: np.ndarray, first: Sequence[Request] = ()

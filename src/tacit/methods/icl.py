@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tacit.engines.base import Request
+from tacit.judges.verifiers import VoteShare
 from tacit.methods.experience import Found, FromExperience
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.responses import Responses
+from tacit.routing import route
 
 Example = tuple[str, str]
 """A problem and a solution of it."""
@@ -25,10 +27,24 @@ class ICL(FromExperience[Example]):
 
     def requests(self, problem: Problem, near: Sequence[Found[Example]]) -> list[Request]:
         ids = self.world.backbone.encode(problem.text, examples=[one.item for one in reversed(near)])
-        return self.world.responder.requests(problem, ids, self.name) if self.room(len(ids)) else []
+        drawn = self.name.removesuffix("-routed")  # the same answers are drawn, whatever is made of them
+        return self.world.responder.requests(problem, ids, drawn) if self.room(len(ids)) else []
 
     def keep(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[Example | None, str]]:
         return [
             (None if one.trace is None else (problem.text, one.trace.text), "")
             for problem, one in zip(problems, responses, strict=True)
         ]
+
+
+@register("method", "icl-routed")
+class RoutedICL(ICL):
+    """Control: ICL with the router of ``elm-vote``, the answer that is more common among its own samples."""
+
+    def given(self, problem: Problem, plain: Responses, helped: Responses) -> tuple[tuple[str | None, ...], str | None]:
+        pairs = list(zip(plain.candidates(), helped.candidates(), strict=True))
+        routes = route(problem.text, pairs, VoteShare(), plain.task)
+        *answers, greedy = (
+            (other if decided.takes_memory else own).answer for decided, (own, other) in zip(routes, pairs, strict=True)
+        )
+        return tuple(answers), greedy
