@@ -1,6 +1,7 @@
 """The site of the docs in a real browser: it keeps nobody out and fits a phone, by light and in the dark.
 
-Builds on mkdocs, playwright and axe-core. Pages of the log are alike: each is looked at in one of the four ways.
+Builds on mkdocs, playwright and axe-core. Every page is opened in all four ways; axe-core looks at it in two, once in
+each width and once in each scheme. Pages of the log are alike: each is opened in one way.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import pytest
 from browser import ARGS, barriers, chromium, driver
 
 ROOT = Path(__file__).resolve().parent.parent
-WAYS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
+WAYS = [(width, scheme) for width in WIDTHS for scheme in SCHEMES]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -57,10 +59,12 @@ def test_no_page_keeps_anybody_out(site: SimpleNamespace, way: int) -> None:
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.on("console", lambda said: found.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: found.append(str(error)))
-        for name in pages:
+        for place, name in enumerate(pages):
             page.goto(f"{site.url}/{name}")
             assert page.evaluate("document.body.dataset.mdColorScheme") == {"light": "default", "dark": "slate"}[scheme]
             wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            found += [f"{name}: {one}" for one in [*barriers(page), *([f"{wider} too wide"] if wider > 0 else [])]]
+            looked = name in entries or (place + WIDTHS.index(width) + SCHEMES.index(scheme)) % 2 == 0
+            problems = barriers(page) if looked else []
+            found += [f"{name}: {one}" for one in [*problems, *([f"{wider} too wide"] if wider > 0 else [])]]
         browser.close()
     assert found == []
