@@ -24,7 +24,7 @@ from tacit.gradients import Group, policy_loss
 from tacit.methods.base import Lesson, Method, Reply, World
 from tacit.methods.training import Judged, Policy, Trainer, by_label
 from tacit.model.backbone import Backbone
-from tacit.model.starts import Start
+from tacit.model.prompts import Start
 from tacit.problem import Problem
 from tacit.seeds import generator
 

@@ -17,7 +17,7 @@ from tacit.errors import ConfigError
 from tacit.gradients import Group
 from tacit.learning import Learner, Target, by_reward
 from tacit.model.backbone import Backbone
-from tacit.model.starts import EXAMPLE
+from tacit.model.prompts import EXAMPLE
 from tacit.problem import Problem
 from tacit.rewards import Attempts
 from tacit.seeds import derive

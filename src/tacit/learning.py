@@ -29,7 +29,7 @@ from tacit.engines.base import Engine, Request, Rollout
 from tacit.gradients import Group, advantages, cap, descend, prompt_gradients
 from tacit.model.backbone import Backbone
 from tacit.model.presets import fitted
-from tacit.model.starts import Start
+from tacit.model.prompts import Start
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.rewards import Attempts

@@ -9,7 +9,7 @@ import torch
 from tacit import register
 from tacit.config import LearnConfig
 from tacit.labels import Evidence, Label
-from tacit.model.starts import Start
+from tacit.model.prompts import Start
 
 
 @register("label", "eldest")

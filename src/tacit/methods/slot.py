@@ -18,7 +18,7 @@ from tacit.engines.base import Rollout
 from tacit.gradients import Group, cap, descend, prompt_gradients
 from tacit.methods.base import Lesson, Method, Reply
 from tacit.methods.planning import Plan, Setting, Work, answering
-from tacit.model.starts import Start
+from tacit.model.prompts import Start
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.seeds import generator

@@ -26,7 +26,7 @@ from tacit.gradients import Group, advantages, cap, descend, passes, policy_loss
 from tacit.learning import Learner
 from tacit.methods.base import Method, Reply, World
 from tacit.model.backbone import Backbone
-from tacit.model.starts import Start
+from tacit.model.prompts import Start
 from tacit.problem import Problem
 from tacit.responses import Responder, Responses
 from tacit.rewards import Attempts

@@ -2,7 +2,7 @@
 
 Builds on errors and the registry. Nothing else knows the layout. So what a memory is learned on and what a server's
 client asks are the same tokens: a conversation of one user message is the prompt of that problem. And how a memory
-comes before it.
+comes before it, and what it starts from.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,7 +128,7 @@ class Prompt:
 
     def start(self, name: str, start: Any) -> Tensor:
         """The memory [rows, d] that learning begins with, float32 on the CPU: what the registry's ``name`` makes of a
-        ``starts.Start``."""
+        ``Start``."""
         made: Tensor = registry.get("start", name)(start)
         return made
 
@@ -146,3 +147,51 @@ class Prompt:
     def adding(self, backbone: Backbone, added: Tensor | None) -> AbstractContextManager[None]:
         """A block in which passes through transformers' own layers add what ``added`` gave."""
         return nullcontext()
+
+
+# -- what a soft prompt starts from -----------------------------------------------------------------------------------
+
+EXAMPLE = 64
+"""Most rows of a soft prompt that starts from a worked example."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a start is made of.
+
+    Attributes:
+        backbone: whose inputs it has to be.
+        tokens: K, rows wanted.
+        rng: for what is drawn.
+        example: the problem and a response that gives its label, if there is one.
+    """
+
+    backbone: Backbone
+    tokens: int
+    rng: np.random.Generator
+    example: tuple[str, str] | None = None
+
+
+@register("start", "gaussian")
+def gaussian(start: Start) -> Tensor:
+    """Noise at the scale of the embeddings, float32 [K, d] on the CPU."""
+    noise = start.rng.standard_normal((start.tokens, start.backbone.hidden_size), dtype=np.float32)
+    return torch.from_numpy(noise) * start.backbone.embedding_std
+
+
+@register("start", "vocabulary")
+def vocabulary(start: Start) -> Tensor:
+    """Embeddings of random tokens."""
+    ids = torch.from_numpy(start.rng.integers(0, len(start.backbone.tokenizer), start.tokens))
+    return start.backbone.embed(ids).detach().float().cpu().clone()
+
+
+@register("start", "trace")
+def trace(start: Start) -> Tensor:
+    """Embeddings of the problem with its own response as a worked example, its last ``EXAMPLE`` tokens at most. So
+    learning begins where in-context learning ends; else rows of random tokens."""
+    ids = None if start.example is None else start.backbone.example_ids(*start.example)
+    return vocabulary(start) if ids is None else start.backbone.embed(ids[-EXAMPLE:]).detach().float().cpu().clone()
+
+
+trace.informed = True  # type: ignore[attr-defined]
