@@ -153,7 +153,14 @@ class FromExperience(Method, Generic[T]):
         helped = (problem for problem, (_, requests) in zip(problems, shown, strict=True) if requests)
         responses = iter(self.world.responder.generate(asked, chain(problems if first else (), helped)))
         plain = list(islice(responses, len(first) // 2))
-        return plain, [(next(responses) if near else None, self.notes(near)) for near, _ in shown]
+        return plain, [
+            (self.heard(problem, near, next(responses)) if near else None, self.notes(near))
+            for problem, (near, _) in zip(problems, shown, strict=True)
+        ]
+
+    def heard(self, problem: Problem, near: Sequence[Found[T]], responses: Responses) -> Responses:
+        """What was said with what was found, as it is read."""
+        return responses
 
     def _shown(self, problem: Problem, found: Sequence[Found[T]]) -> tuple[Sequence[Found[T]], list[Request]]:
         """What is shown of what was found, and the requests: the farthest is left out until the rest fits."""

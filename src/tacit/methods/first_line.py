@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 
 from tacit.engines.base import Request
@@ -57,23 +56,14 @@ class FirstLine(FromExperience[Openings]):
         ids = torch.cat([backbone.encode(problem.text), ids])
         return self.world.responder.requests(problem, ids, self.name) if self.room(len(ids)) else []
 
-    def ask(
-        self, problems: Sequence[Problem], keys: np.ndarray, first: Sequence[Request] = ()
-    ) -> tuple[list[Responses], list[tuple[Responses | None, dict[str, Any]]]]:
-        """As its base does; a response is read with the words that it was made to open with."""
-        plain, helped = super().ask(problems, keys, first)
-        told = zip(problems, self.store.nearest(keys, self.k), helped, strict=True)
-        return plain, [
-            (None, {}) if given is None else self._opened(problem, near, given, notes)
-            for problem, near, (given, notes) in told
-        ]
+    def heard(self, problem: Problem, near: Sequence[Found[Openings]], responses: Responses) -> Responses:
+        """A response is read with the words that it was made to open with."""
+        lead = best([one.item for one in near])
+        *samples, greedy = (replace(one, text=lead + one.text) for one in (*responses.samples, responses.greedy))
+        return Responses.of(samples, greedy, responses.task)
 
-    def _opened(
-        self, problem: Problem, near: Sequence[Found[Openings]], given: Responses, notes: dict[str, Any]
-    ) -> tuple[Responses, dict[str, Any]]:
-        lead = best([one.item for one in near if one.source in notes.get("sources", [one.source])])
-        *samples, greedy = (replace(one, text=lead + one.text) for one in (*given.samples, given.greedy))
-        return Responses.of(samples, greedy, self.world.task.on(problem.text)), {**notes, "opening": lead}
+    def notes(self, near: Sequence[Found[Openings]]) -> dict[str, Any]:
+        return {**super().notes(near), "opening": best([one.item for one in near])} if near else {}
 
     def keep(self, problems: Sequence[Problem], responses: Sequence[Responses]) -> list[tuple[Openings | None, str]]:
         kept = []
@@ -91,24 +81,31 @@ def head(text: str) -> tuple[str, ...]:
 
 
 def best(problems: Sequence[Openings]) -> str:
-    """The opening with the largest lead, in the mean over the problems; "" if none is common to two, or has a lead.
+    """The opening with the largest lead among those that are common to two problems; "" if none has one."""
+    return "".join(telling(problems, common=2))
+
+
+def telling(problems: Sequence[tuple[Heads, Heads]], common: int) -> tuple[str, ...]:
+    """The opening that tells best, over the problems, how agreeing responses begin and others do not; () if none does.
 
     Of equally good ones the longest is taken, then the alphabetically first.
+
+    Args:
+        problems: heads of the agreeing responses, and of the others.
+        common: to how many problems it has to be common.
     """
     begun = Counter(
         opening
-        for one in problems
-        for opening in {each[:length] for each in one.agreeing for length in range(1, len(each) + 1)}
+        for agreeing, _ in problems
+        for opening in {each[:length] for each in agreeing for length in range(1, len(each) + 1)}
     )
-    candidates = sorted(opening for opening, count in begun.items() if count > 1)
-    if not candidates:
-        return ""
+    candidates = sorted(opening for opening, count in begun.items() if count >= common)
     leads = {
-        opening: sum(share(opening, one.agreeing) - share(opening, one.others) for one in problems)
+        opening: sum(share(opening, agreeing) - share(opening, others) for agreeing, others in problems)
         for opening in candidates
     }
-    chosen = max(candidates, key=lambda each: (round(leads[each], 9), len(each)))
-    return "".join(chosen) if leads[chosen] > 0 else ""
+    chosen = max(candidates, key=lambda each: (round(leads[each], 9), len(each)), default=())
+    return chosen if leads.get(chosen, 0) > 0 else ()
 
 
 def share(opening: tuple[str, ...], heads: Heads) -> float:

@@ -28,6 +28,7 @@ import torch
 
 from tacit.engines.base import Request, Rollout
 from tacit.methods.experience import Found, Reviewing, attempts, listed
+from tacit.methods.first_line import telling
 from tacit.problem import Problem
 from tacit.registry import register
 from tacit.responses import Responses
@@ -153,19 +154,11 @@ def opening(responses: Responses) -> tuple[Item, ...]:
     is taken, then the alphabetically first.
     """
     successes, failures = ([_head(one.text) for one in part] for part in attempts(responses))
-    candidates = sorted({head[:length] for head in successes for length in range(1, len(head) + 1)})
-    if not candidates:
-        return ()
-    lead = {each: _share(each, successes) - _share(each, failures) for each in candidates}
-    best = max(candidates, key=lambda each: (round(lead[each], 9), len(each)))
-    return (Item("", "", " ".join(best)),) if lead[best] > 0 else ()
+    best = telling([(tuple(successes), tuple(failures))], common=1)
+    return (Item("", "", " ".join(best)),) if best else ()
 
 
 def _head(text: str) -> tuple[str, ...]:
     words = text.split()
     numbers = (place for place, word in enumerate(words) if any(character.isdigit() for character in word))
     return tuple(words[: next(numbers, len(words))])
-
-
-def _share(opening: tuple[str, ...], heads: Sequence[tuple[str, ...]]) -> float:
-    return sum(head[: len(opening)] == opening for head in heads) / max(1, len(heads))
