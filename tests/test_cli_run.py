@@ -172,6 +172,7 @@ def test_ask_answers_says_why_and_learns_only_when_told(cli: Tacit, tmp_path: Pa
     for words in (["--engine", "nowhere"], ["--model", "nowhere"], ["--reward-model", "nowhere"]):
         assert cli("ask", problem, "--bank", "bank.db", "--learn", *words)[0] == 2
         assert cli("serve", "--bank", "bank.db", "--port", 0, *words)[0] == 2
+    assert cli("serve", "--bank", "bank.db", "--port", 0, "--host", "0.0.0.0")[0] == 2  # it has no key
     assert not (tmp_path / "bank.db").exists()
     code, out, _ = cli("ask", problem, "--bank", "bank.db", "--learn", "--json")
     first = json.loads(out)

@@ -10,18 +10,18 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from types import FrameType
 
 import uvicorn
 
 from tacit import assembly
-from tacit.bank import open_bank, shown_address
+from tacit.bank import bank_there, open_bank, shown_address
 from tacit.errors import BankError, ConfigError
 from tacit.model import presets
 from tacit.server.api.heads import connection
 from tacit.server.app import create_app
-from tacit.server.keys import served
+from tacit.server.keys import KeyStore, served
 from tacit.server.learner.process import LearnerProcess
 from tacit.server.live.service import Service
 from tacit.server.settings import ServeConfig
@@ -113,17 +113,12 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
     """
     listener = bound(config)
     try:
+        is_open = _is_open(config)
         service = Service(config)
     except BaseException:
         listener.close()
         raise
     try:
-        is_open = not service.keys.ever()
-        if is_open and not config.loopback:
-            raise ConfigError(
-                f"{config.host} can be reached from other machines, but {shown_address(config.bank)} has no API key; "
-                "make one with `tacit keys create`, or listen at 127.0.0.1"
-            )
         sys.setswitchinterval(SWITCH_SECONDS)
         service.warm()  # before the learner, which then finds loops that are compiled
         if config.learner:
@@ -142,6 +137,19 @@ def serve(config: ServeConfig, say: Callable[[str], None]) -> None:
             service.learner.stop()
         service.close()
         listener.close()
+
+
+def _is_open(config: ServeConfig) -> bool:
+    """Whether the bank has never had a key; found before the model is loaded, and a new bank is made."""
+    bank = bank_there(config.bank)
+    with bank or nullcontext():
+        is_open = bank is None or not KeyStore(bank).ever()
+    if is_open and not config.loopback:
+        raise ConfigError(
+            f"{config.host} can be reached from other machines, but {shown_address(config.bank)} has no API key; "
+            "make one with `tacit keys create`, or listen at 127.0.0.1"
+        )
+    return is_open
 
 
 def as_bound(config: ServeConfig) -> ServeConfig:
