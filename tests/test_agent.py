@@ -26,7 +26,7 @@ from tacit.methods.controls import Beside
 from tacit.model.backbone import Backbone
 from tacit.recall import Recall
 from tacit.responses import Responses
-from tacit.routing import route
+from tacit.routing import Route, by_votes, route
 from tacit.tasks.maths import MATHS
 from tacit.testbed import reward_model_path
 
@@ -200,6 +200,31 @@ def test_routes_say_who_decided() -> None:
     assert [one.name for one in route("p", pairs[1:3], None)] == ["memory", "memory"]
     likelier = [(candidate("5", logprob=-2.0), candidate("7", logprob=-1.0))]
     assert route("p", likelier, LogProb())[0].name == "memory"
+
+
+def said(text: str) -> tuple[Rollout, str | None]:
+    return Rollout((1,), (0.0,), text, "stop"), text.rpartition("is ")[2] or None
+
+
+def test_the_votes_of_both_sides_decide_what_is_returned() -> None:
+    """Of the pair the one that gives their answer, routed first; else a sample that does; a tie changes nothing."""
+    zero, memory = said("plain, is 1"), said("helped, is 2")
+    to_memory, to_zero = Route("memory", "shares"), Route("zero_shot", "shares")
+
+    def told(plain: str, helped: str, routed: Route = to_memory) -> tuple[str, str]:
+        samples = [[said(f"{side} {number}, is {answer}") for number, answer in enumerate(arm)]
+                   for side, arm in (("plain", plain), ("helped", helped))]  # fmt: skip
+        decided, chosen = by_votes([[zero], [memory], *samples], routed, MATHS)
+        return decided.name, chosen.text
+
+    assert told("122", "222") == ("memory", "helped, is 2")
+    assert told("111", "122") == ("zero_shot", "plain, is 1")  # against the shares of each side
+    assert told("133", "233") == ("memory", "helped 1, is 3")
+    assert told("333", "112") == ("zero_shot", "plain 0, is 3")
+    for tied in (("11", "22"), ("", "")):
+        assert told(*tied) == ("memory", "helped, is 2") and told(*tied, to_zero) == ("zero_shot", "plain, is 1")
+    why = by_votes([[zero], [memory], [zero, zero], [memory]], to_memory, MATHS)[0].why
+    assert why.startswith("samples without memory and with it: 2 of 3 say 1")
 
 
 def test_the_reward_model_prefers_right_responses(testbed: Backbone, engine: LocalEngine) -> None:

@@ -235,3 +235,26 @@ def test_a_server_learns_and_answers_with_them(cli: Tacit, tmp_path: Path) -> No
         "memories", "export", one.id, "m", "--gguf", "--peft", "--bank", str(bank), "--namespace", "home"
     )
     assert code == 2 and "--peft and --gguf are given" in err
+
+
+def test_an_imported_memory_is_used_as_it_was_made(cli: Tacit, tmp_path: Path) -> None:
+    """A new bank knows no task; the memory's fingerprint says whether the one that is named is right."""
+    words = ("--model", "testbed:C", "--data", "testbed:C:text", "--limit", "6", "--window", "6", "--steps", "2")
+    made = ("--carrier", "layers", "--admit", "0", "--enough", "2", "--baselines", "none")
+    code, _, err = cli("run", *words, *made, "--out", str(tmp_path / "run"))
+    assert code == 0, err
+    bank = str(tmp_path / "run" / "bank.sqlite")
+    with open_bank(bank) as opened:
+        [first, *_] = opened.find("default")
+    assert cli("memories", "export", first.id, "one.safetensors", "--bank", bank)[0] == 0
+    assert cli("memories", "import", "one.safetensors", "--bank", "new.db", "--trusted")[0] == 0
+    asked = ("ask", "--model", "testbed:C", "--bank", "new.db", "--json", first.problem)
+    code, out, err = cli(*asked, "--task", "text")
+    assert code == 0, err
+    assert json.loads(out)["recalled"]["id"] == first.id
+    assert cli("memories", "import", "one.safetensors", "--bank", "other.db", "--trusted")[0] == 0
+    other = ("ask", "--model", "testbed:C", "--bank", "other.db", first.problem)
+    code, _, err = cli(*other, "--task", "number")
+    assert code == 2 and "belongs to" in err and "use the model it was learned with" in err
+    code, _, err = cli(*other, "--task", "text", "--carrier", "prompt")
+    assert code == 2 and "for the carrier layers, not for prompt; leave --carrier out" in err

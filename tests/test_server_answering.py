@@ -122,3 +122,23 @@ def test_an_answer_is_looked_for_in_all_of_the_turn_also_in_what_the_client_bega
     answer = ask(service, messages=[user, {"role": "assistant", "content": "Answer: 4"}])
     assert answer["tacit"]["memory"] and seen and all(text.startswith("Answer: 4") for text in seen)
     assert not contents(answer)[0].startswith("Answer")
+
+
+def test_one_sample_that_votes_are_drawn_for_has_their_answer(service: Service, learned: tuple[Path, str]) -> None:
+    """To compare one of each side, three more of each are drawn; the answer that most of those give is returned."""
+    elected = 0
+    for problem in stream(6, seed=32):
+        for seed in range(3):
+            words: dict[str, Any] = {
+                "messages": [{"role": "user", "content": problem.text}], "temperature": 1.0, "seed": seed,
+                "logprobs": True,
+            }  # fmt: skip
+            answer = ask(service, tacit={"memory": learned[1]}, **words)
+            assert answer["choices"][0]["logprobs"]["content"]
+            report, [text] = answer["tacit"], contents(answer)
+            if "samples without memory and with it" in report["why"]:
+                elected += 1
+                said = service.task.on(problem.text).extract(text)
+                assert f"say {said}" in report["why"].replace("says", "say")
+                assert ask(service, tacit={"memory": learned[1]}, **words)["choices"] == answer["choices"]
+    assert (elected > 0) == (service.config.verifier == "vote")

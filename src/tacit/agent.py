@@ -37,7 +37,7 @@ from tacit.model.presets import fitted
 from tacit.problem import Problem
 from tacit.recall import Recall
 from tacit.responses import Responder, Responses
-from tacit.routing import NO_MEMORY, Route, route
+from tacit.routing import NO_MEMORY, Route, by_votes, route
 from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
 
@@ -85,6 +85,15 @@ class Answered:
     def greedy(self) -> Rollout:
         """The routed greedy rollout."""
         return self._greedy.greedy
+
+    def told(self) -> tuple[Route, Rollout]:
+        """What a user who asks once is told where samples vote: see ``by_votes``."""
+        if self.memory is None:
+            return self.greedy_route, self.greedy
+        sides = (self.zero_shot, self.memory)
+        greedy = [[(side.greedy, side.greedy_answer)] for side in sides]
+        samples = [list(zip(side.samples, side.answers, strict=True)) for side in sides]
+        return by_votes([*greedy, *samples], self.greedy_route, self.zero_shot.task)
 
     @property
     def tokens(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from tacit.bank.base import Bank
 from tacit.config import RunConfig, Settings, filled
 from tacit.engines.base import Engine
 from tacit.engines.local import cores, use_threads
-from tacit.errors import FingerprintError
+from tacit.errors import FingerprintError, TacitError
 from tacit.judges.verifiers import Verifier
 from tacit.model import presets
 from tacit.model.backbone import Backbone
@@ -68,24 +68,29 @@ def task_of(settings: Settings) -> Task:
 
 
 def binding(bank: Bank, namespaces: Sequence[str]) -> dict[str, str]:
-    """How the first of these namespaces that has memories is asked: task, instruction, system, key. Memories made
-    before this was kept tell key and fingerprint alone."""
+    """How the first of these namespaces that has memories is asked: task, instruction, system, carrier, key. Memories
+    made before this was kept, or imported, tell key, carrier and fingerprint alone."""
+    held: dict[str, str]
     for name in namespaces if bank.revision() else ():
         if (text := bank.marked(name, BINDING)) is not None:
-            held: dict[str, str] = json.loads(text)
+            held = json.loads(text)
             return held
         _, found = bank.page(name, limit=1)
         if found:
-            return {"key": found[0].key_kind, "fingerprint": found[0].fingerprint}
+            held = {"key": found[0].key_kind, "fingerprint": found[0].fingerprint}
+            with suppress(TacitError):  # a damaged one says so where it is used
+                held["carrier"] = bank.get(found[0].id, name).carrier
+            return held
     return {}
 
 
 def as_bound(settings: S, bank: Bank, namespaces: Sequence[str]) -> S:
     """Settings whose defaults are those of a bank: its task, its carrier and its kind of key."""
     held = binding(bank, namespaces)
+    said = settings.task if "fingerprint" in held else None  # the fingerprint tells whether it is right
     return replace(
         settings,
-        task=held.get("task", MATHS.name) if held else settings.task,
+        task=held.get("task", said or MATHS.name) if held else settings.task,
         carrier=held.get("carrier", Prompt.name) if held else settings.carrier,
         recall=replace(settings.recall, key=held.get("key", settings.recall.key)),
     )
@@ -131,8 +136,10 @@ def load_backbone(
             f"the memories of this bank are for the instruction {held['instruction']!r}, not for {said!r}; leave "
             "--instruction out, or use another bank"
         )
-    for what, named, before in (("task", settings.task, MATHS.name), ("carrier", settings.carrier, Prompt.name)):
-        if held and named not in (None, kept := held.get(what, before)):
+    before = {"carrier": Prompt.name, **({} if "fingerprint" in held else {"task": MATHS.name})}
+    for what, named in (("task", settings.task), ("carrier", settings.carrier)):
+        kept = held.get(what, before.get(what))
+        if held and kept is not None and named not in (None, kept):
             raise FingerprintError(
                 f"the memories of this bank are for the {what} {called(kept)}, not for {called(named)}; leave "
                 f"--{what} out, or use another bank"

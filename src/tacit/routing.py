@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tacit.engines.base import Rollout
 from tacit.judges.verifiers import Candidate, Verifier
 from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
+
+Said = tuple[Rollout, str | None]
+"""A response and the answer in it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,30 @@ def route(
         judged = iter([_judged(verifier.name, scores[id(zero)], scores[id(memory)]) for zero, memory in open_pairs])
         routes = [decided or next(judged) for decided in routes]
     return [decided for decided in routes if decided is not None]
+
+
+def by_votes(arms: Sequence[Sequence[Said]], routed: Route, task: Task = MATHS) -> tuple[Route, Rollout]:
+    """The response to return where many were drawn to compare two: the routed one, else another, that gives the answer
+    of all votes, without memory and with it. It is right more often than the routed one
+    (docs/log/2026-11-30-both-sides-vote.md). Where votes are tied, the routed one.
+
+    Args:
+        arms: a response without memory; one with it; samples without; samples with it.
+        routed: how the first two were decided.
+        task: on the problem.
+    """
+    zero, memory, plain, helped = arms
+    first, second = (memory, zero) if routed.takes_memory else (zero, memory)
+    ways = [(one, arm is memory or arm is helped) for arm in (first, second, helped, plain) for one in arm]
+    vote = task.vote([answer for _, answer in (*plain, *helped)])
+    if vote.answer is None or vote.tied:
+        return routed, first[0][0]
+    gives = task.giving([answer for (_, answer), _ in ways], vote.answer)
+    place = gives.index(True)
+    (chosen, _), with_memory = ways[place]
+    if place == 0:
+        return routed, chosen
+    return Route("memory" if with_memory else "zero_shot", f"samples without memory and with it: {vote.why}"), chosen
 
 
 def _obvious(zero: Candidate, memory: Candidate, verifier: Verifier | None, task: Task) -> Route | None:

@@ -124,6 +124,7 @@ def _ask(
     """What ``tacit ask --json`` prints: the greedy answer that was returned, why, and both ways of answering."""
     from tacit.assembly import assembled
     from tacit.experiments.scoring import MOST, advice, silent
+    from tacit.judges.verifiers import VoteShare
     from tacit.memory import State
     from tacit.problem import Problem
 
@@ -136,6 +137,7 @@ def _ask(
     learned = None
     with assembled(config, bank) as agent:
         [answered] = agent.answer([problem], use_memory=use_memory)
+        votes = isinstance(agent.verifier, VoteShare)
         if learn:
             [remembered] = agent.learn([answered])
             agent.remember([answered], [remembered])
@@ -156,11 +158,12 @@ def _ask(
 
     hit, none, every = answered.hit, silent([answered.zero_shot]), len(answered.zero_shot.samples)
     hint = f"{len(none)} of {every} responses have no answer, {advice(none)}" if len(none) > MOST * every else None
+    decided, told = answered.told() if votes else (answered.greedy_route, answered.greedy)
     return {
-        "answer": answered.greedy_answer,
-        "route": answered.greedy_route.name,
-        "why": answered.greedy_route.why,
-        "text": answered.greedy.text,
+        "answer": answered.zero_shot.task.extract(told.text),
+        "route": decided.name,
+        "why": decided.why,
+        "text": told.text,
         "recalled": hit and {"id": hit.memory_id, "problem_id": hit.problem_id, "similarity": hit.similarity},
         "zero_shot": arm(answered.zero_shot),
         "memory": answered.memory and arm(answered.memory),

@@ -318,7 +318,7 @@ class Exchange(ABC):
 
     def _store(self, one: Answering) -> dict[str, Any]:
         service, namespace, first = self.service, self.caller.namespace, one.routes.get(0)
-        judged = one.hit if first is not None and one.telling else None
+        judged = one.hit if one.verdict is not None else None
         job, outcome, learning = None, "not asked for", self._why_not()
         learn = not learning
         if learn and not self.caller.key.may("learn"):
@@ -328,9 +328,9 @@ class Exchange(ABC):
         try:
             with service.bank.transaction() if judged or learn else nullcontext():
                 key = present(service, self.caller.key)
-                if judged is not None and first is not None:
+                if judged is not None and one.verdict is not None:
                     sure, text = verifier is not None and verifier.calibrated, one.plan.problem
-                    evidence.count(service.bank, key, judged.memory_id, one.origin, text, first, calibrated=sure)
+                    evidence.count(service.bank, key, judged.memory_id, one.origin, text, one.verdict, calibrated=sure)
                 if learn:
                     submitted = service.jobs.submit(namespace, one.plan.problem, key)
                     learning = submitted.why

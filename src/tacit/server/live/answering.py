@@ -21,7 +21,7 @@ from tacit.engines.base import Alternatives, Progress, Request, Rollout
 from tacit.errors import EngineError
 from tacit.judges.verifiers import Candidate, VoteShare, candidates
 from tacit.memory import Memory
-from tacit.routing import NO_MEMORY, Route, route
+from tacit.routing import NO_MEMORY, Route, by_votes, route
 from tacit.seeds import derive
 from tacit.server.live.service import Service
 
@@ -62,7 +62,7 @@ class Answering:
         generated: tokens of every rollout made for this request, whichever was returned.
         soft_prompt: of the recalled memory, float32 [K, d].
         origin: id of the key that the memory came from, as its provenance has it.
-        telling: whether the first choice's route is evidence of the memory.
+        verdict: how the first pair compares, where it is evidence of the memory.
     """
 
     service: Service
@@ -72,7 +72,7 @@ class Answering:
     generated: int = 0
     soft_prompt: Tensor | None = None
     origin: object = None
-    telling: bool = False
+    verdict: Route | None = None
     _why: Route = OFF
 
     async def recall(self) -> None:
@@ -137,10 +137,14 @@ class Answering:
         verifier = self.service.verifier
         routes = await self.service.computing(lambda: route(self.plan.problem, pairs, verifier, task))
         spoke = any(one.answer is not None for one in pairs[0])
-        self.telling = self.plan.own_way and self.plan.memory == "auto" and spoke
-        for index, decided in enumerate(routes):
-            self.routes[index] = decided
-            chosen = (memory if decided.takes_memory else zero)[index]
+        self.verdict = routes[0] if self.plan.own_way and self.plan.memory == "auto" and spoke else None
+        taken = [(memory if decided.takes_memory else zero)[index] for index, decided in enumerate(routes)]
+        if len(found) > 2 and plain.n == 1 and plain.temperature > 0:
+            drawn_and_read = zip(rollouts, found, strict=True)
+            said = [[(one, answer) for one, (_, answer) in zip(*arm, strict=True)] for arm in drawn_and_read]
+            routes[0], taken[0] = await writing(lambda: by_votes(said, routes[0], task))
+        for index, chosen in enumerate(taken):
+            self.routes[index] = routes[index]
             for place, drawn in enumerate(listed(chosen), 1):
                 last = place == len(chosen.token_ids)
                 if last or not whole:
@@ -151,12 +155,16 @@ class Answering:
         asked, config = self.plan.asked, self.service.config
         if not isinstance(self.service.verifier, VoteShare) or (asked.temperature > 0 and asked.n >= config.votes):
             return None
-        seeds = tuple(derive(config.seed, self.plan.problem, "votes", number) for number in range(config.votes))
-        sampling = config.sampling
+        sampled = asked.temperature > 0
+        # What is asked for at a temperature may be answered with one of them, so they are drawn as it is asked.
+        seed = asked.seeds[0] if sampled else config.seed
+        seeds = tuple(derive(seed, self.plan.problem, "votes", number) for number in range(config.votes))
+        if sampled:
+            return replace(asked, n=config.votes, seeds=seeds)
+        how = config.sampling
         return replace(
-            asked, n=config.votes, temperature=sampling.temperature, top_p=sampling.top_p, seeds=seeds, top=0,
-            top_k=0, min_p=0.0,
-        )  # fmt: skip
+            asked, n=config.votes, temperature=how.temperature, top_p=how.top_p, seeds=seeds, top=0, top_k=0, min_p=0.0
+        )
 
     async def _whole(self, request: Request) -> list[Rollout]:
         found: dict[int, Rollout] = {}
