@@ -219,7 +219,8 @@ def test_the_votes_of_both_sides_decide_what_is_returned() -> None:
 
     assert told("122", "222") == ("memory", "helped, is 2")
     assert told("111", "122") == ("zero_shot", "plain, is 1")  # against the shares of each side
-    assert told("133", "233") == ("memory", "helped 1, is 3")
+    assert told("133", "233") == ("zero_shot", "plain 1, is 3")  # of the side where it is as common, or more so
+    assert told("113", "333") == ("memory", "helped 0, is 3")
     assert told("333", "112") == ("zero_shot", "plain 0, is 3")
     for tied in (("11", "22"), ("", "")):
         assert told(*tied) == ("memory", "helped, is 2") and told(*tied, to_zero) == ("zero_shot", "plain, is 1")

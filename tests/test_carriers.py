@@ -255,6 +255,6 @@ def test_an_imported_memory_is_used_as_it_was_made(cli: Tacit, tmp_path: Path) -
     assert cli("memories", "import", "one.safetensors", "--bank", "other.db", "--trusted")[0] == 0
     other = ("ask", "--model", "testbed:C", "--bank", "other.db", first.problem)
     code, _, err = cli(*other, "--task", "number")
-    assert code == 2 and "belongs to" in err and "use the model it was learned with" in err
+    assert code == 2 and "not made with testbed:C and the task number so asked" in err
     code, _, err = cli(*other, "--task", "text", "--carrier", "prompt")
     assert code == 2 and "for the carrier layers, not for prompt; leave --carrier out" in err

@@ -142,3 +142,18 @@ def test_one_sample_that_votes_are_drawn_for_has_their_answer(service: Service, 
                 assert f"say {said}" in report["why"].replace("says", "say")
                 assert ask(service, tacit={"memory": learned[1]}, **words)["choices"] == answer["choices"]
     assert (elected > 0) == (service.config.verifier == "vote")
+
+
+def test_a_surer_request_than_the_voters_has_one_of_its_own_two(service: Service, learned: tuple[Path, str]) -> None:
+    """Near greedy, or of the likeliest token alone: what is returned is drawn so, and counts as at temperature 0."""
+    greedy: dict[str, Any] = {"temperature": 0}
+    for problem in stream(3, seed=32):
+        words: dict[str, Any] = {"messages": [{"role": "user", "content": problem.text}]}
+        surest = ask(service, tacit={"memory": learned[1]}, **words, **greedy)
+        for near in ({"temperature": 0.01}, {"temperature": 1.0, "top_k": 1}):
+            answer = ask(service, tacit={"memory": learned[1]}, **words, seed=1, **near)
+            if service.config.verifier == "vote":
+                assert contents(answer) == contents(surest)
+                assert [answer["tacit"][name] for name in ("route", "why")] == [
+                    surest["tacit"][name] for name in ("route", "why")
+                ]

@@ -78,7 +78,7 @@ class Answered:
 
     @property
     def greedy_answer(self) -> str | None:
-        """The routed greedy answer: what a user who asks once is told."""
+        """The routed greedy answer: what a user who asks once is told, unless samples vote (``told``)."""
         return self._greedy.greedy_answer
 
     @property

@@ -70,10 +70,9 @@ def task_of(settings: Settings) -> Task:
 def binding(bank: Bank, namespaces: Sequence[str]) -> dict[str, str]:
     """How the first of these namespaces that has memories is asked: task, instruction, system, carrier, key. Memories
     made before this was kept, or imported, tell key, carrier and fingerprint alone."""
-    held: dict[str, str]
     for name in namespaces if bank.revision() else ():
         if (text := bank.marked(name, BINDING)) is not None:
-            held = json.loads(text)
+            held: dict[str, str] = json.loads(text)
             return held
         _, found = bank.page(name, limit=1)
         if found:
@@ -154,11 +153,16 @@ def load_backbone(
     if said is None and unsaid is None and "instruction" not in held and usual:
         text = presets.preset_of(backbone).instructions.get(task.name, instruction)
         backbone = backbone if text == instruction else backbone.asked(replace(template, instruction=text))
-    if said is not None or held.get("fingerprint", backbone.fingerprint) == backbone.fingerprint:
-        return backbone
+    known = held.get("fingerprint", backbone.fingerprint)
     # Memories from before the instruction was kept: it was one of these.
-    tried = (backbone.asked(replace(template, instruction=text)) for text in ("", task.instruction))
-    return next((one for one in tried if one.fingerprint == held["fingerprint"]), backbone)
+    tried = (backbone.asked(replace(template, instruction=text)) for text in ("", task.instruction) if said is None)
+    for one in (backbone, *tried):
+        if one.fingerprint == known:
+            return one
+    raise FingerprintError(
+        f"the memories of this bank were not made with {settings.model} and the task {called(task.name)} so asked; "
+        "give what they were made with: --model, --task, --instruction, --system"
+    )
 
 
 def check_engine(settings: Settings) -> None:

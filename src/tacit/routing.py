@@ -15,8 +15,7 @@ from tacit.judges.verifiers import Candidate, Verifier
 from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
 
-Said = tuple[Rollout, str | None]
-"""A response and the answer in it."""
+Said = tuple[Rollout, str | None]  # a response and the answer in it
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,7 @@ def route(
 
 def by_votes(arms: Sequence[Sequence[Said]], routed: Route, task: Task = MATHS) -> tuple[Route, Rollout]:
     """The response to return where many were drawn to compare two: the routed one, else another, that gives the answer
-    of all votes, without memory and with it. It is right more often than the routed one
-    (docs/log/2026-11-30-both-sides-vote.md). Where votes are tied, the routed one.
+    of all votes, if they are not tied. It is right more often (docs/log/2026-11-30-both-sides-vote.md).
 
     Args:
         arms: a response without memory; one with it; samples without; samples with it.
@@ -80,14 +78,19 @@ def by_votes(arms: Sequence[Sequence[Said]], routed: Route, task: Task = MATHS) 
     """
     zero, memory, plain, helped = arms
     first, second = (memory, zero) if routed.takes_memory else (zero, memory)
-    ways = [(one, arm is memory or arm is helped) for arm in (first, second, helped, plain) for one in arm]
     vote = task.vote([answer for _, answer in (*plain, *helped)])
     if vote.answer is None or vote.tied:
         return routed, first[0][0]
-    gives = task.giving([answer for (_, answer), _ in ways], vote.answer)
-    place = gives.index(True)
-    (chosen, _), with_memory = ways[place]
-    if place == 0:
+    for arm in (first, second):
+        [(chosen, answer)] = arm
+        if task.giving([answer], vote.answer)[0]:
+            with_memory = arm is memory
+            break
+    else:
+        agree = [(one, n >= len(plain)) for n, (one, _) in enumerate((*plain, *helped)) if vote.agrees[n]]
+        with_memory = sum(side for _, side in agree) > len(agree) / 2
+        chosen = next(one for one, side in agree if side is with_memory)
+    if chosen is first[0][0]:
         return routed, chosen
     return Route("memory" if with_memory else "zero_shot", f"samples without memory and with it: {vote.why}"), chosen
 

@@ -121,7 +121,7 @@ def ask(
 def _ask(
     config: RunConfig, bank: Bank | Callable[[], Bank], text: str, *, use_memory: bool, learn: bool
 ) -> dict[str, Any]:
-    """What ``tacit ask --json`` prints: the greedy answer that was returned, why, and both ways of answering."""
+    """What ``tacit ask --json`` prints: the answer that was returned, why, and both ways of answering."""
     from tacit.assembly import assembled
     from tacit.experiments.scoring import MOST, advice, silent
     from tacit.judges.verifiers import VoteShare

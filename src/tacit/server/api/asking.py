@@ -311,6 +311,8 @@ class Exchange(ABC):
         for one, report in zip(self.answerings, reports, strict=True):
             told = {name: report[name] for name in ("route", "why", "memory", "similarity", "learning")}
             told |= {"model": model, "seconds": seconds, "tokens": one.generated, "problem": one.plan.problem}
+            if one.pairs:  # whether memory helps is how two answers compare, whatever votes made of them
+                told |= {"route": one.pairs[0].name, "why": one.pairs[0].why}
             service.feed.add(caller.namespace, **told)
         if not caller.key.may("admin"):
             reports = [{**report, "memory": None, "memories": [], "similarity": None} for report in reports]
@@ -318,7 +320,8 @@ class Exchange(ABC):
 
     def _store(self, one: Answering) -> dict[str, Any]:
         service, namespace, first = self.service, self.caller.namespace, one.routes.get(0)
-        judged = one.hit if one.verdict is not None else None
+        compared = one.pairs.get(0)
+        judged = one.hit if compared is not None and one.telling else None
         job, outcome, learning = None, "not asked for", self._why_not()
         learn = not learning
         if learn and not self.caller.key.may("learn"):
@@ -328,9 +331,9 @@ class Exchange(ABC):
         try:
             with service.bank.transaction() if judged or learn else nullcontext():
                 key = present(service, self.caller.key)
-                if judged is not None and one.verdict is not None:
+                if judged is not None and compared is not None:
                     sure, text = verifier is not None and verifier.calibrated, one.plan.problem
-                    evidence.count(service.bank, key, judged.memory_id, one.origin, text, one.verdict, calibrated=sure)
+                    evidence.count(service.bank, key, judged.memory_id, one.origin, text, compared, calibrated=sure)
                 if learn:
                     submitted = service.jobs.submit(namespace, one.plan.problem, key)
                     learning = submitted.why

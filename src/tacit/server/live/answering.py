@@ -62,7 +62,8 @@ class Answering:
         generated: tokens of every rollout made for this request, whichever was returned.
         soft_prompt: of the recalled memory, float32 [K, d].
         origin: id of the key that the memory came from, as its provenance has it.
-        verdict: how the first pair compares, where it is evidence of the memory.
+        pairs: how each choice's two responses compare, where there are two; ``routes`` says what is returned.
+        telling: whether the first pair is evidence of the memory.
     """
 
     service: Service
@@ -72,7 +73,8 @@ class Answering:
     generated: int = 0
     soft_prompt: Tensor | None = None
     origin: object = None
-    verdict: Route | None = None
+    pairs: dict[int, Route] = field(default_factory=dict)
+    telling: bool = False
     _why: Route = OFF
 
     async def recall(self) -> None:
@@ -137,9 +139,10 @@ class Answering:
         verifier = self.service.verifier
         routes = await self.service.computing(lambda: route(self.plan.problem, pairs, verifier, task))
         spoke = any(one.answer is not None for one in pairs[0])
-        self.verdict = routes[0] if self.plan.own_way and self.plan.memory == "auto" and spoke else None
+        self.telling = self.plan.own_way and self.plan.memory == "auto" and spoke
+        self.pairs = dict(enumerate(routes))
         taken = [(memory if decided.takes_memory else zero)[index] for index, decided in enumerate(routes)]
-        if len(found) > 2 and plain.n == 1 and plain.temperature > 0:
+        if len(found) > 2 and self._one_of_many:
             drawn_and_read = zip(rollouts, found, strict=True)
             said = [[(one, answer) for one, (_, answer) in zip(*arm, strict=True)] for arm in drawn_and_read]
             routes[0], taken[0] = await writing(lambda: by_votes(said, routes[0], task))
@@ -155,16 +158,25 @@ class Answering:
         asked, config = self.plan.asked, self.service.config
         if not isinstance(self.service.verifier, VoteShare) or (asked.temperature > 0 and asked.n >= config.votes):
             return None
-        sampled = asked.temperature > 0
-        # What is asked for at a temperature may be answered with one of them, so they are drawn as it is asked.
-        seed = asked.seeds[0] if sampled else config.seed
-        seeds = tuple(derive(seed, self.plan.problem, "votes", number) for number in range(config.votes))
-        if sampled:
-            return replace(asked, n=config.votes, seeds=seeds)
-        how = config.sampling
+        seeds = tuple(derive(config.seed, self.plan.problem, "votes", number) for number in range(config.votes))
+        how, top = config.sampling, asked.top if self._one_of_many else 0
         return replace(
-            asked, n=config.votes, temperature=how.temperature, top_p=how.top_p, seeds=seeds, top=0, top_k=0, min_p=0.0
+            asked,
+            n=config.votes,
+            temperature=how.temperature,
+            top_p=how.top_p,
+            seeds=seeds,
+            top=top,
+            top_k=0,
+            min_p=0.0,
         )
+
+    @property
+    def _one_of_many(self) -> bool:
+        """Whether a voter may be returned: one answer is asked for, and no surer one than the voters are."""
+        asked, how = self.plan.asked, self.service.config.sampling
+        free = asked.top_p >= how.top_p and not asked.top_k and not asked.min_p
+        return asked.n == 1 and free and asked.temperature >= how.temperature > 0
 
     async def _whole(self, request: Request) -> list[Rollout]:
         found: dict[int, Rollout] = {}
