@@ -140,8 +140,6 @@ class Truths:
         return score(answers, self.truth(problem_id), self._tasks[problem_id])
 
 
-# -- responses without an answer --------------------------------------------------------------------------------------
-
 MOST = 0.5
 """A larger share of responses without an answer is told."""
 

@@ -77,8 +77,6 @@ def _number(backbone: Backbone, name: str, part: int, of: int) -> int:
     return layer
 
 
-# -- relative to a background -----------------------------------------------------------------------------------------
-
 SHRINKAGE = 0.2
 """Share of the background's covariance that is replaced by the same variance in all directions: there are fewer
 questions than dimensions."""

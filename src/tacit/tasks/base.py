@@ -186,9 +186,6 @@ def _say(count: int) -> str:
     return "says" if count == 1 else "say"
 
 
-# -- by name ----------------------------------------------------------------------------------------------------------
-
-
 def task_named(name: str, *, code: bool = False) -> Task:
     """The task of that name; ``code`` says whether the operator allows it to run programs that a model writes.
 

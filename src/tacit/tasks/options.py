@@ -98,9 +98,6 @@ def _next(label: str) -> str:
     return str(int(label) + 1) if label.isdigit() else chr(ord(label) + 1)
 
 
-# -- in data ---------------------------------------------------------------------------------------------------------
-
-
 def options_of(value: Any) -> tuple[list[Any], list[str]]:
     """Options and their labels, in any form that data has them; ([], []) where it holds something else."""
     if isinstance(value, str) and value.strip():

@@ -115,8 +115,6 @@ class VLLMSession(Session):
                 del self._asked[news.ticket]
         return told
 
-    # -- on the event loop ----------------------------------------------------------------------------------------
-
     async def _serve(self, ticket: int, asked: _Asked, head: dict[str, Any]) -> None:
         request = asked.request
         # Greedy rollouts are all the same one.

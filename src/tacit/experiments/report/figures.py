@@ -24,9 +24,6 @@ Interval = tuple[float, float, float]
 _CHUNK = 2_000_000  # resampled indices held at once: 16 MB
 
 
-# -- means and curves -------------------------------------------------------------------------------------------
-
-
 def bootstrap_means(values: Floats, *, seed: int, resamples: int) -> Floats:
     """Means of ``resamples`` bootstrap samples of the rows of ``values``.
 
@@ -102,9 +99,6 @@ def prefix_band(values: Floats, *, seed: int = 0, resamples: int = 1000) -> tupl
     means[0] = np.where(np.isnan(means[0]), prefix_accuracy(values), means[0])
     low, high = np.nanquantile(means, [0.025, 0.975], axis=0)
     return low, high
-
-
-# -- counts -----------------------------------------------------------------------------------------------------
 
 
 def changes(pairs: Iterable[tuple[Row, Row]]) -> dict[str, int]:

@@ -87,9 +87,6 @@ def markdown_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
 
 
-# -- words ------------------------------------------------------------------------------------------------------
-
-
 def percent(value: float | None) -> str:
     """A share in percent, without the sign of it."""
     return MISSING if value is None else f"{100 * value:.1f}"
@@ -126,9 +123,6 @@ def clip(text: object) -> str:
     """A text from a model, cut."""
     string = MISSING if text is None else str(text)
     return string if len(string) <= SHOWN_TEXT else string[:SHOWN_TEXT] + " …"
-
-
-# -- files ------------------------------------------------------------------------------------------------------
 
 
 def render(template: str, **values: Any) -> str:

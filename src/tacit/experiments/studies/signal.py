@@ -111,9 +111,6 @@ def streams(rows: Iterable[Figures], config: SignalConfig) -> dict[str, str]:
 _NOTHING: Figures = {"lead": {"mean": -1.0}}
 
 
-# -- cells --------------------------------------------------------------------------------------------------------
-
-
 def ladders(data: Sequence[str]) -> list[list[str]]:
     """Sources in the order of their difficulty: of a family without a level all of its levels, others alone."""
     found = []
@@ -191,9 +188,6 @@ def _line(row: Figures, number: int) -> str:
         return f"{number}: {row['data']}: no problem with a reference answer that can be asked"
     said = ", ".join(f"{name} {row[name]['mean']:.2f}" for name in ("pass", "vote", "greedy", "answered"))
     return f"{number}: {row['data']}: {said} of {row['n']} problems"
-
-
-# -- the folder ---------------------------------------------------------------------------------------------------
 
 
 def _settings(config: SignalConfig) -> dict[str, Any]:

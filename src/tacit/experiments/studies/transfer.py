@@ -89,9 +89,6 @@ def study(config: TransferConfig, out: str | Path, tell: Tell = lambda line: Non
     return result
 
 
-# -- family x family --------------------------------------------------------------------------------------------
-
-
 def family_matrix(config: TransferConfig) -> dict[str, Any]:
     """Gain under memories of each family on held-out problems of each family, unrouted and without a floor."""
     sources_, targets = _by_family(config)
@@ -163,9 +160,6 @@ def _admitted(agent: Agent, problems: dict[str, list[Problem]], count: int) -> d
 
 def _cell(gains: Sequence[Gain], which: int) -> Figures:
     return mean_interval(np.array([one[which] for one in gains]))
-
-
-# -- data set to data set ---------------------------------------------------------------------------------------
 
 
 def carried(config: TransferConfig, source: str) -> list[dict[str, Any]]:
