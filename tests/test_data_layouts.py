@@ -276,6 +276,12 @@ def test_fields_are_what_is_said(tmp_path: Path) -> None:
     assert (problem.text, gold(problem)) == (SHOWN, "B")
 
 
+def test_two_columns_of_one_name_are_told(tmp_path: Path) -> None:
+    (tmp_path / "twice.csv").write_text("problem,answer,problem\n1 + 1,2,3 + 4\n")
+    with pytest.raises(DataError, match=r"line 1 names two columns 'problem'; give each a name of its own"):
+        list(sources.load(str(tmp_path / "twice.csv")))
+
+
 def test_a_field_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match="has no field 'frago', which --field problem=frago names; its fields are Frage"

@@ -344,3 +344,19 @@ def test_a_run_without_baselines_loads_no_method(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_run_is_not_continued_over_other_problems(tmp_path: Path) -> None:
+    """A line that is put first moves all that follow, and their ids with them."""
+    lines = [json.dumps({"problem": f"compute {n} + 4", "answer": str(n + 4)}) for n in (34, 3, 30)]
+    data, out = tmp_path / "p.jsonl", tmp_path / "run"
+    data.write_text("\n".join(lines))
+    asked = ("run", "--data", data, "--out", out, *SHORT, "--baselines", "none")
+    tacit(*asked, "--limit", 2)
+    before = results(out)
+    data.write_text("\n".join(['{"problem": "compute 5 + 5", "answer": "10"}', *lines]))
+    assert "has answered another problem at position 0" in refused(*asked, "--limit", 4)
+    assert results(out) == before
+    data.write_text("\n".join([*lines, lines[0]]))  # what comes after is new
+    tacit(*asked, "--limit", 3)
+    assert results(out)[:2] == before

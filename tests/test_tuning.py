@@ -163,3 +163,12 @@ def test_texts_of_all_kinds_survive_the_file(tmp_path: Path) -> None:
     held = read_toml(tmp_path / "file.toml")
     assert held["instruction"] == said and held["task"] == "number" and held["skip"] == ['a"b', "c,d"]
     assert held["learn"] == {"lr": 0.01, "init": "vocabulary"}
+
+
+def test_a_search_replaces_no_file_that_it_did_not_write(cli: Tacit, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("important = 1")
+    (tmp_path / "folder").mkdir()
+    for there in ("mine.toml", "folder"):
+        code, _, err = cli("tune", "--data", "testbed:A", "--budget", "60k", "--out", there)
+        assert code == 2 and f"--out {there} is there already" in err
+    assert (tmp_path / "mine.toml").read_text() == "important = 1"

@@ -13,6 +13,7 @@ import typer
 from tacit.cli.common import Interrupted, emit, one_line, show, table
 from tacit.cli.options import Given, taking
 from tacit.config import RunConfig
+from tacit.errors import ConfigError
 
 LEFT_OUT = (
     *("out", "bank", "limit", "window", "strict", "namespace", "baselines", "skip", "tend", "keep"),
@@ -38,6 +39,10 @@ def tune(
     from tacit.experiments.tuning import as_toml, tune
 
     config, spend = given.settings(RunConfig()), Budget.read(budget)
+    if out.is_dir() or (out.exists() and not trials_file(out).exists()):
+        raise ConfigError(
+            f"--out {out} is there already, and is no result of `tacit tune`; give the path of a new file"
+        )
     try:
         tuned = tune(config, spend, out, lambda line: emit(one_line(line)))
     except KeyboardInterrupt:

@@ -136,6 +136,12 @@ class _Stream:
         if (why := next(reasons, None)) and all(reasons):
             raise ConfigError(f"no problem of {self.config.data} can be asked: the first is {why}; lower --max-tokens")
         done = self.folder.resume(self.agent.bank, self.config.namespace)
+        for row, problem in zip(done, self.problems, strict=False):
+            if row.get("problem", problem.text) != problem.text:
+                raise ConfigError(
+                    f"{self.folder.path} has answered another problem at position {row['position']} than "
+                    f"{self.config.data} has there now; give the data as they were, or choose another --out"
+                )
         if self.beside:
             self.beside.resume(done)
         self.watch.rows(done)

@@ -328,6 +328,8 @@ def _table(lines: Iterator[str], path: Path, name: str, kind: str) -> Iterator[R
                 names = _headless(cells)
                 if not names:
                     names = cells
+                    if twice := next((name for name in names if name and names.count(name) > 1), None):
+                        raise DataError(f"{where} names two columns {twice!r}; give each a name of its own")
                     continue
             if len(cells) != len(names):
                 raise DataError(
