@@ -1,8 +1,8 @@
 """Routing: the answer without memory, the answer with it, and which of the two is returned.
 
-Builds on the task, rollouts and verifiers. They agree: nothing to decide. They differ: the verifier scores both responses and the
-better one wins; on a tie the frozen model's own answer does. This protects against noisy and harmful memories
-(method.md, "Response routing"), and its decisions are the helped and hurt counts of a memory.
+Builds on the task, rollouts and verifiers. They agree: nothing to decide. They differ: the verifier scores both
+responses and the better one wins; on a tie the frozen model's own answer does. This protects against noisy and harmful
+memories (method.md, "Response routing"), and its decisions are the helped and hurt counts of a memory.
 """
 
 from __future__ import annotations
