@@ -58,7 +58,20 @@ CONFIGS = {
 def backbone_of(config: Any, *, lean: bool = True) -> Backbone:
     made = Backbone(model_of(config), build(), weights_digest="x", lean=lean)
     assert (made.fused is not None) == lean
+    assert (made.steps is not None) == lean
     return made
+
+
+def woven_of(config: Any) -> Backbone:
+    """As a larger model is passed: compiled loops between PyTorch's products."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tacit.model.fused.model.LARGEST", 0)
+        made = Backbone(model_of(config), build(), weights_digest="x")
+    assert made.fused is None and type(made.steps).__name__ == "Woven"
+    return made
+
+
+WAYS = {"whole passes": backbone_of, "woven": woven_of}
 
 
 def soft_of(backbone: Backbone, rows: int, seed: int = 1) -> torch.Tensor:
@@ -94,14 +107,16 @@ def thread_count(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_rollouts_are_those_of_transformers(name: str) -> None:
-    fused, plain = backbone_of(CONFIGS[name]), backbone_of(CONFIGS[name], lean=False)
+def test_rollouts_are_those_of_transformers(name: str, way: str) -> None:
+    fused, plain = WAYS[way](CONFIGS[name]), backbone_of(CONFIGS[name], lean=False)
     same(LocalEngine(fused).generate(asked(fused)), LocalEngine(plain).generate(asked(plain)))
 
 
-def test_rollouts_are_the_same_alone_and_together_and_as_others_come_and_go() -> None:
-    backbone = backbone_of(CONFIGS["qwen3"])
+@pytest.mark.parametrize("way", WAYS)
+def test_rollouts_are_the_same_alone_and_together_and_as_others_come_and_go(way: str) -> None:
+    backbone = WAYS[way](CONFIGS["qwen3"])
     requests = asked(backbone)
     together = LocalEngine(backbone).generate(requests)
     assert together == [LocalEngine(backbone).generate([request])[0] for request in requests]

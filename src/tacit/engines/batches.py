@@ -23,6 +23,7 @@ from tacit.model.cache import RaggedCache
 if TYPE_CHECKING:
     from tacit.engines.grammar import Follower
     from tacit.model.fused.model import Fused
+    from tacit.model.fused.woven import Woven
 
 SCORED_AT_ONCE = 512
 """Tokens whose logits are made together; they take as many times the vocabulary floats."""
@@ -71,7 +72,8 @@ class Batch(Protocol):
 
 def batch_for(backbone: Backbone) -> Batch:
     """An empty batch, of the kind that suits the model."""
-    return RaggedBatch(backbone) if backbone.fused is None else FusedBatch(backbone, backbone.fused)
+    steps = backbone.steps
+    return RaggedBatch(backbone) if steps is None else FusedBatch(backbone, steps)
 
 
 def _prompts(backbone: Backbone, groups: Sequence[Sequence[Row]]) -> list[Tensor]:
@@ -165,7 +167,7 @@ class FusedBatch:
     """A batch for ``Fused``; implements ``Batch``. A prompt's keys and values lie once for all its rows; what rows draw
     goes into slots of tiles, which the next rows take over: nothing is copied when rows end."""
 
-    def __init__(self, backbone: Backbone, fused: Fused) -> None:
+    def __init__(self, backbone: Backbone, fused: Fused | Woven) -> None:
         self.backbone, self.fused = backbone, fused
         self._prompts: dict[int, _Prompt] = {}  # by ticket
         self._tables = self._own = np.zeros((fused.layers, 0), np.float32)
@@ -175,8 +177,9 @@ class FusedBatch:
 
     def start(self, groups: Sequence[Sequence[Row]]) -> None:
         """See ``Batch.start``."""
-        for group, embeds in zip(groups, _prompts(self.backbone, groups), strict=True):
-            self._prompts[group[0].ticket] = _Prompt(self.fused.prefill(embeds), len(embeds), len(group))
+        prompts = _prompts(self.backbone, groups)
+        for group, embeds, tiles in zip(groups, prompts, self.fused.prefill(self.backbone, prompts), strict=True):
+            self._prompts[group[0].ticket] = _Prompt(tiles, len(embeds), len(group))
         self._lay()
         rows = [row for group in groups for row in group]
         self._grow(len(rows), max(self.fused.tiles(row.spec.max_tokens) for row in rows))

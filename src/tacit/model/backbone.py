@@ -12,7 +12,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from tacit.tasks.maths import MATHS
 
 if TYPE_CHECKING:
     from tacit.model.fused.model import Fused
+    from tacit.model.fused.woven import Woven
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
@@ -73,6 +74,7 @@ class Backbone:
         self._decoder = Decoder(model) if lean and Decoder.supports(model) else None
         self.least_rows = self._decoder.least_rows if self._decoder else LEAST_ROWS
         self.fused = compiled_passes(self._decoder, self.hidden_size)
+        self.steps = self.fused or compiled_steps(self._decoder, self.hidden_size)
         self._inputs = Inputs(model.get_input_embeddings())
         self.embedding_std, self.embedding_norm = self._inputs.std, self._inputs.norm
         self.carrier = Prompt(self)
@@ -352,7 +354,7 @@ class Backbone:
             return self
         other = copy.copy(self)
         other.carrier = registry.get("carrier", carrier)(self)
-        other.fused = None  # compiled passes know prompts alone
+        other.fused = other.steps = None  # compiled passes know prompts alone
         other.fingerprint = other._fingerprint(self._weights)
         return other
 
@@ -380,11 +382,24 @@ def prefill(backbone: Backbone, prompts: Sequence[Tensor], memories: Sequence[Te
 
 
 def compiled_passes(decoder: Decoder | None, width: int) -> Fused | None:
-    """Compiled passes for a model on the CPU, where they are available and the model is of their kind."""
-    if decoder is None or decoder.norm.device.type != "cpu" or decoder.norm.dtype != torch.float32:
-        return None  # and numba is not imported for it
-    if not fused.available():
+    """Compiled passes for a small model on the CPU, where they are available and the model is of their kind."""
+    if not _may_be_compiled(decoder):
         return None
     from tacit.model.fused.model import Fused
 
     return Fused(decoder, width) if Fused.supports(decoder, width) else None
+
+
+def compiled_steps(decoder: Decoder | None, width: int) -> Woven | None:
+    """Compiled steps of generation for a larger one, likewise."""
+    if not _may_be_compiled(decoder):
+        return None
+    from tacit.model.fused.woven import Woven
+
+    return Woven(decoder, width) if Woven.supports(decoder, width) else None
+
+
+def _may_be_compiled(decoder: Decoder | None) -> TypeGuard[Decoder]:
+    """Whether it is a float32 model on the CPU, for which alone numba is imported."""
+    on_cpu = decoder is not None and decoder.norm.device.type == "cpu" and decoder.norm.dtype == torch.float32
+    return on_cpu and fused.available()

@@ -13,8 +13,11 @@ and to a number ``total(x)`` and ``largest(x)``. Arrays are flat, contiguous flo
 + beta C with C [m, n]; matrices begin at ``at``, and their rows are ``row`` apart; A and B are turned (transposed) or
 not.
 
-numba looks at a module alone to tell whether its compiled code is still good: whoever changes this one has to touch the
-others of this package.
+``shared`` runs a function that is compiled ``by_address`` on PyTorch's own threads. Such a function gets numbers:
+``floats_at`` and ``whole_at`` make pointers of addresses, ``taken(table)`` counts ``table[0]`` up for all threads.
+
+numba looks at a module alone to tell whether its compiled code is still good: whoever changes one has to touch those of
+this package that build on it.
 """
 
 from __future__ import annotations
@@ -86,12 +89,20 @@ def compiled(function: Callable[..., Any], *, reorder: bool = False) -> Any:
     """Machine code for the processor at hand, made at the first call and kept on the disk if possible. Other threads
     run meanwhile. ``reorder``: sums may be, so that numba itself can put them into registers."""
     fastmath = {"nsz", "contract", "reassoc"} if reorder else {"nsz", "contract"}
-    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
-    jit: Any = numba.njit
+    return _kept(numba.njit, function, nogil=True, fastmath=fastmath)
+
+
+def by_address(function: Callable[..., Any]) -> Any:
+    """``compiled`` for ``shared``: a function of the address of whole numbers, without the interpreter."""
+    kind: Any = types.void(types.CPointer(types.int64))  # type: ignore[no-untyped-call]
+    return _kept(lambda **options: numba.cfunc(kind, **options), function, fastmath={"nsz", "contract"})
+
+
+def _kept(jit: Any, function: Callable[..., Any], **options: Any) -> Any:
     try:
-        return jit(cache=True, **options)(function)
+        return jit(cache=True, error_model="numpy", **options)(function)
     except RuntimeError:  # no folder that could hold the compiled code
-        return jit(**options)(function)
+        return jit(error_model="numpy", **options)(function)
 
 
 def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
@@ -235,20 +246,71 @@ def _gemm(
     ), code  # fmt: skip
 
 
-@cache
-def blas() -> int | None:
-    """The address of the matrix product (``sgemm``) that PyTorch itself uses on the CPU; None where it shows none."""
+def _pointer(kind: Any) -> Any:
+    def typed(typing: Any, address: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(types.intp), code  # type: ignore[no-untyped-call]
+
+    return intrinsic(typed)
+
+
+def _taken(typing: Any, counts: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counts), code
+
+
+def _of_torch(name: str) -> Any:
+    """A function of the libraries that PyTorch itself uses on the CPU; None where it shows none."""
     import torch  # takes seconds, which a search of keys need not spend
 
     folder = Path(torch.__file__).parent / "lib"
     for path in (folder / "libtorch_cpu.so", folder / "libtorch_cpu.dylib"):
-        product = getattr(ctypes.CDLL(str(path)), "sgemm_", None) if path.is_file() else None
-        if product is not None:
-            return ctypes.cast(product, ctypes.c_void_p).value
+        found = getattr(ctypes.CDLL(str(path)), name, None) if path.is_file() else None
+        if found is not None:
+            return found
     return None
 
 
+@cache
+def blas() -> int | None:
+    """The address of the matrix product (``sgemm``) of PyTorch; None where it shows none."""
+    product = _of_torch("sgemm_")
+    return None if product is None else ctypes.cast(product, ctypes.c_void_p).value
+
+
+_ALONE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@cache
+def _team() -> Any:
+    """``GOMP_parallel``, which runs a function on the threads that products take; None where PyTorch has others."""
+    return _of_torch("GOMP_parallel")
+
+
+def shared(work: Any, table: np.ndarray, threads: int) -> None:
+    """Run ``work`` on so many of PyTorch's threads (one where they are not known), each of which asks for parts.
+
+    Args:
+        work: made by ``by_address``; it asks by ``taken``.
+        table: int64; its first number is the next part.
+        threads: at most.
+    """
+    data, team = ctypes.c_void_p(table.ctypes.data), _team()
+    if threads > 1 and team is not None:
+        team(ctypes.c_void_p(work.address), data, ctypes.c_uint(threads), ctypes.c_uint(0))
+    else:
+        _ALONE(work.address)(data)
+
+
 gemm: Any = intrinsic(_gemm)
+floats_at: Any = _pointer(types.float32)
+whole_at: Any = _pointer(types.int64)
+taken: Any = intrinsic(_taken)
 load: Any = intrinsic(_load)
 store: Any = intrinsic(_store)
 splat: Any = intrinsic(_splat)

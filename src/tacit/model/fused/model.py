@@ -12,7 +12,8 @@ else is computed beside it.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from tacit.model.decoder import Decoder, Product
 from tacit.model.fused import forward
 from tacit.model.fused.forward import TILE
 from tacit.model.fused.lanes import blas
+
+if TYPE_CHECKING:
+    from tacit.model.backbone import Backbone
 
 LARGEST = 1 << 25
 """Weights of the joined projections at most: the loops between products take one thread, so a larger model on many
@@ -45,8 +49,8 @@ def flat(tensor: Tensor) -> Floats:
     return values
 
 
-class Fused:
-    """See the module's docstring.
+class Passes:
+    """What compiled passes know of a model.
 
     Args:
         decoder: of a float32 model on the CPU for which ``supports`` is true.
@@ -61,23 +65,10 @@ class Fused:
     least_rows = 4
 
     def __init__(self, decoder: Decoder, dim: int) -> None:
-        address = blas()
-        assert address is not None
-        first = decoder.blocks[0]
         self.heads, self.kv, self.head_dim = decoder.heads, decoder.kv_heads, decoder.head_dim
-        self.dim, self.hidden, self.eps = dim, int(first.down.weight.shape[1]), decoder.eps
+        self.dim, self.hidden, self.eps = dim, int(decoder.blocks[0].down.weight.shape[1]), decoder.eps
         self.layers = len(decoder.blocks)
-        head = decoder.head.weight.detach()
-        self.scores, self.vocabulary = Product(head, None, arrange=False), len(head)
-        self.shape = (self.layers, dim, self.heads, self.kv, self.head_dim, self.hidden, self.vocabulary)
-        self.blas = address
-        self.normed = first.head_norms is not None
-        self.biased = (first.qkv.bias is not None, first.out.bias is not None)
-        packed = [_in_order(block) for block in decoder.blocks]
-        self.places = tuple(int(place) for place in np.cumsum([0, *(len(part) for part in packed[0])]))
-        self.weights: Floats = np.concatenate([part for parts in packed for part in parts])
         self.norm = flat(decoder.norm)
-        self.head = flat(head.t().contiguous())
         self.tile_size = 2 * TILE * self.head_dim
         self._rotary = decoder.rotary
         self._cos, self._sin = np.empty(0, np.float32), np.empty(0, np.float32)
@@ -94,7 +85,6 @@ class Fused:
             and decoder.head_dim % (2 * TILE) == 0
             and decoder.head.bias is None
             and all(width % TILE == 0 for width in widths)
-            and sum(one.weight.numel() for block in decoder.blocks for one in (block.qkv, block.gate_up)) <= LARGEST
         )
 
     def angles(self, count: int) -> tuple[Floats, Floats]:
@@ -112,8 +102,37 @@ class Fused:
         """Tiles that so many tokens fill."""
         return up(count) // TILE
 
-    def prefill(self, embeds: Tensor) -> np.ndarray:
-        """Keys and values of a prompt, embedded as float32 [T, d], as tiles [layers, ...]."""
+
+class Fused(Passes):
+    """See the module's docstring."""
+
+    def __init__(self, decoder: Decoder, dim: int) -> None:
+        super().__init__(decoder, dim)
+        address = blas()
+        assert address is not None
+        first = decoder.blocks[0]
+        head = decoder.head.weight.detach()
+        self.scores, self.vocabulary = Product(head, None, arrange=False), len(head)
+        self.shape = (self.layers, dim, self.heads, self.kv, self.head_dim, self.hidden, self.vocabulary)
+        self.blas = address
+        self.normed = first.head_norms is not None
+        self.biased = (first.qkv.bias is not None, first.out.bias is not None)
+        packed = [_in_order(block) for block in decoder.blocks]
+        self.places = tuple(int(place) for place in np.cumsum([0, *(len(part) for part in packed[0])]))
+        self.weights: Floats = np.concatenate([part for parts in packed for part in parts])
+        self.head = flat(head.t().contiguous())
+
+    @staticmethod
+    def supports(decoder: Decoder, dim: int) -> bool:
+        """Whether the model is small, besides."""
+        weights = sum(one.weight.numel() for block in decoder.blocks for one in (block.qkv, block.gate_up))
+        return Passes.supports(decoder, dim) and weights <= LARGEST
+
+    def prefill(self, backbone: Backbone, prompts: Sequence[Tensor]) -> list[np.ndarray]:
+        """Keys and values of prompts, embedded as float32 [T, d], as tiles [layers, ...] each."""
+        return [self._prefill(prompt) for prompt in prompts]
+
+    def _prefill(self, embeds: Tensor) -> np.ndarray:
         count = len(embeds)
         if not count:
             return np.zeros((self.layers, 0), np.float32)

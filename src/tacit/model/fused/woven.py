@@ -1,0 +1,139 @@
+"""Larger models on the CPU: compiled loops between products that oneDNN arranged, for generating.
+
+Builds on forward, loops and the decoder. Of a step through PyTorch two fifths are not products: attention reads every
+row up to the longest one, and norms and rotations are calls of their own. Here compiled loops stand in between, and
+keys and values lie in tiles. A step leaves Python once a product, which a small model would feel. Attention is
+divided over the threads that products take, a row at a time; which thread takes it changes nothing.
+
+Prompts are read by the decoder, and gradients are PyTorch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from tacit.model.decoder import Decoder
+from tacit.model.fused.forward import attend_tokens, pack, split_tokens
+from tacit.model.fused.lanes import LANES, add, by_address, compiled, floats_at, load, shared, store, taken, whole_at
+from tacit.model.fused.loops import norm_rows, silu_mul
+from tacit.model.fused.model import NONE, Passes, flat, up
+
+if TYPE_CHECKING:
+    from tacit.model.backbone import Backbone
+
+carray: Any = numba.carray  # type: ignore[attr-defined]
+
+ENDLESS = 1 << 40
+NUMBERS = 20
+"""Of what ``_attend`` works on."""
+
+
+@compiled
+def add_and_norm(x: Any, more: Any, rows: int, width: int, weight: Any, eps: float, out: Any) -> None:
+    """x += more, where there is more; out = the normed x."""
+    for i in range(0, len(more), LANES):
+        store(x, i, add(load(x, i), load(more, i)))
+    norm_rows(x, rows, width, weight, eps, out)
+
+
+@compiled
+def floats(address: int) -> Any:
+    """The float32 numbers there, without an end."""
+    return carray(floats_at(address), ENDLESS)
+
+
+@compiled
+def whole(address: int) -> Any:
+    """The int64 numbers there, without an end."""
+    return carray(whole_at(address), ENDLESS)
+
+
+@by_address
+def _attend(address: Any) -> None:
+    """Queries, keys, values and attention of rows, until none is left; for the numbers see ``Woven.step``."""
+    table = carray(address, NUMBERS)
+    rows, heads, kv, dim, tiles = table[1], table[2], table[3], table[4], table[5]
+    position, slot, column = whole(table[7]), whole(table[8]), whole(table[9])
+    begin, before = whole(table[10]), whole(table[11])
+    eps, cos, sin, out = floats(table[12])[0], floats(table[13]), floats(table[14]), floats(table[15])
+    norms, prompts, own, qkv = floats(table[16]), floats(table[17]), floats(table[18]), floats(table[19])
+    query, after = np.empty(heads * dim, np.float32), np.empty(1, np.int64)
+    row = taken(table)
+    while row < rows:
+        split_tokens(
+            qkv[row * (heads + 2 * kv) * dim :], 1, heads, kv, dim, norms, table[6] != 0, eps, cos, sin,
+            position[row : row + 1], slot[row : row + 1], column[row : row + 1], tiles, query, own,
+        )  # fmt: skip
+        after[0] = column[row] + 1
+        attend_tokens(
+            query, 1, heads, kv, dim, prompts, begin[row : row + 1], before[row : row + 1], own, slot[row : row + 1],
+            after, tiles, dim**-0.5, out[row * heads * dim :],
+        )  # fmt: skip
+        row = taken(table)
+
+
+class Woven(Passes):
+    """See the module's docstring; where one finds ``Fused``, one finds this."""
+
+    def __init__(self, decoder: Decoder, dim: int) -> None:
+        super().__init__(decoder, dim)
+        self.least_rows = decoder.least_rows
+        self._decoder = decoder
+        self._norms = [NONE if block.head_norms is None else flat(block.head_norms) for block in decoder.blocks]
+
+    def prefill(self, backbone: Backbone, prompts: Sequence[Tensor]) -> list[np.ndarray]:
+        """See ``Fused.prefill``."""
+        from tacit.model.backbone import prefill
+
+        cache = prefill(backbone, prompts, [None] * len(prompts))
+        found = []
+        for row, prompt in enumerate(prompts):
+            count, wide = len(prompt), up(len(prompt))
+            tiles = np.zeros((self.layers, self.tiles(count) * self.kv * self.tile_size if count else 0), np.float32)
+            for layer in range(self.layers if count else 0):
+                held = (states[layer][row, :, :wide].contiguous() for states in (cache.keys, cache.values))
+                pack(*map(flat, held), self.kv, count, self.head_dim, tiles[layer])
+            found.append(tiles)
+        return found
+
+    def step(
+        self,
+        embeds: Tensor,
+        position: np.ndarray,
+        prompts: tuple[np.ndarray, np.ndarray, np.ndarray],
+        own: np.ndarray,
+        slot: np.ndarray,
+        column: np.ndarray,
+        tiles: int,
+    ) -> Tensor:
+        """See ``Fused.step``."""
+        rows, threads, eps = len(embeds), torch.get_num_threads(), np.full(1, self.eps, np.float32)
+        x, more, normed = flat(embeds.clone()), NONE, torch.empty(rows, self.dim)
+        mixed, active = torch.zeros(rows, self.heads * self.head_dim), torch.empty(rows, self.hidden)
+        read = (position, slot, column, *prompts[1:], eps, *self.angles(int(position.max()) + 1), flat(mixed))
+        table = np.zeros(NUMBERS, np.int64)
+        table[1:6] = len(position), self.heads, self.kv, self.head_dim, tiles
+        table[7:16] = [_place(held) for held in read]
+        for number, (block, norms) in enumerate(zip(self._decoder.blocks, self._norms, strict=True)):
+            add_and_norm(x, more, rows, self.dim, flat(block.attention_norm), self.eps, flat(normed))
+            qkv = flat(block.qkv(normed))
+            table[0], table[6] = 0, len(norms)
+            table[16:] = [_place(held) for held in (norms, prompts[0][number], own[number], qkv)]
+            shared(_attend, table, threads)
+            more = flat(block.out(mixed))
+            add_and_norm(x, more, rows, self.dim, flat(block.mlp_norm), self.eps, flat(normed))
+            silu_mul(flat(block.gate_up(normed)), rows, self.hidden, flat(active))
+            more = flat(block.down(active))
+        add_and_norm(x, more, rows, self.dim, self.norm, self.eps, flat(normed))
+        return self._decoder.head(normed)[: len(position)]
+
+
+def _place(array: np.ndarray) -> int:
+    """Where in memory an array lies."""
+    return int(array.__array_interface__["data"][0])
