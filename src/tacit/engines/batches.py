@@ -76,11 +76,6 @@ def batch_for(backbone: Backbone) -> Batch:
     return RaggedBatch(backbone) if steps is None else FusedBatch(backbone, steps)
 
 
-def _prompts(backbone: Backbone, groups: Sequence[Sequence[Row]]) -> list[Tensor]:
-    """Embeddings of each request's prompt, all but its last token."""
-    return [prompt_embeddings(backbone, group[0].spec.ids[:-1], group[0].spec.soft_prompt) for group in groups]
-
-
 class RaggedBatch:
     """A batch in a RaggedCache; implements ``Batch``."""
 
@@ -91,8 +86,9 @@ class RaggedBatch:
 
     def start(self, groups: Sequence[Sequence[Row]]) -> None:
         """See ``Batch.start``."""
-        memories = [group[0].spec.soft_prompt for group in groups]
-        cache = prefill(self.backbone, _prompts(self.backbone, groups), memories)
+        specs = [group[0].spec for group in groups]
+        prompts = [prompt_embeddings(self.backbone, spec.ids[:-1], spec.soft_prompt) for spec in specs]
+        cache = prefill(self.backbone, prompts, [spec.soft_prompt for spec in specs])
         rows = [row for group in groups for row in group]
         cache.reserve(max(row.position + row.spec.max_tokens for row in rows))  # while it has a row per request only
         cache = cache.take(self._index([place for place, group in enumerate(groups) for _ in group]))
@@ -177,9 +173,9 @@ class FusedBatch:
 
     def start(self, groups: Sequence[Sequence[Row]]) -> None:
         """See ``Batch.start``."""
-        prompts = _prompts(self.backbone, groups)
-        for group, embeds, tiles in zip(groups, prompts, self.fused.prefill(self.backbone, prompts), strict=True):
-            self._prompts[group[0].ticket] = _Prompt(tiles, len(embeds), len(group))
+        prompts = [(group[0].spec.ids[:-1], group[0].spec.soft_prompt) for group in groups]
+        for group, (columns, tiles) in zip(groups, self.fused.prefill(self.backbone, prompts), strict=True):
+            self._prompts[group[0].ticket] = _Prompt(tiles, columns, len(group))
         self._lay()
         rows = [row for group in groups for row in group]
         self._grow(len(rows), max(self.fused.tiles(row.spec.max_tokens) for row in rows))

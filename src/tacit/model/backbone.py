@@ -12,7 +12,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +25,6 @@ from tacit.model.decoder import LEAST_ROWS, Decoder, token_logprobs
 from tacit.model.loading import Inputs, digest_state, load, parse_device, resolve_model
 from tacit.model.prompts import RUN_ON, Prompt, Template, token_ids
 from tacit.tasks.maths import MATHS
-
-if TYPE_CHECKING:
-    from tacit.model.fused.model import Fused
-    from tacit.model.fused.woven import Woven
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
@@ -73,8 +69,8 @@ class Backbone:
         self.embedding_matrix: Tensor = matrix
         self._decoder = Decoder(model) if lean and Decoder.supports(model) else None
         self.least_rows = self._decoder.least_rows if self._decoder else LEAST_ROWS
-        self.fused = compiled_passes(self._decoder, self.hidden_size)
-        self.steps = self.fused or compiled_steps(self._decoder, self.hidden_size)
+        self.fused = fused.passes(self._decoder, self.hidden_size)
+        self.steps = self.fused or fused.steps(self._decoder, self.hidden_size)
         self._inputs = Inputs(model.get_input_embeddings())
         self.embedding_std, self.embedding_norm = self._inputs.std, self._inputs.norm
         self.carrier = Prompt(self)
@@ -178,6 +174,12 @@ class Backbone:
         if not ids:
             raise ModelError(f"the tokenizer of {self.name} makes no tokens of the problem {problem[:60]!r}")
         return torch.tensor(ids, dtype=torch.int64)
+
+    def opening(self) -> Tensor:
+        """Token ids with which the prompt of every problem begins."""
+        one, other = self.encode("a"), self.encode("7")
+        least = min(len(one), len(other))
+        return one[: int((one[:least] == other[:least]).cumprod(0).sum())]
 
     def example_ids(self, problem: str, solution: str) -> Tensor | None:
         """Token ids [T] that a worked example adds before a problem; None if the template does more than add them."""
@@ -368,38 +370,25 @@ def prompt_embeddings(backbone: Backbone, ids: Tensor, soft_prompt: Tensor | Non
     return backbone.carrier.read(backbone.embed(ids), soft_prompt)
 
 
-def prefill(backbone: Backbone, prompts: Sequence[Tensor], memories: Sequence[Tensor | None]) -> RaggedCache:
+def prefill(
+    backbone: Backbone,
+    prompts: Sequence[Tensor],
+    memories: Sequence[Tensor | None],
+    before: RaggedCache | None = None,
+    start: int = 0,
+) -> RaggedCache:
     """The cache of ragged prompts [T_i, d] with their memories, padded on the right (padding is overwritten or never
-    read): what rollouts, and a gradient pass over rollouts, start from."""
+    read): what rollouts, and a gradient pass over rollouts, start from. ``before``: one row, of whose first ``start``
+    columns all prompts are the continuation."""
     width = max(-(-backbone.least_rows // len(prompts)), *(len(prompt) for prompt in prompts))
     # A multiple of 8, as far as there are positions: attention over other numbers of queries rounds in other ways.
-    width = max(width, min(round_up(width, 8), backbone.context))
+    width = max(width, min(round_up(width, 8), backbone.context - start))
     padded = torch.stack([torch.nn.functional.pad(prompt, (0, 0, 0, width - len(prompt))) for prompt in prompts])
-    cache = backbone.new_cache(memories)
-    positions = torch.arange(width, device=padded.device).expand(len(prompts), -1)
+    if before is None:
+        cache = backbone.new_cache(memories)
+    else:
+        cache = before.take(torch.zeros(len(prompts), dtype=torch.int64, device=padded.device))
+        cache.reserve(start + width)
+    positions = torch.arange(start, start + width, device=padded.device).expand(len(prompts), -1)
     backbone.forward(padded, positions, cache, all_logits=False)
     return cache
-
-
-def compiled_passes(decoder: Decoder | None, width: int) -> Fused | None:
-    """Compiled passes for a small model on the CPU, where they are available and the model is of their kind."""
-    if not _may_be_compiled(decoder):
-        return None
-    from tacit.model.fused.model import Fused
-
-    return Fused(decoder, width) if Fused.supports(decoder, width) else None
-
-
-def compiled_steps(decoder: Decoder | None, width: int) -> Woven | None:
-    """Compiled steps of generation for a larger one, likewise."""
-    if not _may_be_compiled(decoder):
-        return None
-    from tacit.model.fused.woven import Woven
-
-    return Woven(decoder, width) if Woven.supports(decoder, width) else None
-
-
-def _may_be_compiled(decoder: Decoder | None) -> TypeGuard[Decoder]:
-    """Whether it is a float32 model on the CPU, for which alone numba is imported."""
-    on_cpu = decoder is not None and decoder.norm.device.type == "cpu" and decoder.norm.dtype == torch.float32
-    return on_cpu and fused.available()

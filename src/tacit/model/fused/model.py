@@ -35,6 +35,9 @@ Floats = np.ndarray
 """Flat, contiguous float32."""
 
 
+Asked = tuple[Tensor, Tensor | None]
+"""Token ids [T] of a prompt, and the soft prompt before them."""
+
 NONE: Floats = np.zeros(0, np.float32)
 
 
@@ -128,9 +131,10 @@ class Fused(Passes):
         weights = sum(one.weight.numel() for block in decoder.blocks for one in (block.qkv, block.gate_up))
         return Passes.supports(decoder, dim) and weights <= LARGEST
 
-    def prefill(self, backbone: Backbone, prompts: Sequence[Tensor]) -> list[np.ndarray]:
-        """Keys and values of prompts, embedded as float32 [T, d], as tiles [layers, ...] each."""
-        return [self._prefill(prompt) for prompt in prompts]
+    def prefill(self, backbone: Backbone, prompts: Sequence[Asked]) -> list[tuple[int, np.ndarray]]:
+        """Of each prompt its columns, and their keys and values as tiles [layers, ...]."""
+        embedded = [backbone.carrier.read(backbone.embed(ids), soft_prompt) for ids, soft_prompt in prompts]
+        return [(len(embeds), self._prefill(embeds)) for embeds in embedded]
 
     def _prefill(self, embeds: Tensor) -> np.ndarray:
         count = len(embeds)

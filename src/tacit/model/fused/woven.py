@@ -22,16 +22,19 @@ from tacit.model.decoder import Decoder
 from tacit.model.fused.forward import attend_tokens, pack, split_tokens
 from tacit.model.fused.lanes import LANES, add, by_address, compiled, floats_at, load, shared, store, taken, whole_at
 from tacit.model.fused.loops import norm_rows, silu_mul
-from tacit.model.fused.model import NONE, Passes, flat, up
+from tacit.model.fused.model import NONE, Asked, Passes, flat, up
 
 if TYPE_CHECKING:
     from tacit.model.backbone import Backbone
+    from tacit.model.cache import RaggedCache
 
 carray: Any = numba.carray  # type: ignore[attr-defined]
 
 ENDLESS = 1 << 40
 NUMBERS = 20
 """Of what ``_attend`` works on."""
+WORTH_KEEPING = 8
+"""Tokens of an opening at least."""
 
 
 @compiled
@@ -85,22 +88,45 @@ class Woven(Passes):
         super().__init__(decoder, dim)
         self.least_rows = decoder.least_rows
         self._decoder = decoder
+        self._openings: dict[str, tuple[Tensor, RaggedCache | None]] = {}
         self._norms = [NONE if block.head_norms is None else flat(block.head_norms) for block in decoder.blocks]
 
-    def prefill(self, backbone: Backbone, prompts: Sequence[Tensor]) -> list[np.ndarray]:
-        """See ``Fused.prefill``."""
+    def prefill(self, backbone: Backbone, prompts: Sequence[Asked]) -> list[tuple[int, np.ndarray]]:
+        """See ``Fused.prefill``. What all prompts of a template begin with is read once."""
+        from tacit.model.backbone import prefill, prompt_embeddings
+
+        opening, after = self._opening(backbone)
+        known = len(opening)
+        opened = [prompt is None and known > 0 and torch.equal(ids[:known], opening) for ids, prompt in prompts]
+        found: dict[int, tuple[int, np.ndarray]] = {}
+        for there, start, before in ((False, 0, None), (True, known, after)):
+            places = [place for place, one in enumerate(opened) if one is there]
+            if places:
+                embeds = [prompt_embeddings(backbone, prompts[at][0][start:], prompts[at][1]) for at in places]
+                cache = prefill(backbone, embeds, [None] * len(embeds), before, start)
+                for row, (place, one) in enumerate(zip(places, embeds, strict=True)):
+                    found[place] = start + len(one), self._packed(cache, row, start + len(one))
+        return [found[place] for place in range(len(prompts))]
+
+    def _opening(self, backbone: Backbone) -> tuple[Tensor, RaggedCache | None]:
+        """Token ids that every prompt of the template begins with, and the cache after them; of few, none."""
         from tacit.model.backbone import prefill
 
-        cache = prefill(backbone, prompts, [None] * len(prompts))
-        found = []
-        for row, prompt in enumerate(prompts):
-            count, wide = len(prompt), up(len(prompt))
-            tiles = np.zeros((self.layers, self.tiles(count) * self.kv * self.tile_size if count else 0), np.float32)
-            for layer in range(self.layers if count else 0):
-                held = (states[layer][row, :, :wide].contiguous() for states in (cache.keys, cache.values))
-                pack(*map(flat, held), self.kv, count, self.head_dim, tiles[layer])
-            found.append(tiles)
-        return found
+        if backbone.fingerprint not in self._openings:
+            ids = backbone.opening()
+            held: tuple[Tensor, RaggedCache | None] = (ids[:0], None)
+            if len(ids) >= WORTH_KEEPING:
+                held = (ids, prefill(backbone, [backbone.embed(ids)], [None]))
+            self._openings = {backbone.fingerprint: held}  # one, since a process asks in one way or two
+        return self._openings[backbone.fingerprint]
+
+    def _packed(self, cache: RaggedCache, row: int, count: int) -> np.ndarray:
+        """The tiles of a row's first ``count`` columns."""
+        tiles = np.zeros((self.layers, self.tiles(count) * self.kv * self.tile_size if count else 0), np.float32)
+        for layer in range(self.layers if count else 0):
+            held = (states[layer][row, :, : up(count)].contiguous() for states in (cache.keys, cache.values))
+            pack(*map(flat, held), self.kv, count, self.head_dim, tiles[layer])
+        return tiles
 
     def step(
         self,
