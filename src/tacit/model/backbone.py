@@ -247,7 +247,7 @@ class Backbone:
                 logits_to_keep=0 if all_logits else 1,
             )
         logits: Tensor = out.logits
-        return logits if real is None else logits.flatten(0, 1)[real]
+        return logits.flatten(0, 1)[real] if all_logits and real is not None else logits
 
     def token_logprobs(
         self,
@@ -390,5 +390,8 @@ def prefill(
         cache = before.take(torch.zeros(len(prompts), dtype=torch.int64, device=padded.device))
         cache.reserve(start + width)
     positions = torch.arange(start, start + width, device=padded.device).expand(len(prompts), -1)
-    backbone.forward(padded, positions, cache, all_logits=False)
+    lengths = torch.tensor([max(1, len(prompt)) for prompt in prompts], device=padded.device)
+    real = (positions - start < lengths[:, None]).flatten().nonzero()[:, 0]
+    every = len(real) < backbone.least_rows
+    backbone.forward(padded, positions, cache, all_logits=False, real=None if every else real)
     return cache
