@@ -25,6 +25,7 @@ from tacit.gradients import Group, policy_loss, prompt_gradients
 from tacit.judges.reward_models import RewardModel
 from tacit.judges.verifiers import Candidate
 from tacit.learning import Learner, Target
+from tacit.model import backbone as backbone_module
 from tacit.model.backbone import Backbone
 from tacit.problem import Problem
 from tacit.tasks.maths import MATHS
@@ -123,6 +124,36 @@ def test_rollouts_are_the_same_alone_and_together_and_as_others_come_and_go(way:
     assert together == LocalEngine(backbone, max_rows=3).generate(requests)  # slots are taken over
     with thread_count(2):
         assert together == LocalEngine(backbone).generate(requests)
+
+
+def test_what_all_prompts_begin_with_is_read_once_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts that go on from the template's opening, ones that begin otherwise, and ones behind a memory."""
+
+    def chatting(made: Backbone) -> Backbone:
+        made.tokenizer.chat_template = (
+            "compute 31 + 42 + 53 = 126 ; {% for turn in messages %}{{ turn.content }}{% endfor %}"
+        )
+        return made
+
+    woven, plain = chatting(woven_of(CONFIGS["qwen3"])), chatting(backbone_of(CONFIGS["qwen3"], lean=False))
+    opening = woven.opening()
+    assert len(opening) > 8
+    texts = ["compute 4 * 5", "7", "compute 12 + 9 - 3"]
+    asked_of = [Request(woven.encode(text), n=2, seeds=(8, 9), max_tokens=12) for text in texts]
+    asked_of += [Request(woven.encode("7"), soft_of(woven, 5), n=1, seeds=(3,), max_tokens=12), *asked(woven)[1:3]]
+    read: list[int] = []
+    whole = backbone_module.prefill
+
+    def counted(backbone: Backbone, prompts: Any, *more: Any) -> Any:
+        read.extend(len(prompt) for prompt in prompts)
+        return whole(backbone, prompts, *more)
+
+    monkeypatch.setattr("tacit.model.backbone.prefill", counted)
+    together = LocalEngine(woven).generate(asked_of)
+    lengths = [len(request.ids) - 1 for request in asked_of]
+    assert sum(read) == sum(lengths) + 5 - (len(texts) - 1) * len(opening)  # 5: the memory's rows
+    assert together == [LocalEngine(woven).generate([request])[0] for request in asked_of]
+    same(together, LocalEngine(plain).generate(asked_of))
 
 
 def group_of(backbone: Backbone, lengths: list[int], rows: int, prompt: int) -> Group:
