@@ -110,6 +110,19 @@ def test_another_plan_in_the_same_folder_is_refused(done: tuple[Path, dict[str, 
         compare(other, out)
 
 
+@pytest.mark.parametrize("change", [("compute 2 + 3", "compute 2 + 4"), ('"5"', '"6"')], ids=["problem", "answer"])
+def test_cells_of_a_file_that_has_changed_are_refused(change: tuple[str, str], tmp_path: Path) -> None:
+    data, out = tmp_path / "mine.jsonl", tmp_path / "out"
+    rows = [{"problem": f"compute 2 + {n}", "answer": str(2 + n)} for n in (3, 5)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = CompareConfig(data=(str(data),), methods=("zero-shot",), seeds=(0,), window=2, probes=False)
+    compare(config, out)
+    compare(config, out)
+    data.write_text(data.read_text().replace(*change))
+    with pytest.raises(ConfigError, match=r"is of other problems than .*mine\.jsonl has now"):
+        compare(config, out)
+
+
 def test_cells_done_before_a_setting_was_added_are_still_done(
     done: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -17,10 +17,11 @@ import tacit
 from conftest import Tacit, save_tiny_qwen2
 from tacit.config import TESTBED, LearnConfig, Sampling, filled
 from tacit.errors import ConfigError
-from tacit.experiments.compare import Cell, labelled, run_cell
+from tacit.experiments.compare import Cell, run_cell
 from tacit.experiments.compare_config import CompareConfig, load, shipped
 from tacit.experiments.plan.dry_run import dry_run
 from tacit.experiments.scoring import Grader
+from tacit.experiments.streams import labelled
 from tacit.tasks import sources as problems
 from test_reward_models import save_prm
 

@@ -37,12 +37,12 @@ from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.report.cells import Cell
 from tacit.experiments.run_folder import PARTS, completed, write_atomically
 from tacit.experiments.scoring import Grader, Truths, asked, counted, readable
+from tacit.experiments.streams import fresh, labelled, load, ordered, same
 from tacit.judges.verifiers import Verifier
 from tacit.methods.base import Method, Reply, World
 from tacit.model import presets
 from tacit.problem import Problem
-from tacit.seeds import derive, generator
-from tacit.tasks import sources
+from tacit.seeds import generator
 
 Row = dict[str, Any]
 REPLAYED = 24
@@ -73,12 +73,12 @@ def compare(
     ]
     tasks = set()
     for data in config.data:  # a missing file is told now, not cell by cell
-        found = _load(config, data, config.seeds[0], config.limit)
+        found = load(config, data, config.seeds[0], config.limit)
         tasks.add(found.task)
         for order in config.orders:
             ordered(found, order, data)
     for data in config.training.values():
-        _load(config, data, config.seeds[0], 1)
+        load(config, data, config.seeds[0], 1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -120,10 +120,6 @@ def _fit(config: CompareConfig, tasks: set[str], tell: Callable[[str], None] | N
     return config
 
 
-def _load(config: CompareConfig, data: str, seed: int, limit: int | None) -> sources.Problems:
-    return sources.load(data, seed=seed, limit=limit, fields=config.fields, model=config.model)
-
-
 def _die_with_parent() -> None:
     """A killed comparison takes its workers along: an orphan would go on for hours, and write into a folder that the
     next one works in."""
@@ -141,14 +137,16 @@ def finished(cell: Cell, config: CompareConfig, out: Path) -> dict[str, Any] | N
     """The record of a cell that is done, None if it is not.
 
     Raises:
-        ConfigError: it was done with other settings.
+        ConfigError: it was done with other settings, or on other problems.
     """
     file = cell.folder(out) / "cell.json"
     if not file.exists():
         return None
+    stream = ordered(load(config, cell.data, cell.seed, config.limit), cell.order, cell.data)
     try:
         record: dict[str, Any] = json.loads(file.read_text())
         held = completed(record["settings"])
+        alike = same(stream, file.parent)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigError(f"{file} is damaged; delete its folder and run again") from None
     wanted = config.settings(cell.label)
@@ -157,43 +155,11 @@ def finished(cell: Cell, config: CompareConfig, out: Path) -> dict[str, Any] | N
         raise ConfigError(
             f"{file.parent} was made with another {', '.join(changed)}; choose another --out, or delete that folder"
         )
+    if not alike:
+        raise ConfigError(
+            f"{file.parent} is of other problems than {cell.data} has now; choose another --out, or delete that folder"
+        )
     return record
-
-
-def ordered(problems: Sequence[Problem], order: str, data: str) -> list[Problem]:
-    """The stream in an order; "blocked" keeps families together, in order of first appearance."""
-    if order == "reversed":
-        return list(reversed(problems))
-    if order == "blocked":
-        families = list(dict.fromkeys(problem.family for problem in problems))
-        if len(families) < 2:
-            raise ConfigError(f"{data} does not name two families or more, so there is no blocked order; use shuffled")
-        return sorted(problems, key=lambda problem: families.index(problem.family))
-    return list(problems)
-
-
-def fresh(data: str, stream: Sequence[Problem], seed: int, count: int, purpose: str) -> list[Problem]:
-    """Problems of a source that are not in the stream; none for a file, which has no others."""
-    if not data.startswith("testbed"):
-        return []
-    texts = {problem.text for problem in stream}
-    other = derive(seed, data, purpose) % (1 << 31) + 1_000_000
-    drawn = sources.load(data, seed=other, limit=2 * count)
-    return [problem for problem in drawn if problem.text not in texts][:count]
-
-
-def labelled(config: CompareConfig, cell: Cell, stream: Sequence[Problem]) -> list[Problem]:
-    """As many problems as the stream has, none of it, for methods that train on labelled ones: drawn from the source
-    named for that, else fresh ones of the same source."""
-    source = config.training.get(cell.data)
-    if source is None:
-        return fresh(cell.data, stream, cell.seed, len(stream), "training")
-    texts = {problem.text for problem in stream}
-    limit = 2 * len(stream) if sources.endless(source) else None
-    found = [one for one in _load(config, source, cell.seed, limit) if one.text not in texts]
-    order = generator(cell.seed, cell.data, "training").permutation(len(found))[: len(stream)]
-    # An id may also be that of a problem of the stream, and the oracle goes by ids.
-    return [replace(found[place], id=f"{source}/{found[place].id}") for place in order]
 
 
 @lru_cache(maxsize=1)
@@ -218,7 +184,7 @@ def run_cell(config: CompareConfig, cell: Cell, out: Path) -> dict[str, Any]:
     folder = cell.folder(out)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    found = _load(config, cell.data, cell.seed, config.limit)
+    found = load(config, cell.data, cell.seed, config.limit)
     config = replace(config, task=config.task or found.task)
     task = task_of(config)
     stream = ordered(readable(found, task, cell.data), cell.order, cell.data)
