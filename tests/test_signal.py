@@ -93,6 +93,19 @@ def test_a_folder_of_another_search_is_refused_and_a_damaged_one_named(
         study(CONFIG, tmp_path / "file" / "below")
 
 
+def test_figures_of_a_file_that_has_changed_are_refused(tmp_path: Path) -> None:
+    data, out = tmp_path / "mine.jsonl", tmp_path / "out"
+    data.write_text('{"problem": "compute 2 + 3", "answer": "5"}\n')
+    config = replace(CONFIG, data=(str(data),))
+    assert study(config, out)["cells"] == study(config, out)["cells"]
+    data.write_text('{"problem": "compute 2 + 4", "answer": "6"}\n')
+    with pytest.raises(ConfigError, match=r"has figures of other problems than .*mine\.jsonl has now; give another"):
+        study(config, out)
+    rows = [{k: v for k, v in json.loads(line).items() if k != "of"} for line in (out / "signal.jsonl").open()]
+    (out / "signal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study(config, out)  # figures made before problems were noted
+
+
 def test_each_family_is_in_the_stream_at_the_level_where_the_vote_leads_most() -> None:
     rows = [
         row("families:halves@1", 0.5, 0.7),

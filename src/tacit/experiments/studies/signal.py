@@ -26,6 +26,7 @@ from tacit.experiments.run_folder import write_json
 from tacit.experiments.scoring import Grader, readable
 from tacit.experiments.studies.trials import Tell, scratch_agent
 from tacit.problem import Problem
+from tacit.seeds import derive
 from tacit.tasks import sources
 from tacit.tasks.families import source as families
 from tacit.tasks.families.kind import LEVELS
@@ -66,11 +67,14 @@ def study(config: SignalConfig, out: str | Path, tell: Tell = lambda line: None)
         tell: called with a line as each cell is done.
 
     Raises:
-        ConfigError: the folder holds a search with other settings.
+        ConfigError: the folder holds a search with other settings, or of other problems.
         TacitError: anything else a user can mend.
     """
     out, asked = Path(out), _by_task(config)
     found = {row["data"]: row for row in _begun(out, config)}
+    for address in (one for several in asked.values() for ladder in several for one in ladder if one in found):
+        if found[address].get("of", now := _number_of(_problems(config, address))) != now:
+            raise ConfigError(f"{out} has figures of other problems than {address} has now; give another --out")
     set_threads(config.run)
     with (out / ROWS).open("a", encoding="utf-8") as file:
         for row in _measured(config, asked, found):
@@ -155,8 +159,7 @@ def _too_hard(easier: Sequence[str], found: dict[str, Figures], config: SignalCo
 
 
 def _cell(agent: Agent, config: SignalConfig, address: str, task: str) -> Figures:
-    run = config.run
-    found = sources.load(address, seed=run.seed, limit=config.problems, fields=run.fields, model=run.model)
+    found = _problems(config, address)
     asked: list[Problem] = [one for one in readable(found, agent.task, address) if agent.too_long(one) is None]
     marks = []
     for problem, said in zip(asked, agent.responder.ask([one.blind() for one in asked]), strict=True):
@@ -180,7 +183,18 @@ def _cell(agent: Agent, config: SignalConfig, address: str, task: str) -> Figure
     figures = {name: mean_interval(column(name)) for name in ("pass", "answered", "vote", "greedy")}
     lead = mean_interval(column("vote") - column("pass"))
     asked_with = {name: getattr(agent.sampling, name) for name in ("samples", "temperature", "max_tokens")}
-    return {"data": address, "task": task, "n": len(marks), **figures, "lead": lead, **asked_with, "marks": marks}
+    of = {"data": address, "of": _number_of(found), "task": task, "n": len(marks)}
+    return {**of, **figures, "lead": lead, **asked_with, "marks": marks}
+
+
+def _problems(config: SignalConfig, address: str) -> sources.Problems:
+    run = config.run
+    return sources.load(address, seed=run.seed, limit=config.problems, fields=run.fields, model=run.model)
+
+
+def _number_of(problems: Sequence[Problem]) -> int:
+    """By which the same problems are known again; figures made before there was one have none."""
+    return derive(*(ascii((one.id, one.text, one.gold)) for one in problems))
 
 
 def _line(row: Figures, number: int) -> str:
