@@ -15,10 +15,12 @@ import psutil
 import pytest
 
 from commands import cold, forked_cells, ran
+from tacit.config import RunConfig
 from tacit.errors import ConfigError, DataError
 from tacit.experiments.compare import compare
 from tacit.experiments.compare_config import CompareConfig, load
 from tacit.experiments.report.comparison import write_comparison
+from tacit.experiments.run import run
 from tacit.experiments.scoring import Truths
 from tacit.problem import Problem
 
@@ -108,6 +110,23 @@ def test_another_plan_in_the_same_folder_is_refused(done: tuple[Path, dict[str, 
     other = CompareConfig(data=("testbed:A",), methods=("zero-shot",), seeds=(3,), limit=4, window=3, probes=True)
     with pytest.raises(ConfigError, match="another limit"):
         compare(other, out)
+
+
+def test_a_run_a_comparison_and_files_of_others_do_not_replace_each_others_reports(
+    done: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    small = RunConfig(limit=2, window=2, threads=1, bank=str(tmp_path / "bank.sqlite"))
+    with pytest.raises(ConfigError, match=r"has a report.html but no run.json, so it is of something else"):
+        run(replace(small, out=str(done[0])))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "run" / "report.html").write_text("mine")
+    with pytest.raises(
+        ConfigError, match=r"has a report.html but no cells, so it is of something else; choose another"
+    ):
+        compare(SMALL, tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").read_text() == "mine"
+    assert not (done[0] / "run.json").exists()
 
 
 @pytest.mark.parametrize("change", [("compute 2 + 3", "compute 2 + 4"), ('"5"', '"6"')], ids=["problem", "answer"])

@@ -35,7 +35,7 @@ from tacit.engines.base import METER, Engine
 from tacit.errors import ConfigError, TacitError
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.report.cells import Cell
-from tacit.experiments.run_folder import PARTS, completed, write_atomically
+from tacit.experiments.run_folder import PARTS, completed, not_ours, write_atomically
 from tacit.experiments.scoring import Grader, Truths, asked, counted, readable
 from tacit.experiments.streams import fresh, labelled, load, ordered, same
 from tacit.judges.verifiers import Verifier
@@ -83,6 +83,7 @@ def compare(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made ({error.strerror}); choose another --out") from None
+    not_ours(folder, "cells", "table.json", "report.html")
     config = _fit(config, tasks, tell)
     done = {cell: record for cell in cells if (record := finished(cell, config, folder))}
     for number, (cell, record) in enumerate(done.items(), start=1):

@@ -77,6 +77,13 @@ def as_begun(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, **parts)
 
 
+def not_ours(folder: Path, mark: str, *names: str) -> None:
+    """ConfigError if a folder without ``mark`` has a file of a name that would be written over."""
+    there = next((name for name in names if (folder / name).exists()), None)
+    if there and not (folder / mark).exists():
+        raise ConfigError(f"{folder} has a {there} but no {mark}, so it is of something else; choose another --out")
+
+
 class RunFolder:
     """One run's folder; made or reopened.
 
@@ -128,8 +135,7 @@ class RunFolder:
         """The id of the run that is here, or a new one; nothing is written before the model and the bank are open."""
         file = self.path / "run.json"
         if not file.exists():
-            if self.results.exists():
-                raise ConfigError(f"{self.path} has results but no run.json; choose another --out")
+            not_ours(self.path, "run.json", "results.jsonl", "summary.json", "report.html")
             return secrets.token_hex(8)
         try:
             held = json.loads(file.read_text())
