@@ -100,6 +100,11 @@ def test_no_baselines_and_the_demo(cli: Tacit, asked: list[RunConfig]) -> None:
     )
 
 
+def test_a_run_that_learned_nothing_says_why(cli: Tacit, tmp_path: Path) -> None:
+    code, out, _ = cli("run", "--limit", 2, "--tokens", 2000, "--baselines", "none", "--out", tmp_path / "out")
+    assert code == 0 and "0 memories (2 not learned, too long); " in out
+
+
 def test_ctrl_c_says_that_the_run_continues(cli: Tacit, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(config: RunConfig, progress: Callable[..., None], tell: Callable[[str], None]) -> dict[str, Any]:
         raise KeyboardInterrupt

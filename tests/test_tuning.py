@@ -121,6 +121,8 @@ def test_too_few_problems_and_nothing_to_learn_from_are_said(data: Path) -> None
     sure = replace(QUICK, learn=replace(QUICK.learn, min_votes=9))
     with pytest.raises(DataError, match=r"of \d+ votes 0 are confident without being unanimous, and 2 are needed"):
         tune(sure, BUDGET, Path("sure.toml"), lambda line: None)
+    with pytest.raises(ConfigError, match=r"2 are needed; the budget of 10 tokens has room for no more: give a larger"):
+        tune(sure, Budget(tokens=10), Path("short.toml"), lambda line: None)
 
 
 def test_with_a_carrier_that_begins_with_zeros_no_start_is_searched_for(data: Path) -> None:

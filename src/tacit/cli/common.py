@@ -233,12 +233,12 @@ def show_summary(summary: Mapping[str, Any]) -> None:
     if unanswered["responses"]:
         helps = f"; try {HELP}" if unanswered["share"] > MOST else ""
         things.append(f"zero-shot responses without an answer {percent(unanswered['share'])}{helps}")
-    not_asked = summary["not_learned"].get("not asked")
-    if not_asked:
+    if not_asked := summary["not_learned"].get("not asked"):
         things.append(
             f"not asked, because the model has no room for them: {not_asked} of {summary['problems']} problems"
         )
-    states = ", ".join(f"{count} {state}" for state, count in sorted(summary["memories_by_state"].items()))
+    none = {f"not learned, {reason}": count for reason, count in summary["not_learned"].items()}
+    states = ", ".join(f"{n} {state}" for state, n in sorted((summary["memories_by_state"] or none).items()))
     memories = counted(summary["memories"], "memory", "memories") + (f" ({states})" if states else "")
     things.append(f"{memories}; {summary['tokens']:,} tokens, {summary['seconds']:.0f} s")
     if str(summary.get("model")).partition(":")[0] == "testbed":

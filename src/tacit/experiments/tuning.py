@@ -170,9 +170,11 @@ class _Search:
             if vote.share < 1 and self.agent.learner.gate(vote) is None
         ]
         if len(targets) < 2:
+            few = f"of {len(tried)} votes {len(targets)} are confident without being unanimous, and 2 are needed"
+            if len(tried) < len(self.problems):
+                raise ConfigError(f"{few}; the budget of {self.budget} has room for no more: give a larger --budget")
             raise DataError(
-                f"of {len(tried)} votes {len(targets)} are confident without being unanimous, and 2 are needed; "
-                "try easier or harder problems, another --instruction, or another task (tacit tasks try)"
+                f"{few}; try easier or harder problems, another --instruction, or another task (tacit tasks try)"
             )
         arms = self._halved(way, targets)
         best = arms[0]
