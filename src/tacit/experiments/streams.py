@@ -1,6 +1,6 @@
 """The problems of a comparison's cells: in which order they come, what else is asked, and what is trained on.
 
-Builds on compare_config and the sources.
+Builds on compare_config, scoring and the sources.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from tacit.errors import ConfigError
 from tacit.experiments.compare_config import CompareConfig
 from tacit.experiments.report.cells import Cell
+from tacit.experiments.scoring import identity
 from tacit.problem import Problem
 from tacit.seeds import derive, generator
 from tacit.tasks import sources
@@ -62,5 +63,4 @@ def labelled(config: CompareConfig, cell: Cell, stream: Sequence[Problem]) -> li
 def same(stream: Sequence[Problem], folder: Path) -> bool:
     """Whether a cell's rows are of these problems, with these reference answers."""
     lines = (folder / "rows.jsonl").read_text(encoding="utf-8", errors="surrogatepass").split("\n")[:-1]
-    held = [(row["id"], row["problem"], row["gold"]) for row in map(json.loads, lines)]
-    return held == [(problem.id, problem.text, problem.gold) for problem in stream]
+    return [(row["id"], row["problem"], row["gold"]) for row in map(json.loads, lines)] == identity(stream)

@@ -23,7 +23,7 @@ from tacit.errors import ConfigError, DataError
 from tacit.experiments.report.figures import Figures, mean_interval
 from tacit.experiments.report.study_tables import publish_study
 from tacit.experiments.run_folder import write_json
-from tacit.experiments.scoring import Grader, readable
+from tacit.experiments.scoring import Grader, identity, readable
 from tacit.experiments.studies.trials import Tell, scratch_agent
 from tacit.problem import Problem
 from tacit.seeds import derive
@@ -194,7 +194,7 @@ def _problems(config: SignalConfig, address: str) -> sources.Problems:
 
 def _number_of(problems: Sequence[Problem]) -> int:
     """By which the same problems are known again; figures made before there was one have none."""
-    return derive(*(ascii((one.id, one.text, one.gold)) for one in problems))
+    return derive(*map(ascii, identity(problems)))
 
 
 def _line(row: Figures, number: int) -> str:
