@@ -1,4 +1,4 @@
-"""Products with weights that are arranged once: as PyTorch's, with gradients, and the same bits in any company."""
+"""Products by oneDNN: as PyTorch's, with gradients, and the same bits in any company, weights arranged or not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import linear
 
 from tacit.model import decoder
-from tacit.model.decoder import LEAST_ARRANGED_ROWS, Product, arranged
+from tacit.model.decoder import LEAST_ONEDNN_ROWS, Product, arranged
 
 SIZES = st.integers(1, 160)
 
@@ -22,9 +22,9 @@ def made(out: int, inner: int, rows: int, seed: int, arrange: bool = True) -> tu
 
 
 @settings(max_examples=60, deadline=None)
-@given(SIZES, SIZES, st.integers(0, 80), st.integers(0, 9))
-def test_it_is_pytorchs_product_and_gradient(out: int, inner: int, rows: int, seed: int) -> None:
-    product, x = made(out, inner, rows, seed)
+@given(SIZES, SIZES, st.integers(0, 80), st.integers(0, 9), st.booleans())
+def test_it_is_pytorchs_product_and_gradient(out: int, inner: int, rows: int, seed: int, arrange: bool) -> None:
+    product, x = made(out, inner, rows, seed, arrange)
     pulled = torch.randn(rows, out, generator=torch.Generator().manual_seed(seed))
     found = []
     for call in (product, lambda given: linear(given, product.weight, product.bias)):
@@ -38,15 +38,25 @@ def test_it_is_pytorchs_product_and_gradient(out: int, inner: int, rows: int, se
 
 
 @settings(max_examples=60, deadline=None)
-@given(SIZES, SIZES, st.integers(LEAST_ARRANGED_ROWS, 300), st.data())
-def test_a_row_has_the_same_bits_in_any_company(out: int, inner: int, rows: int, data: st.DataObject) -> None:
-    product, x = made(out, inner, rows, 0)
-    whole = product(x)
-    begin = data.draw(st.integers(0, rows - LEAST_ARRANGED_ROWS))
-    end = data.draw(st.integers(begin + LEAST_ARRANGED_ROWS, rows))
-    assert torch.equal(product(x[begin:end]), whole[begin:end])
-    order = torch.tensor(data.draw(st.permutations(range(rows))))
-    assert torch.equal(product(x[order]), whole[order])
+@given(SIZES, SIZES, st.integers(LEAST_ONEDNN_ROWS, 300), st.booleans(), st.data())
+def test_a_row_has_the_same_bits_in_any_company(
+    out: int, inner: int, rows: int, arrange: bool, data: st.DataObject
+) -> None:
+    """There and back."""
+    product, x = made(out, inner, rows, 0, arrange)
+    pulled = torch.randn(rows, out, generator=torch.Generator().manual_seed(1))
+
+    def both(places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        given_x = x[places].clone().requires_grad_()
+        y = product(given_x)
+        return y.detach(), torch.autograd.grad(y, given_x, pulled[places])[0]
+
+    whole = both(torch.arange(rows))
+    begin = data.draw(st.integers(0, rows - LEAST_ONEDNN_ROWS))
+    end = data.draw(st.integers(begin + LEAST_ONEDNN_ROWS, rows))
+    for places in (torch.arange(begin, end), torch.tensor(data.draw(st.permutations(range(rows))))):
+        for some, all_of in zip(both(places), whole, strict=True):
+            assert torch.equal(some, all_of[places])
 
 
 def test_large_models_and_other_numbers_are_not_held_twice(monkeypatch) -> None:
@@ -55,4 +65,5 @@ def test_large_models_and_other_numbers_are_not_held_twice(monkeypatch) -> None:
     monkeypatch.setattr(decoder, "ARRANGED_AT_MOST", 63)
     assert not arranged(model)
     product, x = made(5, 7, 3, 1, arrange=False)
+    product.weight, product.bias, x = product.weight.double(), product.bias.double(), x.double()
     assert torch.equal(product(x), linear(x, product.weight, product.bias))

@@ -5,9 +5,9 @@ products: three projections where one would do, a mask converted in every layer,
 Here the projections of one input are one product, over a weight whose rows the model's own parameters view. The mask is
 made once, and padding can be left out of everything but attention.
 
-A step multiplies a few rows by all weights. PyTorch's own product arranges these for the processor's caches each time
-anew. oneDNN, which comes with PyTorch, arranges them once, in a second copy. From two rows on, a row's sums there
-do not depend on how many rows are beside it.
+Products on a CPU are oneDNN's, which comes with PyTorch and uses what the processor has; the library behind PyTorch's
+own has half of the speed on some. A step multiplies a few rows by all weights, which are arranged for the caches each
+time anew, or once, in a second copy. From two rows on, a row's sums do not depend on how many rows are beside it.
 
 Only for frozen models: gradients reach the inputs, not the weights. Every other architecture takes transformers' way
 (backbone.py), with the same results up to rounding; tests compare the two.
@@ -22,6 +22,7 @@ et al., Liger Kernel, arXiv 2410.10989), so that nothing is computed twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -40,16 +41,28 @@ ARRANGED_AT_MOST = 1 << 30
 LEAST_ROWS = 16
 """Rows of a product through PyTorch at least: for fewer, matrix libraries take other paths, whose sums differ in the
 last bit."""
-LEAST_ARRANGED_ROWS = 2
-"""The same where weights are arranged: one row has a path of its own."""
+LEAST_ONEDNN_ROWS = 2
+"""The same for oneDNN: one row has a path of its own."""
+
+
+def onednn(weight: Tensor) -> bool:
+    """Whether products with a weight are oneDNN's: float32 on a CPU."""
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return known and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 def arranged(model: Any) -> bool:
-    """Whether the weights of this model are to be arranged: float32 on a CPU, not too many."""
+    """Whether the weights of this model are to be arranged: not too many, all for oneDNN."""
     weights = [weight for weight in model.parameters() if weight.dim() == 2]
-    kinds = {(weight.device.type, weight.dtype) for weight in weights}
-    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return known and kinds == {("cpu", torch.float32)} and sum(map(Tensor.numel, weights)) <= ARRANGED_AT_MOST
+    return all(map(onednn, weights)) and sum(map(Tensor.numel, weights)) <= ARRANGED_AT_MOST
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias; ``weight`` may be the view of another, turned."""
+    if not onednn(weight):
+        return linear(x, weight, bias)
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return made
 
 
 class Product:
@@ -62,35 +75,35 @@ class Product:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, arrange: bool) -> None:
-        self.weight, self.bias, self._arrange = weight, bias, arrange
-        self._arranged: Tensor | None = None
+        self.weight, self.bias = weight, bias
+        self._arrange = arrange
 
     def __call__(self, x: Tensor) -> Tensor:
         """[N, out] of [N, in]."""
-        if not self._arrange:
-            return linear(x, self.weight, self.bias)
         if torch.is_grad_enabled() and x.requires_grad:
             made: Tensor = _WithGradient.apply(x, self)  # type: ignore[no-untyped-call]
             return made
         return self._made(x)
 
     def _made(self, x: Tensor) -> Tensor:
-        if self._arranged is None:
-            with torch.no_grad():
-                self._arranged = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), LEAST_ROWS)
-        made: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._arranged, self.bias, "none", [], "")
-        return made
+        return product(x, self._laid if self._arrange else self.weight, self.bias)
+
+    @cached_property
+    def _laid(self) -> Tensor:
+        with torch.no_grad():
+            laid: Tensor = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), LEAST_ROWS)
+        return laid
 
 
 class _WithGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, product: Product) -> Tensor:
-        ctx.weight = product.weight
-        return product._made(x)
+    def forward(ctx: Any, x: Tensor, made_by: Product) -> Tensor:
+        ctx.weight = made_by.weight
+        return made_by._made(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient @ ctx.weight, None
+        return product(gradient.contiguous(), ctx.weight.t()), None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +140,7 @@ class Decoder:
         self.rotary = model.model.rotary_emb
         self.norm: Tensor = model.model.norm.weight
         self._arrange = arranged(model)
-        self.least_rows = LEAST_ARRANGED_ROWS if self._arrange else LEAST_ROWS
+        self.least_rows = LEAST_ONEDNN_ROWS if onednn(self.norm) else LEAST_ROWS
         head = model.get_output_embeddings()
         none = self.norm.new_zeros(0, len(self.norm))
         self.head = self._product(none) if head is None else self._product(head.weight, head.bias)
@@ -302,7 +315,7 @@ def logprobs_and_slopes(
         if wanted:  # d log p_y / d logits = (onehot(y) - p) / temperature
             slope = logprobs.exp_().neg_()
             slope[torch.arange(len(ids), device=ids.device), ids] += 1
-            slopes.append((slope / temperature).to(weight.dtype) @ weight)
+            slopes.append(product((slope / temperature).to(weight.dtype), weight.t()))
     return torch.cat(chosen), torch.cat(slopes) if wanted else None
 
 
