@@ -158,12 +158,12 @@ def _device() -> list[Check]:
 
 
 def _compiled() -> Check:
-    """Compiled passes make small models on the CPU two to three times as fast; nothing needs them."""
+    """Compiled passes make models on the CPU faster, small ones two to three times; nothing needs them."""
     from tacit.model import fused
 
     if not fused.available():
-        return Check("compiled passes", f"none; small models on the CPU are faster with {install_hint('fast')}")
-    return Check("compiled passes", "for small float32 models on the CPU", True)
+        return Check("compiled passes", f"none; models on the CPU are faster with {install_hint('fast')}")
+    return Check("compiled passes", "for float32 models on the CPU", True)
 
 
 def _weights() -> Check:

@@ -6,7 +6,7 @@ Here the projections of one input are one product, over a weight whose rows the 
 made once, and padding can be left out of everything but attention.
 
 Products on a CPU are oneDNN's, which comes with PyTorch and uses what the processor has; the library behind PyTorch's
-own has half of the speed on some. A step multiplies a few rows by all weights, which are arranged for the caches each
+own has half of the speed on some. A step multiplies a few rows by all weights. These are arranged for the caches each
 time anew, or once, in a second copy. From two rows on, a row's sums do not depend on how many rows are beside it.
 
 Only for frozen models: gradients reach the inputs, not the weights. Every other architecture takes transformers' way

@@ -5,9 +5,9 @@ calls. Attention of single tokens reads a prompt again for each of its rollouts.
 a layer, with compiled loops between them. Weights are laid out so that a product of eight rows runs near the speed of
 one of a thousand; a prompt's keys and values lie once in memory for all rollouts of it (forward.py).
 
-For small float32 models that ``Decoder`` supports, with head sizes that are multiples of 32; every other one takes
-PyTorch's way, with the same results up to rounding. Every row, and every prompt, is computed in the same way whatever
-else is computed beside it.
+For small float32 models that ``Decoder`` supports, with head sizes that are multiples of 32. Larger ones have compiled
+steps alone (woven.py), every other one takes PyTorch's way, with the same results up to rounding. Every row, and every
+prompt, is computed in the same way whatever else is computed beside it.
 """
 
 from __future__ import annotations
