@@ -112,13 +112,14 @@ class Woven(Passes):
         """Token ids that every prompt of the template begins with, and the cache after them; of few, none."""
         from tacit.model.backbone import prefill
 
-        if backbone.fingerprint not in self._openings:
+        held = self._openings.get(backbone.fingerprint)
+        if held is None:
             ids = backbone.opening()
-            held: tuple[Tensor, RaggedCache | None] = (ids[:0], None)
+            held = (ids[:0], None)
             if len(ids) >= WORTH_KEEPING:
                 held = (ids, prefill(backbone, [backbone.embed(ids)], [None]))
             self._openings = {backbone.fingerprint: held}  # one, since a process asks in one way or two
-        return self._openings[backbone.fingerprint]
+        return held
 
     def _packed(self, cache: RaggedCache, row: int, count: int) -> np.ndarray:
         """The tiles of a row's first ``count`` columns."""
