@@ -30,7 +30,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, Qwen2Co
 from tacit.config import Settings
 from tacit.errors import ConfigError, ModelError
 from tacit.judges.verifiers import Candidate, Verifier
-from tacit.model import fused
+from tacit.model import decoder
 from tacit.model.backbone import DTYPES
 from tacit.model.decoder import Decoder
 from tacit.model.loading import parse_device, quiet_loading, resolve_model
@@ -107,7 +107,7 @@ class RewardModel:
         self._form: _Form = form(model.config, tokenizer, str(directory))
         self._fused: Fused | None = None
         if self.model.device.type == "cpu" and Decoder.supports(self.model):
-            self._fused = fused.passes(Decoder(self.model), int(model.config.hidden_size))
+            self._fused = decoder.passes(Decoder(self.model), int(model.config.hidden_size))
 
     @torch.no_grad()
     def score(self, problem: str, candidates: Sequence[Candidate]) -> list[float]:
@@ -159,13 +159,13 @@ class RewardModel:
         good = logits.float().softmax(-1)[:, :, 1].cpu()
         return [[float(good[row, end]) for end in ends] for row, (_, ends) in enumerate(rows)]
 
-    def _read(self, passes: Fused, rows: list[tuple[list[int], list[int]]]) -> list[list[float]] | None:
+    def _read(self, fused: Fused, rows: list[tuple[list[int], list[int]]]) -> list[list[float]] | None:
         """``_steps`` in one compiled pass, where what the rows have in common is read once; None where there is nothing
         in common, or the pass would take too much memory."""
         from tacit.model.fused.gradient import GroupPass
 
         prefix = _common([ids for ids, ends in rows], min(end for _, ends in rows for end in ends))
-        one = GroupPass(passes, prefix, [len(ids) - prefix for ids, _ in rows])
+        one = GroupPass(fused, prefix, [len(ids) - prefix for ids, _ in rows])
         if not prefix or not one.fits:
             return None
         tokens = [*rows[0][0][:prefix], *(token for ids, _ in rows for token in ids[prefix:])]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tacit import registry
 from tacit.errors import ConfigError, ModelError
-from tacit.model import fused
+from tacit.model import decoder
 from tacit.model.cache import RaggedCache, round_up
 from tacit.model.decoder import LEAST_ROWS, Decoder, token_logprobs
 from tacit.model.loading import Inputs, digest_state, load, parse_device, resolve_model
@@ -69,8 +69,8 @@ class Backbone:
         self.embedding_matrix: Tensor = matrix
         self._decoder = Decoder(model) if lean and Decoder.supports(model) else None
         self.least_rows = self._decoder.least_rows if self._decoder else LEAST_ROWS
-        self.fused = fused.passes(self._decoder, self.hidden_size)
-        self.steps = self.fused or fused.steps(self._decoder, self.hidden_size)
+        self.fused = decoder.passes(self._decoder, self.hidden_size)
+        self.steps = self.fused or decoder.steps(self._decoder, self.hidden_size)
         self._inputs = Inputs(model.get_input_embeddings())
         self.embedding_std, self.embedding_norm = self._inputs.std, self._inputs.norm
         self.carrier = Prompt(self)

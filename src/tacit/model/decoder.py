@@ -1,9 +1,9 @@
 """A lean forward pass of the common decoder (Llama, Qwen2, Qwen3): the same arithmetic in a third of the calls.
 
-Builds on the cache. On small batches a forward pass through transformers spends most of its time between the matrix
-products: three projections where one would do, a mask converted in every layer, norms and rotations in six calls each.
-Here the projections of one input are one product, over a weight whose rows the model's own parameters view. The mask is
-made once, and padding can be left out of everything but attention.
+Builds on the cache, and on fused where there are compiled passes. On small batches a forward pass through transformers
+spends most of its time between the matrix products: three projections where one would do, a mask converted in every
+layer, norms and rotations in six calls each. Here the projections of one input are one product, over a weight whose
+rows the model's own parameters view. The mask is made once, and padding can be left out of everything but attention.
 
 Products on a CPU are oneDNN's, which comes with PyTorch and uses what the processor has; the library behind PyTorch's
 own has half of the speed on some. A step multiplies a few rows by all weights. These are arranged for the caches each
@@ -23,13 +23,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
+from tacit.model import fused
 from tacit.model.cache import RaggedCache, round_up
+
+if TYPE_CHECKING:
+    from tacit.model.fused.model import Fused
+    from tacit.model.fused.woven import Woven
 
 MODEL_TYPES = frozenset({"llama", "qwen2", "qwen3"})
 
@@ -258,6 +263,31 @@ class Decoder:
         wide = x.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return (wide * scale).to(x.dtype) * weight
+
+
+def passes(decoder: Decoder | None, width: int) -> Fused | None:
+    """Whole passes of a small model of this width, forward and backward."""
+    if not _may_be(decoder):
+        return None
+    from tacit.model.fused.model import Fused
+
+    return Fused(decoder, width) if Fused.supports(decoder, width) else None
+
+
+def steps(decoder: Decoder | None, width: int) -> Woven | None:
+    """Steps of generation of a larger one."""
+    if not _may_be(decoder):
+        return None
+    from tacit.model.fused.woven import Woven
+
+    return Woven(decoder, width) if Woven.supports(decoder, width) else None
+
+
+def _may_be(decoder: Decoder | None) -> TypeGuard[Decoder]:
+    """Whether it is a float32 model on the CPU; for others numba is not imported."""
+    if decoder is None or decoder.norm.device.type != "cpu" or decoder.norm.element_size() != 4:
+        return False
+    return fused.available()
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
