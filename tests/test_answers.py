@@ -7,9 +7,10 @@ import sys
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tacit.answers import extraction
 from tacit.answers import pool as answer_pool
 from tacit.answers.equivalence import equivalent, group
 from tacit.answers.extraction import extract
@@ -92,9 +93,12 @@ BALANCED = st.recursive(
 
 @given(st.text(st.characters(exclude_characters="{}\\")), BALANCED, st.text(st.characters(exclude_characters="{}\\")))
 def test_extract_finds_what_was_boxed(before: str, inside: str, after: str) -> None:
-    found = extract(f"{before}\\boxed{{{inside}}}{after}")
+    text = f"{before}\\boxed{{{inside}}}{after}"
+    # Marks that end a turn, a thought or an answer, which are drawn since they stand in the source.
+    marks = (extraction._TAG, extraction._THOUGHT, extraction._TURN, extraction._QUESTION)
+    assume(not any(mark.search(text) for mark in marks))
     if not is_nothing(inside.strip()):  # nothing, "...", "?"
-        assert found == inside.strip()
+        assert extract(text) == inside.strip()
 
 
 @given(st.text())
