@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import fields, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,12 @@ def compare(
         raise ConfigError(f"{folder} cannot be made ({error.strerror}); choose another --out") from None
     not_ours(folder, "cells", "table.json", "report.html")
     config = _fit(config, tasks, tell)
-    done = {cell: record for cell in cells if (record := finished(cell, config, folder))}
+
+    @cache
+    def stream(data: str, order: str, seed: int) -> list[Problem]:
+        return ordered(load(config, data, seed, config.limit), order, data)
+
+    done = {cell: record for cell in cells if (record := finished(cell, config, folder, stream))}
     for number, (cell, record) in enumerate(done.items(), start=1):
         if progress:
             progress(cell, record, number, len(cells), True)
@@ -134,8 +139,10 @@ def _die_with_parent() -> None:
     threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
-def finished(cell: Cell, config: CompareConfig, out: Path) -> dict[str, Any] | None:
-    """The record of a cell that is done, None if it is not.
+def finished(
+    cell: Cell, config: CompareConfig, out: Path, stream: Callable[[str, str, int], list[Problem]]
+) -> dict[str, Any] | None:
+    """The record of a cell that is done, None if it is not; ``stream`` of data, order and seed gives its problems.
 
     Raises:
         ConfigError: it was done with other settings, or on other problems.
@@ -143,11 +150,11 @@ def finished(cell: Cell, config: CompareConfig, out: Path) -> dict[str, Any] | N
     file = cell.folder(out) / "cell.json"
     if not file.exists():
         return None
-    stream = ordered(load(config, cell.data, cell.seed, config.limit), cell.order, cell.data)
+    asked_now = stream(cell.data, cell.order, cell.seed)
     try:
         record: dict[str, Any] = json.loads(file.read_text())
         held = completed(record["settings"])
-        alike = same(stream, file.parent)
+        alike = same(asked_now, file.parent)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigError(f"{file} is damaged; delete its folder and run again") from None
     wanted = config.settings(cell.label)
