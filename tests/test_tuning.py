@@ -108,6 +108,9 @@ def test_a_budget_that_is_too_small_says_so_and_a_larger_one_goes_on(data: Path)
     before = trials_file(Path("out.toml")).read_text()
     assert tune(QUICK, BUDGET, Path("out.toml"), lambda line: None).arms
     assert trials_file(Path("out.toml")).read_text().startswith(before)
+    data.write_text(data.read_text().replace('"problem": "', '"problem": "now ', 1))
+    with pytest.raises(ConfigError, match=r"out.toml.trials.jsonl holds trials with another content; delete it"):
+        tune(QUICK, BUDGET, Path("out.toml"), lambda line: None)
 
 
 def test_too_few_problems_and_nothing_to_learn_from_are_said(data: Path) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tacit.errors import DataError
 from tacit.problem import Problem
+from tacit.seeds import derive
 from tacit.tasks.base import Task, called
 from tacit.tasks.maths import MATHS
 
@@ -58,6 +59,11 @@ def readable(problems: Sequence[Problem], task: Task, source: str) -> list[Probl
 def identity(problems: Sequence[Problem]) -> list[tuple[str, str, str | None]]:
     """By which the same problems, with the same reference answers, are known again."""
     return [(problem.id, problem.text, problem.gold) for problem in problems]
+
+
+def number_of(problems: Sequence[Problem]) -> int:
+    """``identity`` in 63 bits."""
+    return derive(*map(ascii, identity(problems)))
 
 
 class Grader:

@@ -59,13 +59,14 @@ class Trials:
         try:
             lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # a cut line is no trial
             held = [json.loads(line) for line in lines] or [head]
+            held[0] = {"content": head["content"], **held[0]}  # which trials did not always say
             if held[0] != head:
                 other = ", ".join(sorted(name for name in head if held[0].get(name) != head[name]))
                 raise ConfigError(f"{path} holds trials with another {other}; delete it, or choose another --out")
             write_atomically(path, "".join(json.dumps(row) + "\n" for row in held))
         except OSError as error:
             raise ConfigError(f"{path} cannot be written ({error.strerror}); choose another --out") from None
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, TypeError):
             raise DataError(f"{path} is damaged; delete it, or choose another --out") from None
         for row in held[1:]:
             self._keep(row)

@@ -25,6 +25,7 @@ from tacit.config import RunConfig
 from tacit.engines.base import Rollout
 from tacit.errors import ConfigError, DataError
 from tacit.experiments.run_folder import toml_value
+from tacit.experiments.scoring import number_of
 from tacit.experiments.studies.trials import scratch_agent
 from tacit.experiments.trials import Budget, Trials, trials_file
 from tacit.learning import Learner, Target
@@ -150,6 +151,7 @@ class _Search:
         head = {"model": agent.backbone.fingerprint, "data": config.data, "seed": config.seed, "settings": "2"}
         head |= {"samples": usual.samples, "top_p": usual.top_p, "longest": longest}
         head |= {name: value for name, value in learning.payload().items() if name not in ("lr", "init")}
+        head["content"] = number_of(problems)
         self.trials = Trials(trials_file(out), head)
 
     def run(self) -> Tuned:

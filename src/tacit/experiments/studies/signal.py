@@ -23,10 +23,9 @@ from tacit.errors import ConfigError, DataError
 from tacit.experiments.report.figures import Figures, mean_interval
 from tacit.experiments.report.study_tables import publish_study
 from tacit.experiments.run_folder import write_json
-from tacit.experiments.scoring import Grader, identity, readable
+from tacit.experiments.scoring import Grader, number_of, readable
 from tacit.experiments.studies.trials import Tell, scratch_agent
 from tacit.problem import Problem
-from tacit.seeds import derive
 from tacit.tasks import sources
 from tacit.tasks.families import source as families
 from tacit.tasks.families.kind import LEVELS
@@ -73,7 +72,7 @@ def study(config: SignalConfig, out: str | Path, tell: Tell = lambda line: None)
     out, asked = Path(out), _by_task(config)
     found = {row["data"]: row for row in _begun(out, config)}
     for address in (one for several in asked.values() for ladder in several for one in ladder if one in found):
-        if found[address].get("of", now := _number_of(_problems(config, address))) != now:
+        if found[address].get("of", now := number_of(_problems(config, address))) != now:
             raise ConfigError(f"{out} has figures of other problems than {address} has now; give another --out")
     set_threads(config.run)
     with (out / ROWS).open("a", encoding="utf-8") as file:
@@ -183,18 +182,13 @@ def _cell(agent: Agent, config: SignalConfig, address: str, task: str) -> Figure
     figures = {name: mean_interval(column(name)) for name in ("pass", "answered", "vote", "greedy")}
     lead = mean_interval(column("vote") - column("pass"))
     asked_with = {name: getattr(agent.sampling, name) for name in ("samples", "temperature", "max_tokens")}
-    of = {"data": address, "of": _number_of(found), "task": task, "n": len(marks)}
+    of = {"data": address, "of": number_of(found), "task": task, "n": len(marks)}
     return {**of, **figures, "lead": lead, **asked_with, "marks": marks}
 
 
 def _problems(config: SignalConfig, address: str) -> sources.Problems:
     run = config.run
     return sources.load(address, seed=run.seed, limit=config.problems, fields=run.fields, model=run.model)
-
-
-def _number_of(problems: Sequence[Problem]) -> int:
-    """By which the same problems are known again; figures made before there was one have none."""
-    return derive(*map(ascii, identity(problems)))
 
 
 def _line(row: Figures, number: int) -> str:
