@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from random_models import model_of
 from tacit.model.backbone import Backbone, prefill, prompt_embeddings
-from tacit.model.decoder import Decoder, Product, token_logprobs
+from tacit.model.decoder import Decoder, Product, _scored, token_logprobs
 from tacit.testbed.tokenizer import build
 
 SMALL = {
@@ -126,3 +128,19 @@ def test_log_probs_made_in_parts_are_those_of_all_logits(
     torch.testing.assert_close(slope.double(), wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max()))
     with torch.no_grad():
         assert torch.equal(token_logprobs(states, head, targets, 0.7), found)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 99), st.sampled_from([1, 15, 16, 17, 67, 320]), st.sampled_from([0.3, 1.0, 2]), st.floats(0, 80))
+def test_tokens_are_scored_as_pytorch_scores_them(seed: int, vocabulary: int, temperature: float, wide: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = wide * torch.randn(5, vocabulary, generator=generator)
+    targets = torch.randint(vocabulary, (5,), generator=generator)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tacit.model.fused.available", lambda: False)
+        chosen, slopes = _scored(logits.clone(), targets, temperature, True)
+    for sloped in (True, False):
+        found, back = _scored(logits.clone(), targets, temperature, sloped)
+        torch.testing.assert_close(found, chosen, rtol=1e-5, atol=1e-5 * (1 + wide))
+        if sloped:
+            torch.testing.assert_close(back, slopes, rtol=1e-4, atol=1e-5 * (1 + wide))

@@ -63,10 +63,16 @@ def backbone_of(config: Any, *, lean: bool = True) -> Backbone:
     return made
 
 
-def woven_of(config: Any) -> Backbone:
-    """As a larger model is passed: compiled loops between PyTorch's products."""
+@contextmanager
+def larger() -> Iterator[None]:
+    """Within, models are passed as larger ones are: compiled loops between PyTorch's products."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("tacit.model.fused.model.LARGEST", 0)
+        yield
+
+
+def woven_of(config: Any) -> Backbone:
+    with larger():
         made = Backbone(model_of(config), build(), weights_digest="x")
     assert made.fused is None and type(made.steps).__name__ == "Woven"
     return made
@@ -174,10 +180,11 @@ def gradient(backbone: Backbone, group: Group, temperature: float = 1.0, row_tok
     return prompt_gradients(backbone, [group], temperature, row_tokens=row_tokens)[id(group.prompt)]
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("lengths", [[5, 17, 1], [16], [33, 2, 2, 40]], ids=str)
-def test_gradients_are_those_of_autograd(name: str, lengths: list[int]) -> None:
-    fused, plain = backbone_of(CONFIGS[name]), backbone_of(CONFIGS[name], lean=False)
+def test_gradients_are_those_of_autograd(name: str, lengths: list[int], way: str) -> None:
+    fused, plain = WAYS[way](CONFIGS[name]), backbone_of(CONFIGS[name], lean=False)
     for rows, prompt, temperature in ((4, 13, 1.0), (20, 1, 0.7)):
         group = group_of(fused, lengths, rows, prompt)
         found, wanted = gradient(fused, group, temperature), expected(plain, group, temperature)
@@ -199,18 +206,24 @@ def test_gradients_of_any_shape(lengths: list[int], rows: int, prompt: int, kv: 
     torch.testing.assert_close(gradient(backbone, group), wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
 
 
-def test_groups_too_long_for_a_pass_are_split_or_take_autograds_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = backbone_of(CONFIGS["qwen3"])
+@pytest.mark.parametrize("way", WAYS)
+def test_groups_too_long_for_a_pass_are_split_or_take_autograds_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = WAYS[way](CONFIGS["qwen3"])
     group = group_of(backbone, [20, 30, 10], 4, 12)
     whole = gradient(backbone, group)
     torch.testing.assert_close(gradient(backbone, group, row_tokens=64), whole, rtol=1e-4, atol=1e-6)
     monkeypatch.setattr("tacit.model.fused.gradient.FLOATS_KEPT", 0)
-    monkeypatch.setattr("tacit.model.fused.gradient.forward_group", None)  # it would be called otherwise
+    for name in ("gradient.forward_group", "woven.attend_group"):  # one of them would be called otherwise
+        monkeypatch.setattr(f"tacit.model.fused.{name}", None)
     torch.testing.assert_close(gradient(backbone, group), whole, rtol=1e-4, atol=1e-6)
 
 
-def test_memories_are_the_same_alone_together_and_on_two_threads(testbed: Backbone) -> None:
-    assert testbed.fused is not None
+@pytest.mark.parametrize("way", WAYS)
+def test_memories_are_the_same_alone_together_and_on_two_threads(testbed: Backbone, way: str) -> None:
+    if way == "woven":
+        with larger():
+            testbed = Backbone.load("testbed", device="cpu")
+    assert (testbed.fused is None) == (way == "woven")
     texts = ["12 + 7", "What is 4 times 6?", "Tom has 5 apples and buys 9. How many has he?"]
     tasks = [Target(Problem(id=text, text=text), MATHS.vote(["3"] * 8), label="3") for text in texts]
     config = LearnConfig(steps=3, reward="random", lr=0.02)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tacit.engines.base import Rollout
-from tacit.engines.local import side_by_side
+from tacit.engines.local import side_by_side, threads
 from tacit.model.backbone import Backbone, prefill, prompt_embeddings
 from tacit.model.cache import RaggedCache, round_up
 
@@ -130,9 +130,12 @@ def prompt_gradients(
         found[id(prompt)] = found[id(prompt)] + gradient if id(prompt) in found else gradient
 
     rest = list(groups)
-    if backbone.fused is not None:
+    if backbone.steps is not None:
         parts = [part for group in groups for piece in _split([group], row_tokens) for part in piece]
-        written = side_by_side([partial(_written_out, backbone, part, temperature) for part in parts])
+        work = [partial(_written_out, backbone, part, temperature) for part in parts]
+        # Fewer groups than threads: each takes all of them for its products, which a small model's are too small for.
+        apart = backbone.fused is not None or len(work) >= threads()
+        written = side_by_side(work) if apart else [one() for one in work]
         for part, gradient in zip(parts, written, strict=True):
             if gradient is not None:
                 assert part.prompt is not None
@@ -149,12 +152,10 @@ def prompt_gradients(
 @torch.no_grad()
 def _written_out(backbone: Backbone, group: Group, temperature: float) -> Tensor | None:
     """The gradient of the group's soft prompt, by a pass without autograd; None where that would keep too much."""
-    from tacit.model.fused.gradient import GroupPass
-
-    assert backbone.fused is not None and group.prompt is not None
+    assert backbone.steps is not None and group.prompt is not None
     prompt = prompt_embeddings(backbone, group.ids[:-1], group.prompt)
     lengths = [len(rollout.token_ids) for rollout in group.rollouts]
-    one = GroupPass(backbone.fused, len(prompt), lengths)
+    one = backbone.steps.group(len(prompt), lengths)
     if not one.fits:
         return None
     first = int(group.ids[-1])

@@ -162,10 +162,8 @@ class RewardModel:
     def _read(self, fused: Fused, rows: list[tuple[list[int], list[int]]]) -> list[list[float]] | None:
         """``_steps`` in one compiled pass, where what the rows have in common is read once; None where there is nothing
         in common, or the pass would take too much memory."""
-        from tacit.model.fused.gradient import GroupPass
-
         prefix = _common([ids for ids, ends in rows], min(end for _, ends in rows for end in ends))
-        one = GroupPass(fused, prefix, [len(ids) - prefix for ids, _ in rows])
+        one = fused.group(prefix, [len(ids) - prefix for ids, _ in rows])
         if not prefix or not one.fits:
             return None
         tokens = [*rows[0][0][:prefix], *(token for ids, _ in rows for token in ids[prefix:])]

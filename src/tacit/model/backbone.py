@@ -296,9 +296,7 @@ class Backbone:
     def layer_states(self, ids: Tensor, layer: int) -> Tensor:
         """``hidden_states(ids)[layer]``, without the layers above, and in a compiled pass where there is one."""
         if self.fused is not None and 0 <= layer < self.fused.layers and len(ids) > 1:
-            from tacit.model.fused.gradient import GroupPass
-
-            one = GroupPass(self.fused, len(ids) - 1, [1])
+            one = self.fused.group(len(ids) - 1, [1])
             if one.fits:
                 return one.inputs(self.embed(ids), layer)
         whole = self.model.get_decoder()

@@ -340,13 +340,29 @@ def logprobs_and_slopes(
     parts = max(1, -(-len(states) * len(weight) // FLOATS_AT_ONCE))
     chosen, slopes = [], []
     for part, ids in zip(states.tensor_split(parts), targets.tensor_split(parts), strict=True):
-        logprobs = torch.log_softmax(head(part).float() / temperature, dim=-1)
-        chosen.append(logprobs.gather(1, ids[:, None])[:, 0])
-        if wanted:  # d log p_y / d logits = (onehot(y) - p) / temperature
-            slope = logprobs.exp_().neg_()
-            slope[torch.arange(len(ids), device=ids.device), ids] += 1
-            slopes.append(product((slope / temperature).to(weight.dtype), weight.t()))
+        logprobs, slope = _scored(head(part).float(), ids, temperature, wanted)
+        chosen.append(logprobs)
+        if wanted:
+            slopes.append(product(slope.to(weight.dtype), weight.t()))
     return torch.cat(chosen), torch.cat(slopes) if wanted else None
+
+
+def _scored(logits: Tensor, targets: Tensor, temperature: float, sloped: bool) -> tuple[Tensor, Tensor]:
+    """Log-probs [N] of targets, and (if asked for) the gradients [N, V] of each, in place of the logits."""
+    if logits.device.type == "cpu" and fused.available():
+        from tacit.model.fused.loops import score_rows
+
+        logprobs = logits.new_empty(len(logits))
+        score_rows(
+            logits.view(-1).numpy(), *logits.shape, float(temperature), targets.numpy(), sloped, logprobs.numpy()
+        )
+        return logprobs, logits
+    found = torch.log_softmax(logits / temperature, dim=-1)
+    chosen = found.gather(1, targets[:, None])[:, 0]
+    if sloped:  # d log p_y / d logits = (onehot(y) - p) / temperature
+        found.exp_().neg_()
+        found[torch.arange(len(targets), device=targets.device), targets] += 1
+    return chosen, found.div_(temperature)
 
 
 class _TokenLogprobs(torch.autograd.Function):

@@ -1,8 +1,9 @@
-"""Small models on the CPU: whole passes as compiled calls, forward and backward.
+"""Models on the CPU: compiled passes, forward and backward.
 
 Builds on lanes and numba (the extra ``fast``), without which everything runs through PyTorch. From the
 ground up: lanes (registers), loops (between the products of rows), forward (generating), model (weights and calls) and
-gradient (of a group of rollouts; also how a reward model reads one). Larger models have steps alone (woven).
+gradient (of a group of rollouts; also how a reward model reads one). A small model's pass is one call; of a larger one
+there are loops between PyTorch's products (woven).
 """
 
 from __future__ import annotations

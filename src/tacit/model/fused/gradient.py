@@ -47,7 +47,7 @@ from tacit.model.fused.loops import (
     split_rows,
     split_rows_backward,
 )
-from tacit.model.fused.model import NONE, Floats, Fused, flat, up
+from tacit.model.fused.model import NONE, Floats, Fused, Passes, flat, up
 
 INPUT, PROJECTED, Q, K, V, WEIGHTS, ROW_Q, ROW_K, ROW_V, SHARED, OWN, MIDDLE, GATED, PART = range(14)
 """Indices into ``keep``."""
@@ -57,7 +57,7 @@ FLOATS_KEPT = 1 << 27
 not hold attention's weights."""
 
 
-FLOATS_HELD = 1 << 25
+FLOATS_HELD = 1 << 26
 """Room (128 MB) that a thread holds on to for its next pass: fresh pages take the system a tenth of one."""
 
 _HELD = threading.local()
@@ -77,31 +77,30 @@ class GroupPass:
     """One group's pass.
 
     Args:
-        fused: the model.
+        passes: of the model.
         prompt: tokens of the prompt, soft prompt included, without its last where gradients are wanted.
         lengths: tokens of each rollout.
     """
 
-    def __init__(self, fused: Fused, prompt: int, lengths: list[int]) -> None:
-        self.fused, self.prompt = fused, prompt
+    def __init__(self, passes: Passes, prompt: int, lengths: list[int]) -> None:
+        self.passes, self.prompt = passes, prompt
         self.lengths, self.own = np.array(lengths), sum(lengths)
         self.width, self.wide = up(max(lengths)), up(prompt)
         rows, tokens = len(lengths) * self.width, prompt + self.own
-        heads, kv, size, dim = fused.heads, fused.kv, fused.head_dim, fused.dim
+        heads, kv, size, dim = passes.heads, passes.kv, passes.head_dim, passes.dim
         sizes = (
             tokens * dim, tokens * (heads + 2 * kv) * size,
             heads * self.wide * size, kv * self.wide * size, kv * self.wide * size, heads * self.wide**2,
             heads * rows * size, kv * rows * size, kv * rows * size,
             heads * rows * self.wide, heads * rows * self.width,
-            tokens * dim, tokens * 2 * fused.hidden,
+            tokens * dim, tokens * 2 * passes.hidden,
         )  # fmt: skip
         self.keep = tuple(int(place) for place in np.cumsum([0, *sizes]))
-        self.kept = self.keep[-1] * fused.layers
+        self.kept = self.keep[-1] * passes.layers
         """Values that the pass keeps for its way back."""
         self.fits = self.kept <= FLOATS_KEPT
         """Whether that is not too much; a pass that does not fit is not to be made."""
-        self._model = (fused.blas, fused.shape, fused.places, fused.weights, fused.eps, fused.normed)
-        self._angles = fused.angles(prompt + max(lengths))
+        self._angles = passes.angles(prompt + max(lengths))
         self._group = (prompt, self.lengths, self.width, self.wide, self.keep)
 
     def gradient(self, embeds: Tensor, soft: int, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
@@ -115,16 +114,12 @@ class GroupPass:
             weights: float32, of each target.
             temperature: that they were sampled at.
         """
-        fused, dim = self.fused, self.fused.dim
         kept = _room(self.kept)
         last, states = self._forward(embeds, kept)
-        _, slopes = logprobs_and_slopes(states, fused.scores, targets, temperature)
+        _, slopes = logprobs_and_slopes(states, self.passes.scores, targets, temperature)
         assert slopes is not None
         slopes *= -weights[:, None]
-        found = torch.empty(soft, dim)
-        ends = (flat(last), fused.norm, flat(slopes))
-        backward_group(*self._model, *self._angles, *self._group, kept, *ends, soft, flat(found))
-        return found
+        return self._backward(kept, last, slopes, soft)
 
     def states(self, embeds: Tensor) -> Tensor:
         """The last hidden states [tokens of the rollouts, d], normalised, of rollouts that are read.
@@ -143,11 +138,64 @@ class GroupPass:
 
     def _forward(self, embeds: Tensor, kept: Floats) -> tuple[Tensor, Tensor]:
         """The rollouts' last hidden states, and the same normalised."""
-        fused, dim = self.fused, self.fused.dim
-        last, states = torch.empty(self.own, dim), torch.empty(self.own, dim)
-        ends = (flat(last), fused.norm, flat(states))
-        forward_group(*self._model, fused.biased, *self._angles, flat(embeds), *self._group, kept, *ends)
+        raise NotImplementedError
+
+    def _backward(self, kept: Floats, last: Tensor, slopes: Tensor, soft: int) -> Tensor:
+        """The gradient of the first ``soft`` rows, from that of the normalised last hidden states."""
+        raise NotImplementedError
+
+
+class FusedGroup(GroupPass):
+    """Of a small model, in two calls."""
+
+    passes: Fused
+
+    def _forward(self, embeds: Tensor, kept: Floats) -> tuple[Tensor, Tensor]:
+        last, states = torch.empty(2, self.own, self.passes.dim)
+        ends = (flat(last), self.passes.norm, flat(states))
+        forward_group(*self.passes.model, *self._angles, flat(embeds), *self._group, kept, *ends)
         return last, states
+
+    def _backward(self, kept: Floats, last: Tensor, slopes: Tensor, soft: int) -> Tensor:
+        found = torch.empty(soft, self.passes.dim)
+        ends = (flat(last), self.passes.norm, flat(slopes))
+        backward_group(*self.passes.model, *self._angles, *self._group, kept, *ends, soft, flat(found))
+        return found
+
+
+@compiled
+def attend_group(
+    blas: int, shape: Any, norms: Any, normed_heads: bool, eps: float, cos: Any, sin: Any, prompt: int, lengths: Any,
+    width: int, wide: int, keep: Any, part: Any, final: bool, mixed: Any,
+) -> None:  # fmt: skip
+    """What attention mixes of a layer's projections, which are in ``part``; of the ``final`` one the rollouts' alone,
+    since nobody asks for what its prompt sees."""
+    heads, kv, size = shape[2], shape[3], shape[4]
+    share, rows, scale = heads // kv, len(lengths), size**-0.5
+    high = share * width
+    only = np.full(1, prompt)
+    seen = np.empty(heads * max(rows * width, wide) * size, np.float32)
+    qkv = part[keep[PROJECTED] : keep[Q]]
+    q, k, v = part[keep[Q] : keep[K]], part[keep[K] : keep[V]], part[keep[V] : keep[WEIGHTS]]
+    rq, rk, rv = part[keep[ROW_Q] : keep[ROW_K]], part[keep[ROW_K] : keep[ROW_V]], part[keep[ROW_V] : keep[SHARED]]
+    part[keep[Q] : keep[WEIGHTS]] = 0
+    part[keep[ROW_Q] : keep[SHARED]] = 0
+    split_rows(qkv, only, wide, heads, kv, size, norms, normed_heads, eps, cos, sin, 0, q, k, v)
+    own_qkv = qkv[prompt * (heads + 2 * kv) * size :]
+    split_rows(own_qkv, lengths, width, heads, kv, size, norms, normed_heads, eps, cos, sin, prompt, rq, rk, rv)
+    if not final:
+        scores = part[keep[WEIGHTS] : keep[ROW_Q]]
+        each(blas, kv, False, True, share * wide, wide, size, q, k, 0.0, scores)
+        softmax(scores, 0, 0, scores, only, kv, share, wide, scale)
+        each(blas, kv, False, False, share * wide, size, wide, scores, v, 0.0, seen)
+        join_rows(seen, only, wide, heads, kv, size, mixed)
+    shared, own = part[keep[SHARED] : keep[OWN]], part[keep[OWN] : keep[MIDDLE]]
+    each(blas, kv, False, True, rows * high, wide, size, rq, k, 0.0, shared)
+    each(blas, kv * rows, False, True, high, width, size, rq, rk, 0.0, own)
+    softmax(shared, wide, prompt, own, lengths, kv, share, width, scale)
+    each(blas, kv, False, False, rows * high, size, wide, shared, v, 0.0, seen)
+    each(blas, kv * rows, False, False, high, size, width, own, rv, 1.0, seen)
+    join_rows(seen, lengths, width, heads, kv, size, mixed[0 if final else prompt * heads * size :])
 
 
 @compiled
@@ -158,13 +206,9 @@ def forward_group(
 ) -> None:  # fmt: skip
     """All layers; ``last`` [tokens - prompt, width of the model] is the rollouts' last hidden states, ``states`` the
     same normed."""
-    layers, dim, heads, kv, size, hidden, _ = shape
-    share, rows = heads // kv, len(lengths)
+    layers, dim, heads, _, size, hidden, _ = shape
     tokens = len(embeds) // dim
-    only = np.full(1, prompt)
-    high, scale = share * width, size**-0.5
     normed, mixed = np.empty(tokens * dim, np.float32), np.empty(tokens * heads * size, np.float32)
-    seen = np.empty(heads * max(rows * width, wide) * size, np.float32)
     active = np.empty(tokens * hidden, np.float32)
     kept[: len(embeds)] = embeds
     for layer in range(layers):
@@ -174,29 +218,10 @@ def forward_group(
         count = tokens - begin
         x, qkv = part[keep[INPUT] : keep[PROJECTED]], part[keep[PROJECTED] : keep[Q]]
         project(blas, shape, places, weights, eps, biased, at, tokens, tokens, x, normed, qkv)
-        q, k, v = part[keep[Q] : keep[K]], part[keep[K] : keep[V]], part[keep[V] : keep[WEIGHTS]]
-        rq, rk, rv = part[keep[ROW_Q] : keep[ROW_K]], part[keep[ROW_K] : keep[ROW_V]], part[keep[ROW_V] : keep[SHARED]]
-        norms = weights[at + places[HEAD_NORMS] :]
-        own_qkv = qkv[prompt * (heads + 2 * kv) * size :]
-        part[keep[Q] : keep[WEIGHTS]] = 0
-        part[keep[ROW_Q] : keep[SHARED]] = 0
-        split_rows(qkv, only, wide, heads, kv, size, norms, normed_heads, eps, cos, sin, 0, q, k, v)
-        split_rows(
-            own_qkv, lengths, width, heads, kv, size, norms, normed_heads, eps, cos, sin, prompt, rq, rk, rv,
+        attend_group(
+            blas, shape, weights[at + places[HEAD_NORMS] :], normed_heads, eps, cos, sin, prompt, lengths, width, wide,
+            keep, part, final, mixed,
         )  # fmt: skip
-        if not final:  # of the last layer nobody asks for what the prompt sees
-            scores = part[keep[WEIGHTS] : keep[ROW_Q]]
-            each(blas, kv, False, True, share * wide, wide, size, q, k, 0.0, scores)
-            softmax(scores, 0, 0, scores, only, kv, share, wide, scale)
-            each(blas, kv, False, False, share * wide, size, wide, scores, v, 0.0, seen)
-            join_rows(seen, only, wide, heads, kv, size, mixed)
-        shared, own = part[keep[SHARED] : keep[OWN]], part[keep[OWN] : keep[MIDDLE]]
-        each(blas, kv, False, True, rows * high, wide, size, rq, k, 0.0, shared)
-        each(blas, kv * rows, False, True, high, width, size, rq, rk, 0.0, own)
-        softmax(shared, wide, prompt, own, lengths, kv, share, width, scale)
-        each(blas, kv, False, False, rows * high, size, wide, shared, v, 0.0, seen)
-        each(blas, kv * rows, False, False, high, size, width, own, rv, 1.0, seen)
-        join_rows(seen, lengths, width, heads, kv, size, mixed[(prompt - begin) * heads * size :])
         middle = part[keep[MIDDLE] : keep[MIDDLE] + count * dim]
         middle[:] = x[begin * dim :]
         output(blas, shape, places, weights, biased, at, count, mixed, middle)
@@ -210,64 +235,67 @@ def forward_group(
 
 @compiled
 def attention_backward(
-    blas: int, shape: Any, prompt: int, lengths: Any, width: int, wide: int, keep: Any, part: Any, mixed: Any,
-    prompt_mixed: Any, row_mixed: Any, weights: Any, shared: Any, own: Any, q: Any, k: Any, v: Any, rq: Any, rk: Any,
-    rv: Any, whole: bool,
+    blas: int, shape: Any, norms: Any, normed_heads: bool, eps: float, cos: Any, sin: Any, prompt: int, lengths: Any,
+    width: int, wide: int, keep: Any, part: Any, final: bool, first: bool, mixed: Any, back: Any,
 ) -> None:  # fmt: skip
-    """Gradients of queries, keys and values, from that of what attention mixed; ``whole``: the prompt's too."""
+    """Gradients of a layer's projections, from that of what attention mixed; of the ``first`` layer the prompt's alone.
+    ``back`` gets them, and on the way those of queries, keys, values and weights, where ``part`` has these."""
     heads, kv, size = shape[2], shape[3], shape[4]
     share, rows, scale = heads // kv, len(lengths), size**-0.5
     high = share * width
     only = np.full(1, prompt)
     held_q, held_k, held_v = part[keep[Q] : keep[K]], part[keep[K] : keep[V]], part[keep[V] : keep[WEIGHTS]]
     held_rq, held_rk = part[keep[ROW_Q] : keep[ROW_K]], part[keep[ROW_K] : keep[ROW_V]]
-    held_rv = part[keep[ROW_V] : keep[SHARED]]
+    held_rv, held = part[keep[ROW_V] : keep[SHARED]], part[keep[WEIGHTS] : keep[ROW_Q]]
     held_shared, held_own = part[keep[SHARED] : keep[OWN]], part[keep[OWN] : keep[MIDDLE]]
-    first = mixed[prompt * heads * size :] if whole else mixed
-    join_rows_backward(first, lengths, width, heads, kv, size, row_mixed)
-    each(blas, kv, False, True, rows * high, wide, size, row_mixed, held_v, 0.0, shared)
-    each(blas, kv * rows, False, True, high, width, size, row_mixed, held_rv, 0.0, own)
-    each(blas, kv, True, False, wide, size, rows * high, held_shared, row_mixed, 0.0, v)
-    each(blas, kv * rows, True, False, width, size, high, held_own, row_mixed, 0.0, rv)
+    q, k, v = back[keep[Q] : keep[K]], back[keep[K] : keep[V]], back[keep[V] : keep[WEIGHTS]]
+    rq, rk, rv = back[keep[ROW_Q] : keep[ROW_K]], back[keep[ROW_K] : keep[ROW_V]], back[keep[ROW_V] : keep[SHARED]]
+    weights, shared = back[keep[WEIGHTS] : keep[ROW_Q]], back[keep[SHARED] : keep[OWN]]
+    own, qkv = back[keep[OWN] : keep[MIDDLE]], back[keep[PROJECTED] : keep[Q]]
+    projected = part[keep[PROJECTED] : keep[Q]]
+    # What was mixed lies where its queries' gradients will, until nothing asks for it.
+    join_rows_backward(mixed[0 if final else prompt * heads * size :], lengths, width, heads, kv, size, rq)
+    each(blas, kv, False, True, rows * high, wide, size, rq, held_v, 0.0, shared)
+    each(blas, kv * rows, False, True, high, width, size, rq, held_rv, 0.0, own)
+    each(blas, kv, True, False, wide, size, rows * high, held_shared, rq, 0.0, v)
+    each(blas, kv * rows, True, False, width, size, high, held_own, rq, 0.0, rv)
     softmax_backward(held_shared, shared, wide, held_own, own, width, heads * rows * width, scale)
     each(blas, kv, False, False, rows * high, size, wide, shared, held_k, 0.0, rq)
     each(blas, kv * rows, False, False, high, size, width, own, held_rk, 1.0, rq)
     each(blas, kv, True, False, wide, size, rows * high, shared, held_rq, 0.0, k)
     each(blas, kv * rows, True, False, width, size, high, own, held_rq, 0.0, rk)
-    if not whole:
+    if final:
         q[:] = 0
-        return
-    held = part[keep[WEIGHTS] : keep[ROW_Q]]
-    join_rows_backward(mixed, only, wide, heads, kv, size, prompt_mixed)
-    each(blas, kv, False, True, share * wide, wide, size, prompt_mixed, held_v, 0.0, weights)
-    each(blas, kv, True, False, wide, size, share * wide, held, prompt_mixed, 1.0, v)
-    softmax_backward(held, weights, 0, held, weights, wide, heads * wide, scale)
-    each(blas, kv, False, False, share * wide, size, wide, weights, held_k, 0.0, q)
-    each(blas, kv, True, False, wide, size, share * wide, weights, held_q, 1.0, k)
+    else:
+        join_rows_backward(mixed, only, wide, heads, kv, size, q)
+        each(blas, kv, False, True, share * wide, wide, size, q, held_v, 0.0, weights)
+        each(blas, kv, True, False, wide, size, share * wide, held, q, 1.0, v)
+        softmax_backward(held, weights, 0, held, weights, wide, heads * wide, scale)
+        each(blas, kv, False, False, share * wide, size, wide, weights, held_k, 0.0, q)
+        each(blas, kv, True, False, wide, size, share * wide, weights, held_q, 1.0, k)
+    split_rows_backward(projected, only, wide, heads, kv, size, norms, normed_heads, eps, cos, sin, 0, q, k, v, qkv)
+    if not first:
+        later = prompt * (heads + 2 * kv) * size
+        split_rows_backward(
+            projected[later:], lengths, width, heads, kv, size, norms, normed_heads, eps, cos, sin, prompt, rq, rk, rv,
+            qkv[later:],
+        )  # fmt: skip
 
 
 @compiled
 def backward_group(
-    blas: int, shape: Any, places: Any, weights: Any, eps: float, normed_heads: bool, cos: Any, sin: Any, prompt: int,
-    lengths: Any, width: int, wide: int, keep: Any, kept: Any, last: Any, norm: Any, slopes: Any, soft: int, out: Any,
+    blas: int, shape: Any, places: Any, weights: Any, eps: float, normed_heads: bool, biased: Any, cos: Any, sin: Any,
+    prompt: int, lengths: Any, width: int, wide: int, keep: Any, kept: Any, last: Any, norm: Any, slopes: Any,
+    soft: int, out: Any,
 ) -> None:  # fmt: skip
     """From the gradient ``slopes`` of the normed last hidden states to that of the first ``soft`` embeddings."""
     layers, dim, heads, kv, size, hidden, _ = shape
-    rows, own_tokens = len(lengths), len(last) // dim
+    own_tokens = len(last) // dim
     tokens, projected, seen = prompt + own_tokens, (heads + 2 * kv) * size, heads * size
     none = np.float32(0)
-    only = np.full(1, prompt)
     active, gated = np.empty(tokens * hidden, np.float32), np.empty(tokens * 2 * hidden, np.float32)
     normed, mixed = np.empty(tokens * dim, np.float32), np.empty(tokens * seen, np.float32)
-    qkv = np.empty(tokens * projected, np.float32)
-    padded, own_padded = wide * size, rows * width * size
-    prompt_mixed, row_mixed = np.empty(heads * padded, np.float32), np.empty(heads * own_padded, np.float32)
-    prompt_weights = np.empty(heads * wide * wide, np.float32)
-    shared = np.empty(heads * rows * width * wide, np.float32)
-    own = np.empty(heads * rows * width * width, np.float32)
-    q, k, v = np.empty(heads * padded, np.float32), np.empty(kv * padded, np.float32), np.empty(kv * padded, np.float32)
-    rq = np.empty(heads * own_padded, np.float32)
-    rk, rv = np.empty(kv * own_padded, np.float32), np.empty(kv * own_padded, np.float32)
+    back = np.empty(keep[MIDDLE], np.float32)
     gradient = np.zeros(own_tokens * dim, np.float32)
     norm_rows_backward(last, own_tokens, dim, norm, eps, slopes, gradient)
     for layer in range(layers - 1, -1, -1):
@@ -285,28 +313,17 @@ def backward_group(
             seen,
         )  # fmt: skip
         attention_backward(
-            blas, shape, prompt, lengths, width, wide, keep, part, mixed, prompt_mixed, row_mixed, prompt_weights,
-            shared, own, q, k, v, rq, rk, rv, whole,
+            blas, shape, weights[at + places[HEAD_NORMS] :], normed_heads, eps, cos, sin, prompt, lengths, width, wide,
+            keep, part, not whole, layer == 0, mixed, back,
         )  # fmt: skip
-        held, norms = part[keep[PROJECTED] : keep[Q]], weights[at + places[HEAD_NORMS] :]
-        split_rows_backward(
-            held, only, wide, heads, kv, size, norms, normed_heads, eps, cos, sin, 0, q, k, v, qkv,
-        )  # fmt: skip
-        wanted = soft
-        if layer:  # in the first, only the soft prompt goes back through the projections
-            wanted = tokens
-            later = prompt * projected
-            split_rows_backward(
-                held[later:], lengths, width, heads, kv, size, norms, normed_heads, eps, cos, sin, prompt, rq, rk,
-                rv, qkv[later:],
-            )  # fmt: skip
+        wanted = tokens if layer else soft  # in the first, only the soft prompt goes back through the projections
         if not whole:  # the last layer's prompt had keys and values alone
             spread_out = np.zeros(tokens * dim, np.float32)
             spread_out[prompt * dim :] = gradient
             gradient = spread_out
         gemm(
-            blas, False, True, wanted, dim, projected, qkv, 0, projected, weights, at + places[QKV], projected, none,
-            normed, 0, dim,
+            blas, False, True, wanted, dim, projected, back, keep[PROJECTED], projected, weights, at + places[QKV],
+            projected, none, normed, 0, dim,
         )  # fmt: skip
         norm_rows_backward(part, wanted, dim, weights[at + places[ATTENTION_NORM] :], eps, normed, gradient)
     out[:] = gradient[: soft * dim]

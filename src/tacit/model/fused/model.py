@@ -5,9 +5,9 @@ calls. Attention of single tokens reads a prompt again for each of its rollouts.
 a layer, with compiled loops between them. Weights are laid out so that a product of eight rows runs near the speed of
 one of a thousand; a prompt's keys and values lie once in memory for all rollouts of it (forward.py).
 
-For small float32 models that ``Decoder`` supports, with head sizes that are multiples of 32. Larger ones have compiled
-steps alone (woven.py), every other one takes PyTorch's way, with the same results up to rounding. Every row, and every
-prompt, is computed in the same way whatever else is computed beside it.
+For small float32 models that ``Decoder`` supports, with head sizes that are multiples of 32. In larger ones the loops
+stand between PyTorch's products (woven.py). Others take PyTorch's way, with the same results up to rounding. Every row,
+and every prompt, is computed in the same way whatever else is computed beside it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tacit.model.fused.lanes import blas
 
 if TYPE_CHECKING:
     from tacit.model.backbone import Backbone
+    from tacit.model.fused.gradient import GroupPass
 
 LARGEST = 1 << 25
 """Weights of the joined projections at most: the loops between products take one thread, so a larger model on many
@@ -71,7 +72,8 @@ class Passes:
         self.heads, self.kv, self.head_dim = decoder.heads, decoder.kv_heads, decoder.head_dim
         self.dim, self.hidden, self.eps = dim, int(decoder.blocks[0].down.weight.shape[1]), decoder.eps
         self.layers = len(decoder.blocks)
-        self.norm = flat(decoder.norm)
+        self.norm, self.vocabulary = flat(decoder.norm), len(decoder.head.weight)
+        self.scores = decoder.head
         self.tile_size = 2 * TILE * self.head_dim
         self._rotary = decoder.rotary
         self._cos, self._sin = np.empty(0, np.float32), np.empty(0, np.float32)
@@ -100,6 +102,14 @@ class Passes:
             self._cos, self._sin = held
         return held
 
+    def shape(self) -> tuple[int, ...]:
+        """See forward.py."""
+        return self.layers, self.dim, self.heads, self.kv, self.head_dim, self.hidden, self.vocabulary
+
+    def group(self, prompt: int, lengths: list[int]) -> GroupPass:
+        """A pass over a prompt of so many tokens and rollouts of so many."""
+        raise NotImplementedError
+
     @staticmethod
     def tiles(count: int) -> int:
         """Tiles that so many tokens fill."""
@@ -115,14 +125,12 @@ class Fused(Passes):
         assert address is not None
         first = decoder.blocks[0]
         head = decoder.head.weight.detach()
-        self.scores, self.vocabulary = Product(head, None, arrange=False), len(head)
-        self.shape = (self.layers, dim, self.heads, self.kv, self.head_dim, self.hidden, self.vocabulary)
-        self.blas = address
-        self.normed = first.head_norms is not None
-        self.biased = (first.qkv.bias is not None, first.out.bias is not None)
+        self.scores = Product(head, None, arrange=False)
+        normed, biased = first.head_norms is not None, (first.qkv.bias is not None, first.out.bias is not None)
         packed = [_in_order(block) for block in decoder.blocks]
-        self.places = tuple(int(place) for place in np.cumsum([0, *(len(part) for part in packed[0])]))
-        self.weights: Floats = np.concatenate([part for parts in packed for part in parts])
+        places = tuple(int(place) for place in np.cumsum([0, *(len(part) for part in packed[0])]))
+        weights: Floats = np.concatenate([part for parts in packed for part in parts])
+        self.model = (address, self.shape(), places, weights, self.eps, normed, biased)
         self.head = flat(head.t().contiguous())
 
     @staticmethod
@@ -130,6 +138,12 @@ class Fused(Passes):
         """Whether the model is small, besides."""
         weights = sum(one.weight.numel() for block in decoder.blocks for one in (block.qkv, block.gate_up))
         return Passes.supports(decoder, dim) and weights <= LARGEST
+
+    def group(self, prompt: int, lengths: list[int]) -> GroupPass:
+        """See ``Passes.group``."""
+        from tacit.model.fused.gradient import FusedGroup
+
+        return FusedGroup(self, prompt, lengths)
 
     def prefill(self, backbone: Backbone, prompts: Sequence[Asked]) -> list[tuple[int, np.ndarray]]:
         """Of each prompt its columns, and their keys and values as tiles [layers, ...]."""
@@ -143,8 +157,7 @@ class Fused(Passes):
         x = torch.zeros(max(count, self.least_rows), self.dim)
         x[:count] = embeds
         packed = np.zeros((self.layers, self.tiles(count) * self.kv * self.tile_size), np.float32)
-        model = (self.blas, self.shape, self.places, self.weights, self.eps, self.normed, self.biased)
-        forward.prompt(*model, *self.angles(count), flat(x), len(x), count, packed)
+        forward.prompt(*self.model, *self.angles(count), flat(x), len(x), count, packed)
         return packed
 
     def step(
@@ -169,9 +182,8 @@ class Fused(Passes):
         rows = len(embeds)
         logits = torch.empty(rows, self.vocabulary)
         forward.step(
-            self.blas, self.shape, self.places, self.weights, self.norm, self.head, self.eps, self.normed, self.biased,
-            *self.angles(int(position.max()) + 1), flat(embeds.clone()), rows, len(position), position, *prompts, own,
-            slot, column, tiles, flat(logits),
+            *self.model[:4], self.norm, self.head, *self.model[4:], *self.angles(int(position.max()) + 1),
+            flat(embeds.clone()), rows, len(position), position, *prompts, own, slot, column, tiles, flat(logits),
         )  # fmt: skip
         return logits[: len(position)]
 

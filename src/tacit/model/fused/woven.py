@@ -1,11 +1,11 @@
-"""Larger models on the CPU: compiled loops between products that oneDNN arranged, for generating.
+"""Larger models on the CPU: compiled loops between products that oneDNN arranged.
 
-Builds on forward, loops and the decoder. Of a step through PyTorch two fifths are not products: attention reads every
-row up to the longest one, and norms and rotations are calls of their own. Here compiled loops stand in between, and
-keys and values lie in tiles. A step leaves Python once a product, which a small model would feel. Attention is
-divided over the threads that products take, a row at a time; which thread takes it changes nothing.
+Builds on forward, gradient, loops and the decoder. Of a step through PyTorch two fifths are not products: attention
+reads every row up to the longest one, and norms and rotations are calls of their own. Here compiled loops stand in
+between, and keys and values lie in tiles. A step leaves Python once a product, which a small model would feel.
+Attention is divided over the threads that products take, a row at a time; which thread takes it changes nothing.
 
-Prompts are read by the decoder, and gradients are PyTorch's.
+Gradients are those of gradient.py, with the same products. Prompts are read by the decoder.
 """
 
 from __future__ import annotations
@@ -18,11 +18,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.model.decoder import Decoder
+from tacit.model.decoder import Decoder, product
 from tacit.model.fused.forward import attend_tokens, pack, split_tokens
-from tacit.model.fused.lanes import LANES, add, by_address, compiled, floats_at, load, shared, store, taken, whole_at
-from tacit.model.fused.loops import norm_rows, silu_mul
-from tacit.model.fused.model import NONE, Asked, Passes, flat, up
+from tacit.model.fused.gradient import (
+    GATED,
+    INPUT,
+    MIDDLE,
+    PROJECTED,
+    GroupPass,
+    Q,
+    attend_group,
+    attention_backward,
+)
+from tacit.model.fused.lanes import (
+    LANES,
+    add,
+    blas,
+    by_address,
+    compiled,
+    floats_at,
+    load,
+    shared,
+    store,
+    taken,
+    whole_at,
+)
+from tacit.model.fused.loops import norm_rows, norm_rows_backward, silu_mul, silu_mul_backward
+from tacit.model.fused.model import NONE, Asked, Floats, Passes, flat, up
 
 if TYPE_CHECKING:
     from tacit.model.backbone import Backbone
@@ -87,9 +109,13 @@ class Woven(Passes):
     def __init__(self, decoder: Decoder, dim: int) -> None:
         super().__init__(decoder, dim)
         self.least_rows = decoder.least_rows
-        self._decoder = decoder
+        self.decoder = decoder
         self._openings: dict[str, tuple[Tensor, RaggedCache | None]] = {}
-        self._norms = [NONE if block.head_norms is None else flat(block.head_norms) for block in decoder.blocks]
+        self.norms = [NONE if block.head_norms is None else flat(block.head_norms) for block in decoder.blocks]
+
+    def group(self, prompt: int, lengths: list[int]) -> GroupPass:
+        """See ``Passes.group``."""
+        return WovenGroup(self, prompt, lengths)
 
     def prefill(self, backbone: Backbone, prompts: Sequence[Asked]) -> list[tuple[int, np.ndarray]]:
         """See ``Fused.prefill``. What all prompts of a template begin with is read once."""
@@ -147,7 +173,7 @@ class Woven(Passes):
         table = np.zeros(NUMBERS, np.int64)
         table[1:6] = len(position), self.heads, self.kv, self.head_dim, tiles
         table[7:16] = [_place(held) for held in read]
-        for number, (block, norms) in enumerate(zip(self._decoder.blocks, self._norms, strict=True)):
+        for number, (block, norms) in enumerate(zip(self.decoder.blocks, self.norms, strict=True)):
             add_and_norm(x, more, rows, self.dim, flat(block.attention_norm), self.eps, flat(normed))
             qkv = flat(block.qkv(normed))
             table[0], table[6] = 0, len(norms)
@@ -158,7 +184,70 @@ class Woven(Passes):
             silu_mul(flat(block.gate_up(normed)), rows, self.hidden, flat(active))
             more = flat(block.down(active))
         add_and_norm(x, more, rows, self.dim, self.norm, self.eps, flat(normed))
-        return self._decoder.head(normed)[: len(position)]
+        return self.decoder.head(normed)[: len(position)]
+
+
+class WovenGroup(GroupPass):
+    """Of a larger model, a product at a time."""
+
+    passes: Woven
+
+    def _forward(self, embeds: Tensor, kept: Floats) -> tuple[Tensor, Tensor]:
+        woven, dim = self.passes, self.passes.dim
+        tokens, prompt = len(embeds), self.prompt
+        normed, mixed = torch.empty(tokens, dim), torch.empty(tokens, woven.heads * woven.head_dim)
+        active, states = torch.empty(tokens, woven.hidden), torch.empty(self.own, dim)
+        x, more = flat(embeds.clone()), NONE
+        for layer, (block, norms) in enumerate(zip(woven.decoder.blocks, woven.norms, strict=True)):
+            part, final = self._part(kept, layer), layer == woven.layers - 1
+            add_and_norm(x, more, tokens, dim, flat(block.attention_norm), woven.eps, flat(normed))
+            self._put(part, INPUT, x)
+            self._put(part, PROJECTED, flat(block.qkv(normed)))
+            attend_group(*self._attention(norms), part, final, flat(mixed))
+            if final:  # of the last layer nobody asks for what the prompt sees
+                tokens, x = self.own, x[prompt * dim :]
+            more = flat(block.out(mixed[:tokens]))
+            add_and_norm(x, more, tokens, dim, flat(block.mlp_norm), woven.eps, flat(normed))
+            self._put(part, MIDDLE, x)
+            gated = flat(block.gate_up(normed[:tokens]))
+            self._put(part, GATED, gated)
+            silu_mul(gated, tokens, woven.hidden, flat(active))
+            more = flat(block.down(active[:tokens]))
+        add_and_norm(x, more, tokens, dim, woven.norm, woven.eps, flat(states))
+        return torch.from_numpy(x).view(-1, dim), states
+
+    def _backward(self, kept: Floats, last: Tensor, slopes: Tensor, soft: int) -> Tensor:
+        woven, dim, tokens = self.passes, self.passes.dim, self.prompt + self.own
+        gradient, gated = torch.zeros(self.own, dim), torch.empty(tokens, 2 * woven.hidden)
+        back = np.empty(self.keep[MIDDLE], np.float32)
+        projected = torch.from_numpy(back[self.keep[PROJECTED] : self.keep[Q]]).view(tokens, -1)
+        norm_rows_backward(flat(last), self.own, dim, woven.norm, woven.eps, flat(slopes), flat(gradient))
+        for layer in reversed(range(woven.layers)):
+            block, part, final = woven.decoder.blocks[layer], self._part(kept, layer), layer == woven.layers - 1
+            count = len(gradient)
+            active = flat(product(gradient, block.down.weight.t()))
+            silu_mul_backward(part[self.keep[GATED] :], count, woven.hidden, active, flat(gated))
+            normed = flat(product(gated[:count], block.gate_up.weight.t()))
+            middle = part[self.keep[MIDDLE] :]
+            norm_rows_backward(middle, count, dim, flat(block.mlp_norm), woven.eps, normed, flat(gradient))
+            mixed = flat(product(gradient, block.out.weight.t()))
+            attention_backward(*self._attention(woven.norms[layer]), part, final, layer == 0, mixed, back)
+            if final:
+                gradient = torch.cat([torch.zeros(self.prompt, dim), gradient])
+            wanted = tokens if layer else soft
+            normed = flat(product(projected[:wanted], block.qkv.weight.t()))
+            norm_rows_backward(part, wanted, dim, flat(block.attention_norm), woven.eps, normed, flat(gradient))
+        return gradient[:soft].clone()
+
+    def _part(self, kept: Floats, layer: int) -> Floats:
+        return kept[layer * self.keep[-1] : (layer + 1) * self.keep[-1]]
+
+    def _put(self, part: Floats, which: int, values: Floats) -> None:
+        part[self.keep[which] : self.keep[which] + len(values)] = values
+
+    def _attention(self, norms: Floats) -> tuple[Any, ...]:
+        woven = self.passes
+        return blas(), woven.shape(), norms, len(norms) > 0, woven.eps, *self._angles, *self._group
 
 
 def _place(array: np.ndarray) -> int:
