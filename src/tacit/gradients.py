@@ -137,8 +137,7 @@ def prompt_gradients(
         apart = backbone.fused is not None or len(work) >= threads()
         written = side_by_side(work) if apart else [one() for one in work]
         for part, gradient in zip(parts, written, strict=True):
-            if gradient is not None:
-                assert part.prompt is not None
+            if gradient is not None and part.prompt is not None:
                 add(part.prompt, gradient)
         rest = [part for part, gradient in zip(parts, written, strict=True) if gradient is None]
     for held in passes(rest, row_tokens):

@@ -350,7 +350,7 @@ def logprobs_and_slopes(
 def _scored(logits: Tensor, targets: Tensor, temperature: float, sloped: bool) -> tuple[Tensor, Tensor]:
     """Log-probs [N] of targets, and (if asked for) the gradients [N, V] of each, in place of the logits."""
     if logits.device.type == "cpu" and fused.available():
-        from tacit.model.fused.loops import score_rows
+        from tacit.model.fused.forward import score_rows
 
         logprobs = logits.new_empty(len(logits))
         score_rows(

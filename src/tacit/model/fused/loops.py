@@ -100,40 +100,6 @@ def silu_mul_backward(gate_up: Any, rows: int, width: int, gradient: Any, out: A
 
 
 @compiled
-def score_rows(
-    logits: Any, rows: int, vocabulary: int, temperature: float, targets: Any, sloped: bool, logprobs: Any
-) -> None:
-    """Natural-log probabilities of a target a row; if ``sloped``, each one's gradient in place of its logits."""
-    nothing, zero, by = splat(NOTHING), splat(np.float32(0)), np.float32(1 / temperature)
-    even = vocabulary // LANES * LANES
-    for row in range(rows):
-        at = row * vocabulary
-        top, sums, rest = nothing, zero, np.float32(0)
-        for c in range(at, at + even, LANES):
-            top = maximum(top, load(logits, c))
-        highest = largest(top)
-        for c in range(at + even, at + vocabulary):
-            highest = max(highest, logits[c])
-        distance = (logits[at + targets[row]] - highest) * by
-        for c in range(at, at + even, LANES):
-            weight = exp(mul(sub(load(logits, c), splat(highest)), splat(by)))
-            store(logits, c, weight)
-            sums = add(sums, weight)
-        for c in range(at + even, at + vocabulary):
-            logits[c] = np.exp((logits[c] - highest) * by)
-            rest += logits[c]
-        whole = total(sums) + rest
-        logprobs[row] = distance - np.log(whole)
-        if sloped:  # d log p_y / d logits = (onehot(y) - p) / temperature
-            back = -by / whole
-            for c in range(at, at + even, LANES):
-                store(logits, c, mul(load(logits, c), splat(back)))
-            for c in range(at + even, at + vocabulary):
-                logits[c] *= back
-            logits[at + targets[row]] += by
-
-
-@compiled
 def turn_head(
     x: Any, at: int, dim: int, weight: Any, w: int, normed: bool, eps: float, cos: Any, sin: Any, c: int, out: Any,
     o: int,
