@@ -39,6 +39,7 @@ from tacit.registry import register
 
 if TYPE_CHECKING:
     from tacit.model.fused.model import Fused
+    from tacit.model.fused.woven import Woven
 
 QWEN = "Qwen2ForProcessRewardModel"
 STEP = "<extra_0>"
@@ -105,9 +106,10 @@ class RewardModel:
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 31)
         self.unread = 0
         self._form: _Form = form(model.config, tokenizer, str(directory))
-        self._fused: Fused | None = None
+        self._fused: Fused | Woven | None = None
         if self.model.device.type == "cpu" and Decoder.supports(self.model):
-            self._fused = decoder.passes(Decoder(self.model), int(model.config.hidden_size))
+            lean, width = Decoder(self.model), int(model.config.hidden_size)
+            self._fused = decoder.passes(lean, width) or decoder.steps(lean, width)
 
     @torch.no_grad()
     def score(self, problem: str, candidates: Sequence[Candidate]) -> list[float]:
@@ -159,7 +161,7 @@ class RewardModel:
         good = logits.float().softmax(-1)[:, :, 1].cpu()
         return [[float(good[row, end]) for end in ends] for row, (_, ends) in enumerate(rows)]
 
-    def _read(self, fused: Fused, rows: list[tuple[list[int], list[int]]]) -> list[list[float]] | None:
+    def _read(self, fused: Fused | Woven, rows: list[tuple[list[int], list[int]]]) -> list[list[float]] | None:
         """``_steps`` in one compiled pass, where what the rows have in common is read once; None where there is nothing
         in common, or the pass would take too much memory."""
         prefix = _common([ids for ids, ends in rows], min(end for _, ends in rows for end in ends))

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from tacit.model.backbone import Backbone
     from tacit.model.fused.gradient import GroupPass
 
-LARGEST = 1 << 25
-"""Weights of the joined projections at most: the loops between products take one thread, so a larger model on many
-gains more from PyTorch's. Its weights are better once in memory."""
+LARGEST = 1 << 22
+"""Weights of the joined projections at most: a call costs less than the better products of a larger model bring (log,
+2026-12-01-compiled-gradients)."""
 
 Floats = np.ndarray
 """Flat, contiguous float32."""
