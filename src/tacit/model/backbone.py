@@ -47,7 +47,7 @@ class Backbone:
         carrier: how memories enter the model: ``Prompt``, or what ``carrying`` was given.
         fused: compiled passes of a small model on the CPU, or None; they copy the weights, which therefore must not
             change. ``lean=False`` leaves them and the lean decoder out, for models that are trained.
-        steps: what generates: ``fused``, the compiled steps of a larger model, or None.
+        steps: what generates and makes gradients: ``fused``, the loops between products of a larger model, or None.
     """
 
     def __init__(

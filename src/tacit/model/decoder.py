@@ -362,7 +362,8 @@ def _scored(logits: Tensor, targets: Tensor, temperature: float, sloped: bool) -
     if sloped:  # d log p_y / d logits = (onehot(y) - p) / temperature
         found.exp_().neg_()
         found[torch.arange(len(targets), device=targets.device), targets] += 1
-    return chosen, found.div_(temperature)
+        found.div_(temperature)
+    return chosen, found
 
 
 class _TokenLogprobs(torch.autograd.Function):
