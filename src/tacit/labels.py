@@ -17,13 +17,12 @@ Where neither is sure, the plain vote and its gate decide.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tacit import registry
 from tacit.engines.base import Rollout
-from tacit.judges.verifiers import Candidate, Verifier
+from tacit.judges.verifiers import Candidate, Verifier, certainties
 from tacit.registry import register
 from tacit.responses import Responses
 from tacit.routing import Route
@@ -164,8 +163,7 @@ def verified(evidence: Evidence) -> Label | None:
 def confident(evidence: Evidence) -> Label | None:
     """The label of the vote weighted by likelihood, or None if it has less than ``TRUST`` of the weight."""
     candidates = evidence.zero_shot
-    means = [sum(c.rollout.logprobs) / max(1, len(c.rollout.logprobs)) for c in candidates]
-    weights = [math.exp(SHARPNESS * (mean - max(means))) for mean in means]
+    weights = certainties(candidates, SHARPNESS)
     best = evidence.heaviest(candidates, weights)
     share = sum(weights[i] for i in best) / sum(weights) if best else 0.0
     if best is None or share < TRUST:

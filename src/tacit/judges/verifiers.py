@@ -2,17 +2,28 @@
 
 Builds on the engine's rollouts and the registry. None of them reads a gold answer. A process reward model is what the
 paper uses (method.md, "Response routing"; reward_models.py); vote share and log-probability need no second model.
+
+A memory speaks with one voice, right or wrong, so a vote share alone always believes it. ``restrained`` holds it back
+where the model itself is divided: there lie its misconceptions, and a memory of one overrules what a vote got right.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tacit.engines.base import Rollout
 from tacit.registry import register
 from tacit.tasks.base import Task
+
+SURE = 30.0
+"""Of the weights by which a model is seen to be divided, per nat of mean log-probability."""
+
+RIVAL = 0.45
+"""Weight of the second answer, of the first one's, from which a model is divided. At sharpnesses of 15 to 30 values of .4
+to .65 corrupted nearly equally few problems (docs/log/2026-12-01-where-the-model-is-divided.md)."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +34,13 @@ class Candidate:
         rollout: the response.
         answer: extracted from it.
         share: share of its own group of samples that gives an equivalent answer.
+        doubt: why it may not overrule the other side, whatever its share; "" where it may.
     """
 
     rollout: Rollout
     answer: str | None
     share: float
+    doubt: str = ""
 
 
 def candidates(
@@ -42,6 +55,31 @@ def candidates(
         for member in members:
             shares[member] = share
     return [Candidate(*parts) for parts in zip(rollouts, answers, shares[: len(answers)], strict=True)]
+
+
+def certainties(arm: Sequence[Candidate], sharpness: float) -> list[float]:
+    """A weight per response, exp(``sharpness`` x its mean log-probability per token); 1 for the likeliest."""
+    means = [sum(one.rollout.logprobs) / max(1, len(one.rollout.logprobs)) for one in arm]
+    return [math.exp(sharpness * (mean - max(means))) for mean in means]
+
+
+def restrained(helped: Sequence[Candidate], plain: Sequence[Candidate], task: Task) -> list[Candidate]:
+    """Responses with a memory, in doubt where the model is divided without it and they do not say what its vote says.
+
+    Args:
+        helped: responses with the memory.
+        plain: samples without it.
+        task: on the problem.
+    """
+    answers = [one.answer for one in plain]
+    found = task.ranked(answers, certainties(plain, SURE))[:2] if plain else []
+    if len(found) < 2 or found[1][0] < RIVAL * found[0][0]:
+        return list(helped)
+    one, other = (answers[places[0]] for _, places in found)
+    doubt, vote = f"without memory the model is divided between {one!r} and {other!r}", task.vote(answers)
+    told = [one.answer for one in helped]
+    voted = task.giving(told, vote.answer) if vote.answer is not None and not vote.tied else [False] * len(told)
+    return [one if agrees else replace(one, doubt=doubt) for one, agrees in zip(helped, voted, strict=True)]
 
 
 class Verifier(Protocol):

@@ -42,7 +42,7 @@ class RoutedICL(ICL):
     """Control: ICL with the router of ``elm-vote``, the answer that is more common among its own samples."""
 
     def given(self, problem: Problem, plain: Responses, helped: Responses) -> tuple[tuple[str | None, ...], str | None]:
-        pairs = list(zip(plain.candidates(), helped.candidates(), strict=True))
+        pairs = plain.paired(helped, VoteShare())
         routes = route(problem.text, pairs, VoteShare(), plain.task)
         *answers, greedy = (
             (other if decided.takes_memory else own).answer for decided, (own, other) in zip(routes, pairs, strict=True)
