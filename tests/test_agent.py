@@ -205,8 +205,8 @@ def test_routes_say_who_decided() -> None:
     assert route("p", likelier, LogProb())[0].name == "memory"
 
 
-def said(text: str, doubt: str = "", logprob: float = 0.0) -> Candidate:
-    return Candidate(Rollout((1,), (logprob,), text, "stop"), text.partition("is ")[2] or None, 0.0, doubt)
+def said(text: str) -> tuple[Rollout, str | None]:
+    return Rollout((1,), (0.0,), text, "stop"), text.rpartition("is ")[2] or None
 
 
 def test_the_votes_of_both_sides_decide_what_is_returned() -> None:
@@ -214,10 +214,10 @@ def test_the_votes_of_both_sides_decide_what_is_returned() -> None:
     zero, memory = said("plain, is 1"), said("helped, is 2")
     to_memory, to_zero = Route("memory", "shares"), Route("zero_shot", "shares")
 
-    def told(plain: str, helped: str, routed: Route = to_memory, doubt: str = "") -> tuple[str, str]:
-        samples = [(said(f"plain {number}, is {one}"), said(f"helped {number}, is {other}", doubt))
-                   for number, (one, other) in enumerate(zip(plain, helped, strict=True))]  # fmt: skip
-        decided, chosen = by_votes((zero, memory), samples, routed, MATHS)
+    def told(plain: str, helped: str, routed: Route = to_memory) -> tuple[str, str]:
+        samples = [[said(f"{side} {number}, is {answer}") for number, answer in enumerate(arm)]
+                   for side, arm in (("plain", plain), ("helped", helped))]  # fmt: skip
+        decided, chosen = by_votes([[zero], [memory], *samples], routed, MATHS)
         return decided.name, chosen.text
 
     assert told("122", "222") == ("memory", "helped, is 2")
@@ -227,9 +227,12 @@ def test_the_votes_of_both_sides_decide_what_is_returned() -> None:
     assert told("333", "112") == ("zero_shot", "plain 0, is 3")
     for tied in (("11", "22"), ("", "")):
         assert told(*tied) == ("memory", "helped, is 2") and told(*tied, to_zero) == ("zero_shot", "plain, is 1")
-    assert told("113", "222", to_zero, "divided") == ("zero_shot", "plain, is 1")  # who is in doubt has no vote
-    why = by_votes((zero, memory), [(zero, memory), (zero, zero)], to_memory, MATHS)[0].why
-    assert why.startswith("samples without memory and with it: 3 of 4 say 1")
+    why = by_votes([[zero], [memory], [zero, zero], [memory]], to_memory, MATHS)[0].why
+    assert why.startswith("samples without memory and with it: 2 of 3 say 1")
+
+
+def sample(answer: str, logprob: float = 0.0) -> Candidate:
+    return Candidate(Rollout((1,), (logprob,), answer, "stop"), answer or None, 0.0)
 
 
 def test_a_memory_may_not_overrule_the_vote_of_a_divided_model() -> None:
@@ -238,8 +241,8 @@ def test_a_memory_may_not_overrule_the_vote_of_a_divided_model() -> None:
 
     def doubts(plain: str, helped: str, sure: Sequence[float] = ()) -> list[bool]:
         logprobs = [*sure, *[0.0] * len(plain)]
-        own = [said(f"is {one}", logprob=value) for one, value in zip(plain, logprobs, strict=False)]
-        return [bool(one.doubt) for one in restrained([said(f"is {one}") for one in helped], own, MATHS)]
+        own = [sample(one, value) for one, value in zip(plain, logprobs, strict=False)]
+        return [bool(one.doubt) for one in restrained([sample(one) for one in helped], own, MATHS)]
 
     assert doubts("11122", "1234") == [False, True, True, True]
     assert doubts("1122", "1234") == [True] * 4  # a tie has no answer
@@ -247,18 +250,18 @@ def test_a_memory_may_not_overrule_the_vote_of_a_divided_model() -> None:
     assert doubts("1122", "12", [0, 0, -1, -1]) == [False] * 2  # so sure of one that the other has no weight
     assert doubts("1112", "23", [-1, -1, -1, 0]) == [False] * 2  # surest of what is not the vote's
     assert doubts("1111", "2") == doubts("", "2") == [False]
-    [zero], [memory] = [said("is 1")], restrained([said("is 3")], [said(f"is {one}") for one in "11122"], MATHS)
+    [zero], [memory] = [sample("1")], restrained([sample("3")], [sample(one) for one in "11122"], MATHS)
     [decided] = route("", [(zero, memory)], VoteShare())
     assert (decided.name, decided.why) == ("zero_shot", "without memory the model is divided between '1' and '2'")
     assert not any(decided.counts.values())
-    [spoken] = route("", [(said("silence"), memory)], VoteShare())
+    [spoken] = route("", [(sample(""), memory)], VoteShare())
     assert spoken.name == "memory"  # where the other side says nothing, an answer is better than none
 
 
 @given(st.lists(st.tuples(st.sampled_from("123"), st.sampled_from("123")), min_size=2, max_size=8))
 def test_where_a_model_is_divided_the_vote_stays_what_it_was(pairs: list[tuple[str, str]]) -> None:
     """Whatever is said with a memory, routed answers keep the answer of an untied vote of a divided model."""
-    arms = [[said(f"is {answer}") for answer in arm] for arm in zip(*pairs, strict=True)]
+    arms = [[sample(answer) for answer in arm] for arm in zip(*pairs, strict=True)]
     answers = [[one.answer for one in arm] for arm in arms]
     plain, other = (
         candidates([c.rollout for c in arm], said, said, MATHS) for arm, said in zip(arms, answers, strict=True)

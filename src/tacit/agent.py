@@ -28,7 +28,7 @@ from tacit.bank.base import Bank, Hit
 from tacit.config import LearnConfig, RecallConfig, Sampling
 from tacit.engines.base import Engine, Rollout
 from tacit.errors import MemoryNotFound
-from tacit.judges.verifiers import Verifier, VoteShare
+from tacit.judges.verifiers import Verifier, paired
 from tacit.labels import Evidence, Label
 from tacit.learning import Learned, Target, learner_of
 from tacit.memory import Memory, State, memory_id
@@ -90,8 +90,10 @@ class Answered:
         """What a user who asks once is told where samples vote: see ``by_votes``."""
         if self.memory is None:
             return self.greedy_route, self.greedy
-        *samples, greedy = self.zero_shot.paired(self.memory, VoteShare())
-        return by_votes(greedy, samples, self.greedy_route, self.zero_shot.task)
+        sides = (self.zero_shot, self.memory)
+        greedy = [[(side.greedy, side.greedy_answer)] for side in sides]
+        samples = [list(zip(side.samples, side.answers, strict=True)) for side in sides]
+        return by_votes([*greedy, *samples], self.greedy_route, self.zero_shot.task)
 
     @property
     def tokens(self) -> int:
@@ -183,8 +185,8 @@ class Agent:
     ) -> Answered:
         if memory is None:
             return Answered(problem, key, zero_shot, routes=(NO_MEMORY,) * len(zero_shot.samples))
-        verifier = self.verifier
-        *routes, greedy_route = route(problem.text, zero_shot.paired(memory, verifier), verifier, zero_shot.task)
+        pairs = paired(zero_shot.candidates(), memory.candidates(), self.verifier, zero_shot.task)
+        *routes, greedy_route = route(problem.text, pairs, self.verifier, zero_shot.task)
         return Answered(problem, key, zero_shot, hit, memory, tuple(routes), greedy_route)
 
     # -- learn --------------------------------------------------------------------------------------------------

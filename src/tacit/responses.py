@@ -15,7 +15,7 @@ import torch
 
 from tacit.config import Sampling
 from tacit.engines.base import Engine, Request, Rollout
-from tacit.judges.verifiers import Candidate, Verifier, VoteShare, candidates, restrained
+from tacit.judges.verifiers import Candidate, candidates
 from tacit.problem import Problem
 from tacit.seeds import derive
 from tacit.tasks.base import Task, Vote
@@ -67,13 +67,6 @@ class Responses:
     def candidates(self) -> list[Candidate]:
         """The samples, then the greedy rollout, with their shares of the vote, for a verifier."""
         return candidates((*self.samples, self.greedy), (*self.answers, self.greedy_answer), self.answers, self.task)
-
-    def paired(self, memory: Responses, verifier: Verifier | None) -> list[tuple[Candidate, Candidate]]:
-        """The candidates of both arms, this one's without memory. Where votes decide, those with it are restrained."""
-        plain, helped = self.candidates(), memory.candidates()
-        if isinstance(verifier, VoteShare):
-            helped = restrained(helped, plain[:-1], self.task)
-        return list(zip(plain, helped, strict=True))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tacit.tasks.base import Task
 from tacit.tasks.maths import MATHS
 
 Pair = tuple[Candidate, Candidate]  # a response without memory, and one with it
+Said = tuple[Rollout, str | None]  # a response and the answer in it
 
 
 @dataclass(frozen=True)
@@ -67,28 +68,32 @@ def route(problem: str, pairs: Sequence[Pair], verifier: Verifier | None, task: 
     return [decided for decided in routes if decided is not None]
 
 
-def by_votes(pair: Pair, voters: Sequence[Pair], routed: Route, task: Task = MATHS) -> tuple[Route, Rollout]:
+def by_votes(arms: Sequence[Sequence[Said]], routed: Route, task: Task = MATHS) -> tuple[Route, Rollout]:
     """The response to return where many were drawn to compare two: the routed one, else another, that gives the answer
     of all votes, if they are not tied. It is right more often (docs/log/2026-11-30-both-sides-vote.md).
 
     Args:
-        pair: a response without memory, and one with it.
-        voters: samples of both; those in doubt have no vote.
+        arms: a response without memory; one with it; samples without; samples with it.
         routed: how the first two were decided.
         task: on the problem.
     """
-    plain, helped = [one for one, _ in voters], [one for _, one in voters if not one.doubt]
-    first, second = reversed(pair) if routed.takes_memory else pair
-    vote = task.vote([one.answer for one in (*plain, *helped)])
-    if vote.answer is None or vote.tied or task.giving([first.answer], vote.answer)[0]:
-        return routed, first.rollout
-    chosen, with_memory = second, second is pair[1]
-    if not task.giving([second.answer], vote.answer)[0]:
-        agree = [(one, n >= len(plain)) for n, one in enumerate((*plain, *helped)) if vote.agrees[n]]
+    zero, memory, plain, helped = arms
+    first, second = (memory, zero) if routed.takes_memory else (zero, memory)
+    vote = task.vote([answer for _, answer in (*plain, *helped)])
+    if vote.answer is None or vote.tied:
+        return routed, first[0][0]
+    for arm in (first, second):
+        [(chosen, answer)] = arm
+        if task.giving([answer], vote.answer)[0]:
+            with_memory = arm is memory
+            break
+    else:
+        agree = [(one, n >= len(plain)) for n, (one, _) in enumerate((*plain, *helped)) if vote.agrees[n]]
         with_memory = sum(side for _, side in agree) > len(agree) / 2
         chosen = next(one for one, side in agree if side is with_memory)
-    why = f"samples without memory and with it: {vote.why}"
-    return Route("memory" if with_memory else "zero_shot", why), chosen.rollout
+    if chosen is first[0][0]:
+        return routed, chosen
+    return Route("memory" if with_memory else "zero_shot", f"samples without memory and with it: {vote.why}"), chosen
 
 
 def _obvious(zero: Candidate, memory: Candidate, verifier: Verifier | None, task: Task) -> Route | None:
@@ -100,9 +105,7 @@ def _obvious(zero: Candidate, memory: Candidate, verifier: Verifier | None, task
         return Route("agree", "both give the same answer")
     if memory.doubt:
         return Route("zero_shot", memory.doubt, telling=False)
-    if verifier is None:
-        return Route("memory", "routing is off: the memory's answer is taken")
-    return None
+    return Route("memory", "routing is off: the memory's answer is taken") if verifier is None else None
 
 
 def _judged(name: str, zero: float, memory: float) -> Route:

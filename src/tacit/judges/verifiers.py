@@ -22,8 +22,8 @@ SURE = 30.0
 """Of the weights by which a model is seen to be divided, per nat of mean log-probability."""
 
 RIVAL = 0.45
-"""Weight of the second answer, of the first one's, from which a model is divided. At sharpnesses of 15 to 30 values of .4
-to .65 corrupted nearly equally few problems (docs/log/2026-12-01-where-the-model-is-divided.md)."""
+"""Weight of the second answer, of the first one's, from which a model is divided. With a sharpness of 15 to 30 values
+of .4 to .65 corrupted nearly equally few problems (docs/log/2026-12-01-where-the-model-is-divided.md)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def certainties(arm: Sequence[Candidate], sharpness: float) -> list[float]:
 
 
 def restrained(helped: Sequence[Candidate], plain: Sequence[Candidate], task: Task) -> list[Candidate]:
-    """Responses with a memory, in doubt where the model is divided without it and they do not say what its vote says.
+    """Responses with a memory. Where the model is divided without it, those are in doubt that do not give its vote.
 
     Args:
         helped: responses with the memory.
@@ -118,6 +118,14 @@ class LogProb:
     def score(self, problem: str, candidates: Sequence[Candidate]) -> list[float]:
         """Mean natural-log probability of the tokens."""
         return [sum(c.rollout.logprobs) / max(1, len(c.rollout.logprobs)) for c in candidates]
+
+
+def paired(
+    plain: Sequence[Candidate], helped: Sequence[Candidate], verifier: Verifier | None, task: Task
+) -> list[tuple[Candidate, Candidate]]:
+    """Responses without memory and with it, pair by pair, the greedy ones last; restrained where votes decide."""
+    held_back = restrained(helped, plain[:-1], task) if isinstance(verifier, VoteShare) else helped
+    return list(zip(plain, held_back, strict=True))
 
 
 register("verifier", "vote")(lambda settings: VoteShare())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tacit.engines.base import Request
-from tacit.judges.verifiers import VoteShare
+from tacit.judges.verifiers import VoteShare, paired
 from tacit.methods.experience import Found, FromExperience
 from tacit.problem import Problem
 from tacit.registry import register
@@ -42,7 +42,7 @@ class RoutedICL(ICL):
     """Control: ICL with the router of ``elm-vote``, the answer that is more common among its own samples."""
 
     def given(self, problem: Problem, plain: Responses, helped: Responses) -> tuple[tuple[str | None, ...], str | None]:
-        pairs = plain.paired(helped, VoteShare())
+        pairs = paired(plain.candidates(), helped.candidates(), VoteShare(), plain.task)
         routes = route(problem.text, pairs, VoteShare(), plain.task)
         *answers, greedy = (
             (other if decided.takes_memory else own).answer for decided, (own, other) in zip(routes, pairs, strict=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from tacit.bank.base import Hit
 from tacit.engines.base import Alternatives, Progress, Request, Rollout
 from tacit.errors import EngineError
-from tacit.judges.verifiers import Candidate, VoteShare, candidates, restrained
+from tacit.judges.verifiers import Candidate, VoteShare, candidates
 from tacit.memory import Memory
 from tacit.routing import NO_MEMORY, Route, by_votes, route
 from tacit.seeds import derive
@@ -128,27 +128,24 @@ class Answering:
         # One by one: an answer may take a while to find, and others' texts are read and written meanwhile.
         found = [[await writing(partial(heard, one)) for one in arm] for arm in rollouts]
 
+        def compared() -> list[tuple[Candidate, Candidate]]:
+            said = [[rollout for rollout, _ in arm] for arm in found]
+            answers = [[answer for _, answer in arm] for arm in found]
+            voters = answers[2:] or answers[:2]
+            arms = [candidates(*arm, task) for arm in zip(said[:2], answers[:2], voters, strict=True)]
+            return list(zip(*arms, strict=True))
+
+        pairs = await writing(compared)
         verifier = self.service.verifier
-        answers = [[answer for _, answer in arm] for arm in found]
-
-        def compared(said: Sequence[Sequence[Rollout]]) -> list[list[tuple[Candidate, Candidate]]]:
-            """The pairs that are asked for and, where there are further samples, pairs of these."""
-            shares = [*(answers[2:] or answers[:2]), *answers[2:]]
-            arms = [candidates(*arm, task) for arm in zip(said, answers, shares, strict=True)]
-            if isinstance(verifier, VoteShare):
-                own = arms[-2]
-                arms = [arm if n % 2 == 0 else restrained(arm, own, task) for n, arm in enumerate(arms)]
-            return [list(zip(*both, strict=True)) for both in zip(arms[::2], arms[1::2], strict=True)]
-
-        pairs = (await writing(partial(compared, [[one for one, _ in arm] for arm in found])))[0]
         routes = await self.service.computing(lambda: route(self.plan.problem, pairs, verifier, task))
         spoke = any(one.answer is not None for one in pairs[0])
         self.telling = self.plan.own_way and self.plan.memory == "auto" and spoke
         self.pairs = dict(enumerate(routes))
         taken = [(memory if decided.takes_memory else zero)[index] for index, decided in enumerate(routes)]
         if len(found) > 2 and self._one_of_many:
-            [pair], voters = await writing(partial(compared, rollouts))
-            routes[0], taken[0] = await writing(lambda: by_votes(pair, voters, routes[0], task))
+            drawn_and_read = zip(rollouts, found, strict=True)
+            said = [[(one, answer) for one, (_, answer) in zip(*arm, strict=True)] for arm in drawn_and_read]
+            routes[0], taken[0] = await writing(lambda: by_votes(said, routes[0], task))
         for index, chosen in enumerate(taken):
             self.routes[index] = routes[index]
             for place, drawn in enumerate(listed(chosen), 1):
