@@ -246,7 +246,8 @@ def test_a_memory_may_not_overrule_the_vote_of_a_divided_model() -> None:
 
     assert doubts("11122", "1234") == [False, True, True, True]
     assert doubts("1122", "1234") == [True] * 4  # a tie has no answer
-    assert doubts("11123", "23") == [False] * 2  # the second has a third of the first's weight
+    assert doubts("111111122", "23") == [False] * 2  # the second has two sevenths of the first's weight
+    assert doubts("112", "23") == doubts("1234", "23") == [False] * 2  # scattered answers are none to be kept
     assert doubts("1122", "12", [0, 0, -1, -1]) == [False] * 2  # so sure of one that the other has no weight
     assert doubts("1112", "23", [-1, -1, -1, 0]) == [False] * 2  # surest of what is not the vote's
     assert doubts("1111", "2") == doubts("", "2") == [False]

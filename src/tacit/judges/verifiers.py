@@ -3,8 +3,8 @@
 Builds on the engine's rollouts and the registry. None of them reads a gold answer. A process reward model is what the
 paper uses (method.md, "Response routing"; reward_models.py); vote share and log-probability need no second model.
 
-A memory speaks with one voice, right or wrong, so a vote share alone always believes it. ``restrained`` holds it back
-where the model itself is divided: there lie its misconceptions, and a memory of one overrules what a vote got right.
+A memory speaks with one voice, right or wrong, so a vote share nearly always believes it. So it is held back where the
+model itself is divided between two answers: a memory of a misconception overrules there what a vote got right.
 """
 
 from __future__ import annotations
@@ -68,12 +68,13 @@ def restrained(helped: Sequence[Candidate], plain: Sequence[Candidate], task: Ta
 
     Args:
         helped: responses with the memory.
-        plain: samples without it.
+        plain: samples without it. Divided they are where each of the two heaviest answers is given twice or more, and
+            the second weighs nearly as much: scattered answers are none to be kept.
         task: on the problem.
     """
     answers = [one.answer for one in plain]
     found = task.ranked(answers, certainties(plain, SURE))[:2] if plain else []
-    if len(found) < 2 or found[1][0] < RIVAL * found[0][0]:
+    if len(found) < 2 or min(len(places) for _, places in found) < 2 or found[1][0] < RIVAL * found[0][0]:
         return list(helped)
     one, other = (answers[places[0]] for _, places in found)
     doubt, vote = f"without memory the model is divided between {one!r} and {other!r}", task.vote(answers)
@@ -99,7 +100,7 @@ class Verifier(Protocol):
 
 
 class VoteShare:
-    """Trusts the answer that is more common in its own group."""
+    """Trusts the answer that is more common in its own group; see ``restrained`` for what may be held back."""
 
     name = "vote share"
     calibrated = False
@@ -123,7 +124,7 @@ class LogProb:
 def paired(
     plain: Sequence[Candidate], helped: Sequence[Candidate], verifier: Verifier | None, task: Task
 ) -> list[tuple[Candidate, Candidate]]:
-    """Responses without memory and with it, pair by pair, the greedy ones last; restrained where votes decide."""
+    """Responses without memory and with it, pair by pair, the greedy ones last, as the verifier wants to see them."""
     held_back = restrained(helped, plain[:-1], task) if isinstance(verifier, VoteShare) else helped
     return list(zip(plain, held_back, strict=True))
 
