@@ -234,7 +234,7 @@ def figures(file: str, heading: str) -> dict[str, list[str]]:
 
 def test_short_tables_say_what_the_long_ones_say() -> None:
     main = figures("docs/compare.md", "## The testbed's main table")
-    real = figures("docs/log/2026-11-29-a-memory-that-starts-from-its-trace.md", "## The demonstration, seeds 1 to 3")
+    real = figures("docs/log/2026-12-01-where-the-model-is-divided.md", "## The demonstration, seeds 1 to 3")
 
     def cell(accuracy: str, gain: str) -> str:
         return ", ".join(one for one in (accuracy.partition(" /")[0], gain) if one and not one.startswith("+0.0"))
