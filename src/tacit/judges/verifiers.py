@@ -3,8 +3,8 @@
 Builds on the engine's rollouts and the registry. None of them reads a gold answer. A process reward model is what the
 paper uses (method.md, "Response routing"; reward_models.py); vote share and log-probability need no second model.
 
-A memory speaks with one voice, right or wrong, so a vote share nearly always believes it. So it is held back where the
-model itself is divided between two answers: a memory of a misconception overrules there what a vote got right.
+A memory speaks with one voice, right or wrong, so a vote share nearly always believes it. ``paired`` holds it back
+where the model itself is divided between two answers: there one of a misconception overrules what a vote got right.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def candidates(
 
 def certainties(arm: Sequence[Candidate], sharpness: float) -> list[float]:
     """A weight per response, exp(``sharpness`` x its mean log-probability per token); 1 for the likeliest."""
-    means = [sum(one.rollout.logprobs) / max(1, len(one.rollout.logprobs)) for one in arm]
+    means = LogProb().score("", arm)
     return [math.exp(sharpness * (mean - max(means))) for mean in means]
 
 
@@ -100,7 +100,7 @@ class Verifier(Protocol):
 
 
 class VoteShare:
-    """Trusts the answer that is more common in its own group; see ``restrained`` for what may be held back."""
+    """Trusts the answer that is more common in its own group."""
 
     name = "vote share"
     calibrated = False
@@ -124,7 +124,7 @@ class LogProb:
 def paired(
     plain: Sequence[Candidate], helped: Sequence[Candidate], verifier: Verifier | None, task: Task
 ) -> list[tuple[Candidate, Candidate]]:
-    """Responses without memory and with it, pair by pair, the greedy ones last, as the verifier wants to see them."""
+    """Responses without memory and with it, pair by pair, the greedy ones last; where votes decide, restrained."""
     held_back = restrained(helped, plain[:-1], task) if isinstance(verifier, VoteShare) else helped
     return list(zip(plain, held_back, strict=True))
 
